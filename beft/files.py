@@ -1,0 +1,142 @@
+"""Tables of text on disk: reading them without guesswork, and refusing what cannot be used, by row."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import BeftError
+
+if TYPE_CHECKING:
+    import pandas
+
+Table = dict[str, list[Any]]  # column -> values, one per row
+
+
+def read(path: Path, quoted: bool = True) -> Table:
+    """The columns of a .csv, .tsv, .jsonl or .parquet file.
+
+    Values stay as they are written: no guessing at numbers, dates or missing values ("NA" is a text like any other).
+    `quoted`: quotation marks group the fields of a text file, else they are text. Raises BeftError for a file that
+    cannot be read.
+    """
+    import pandas as pd
+
+    try:
+        if path.suffix.lower() == ".jsonl":
+            return _read_jsonl(path)
+        if path.suffix.lower() == ".parquet":
+            return columns_of(pd.read_parquet(path))
+        with warnings.catch_warnings():
+            # pandas cuts rows that are longer than the header and only warns: refuse them
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(
+                path,
+                sep="\t" if path.suffix.lower() == ".tsv" else ",",
+                dtype=str,
+                keep_default_na=False,
+                index_col=False,
+                quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+                encoding="utf-8-sig",
+            )
+        return columns_of(frame)
+    except FileNotFoundError:
+        raise BeftError(f"there is no file {str(path)!r}: check the path") from None
+    except UnicodeDecodeError as error:
+        raise BeftError(f"{path.name} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
+    except pd.errors.EmptyDataError:
+        raise BeftError(
+            f"{path.name} is empty: it needs a line with the column names and one line for each row"
+        ) from None
+    except BeftError:
+        raise
+    except (OSError, ValueError, pd.errors.ParserWarning) as error:
+        # pandas' ParserError and pyarrow's ArrowInvalid are ValueErrors
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".: ")
+        raise BeftError(f"{path.name} cannot be read ({reason}): repair it or save it anew") from error
+
+
+def columns_of(frame: pandas.DataFrame) -> Table:
+    """The columns of a data frame as lists of Python values, None for what is missing."""
+    return {
+        str(column): values.astype(object).where(values.notna(), None).tolist()
+        for column, values in frame.items()
+    }
+
+
+def _read_jsonl(path: Path) -> Table:
+    rows: list[dict[str, Any]] = []
+    with path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise BeftError(
+                    f"line {number} of {path.name} is not JSON ({error.msg}): repair or remove it"
+                ) from None
+            if not isinstance(row, dict):
+                raise BeftError(
+                    f"line {number} of {path.name} is no JSON object: write it as {{column: value}}"
+                )
+            rows.append(row)
+    return {
+        column: [row.get(column) for row in rows]
+        for column in dict.fromkeys(key for row in rows for key in row)
+    }
+
+
+def texts_of(table: Table, columns: tuple[str, ...], label: str, where: str) -> list[tuple[str, ...]]:
+    """The texts of a table, one tuple per row.
+
+    Raises BeftError, which names the file as `where`, for a column that is missing (the label's too), for no rows, and
+    for a text that is empty or none. Rows are counted from 1, without the line of column names.
+    """
+    missing = [column for column in (*columns, label) if column not in table]
+    if missing and table:
+        found = ", ".join(repr(column) for column in table)
+        raise BeftError(
+            f"{where} lacks the column {' and '.join(map(repr, missing))} (it has {found}): rename or add it"
+        )
+    if not table or not table[label]:
+        raise BeftError(f"{where} has no rows: add labelled rows to it")
+    for column in columns:
+        for row, text in enumerate(table[column], 1):
+            if _is_missing(text) or not str(text).strip():
+                raise BeftError(f"row {row} of {where} has an empty {column!r}: fill it in or remove the row")
+            if not isinstance(text, str):
+                raise BeftError(
+                    f"row {row} of {where} has a {type(text).__name__} as {column!r}: write it as text"
+                )
+            if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise BeftError(
+                    f"row {row} of {where} has half a character (a lone surrogate) in {column!r}: repair it"
+                )
+    return list(zip(*(table[column] for column in columns), strict=True))
+
+
+def class_of(value: Any, row: int, where: str) -> str:
+    """The name of the class that a label cell stands for: its text without spaces around, or its number written out."""
+    if (
+        isinstance(value, float) and value.is_integer()
+    ):  # whole numbers beside an empty cell come back from Parquet as floats
+        value = int(value)
+    name = "" if _is_missing(value) else str(value).strip()
+    if not name:
+        raise BeftError(f"row {row} of {where} has an empty label: fill it in or remove the row")
+    if not isinstance(value, str | int):
+        raise BeftError(f"row {row} of {where} has the label {name}: labels are names or whole numbers")
+    return name
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def is_whole(name: str) -> bool:
+    return name.removeprefix("-").isdecimal()

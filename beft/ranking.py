@@ -1,0 +1,250 @@
+"""Scores that say which bias term matters, and how well they agree with the accuracies.
+
+The pure functions take arrays: b0 a bias before and b1 after a run that tunes all biases (PROTOCOL, scores;
+THEORY section 6), g loss gradients. A ranking puts the highest score first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from scipy.stats import kendalltau
+
+from .anatomy import TERMS, key_bias_is_null
+from .bank import BiasBank, bank_on
+from .batches import encode
+from .data import draw
+from .errors import BeftError
+from .expressiveness import reach
+from .records import Store
+from .sweep import Context, record_of
+from .training import Run, Study, fit
+
+Record = dict[str, Any]
+
+
+def magnitude(b0: ArrayLike, b1: ArrayLike) -> float:
+    """Mean absolute change, mean_i |b1_i - b0_i|, of a bias (d,): the units of the bias."""
+    before, after = _pair(b0, b1)
+    return float(np.abs(after - before).mean())
+
+
+def mag_angle(b0: ArrayLike, b1: ArrayLike) -> float:
+    """The paper's Mag+Angle of a bias (d,), dimensionless: 0 unchanged, at most 2 (reversed, same length).
+
+    1 - cos(angle) min(|b0|, |b1|) / max(|b0|, |b1|), computed as 1 - <b0, b1> / max(|b0|, |b1|)^2, which is the
+    same and needs no angle; angles above 90 degrees, where the authors' code stops, are defined too. It is
+    symmetric, and does not change when both vectors are scaled alike.
+
+    Zero vectors: with exactly one of them zero the limit, 1, whatever the other (so all terms of a bias-free
+    model tie); with both zero it is undefined: nan. A diverged run's infinite
+    or nan entries also give nan.
+    """
+    before, after = _pair(b0, b1)
+    # Divide by the largest entry first: squares of tiny or huge biases would leave the range of floats.
+    largest = max(np.abs(before).max(), np.abs(after).max())
+    if largest == 0 or not math.isfinite(largest):
+        return math.nan
+    before, after = before / largest, after / largest
+    score = 1.0 - float(before @ after) / max(float(before @ before), float(after @ after))
+    return min(max(score, 0.0), 2.0)  # rounding alone can leave the range
+
+
+def fisher(gradients: ArrayLike) -> float:
+    """Empirical Fisher of a bias: mean over examples and entries of the squared loss gradient.
+
+    Args:
+        gradients: (N, d), one row per example, each the gradient of that example's own loss at the pre-trained
+            weights, model in eval mode.
+    """
+    rows = _rows(gradients)
+    return float(np.square(rows).mean())
+
+
+def fisher_batch(gradients: ArrayLike, norms: ArrayLike, clip: float = 1.0) -> float:
+    """The authors' approximation: squared gradients of batch means, each clipped as a whole before.
+
+    It is smaller than `fisher` by up to the batch size, and the clipping weighs batches with large gradients down.
+
+    Args:
+        gradients: (M, d), one row per batch: the gradient of the batch's mean loss for this bias, not clipped.
+        norms: (M,), the norm of the same batch's gradient over *all* trained parameters.
+        clip: the norm the whole gradient is clipped to.
+    """
+    rows = _rows(gradients)
+    whole = np.asarray(norms, dtype=np.float64)
+    if whole.shape != rows.shape[:1]:
+        raise BeftError(f"{rows.shape[0]} batch gradients need as many norms, not an array {whole.shape}")
+    # torch's clip_grad_norm_ adds 1e-6 to the norm
+    factor = np.minimum(1.0, clip / (whole + 1e-6))
+    return fisher(rows * factor[:, None])
+
+
+def rank(scores: Mapping[str, float], exclude: Collection[str] = ()) -> list[str]:
+    """The terms by falling score, without those in `exclude` (a provably null key bias); ties keep their order.
+
+    A term whose score is nan comes last.
+    """
+    kept = [term for term in scores if term not in exclude]
+    return sorted(kept, key=lambda term: (math.isnan(scores[term]), -scores[term]))
+
+
+def agreement(scores: Mapping[str, float], accuracies: Mapping[str, float]) -> float:
+    """Kendall's tau-b between scores and accuracies of the terms both have: 1 same order, -1 reversed.
+
+    nan where all scores or all accuracies tie, or where a score is nan.
+
+    Raises:
+        BeftError: fewer than two terms in common.
+    """
+    terms = [term for term in scores if term in accuracies]
+    if len(terms) < 2:
+        raise BeftError(f"an agreement needs at least two terms with score and accuracy, not {terms}")
+    x, y = [scores[term] for term in terms], [accuracies[term] for term in terms]
+    return float(kendalltau(x, y, nan_policy="propagate").statistic)
+
+
+def score_study(
+    study: Study, seeds: Sequence[int], rate: float, store: Store, progress: bool = True
+) -> list[Record]:
+    """Score the terms of a model on a task, one ranking record per seed; what `store` has is not computed again.
+
+    Magnitude and Mag+Angle come from a run that tunes all biases (after every epoch and at the end), Fisher and
+    reach from the pre-trained model, before any training. `study.dtype` is the precision of training and gradients;
+    rankings belong in float32 (THEORY section 5), other precisions show what goes wrong. `reach` is null for a
+    model where it is not defined.
+
+    Raises:
+        BeftError: as `sweep.run`.
+    """
+    context = Context(replace(study, tuning=0.0, validate="last"))
+    runs = [Run("all_biases", seed, rate) for seed in seeds]
+    settings = [context.settings(run) | {"kind": "ranking", "method": None} for run in runs]
+    missing = [i for i, wanted in enumerate(settings) if store.find(wanted) is None]
+    if missing:
+        _score_missing(context, [runs[i] for i in missing], [settings[i] for i in missing], store, progress)
+    return [record for wanted in settings if (record := store.find(wanted)) is not None]
+
+
+def _score_missing(
+    context: Context, runs: list[Run], settings: list[dict[str, Any]], store: Store, progress: bool
+) -> None:
+    by_epoch: list[list[dict[str, Any]]] = [[] for _ in runs]
+    norms: list[dict[str, list[float]]] = [{} for _ in runs]
+
+    def watch(bank: BiasBank, epoch: int) -> None:
+        for i in range(bank.R):
+            moved = {term: bank.biases(i, term) for term in TERMS}
+            norms[i] = {term: b0.norm(dim=1).tolist() for term, (b0, _) in moved.items()}
+            if epoch:
+                row: dict[str, Any] = {"epoch": epoch}
+                for name, score in (("magnitude", magnitude), ("mag_angle", mag_angle)):
+                    row[name] = {
+                        term: [score(x, y) for x, y in zip(b0.numpy(), b1.numpy(), strict=True)]
+                        for term, (b0, b1) in moved.items()
+                    }
+                by_epoch[i].append(row)
+
+    verdict = key_bias_is_null(context.loaded.model)
+    before = [before_training(context, run) for run in runs]
+    label = f"ranking, {context.study.dtype} x {len(runs)}"
+    results = fit(
+        context.loaded,
+        context.data,
+        context.study,
+        runs,
+        on_epoch=watch,
+        progress=label if progress else False,
+    )
+    for i, (result, wanted) in enumerate(zip(results, settings, strict=True)):
+        record = record_of(context, result, wanted)
+        last = by_epoch[i][-1]
+        scores = {
+            "magnitude": last["magnitude"],
+            "mag_angle": last["mag_angle"],
+            **before[i],
+            "norms": norms[i],
+        }
+        store.write(
+            record
+            | {"kind": "ranking", "scores": scores, "by_epoch": by_epoch[i]}
+            | {"key_bias_null": {"null": verdict.null, "reason": verdict.reason}}
+        )
+
+
+def before_training(context: Context, run: Run, batch: int = 8, at_once: int = 64) -> dict[str, Any]:
+    """Fisher (both forms) and reach of every term and layer at the pre-trained weights, {score: {term: (L,) list}}.
+
+    Per-example gradients are those of a bank in which every example is a run of its own.
+
+    Args:
+        batch: size of the batches of `fisher_batch` (the authors' is 8).
+        at_once: examples in the bank, a multiple of `batch`.
+    """
+    loaded, study = context.loaded, context.study
+    rows = draw(context.data, study.regime, run.seed).train
+    texts = [context.data.train.texts[i] for i in rows]
+    encoded = encode(loaded.tokenizer, texts, study.max_length)
+    labels = torch.from_numpy(context.data.train.labels[rows])
+    gradients: dict[tuple[str, int], list[np.ndarray]] = {}
+    means: dict[tuple[str, int], list[np.ndarray]] = {}
+    whole: list[float] = []
+    for start in range(0, len(rows), at_once):
+        index = np.arange(start, min(start + at_once, len(rows)))
+        with bank_on(loaded.model, ["all_biases"] * len(index), [run.seed] * len(index), study.dtype) as bank:
+            logits = bank(torch.arange(bank.R, device=bank.device), None, **encoded.rows(index, bank.device))
+            torch.nn.functional.cross_entropy(
+                logits, labels[index].to(bank.device), reduction="sum"
+            ).backward()
+            grads = {
+                (s.module, s.kind): s.values.grad.flatten(1).cpu()
+                for s in bank.slots
+                if s.values.grad is not None
+            }
+            groups = [slice(at, at + batch) for at in range(0, bank.R, batch)]
+            whole += [
+                float(sum(g[at].mean(0).square().sum() for g in grads.values()) ** 0.5) for at in groups
+            ]
+            for site in bank.anatomy.sites:
+                own = grads[site.module, "bias"][:, site.start : site.stop]
+                gradients.setdefault((site.term, site.layer), []).append(own.numpy())
+                means.setdefault((site.term, site.layer), []).append(
+                    np.stack([own[at].mean(0) for at in groups])
+                )
+    layers = range(bank.anatomy.layers)
+    scores: dict[str, Any] = {
+        "fisher": {t: [fisher(np.concatenate(gradients[t, i])) for i in layers] for t in TERMS},
+        "fisher_batch": {
+            t: [fisher_batch(np.concatenate(means[t, i]), whole) for i in layers] for t in TERMS
+        },
+        "reach": None,
+    }
+    sample = np.arange(min(len(rows), at_once))
+    try:
+        measured = reach(loaded.model, encoded.rows(sample, next(loaded.model.parameters()).device))
+        scores["reach"] = {term: values.tolist() for term, values in measured.items()}
+    except BeftError:
+        pass  # not defined for this architecture; the record says null
+    return scores
+
+
+def _pair(b0: ArrayLike, b1: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    before, after = np.asarray(b0, dtype=np.float64), np.asarray(b1, dtype=np.float64)
+    if before.ndim != 1 or before.shape != after.shape or before.size == 0:
+        raise BeftError(
+            f"a bias before and after must be vectors of one size, not {before.shape} and {after.shape}"
+        )
+    return before, after
+
+
+def _rows(gradients: ArrayLike) -> np.ndarray:
+    rows = np.asarray(gradients, dtype=np.float64)
+    if rows.ndim != 2 or rows.size == 0:
+        raise BeftError(f"gradients must be an array (examples, entries), not {rows.shape}")
+    return rows

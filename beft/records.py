@@ -1,0 +1,311 @@
+"""One run, one JSON file: write, find and read records; where every number comes from.
+
+A record is written to a temporary name in its own folder, flushed to disk and renamed, so a reader sees all of it
+or nothing of it. Its file name is readable and ends in a hash of its settings: a rerun finds what is already
+there, and an interrupted sweep resumes. A checksum over the content tells a record that was edited or damaged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import BeftError
+from .provenance import provenance
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["SCHEMA", "Store", "checksum", "curves", "frame", "key", "provenance"]
+
+SCHEMA = 1
+"""Version of the record format. A record of another version is refused, never guessed at."""
+
+_number = (int, float)
+_nullable_number = (int, float, type(None))
+# Required fields of every record and their types; then those that one kind has in addition.
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "schema": int,
+    "kind": str,
+    "key": str,
+    "checksum": str,
+    "settings": dict,
+    "model": dict,
+    "data": dict,
+    "code": dict,
+    "versions": dict,
+    "device": dict,
+    "seconds": _number,
+    "outcome": str,
+}
+_KIND_FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
+    "run": {"parameters": dict, "epochs": list, "final": dict, "best": dict, "bank": dict},
+    "ranking": {"scores": dict, "by_epoch": list, "key_bias_null": dict},
+}
+_EPOCH_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "epoch": int,
+    "train_loss": _nullable_number,
+    "tuning": _nullable_number,
+    "validation": _nullable_number,
+}
+
+
+def _plain(value: Any) -> Any:
+    """`value` in JSON's own types: tuples become lists, paths text, NumPy and torch scalars numbers, NaN null."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):  # NumPy scalars and arrays, torch tensors
+        return _plain(value.tolist())
+    raise BeftError(
+        f"a record cannot hold {value!r} ({type(value).__name__}): give numbers, text, lists or dicts"
+    )
+
+
+def _canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: the same text for equal content, whatever the order of the keys."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def key(settings: Mapping[str, Any]) -> str:
+    """The first 12 hex digits of the SHA-256 of the settings' canonical JSON: the identity of a run."""
+    return hashlib.sha256(_canonical(_plain(settings)).encode()).hexdigest()[:12]
+
+
+def checksum(record: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) over a record's canonical JSON, its own `checksum` field left out."""
+    rest = {k: v for k, v in record.items() if k != "checksum"}
+    return hashlib.sha256(_canonical(_plain(rest)).encode()).hexdigest()
+
+
+def _slug(value: object) -> str:
+    """A file-name part: the last part of a path or hub name, letters, digits, dot and underscore only."""
+    last = str(value).rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
+    return re.sub(r"[^A-Za-z0-9._]+", "_", last).strip("._")[:40] or "unnamed"
+
+
+def _check(
+    fields: Mapping[str, type | tuple[type, ...]], content: Mapping[str, Any], where: str
+) -> str | None:
+    """What is wrong with `content` in words, or None."""
+    for name, kinds in fields.items():
+        if name not in content:
+            return f"{where}{name} is missing"
+        value = content[name]
+        # bool is a kind of int in Python, but never a number here
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            return f"{where}{name} has the wrong type ({type(value).__name__})"
+    return None
+
+
+def _problem(record: Any) -> str | None:
+    """Why `record` is not a sound record, in words, or None."""
+    if not isinstance(record, dict):
+        return "it is not a JSON object"
+    if record.get("schema") != SCHEMA:
+        return f"its schema is {record.get('schema')!r}, this version reads {SCHEMA}"
+    fault = _check(_FIELDS, record, "") or _check(_KIND_FIELDS.get(record["kind"], {}), record, "")
+    if fault is None and record["kind"] == "run":
+        for i, epoch in enumerate(record["epochs"]):
+            if not isinstance(epoch, dict):
+                return f"epochs[{i}] is not an object"
+            fault = fault or _check(_EPOCH_FIELDS, epoch, f"epochs[{i}].")
+    if fault is None and record["key"] != key(record["settings"]):
+        fault = "its key does not belong to its settings"
+    if fault is None and record["checksum"] != checksum(record):
+        fault = "its checksum does not match: it was edited or damaged"
+    return fault
+
+
+class Store:
+    """A folder of records.
+
+    Args:
+        folder: where the records are, or will be; made at the first write.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def __repr__(self) -> str:
+        count = len(list(self.folder.glob("*.json"))) if self.folder.is_dir() else 0
+        return f"Store({count} records in {self.folder.name!r})"
+
+    def path(self, settings: Mapping[str, Any]) -> Path:
+        """Where the record of these settings is or would be: `<task>-<model>-<method>-seed<s>-rate<r>-<key>.json`.
+
+        Other kinds than runs have their `kind` in the place of the method.
+        """
+        parts = [_slug(settings[n]) for n in ("task", "model") if n in settings]
+        parts.append(_slug(settings.get("method") or settings.get("kind") or "record"))
+        if settings.get("seed") is not None:
+            parts.append(f"seed{settings['seed']}")
+        if settings.get("rate") is not None:
+            parts.append(f"rate{settings['rate']:g}")
+        return self.folder / f"{'-'.join(parts)}-{key(settings)}.json"
+
+    def find(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The record of exactly these settings, or None if there is none.
+
+        Raises:
+            BeftError: there is a file for these settings, but it is not a sound record.
+        """
+        path = self.path(settings)
+        return self.read(path) if path.exists() else None
+
+    def read(self, path: str | Path) -> dict[str, Any]:
+        """One record, checked: fields and types, schema version, key against settings, checksum, file name.
+
+        Raises:
+            BeftError: it cannot be read or is not sound; the message names the file and the remedy.
+        """
+        path = Path(path)
+        remedy = "delete this file and run the same command again"
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise BeftError(f"cannot read the record {path}: {error.strerror or error}") from error
+        except ValueError as error:  # JSON syntax or not UTF-8
+            raise BeftError(f"the record {path} is not valid JSON: {remedy}") from error
+        fault = _problem(record)
+        if fault is None and not path.stem.endswith(record["key"]):
+            fault = f"its file name does not end in its key {record['key']}"
+        if fault is not None:
+            raise BeftError(f"the record {path} cannot be used, {fault}: {remedy}")
+        assert isinstance(record, dict)
+        return record
+
+    def all(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """Every record in the folder (of one kind), sorted by file name. Unfinished temporary files are not read.
+
+        Raises:
+            BeftError: one of the files is not a sound record.
+        """
+        records = [self.read(path) for path in sorted(self.folder.glob("*.json"))]
+        return [r for r in records if kind is None or r["kind"] == kind]
+
+    def write(self, record: Mapping[str, Any]) -> Path:
+        """Write a record under the name of its settings, whole or not at all; return its path.
+
+        `schema`, `key` and `checksum` are filled in here, and `code`, `versions` and `device` (from
+        `provenance()`) where the record has none. NaN and infinities become null.
+
+        Raises:
+            BeftError: a required field is missing or of the wrong type, or the file cannot be written.
+        """
+        full = {**provenance(), **record}
+        full["schema"], full["key"], full["checksum"] = SCHEMA, key(full.get("settings", {})), ""
+        full = _plain(full)
+        full["checksum"] = checksum(full)
+        fault = _problem(full)
+        if fault is not None:
+            raise BeftError(f"a record of kind {full.get('kind')!r} was not written: {fault}")
+        path = self.path(full["settings"])
+        text = json.dumps(full, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        try:
+            _write_whole(path, text)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise BeftError(
+                f"cannot write the record {path}: {reason}; free the disk or correct the folder's permissions and "
+                "run the same command again (finished runs are kept)"
+            ) from error
+        return path
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write `text` to `path` so that `path` never holds a part of it: temporary name, flush to disk, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder, because a rename is atomic only within one file system; not *.json, so no reader sees it.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with open(temporary, "x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+_SETTING_COLUMNS = (
+    "model",
+    "task",
+    "regime",
+    "method",
+    "seed",
+    "rate",
+    "train_size",
+    "tuning_size",
+    "epochs",
+)
+_CURVE_COLUMNS = ("key", "model", "task", "regime", "method", "seed", "rate")
+
+
+def frame(records: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
+    """One row per run (records of other kinds are left out).
+
+    Columns: key; model, task, regime, method, seed, rate, train_size, tuning_size, epochs, dtype; metric, substitute;
+    final, final_tuning (scores of the last epoch); best, best_tuning, best_epoch, chosen_on; bias, head, pooler
+    (numbers of trained parameters); seconds; outcome.
+    """
+    import pandas
+
+    rows = []
+    for r in records:
+        if r["kind"] != "run":
+            continue
+        row = {"key": r["key"]} | {n: r["settings"].get(n) for n in (*_SETTING_COLUMNS, "dtype")}
+        row |= {"metric": r["data"].get("metric"), "substitute": r["data"].get("substitute")}
+        row |= {"final": r["final"].get("validation"), "final_tuning": r["final"].get("tuning")}
+        row |= {"best": r["best"].get("validation"), "best_tuning": r["best"].get("tuning")}
+        row |= {"best_epoch": r["best"].get("epoch"), "chosen_on": r["best"].get("chosen_on")}
+        row |= {n: r["parameters"].get(n) for n in ("bias", "head", "pooler")}
+        rows.append(row | {"seconds": r["seconds"], "outcome": r["outcome"]})
+    columns = [
+        "key",
+        *_SETTING_COLUMNS,
+        "dtype",
+        "metric",
+        "substitute",
+        "final",
+        "final_tuning",
+        "best",
+        "best_tuning",
+    ]
+    columns += ["best_epoch", "chosen_on", "bias", "head", "pooler", "seconds", "outcome"]
+    table = pandas.DataFrame(rows, columns=columns)
+    # A column of nothing but null (a run without a tuning split) must still be a column of numbers.
+    numbers = ["final", "final_tuning", "best", "best_tuning", "seconds", "rate"]
+    table[numbers] = table[numbers].astype("float64")
+    return table
+
+
+def curves(records: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
+    """One row per run and epoch. Columns: key, model, task, regime, method, seed, rate, epoch, train_loss, tuning,
+    validation; a score that was not taken is NaN."""
+    import pandas
+
+    rows = []
+    for r in records:
+        if r["kind"] == "run":
+            start = {"key": r["key"]} | {n: r["settings"].get(n) for n in _CURVE_COLUMNS[1:]}
+            rows += [start | {n: epoch[n] for n in _EPOCH_FIELDS} for epoch in r["epochs"]]
+    table = pandas.DataFrame(rows, columns=[*_CURVE_COLUMNS, *_EPOCH_FIELDS])
+    scores = ["rate", "train_loss", "tuning", "validation"]
+    table[scores] = table[scores].astype("float64")
+    return table

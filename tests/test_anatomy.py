@@ -1,0 +1,264 @@
+"""Anatomy: exact names, verified by moving each site and watching what moves."""
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from beft import zoo
+from beft.anatomy import TERMS, Verdict, bias_modules, classifier, describe, key_bias_is_null
+from beft.errors import BeftError
+from beft.expressiveness import capture, perturb
+
+ENCODERS = [name for name, specimen in zoo.ZOO.items() if not specimen.keys]
+
+# family -> (prefix of the backbone, q, k, v of a layer, pooler and head of the classification model)
+NAMES = {
+    "BERT": ("bert.encoder.layer", "attention.self.query", "bert.pooler.dense", ("classifier",)),
+    "RoBERTa": (
+        "roberta.encoder.layer",
+        "attention.self.query",
+        None,
+        ("classifier.dense", "classifier.out_proj"),
+    ),
+    "ELECTRA": (
+        "electra.encoder.layer",
+        "attention.self.query",
+        None,
+        ("classifier.dense", "classifier.out_proj"),
+    ),
+    "DistilBERT": ("distilbert.transformer.layer", "attention.q_lin", None, ("pre_classifier", "classifier")),
+    "DeBERTa-v2 (c2p)": (
+        "deberta.encoder.layer",
+        "attention.self.query_proj",
+        "pooler.dense",
+        ("classifier",),
+    ),
+    "ViT": ("vit.layers", "attention.q_proj", None, ("classifier",)),
+}
+
+
+def with_head(name: str) -> nn.Module:
+    specimen = zoo.ZOO[name]
+    config = getattr(transformers, specimen.config)(**specimen.settings)
+    kind = "Image" if name == "ViT" else "Sequence"
+    torch.manual_seed(0)
+    return getattr(transformers, f"AutoModelFor{kind}Classification").from_config(config).double().eval()
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("build", [zoo.build, with_head], ids=["bare", "with head"])
+def test_moving_one_site_moves_its_slice_of_that_projection_and_no_other(name, build):
+    model = build(name)
+    batch = zoo.inputs(model)
+    anatomy = describe(model)
+    assert len(anatomy.sites) == 3 * anatomy.layers == 3 * zoo.LAYERS
+    before = capture(model, batch)
+    for site in anatomy.sites:
+        module = model.get_submodule(site.module)
+        shift = torch.arange(1.0, site.size + 1, dtype=torch.float64)
+        with torch.no_grad():
+            module.bias[site.start : site.stop] += shift
+        after = capture(model, batch)
+        with torch.no_grad():
+            module.bias[site.start : site.stop] -= shift
+        for term in TERMS:
+            for layer in range(site.layer):  # earlier layers do not see it at all
+                assert torch.equal(after[term][layer], before[term][layer])
+            moved = after[term][site.layer] - before[term][site.layer]
+            expected = (
+                shift.view(anatomy.heads, 1, -1) if term == site.term else torch.zeros(1, dtype=shift.dtype)
+            )
+            torch.testing.assert_close(moved, expected.expand_as(moved), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_of_projections_pooler_and_head(name):
+    stack, query, pooler, modules = NAMES[name]
+    model = with_head(name)
+    assert [site.module for site in describe(model).of("q")] == [
+        f"{stack}.{i}.{query}" for i in range(zoo.LAYERS)
+    ]
+    assert classifier(model).pooler == pooler
+    assert classifier(model).modules == modules
+    assert all(isinstance(model.get_submodule(part), nn.Linear) for part in modules)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_heads_and_sizes(name):
+    anatomy = describe(zoo.build(name))
+    assert (anatomy.heads, anatomy.kv_heads, anatomy.head_size) == (zoo.HEADS, zoo.HEADS, zoo.SIZE)
+    assert all(site.has_bias and site.size == zoo.WIDTH for site in anatomy.sites)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bias_modules_are_all_those_of_the_backbone(name):
+    model = with_head(name)
+    mine = bias_modules(model)
+    parts = classifier(model)
+    outside = {*parts.modules, parts.pooler, None}
+    expected = {
+        module_name
+        for parameter, _ in model.named_parameters()
+        if parameter.endswith(".bias") and (module_name := parameter.removesuffix(".bias")) not in outside
+    }
+    assert set(mine) == expected
+    assert all(model.get_submodule(full) is module for full, module in mine.items())
+    assert {site.module for site in describe(model).sites} <= set(mine)
+
+
+def test_the_pooler_of_a_bare_bert_is_no_bias_module():
+    model = zoo.build("BERT")
+    assert classifier(model).pooler == "pooler.dense"
+    assert classifier(model).modules == ()
+    assert "pooler.dense" not in bias_modules(model)
+
+
+def test_positions_in_words():
+    assert describe(zoo.build("BERT")).positions == "learned absolute"
+    deberta = describe(zoo.build("DeBERTa-v2 (c2p, p2c)"))
+    assert deberta.positions.startswith("disentangled relative")
+    assert deberta.extras == ("content-to-position", "position-to-content")
+
+
+def test_a_projection_without_a_bias_is_described_so():
+    config = transformers.ViTConfig(**zoo.ZOO["ViT"].settings, qkv_bias=False)
+    model = transformers.ViTModel(config)
+    assert not any(site.has_bias for site in describe(model).sites)
+    assert not any("q_proj" in name for name in bias_modules(model))
+
+
+def test_an_encoder_inside_another_module_is_found():
+    holder = nn.ModuleDict({"encoder": with_head("BERT"), "extra": nn.Linear(2, 2)})
+    assert describe(holder).of("v")[1].module == "encoder.bert.encoder.layer.1.attention.self.value"
+    assert classifier(holder).modules == ("encoder.classifier",)
+
+
+def test_two_encoders_in_one_module_are_refused():
+    with pytest.raises(BeftError, match=r"2 encoders \(a, b\)"):
+        describe(nn.ModuleDict({"a": zoo.build("BERT"), "b": zoo.build("ELECTRA")}))
+
+
+# --- the null verdict, against measurement --------------------------------------------------------------------------
+
+
+def moves(model: nn.Module) -> bool:
+    """Does N(0, 1) on every key bias change the output in float64? Between the two cases lie ten orders."""
+    change = perturb(model, zoo.inputs(model), describe(model).of("k")).relative
+    assert change < 1e-12 or change > 1e-3
+    return change > 1e-3
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("build", [zoo.build, with_head], ids=["bare", "with head"])
+def test_verdict_agrees_with_measurement(name, build):
+    model = build(name)
+    assert key_bias_is_null(model).null is not moves(model)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("kinds", [[], ["c2p"], ["p2c"], ["c2p", "p2c"]], ids="+".join)
+def test_deberta_verdict_depends_on_position_to_content_alone(relative, shared, kinds):
+    settings = zoo.ZOO["DeBERTa-v2 (c2p)"].settings | {
+        "pos_att_type": kinds,
+        "relative_attention": relative,
+        "share_att_key": shared,
+    }
+    torch.manual_seed(0)
+    model = transformers.DebertaV2Model(transformers.DebertaV2Config(**settings)).double().eval()
+    verdict = key_bias_is_null(model)
+    assert verdict.null is (not relative or "p2c" not in kinds)
+    if relative and not kinds:
+        pytest.skip("transformers cannot run relative attention without any kind of it")
+    assert verdict.null is not moves(model)
+
+
+def test_an_old_bert_config_with_relative_keys_is_judged_as_it_runs():
+    config = transformers.BertConfig(**zoo.ZOO["BERT"].settings, position_embedding_type="relative_key_query")
+    torch.manual_seed(0)
+    model = transformers.BertModel(config).double().eval()
+    assert key_bias_is_null(model).null is not moves(model)
+
+
+def test_verdicts_give_their_reason():
+    assert "softmax removes" in key_bias_is_null(zoo.build("BERT")).reason
+    assert "position-to-content" in key_bias_is_null(zoo.build("DeBERTa-v2 (c2p, p2c)")).reason
+
+
+def test_an_unknown_architecture_is_never_called_null():
+    verdict = key_bias_is_null(zoo.build("GPT-2"))
+    assert isinstance(verdict, Verdict)
+    assert not verdict.null
+    assert "not known" in verdict.reason
+
+
+@pytest.mark.parametrize("row", zoo.exceptions(draws=1), ids=lambda row: row["model"])
+def test_every_specimen_behaves_as_theory_says(row):
+    # BLOOM's softmax runs in float32 whatever the model's precision
+    assert (row["change"] < (1e-6 if row["model"] == "BLOOM" else 1e-12)) is row["null"]
+
+
+# --- unknown architectures ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ask", [describe, bias_modules, classifier])
+def test_unknown_architecture_lists_linear_modules_and_the_remedy(ask):
+    with pytest.raises(BeftError) as caught:
+        ask(zoo.build("GPT-2"))
+    message = str(caught.value)
+    assert "GPT2Model" in message
+    assert "h.{layer}.attn.c_attn (2 of 192)" in message
+    assert "describe(model, sites=" in message
+
+
+def test_sites_named_by_hand_work_on_a_fused_projection():
+    model = zoo.build("GPT-2")
+    width = zoo.WIDTH
+    sites = {term: f"h.{{layer}}.attn.c_attn[{i * width}:{(i + 1) * width}]" for i, term in enumerate(TERMS)}
+    anatomy = describe(model, sites=sites)
+    assert (anatomy.layers, anatomy.heads, anatomy.kv_heads, anatomy.head_size) == (
+        2,
+        zoo.HEADS,
+        zoo.HEADS,
+        zoo.SIZE,
+    )
+    batch = zoo.inputs(model)
+    assert perturb(model, batch, anatomy.of("k")).relative < 1e-12
+    assert perturb(model, batch, anatomy.of("q")).relative > 1e-3
+    assert perturb(model, batch, anatomy.of("v")).relative > 1e-3
+
+
+def test_sites_named_by_hand_count_grouped_heads():
+    model = zoo.build("Qwen2")
+    anatomy = describe(model, sites={t: f"layers.{{layer}}.self_attn.{t}_proj" for t in TERMS})
+    assert (anatomy.heads, anatomy.kv_heads, anatomy.head_size) == (zoo.HEADS, 2, zoo.SIZE)
+    assert [anatomy.of(term)[0].size for term in TERMS] == [zoo.WIDTH, zoo.WIDTH // 2, zoo.WIDTH // 2]
+
+
+def test_sites_named_by_hand_on_a_plain_module():
+    model = nn.Sequential(*(nn.ModuleDict({"value": nn.Linear(6, 8)}) for _ in range(3)))
+    with pytest.raises(BeftError, match="heads=") as _:
+        describe(model, sites={"v": "{layer}.value"})
+    anatomy = describe(model, sites={"v": "{layer}.value"}, heads=2)
+    assert [site.module for site in anatomy.of("v")] == ["0.value", "1.value", "2.value"]
+    with pytest.raises(BeftError, match="unknown bias term 'q'"):
+        anatomy.of("q")
+
+
+@pytest.mark.parametrize(
+    ("sites", "message"),
+    [
+        ({"q": "h.{layer}.attn.q_proj"}, "not in this model"),
+        ({"w": "h.{layer}.attn.c_attn"}, "unknown bias term 'w'"),
+        ({"q": "h.{layer}.attn.c_attn[0:999]"}, "does not fit"),
+        ({"q": "h.{layer}.attn.c_attn[5:5]"}, "does not fit"),
+        ({"q": "h.{layer}.attn.c_attn[a]"}, "not a dotted name"),
+        ({"q": "h.{layer}.attn"}, "is a GPT2Attention"),
+        ({"q": "h.{layer}.attn.c_attn", "v": "h.0.attn.c_attn"}, "different numbers of layers"),
+        ({}, "no sites given"),
+    ],
+)
+def test_wrong_names_by_hand_are_refused_in_words(sites, message):
+    with pytest.raises(BeftError, match=message):
+        describe(zoo.build("GPT-2"), sites=sites)

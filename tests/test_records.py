@@ -1,0 +1,259 @@
+"""Records: whole or absent, checked on reading, found again by their settings."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from beft import provenance, records
+from beft.errors import BeftError
+from beft.records import Store
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    base = {"model": "org/tiny", "task": "sst2", "regime": "low", "method": "b_v", "seed": 0, "rate": 4e-4}
+    return base | {"epochs": 2, "train_size": 32, "tuning_size": 0, "dtype": "float32"} | changes
+
+
+def record(**changes: Any) -> dict[str, Any]:
+    base: dict[str, Any] = {
+        "kind": "run",
+        "settings": settings(),
+        "model": {"name": "org/tiny", "source": "folder", "revision": None, "sha256": "00"},
+        "data": {"task": "sst2", "metric": "accuracy", "substitute": False},
+        "code": {"commit": "unknown", "dirty": None},
+        "versions": {},
+        "device": {"kind": "cpu", "name": "chip", "threads": 1},
+        "parameters": {"bias": 8, "head": 10, "pooler": 4},
+        "epochs": [
+            {"epoch": 1, "train_loss": 0.7, "tuning": None, "validation": 0.5},
+            {"epoch": 2, "train_loss": 0.6, "tuning": None, "validation": 0.75},
+        ],
+        "final": {"epoch": 2, "validation": 0.75, "tuning": None},
+        "best": {"epoch": 2, "validation": 0.75, "tuning": None, "chosen_on": "validation"},
+        "bank": {"runs": 1, "seconds": 3.0, "peak_memory_bytes": 1, "padding_efficiency": 0.9},
+        "seconds": 3.0,
+        "outcome": "ok",
+    }
+    return base | changes
+
+
+def ranking() -> dict[str, Any]:
+    base = {k: v for k, v in record().items() if k not in ("parameters", "epochs", "final", "best", "bank")}
+    more = {
+        "scores": {"magnitude": {"q": [0.1]}},
+        "by_epoch": [],
+        "key_bias_null": {"null": True, "reason": "softmax"},
+    }
+    return base | more | {"kind": "ranking", "settings": settings(kind="ranking", method=None)}
+
+
+def edited(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_written_record_is_found_by_its_settings_whatever_their_order(tmp_path: Path) -> None:
+    store = Store(tmp_path / "new" / "folder")
+    store.write(record())
+    found = store.find(dict(reversed(settings().items())))
+    assert found is not None and found["final"]["validation"] == 0.75 and found["schema"] == records.SCHEMA
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"rate": 5e-4}, {"method": "b_q"}, {"dtype": "bfloat16"}])
+def test_any_other_setting_is_another_run(tmp_path: Path, change: dict[str, Any]) -> None:
+    store = Store(tmp_path)
+    store.write(record())
+    assert store.find(settings(**change)) is None
+
+
+def test_the_key_is_the_same_for_numpy_and_python_values_and_in_another_process() -> None:
+    ours = records.key(settings())
+    assert records.key(settings(seed=np.int64(0), rate=np.float64(4e-4))) == ours
+    code = f"from beft import records; print(records.key({settings()!r}))"
+    environment = os.environ | {"PYTHONPATH": str(Path(records.__file__).parents[1]), "PYTHONHASHSEED": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ours
+
+
+def test_the_file_name_reads_and_holds_no_folder_of_a_user_path(tmp_path: Path) -> None:
+    name = Store(tmp_path).path(settings(task="/home/me/my reviews.csv")).name
+    assert (
+        name
+        == f"my_reviews.csv-tiny-b_v-seed0-rate0.0004-{records.key(settings(task='/home/me/my reviews.csv'))}.json"
+    )
+
+
+def test_nan_and_infinity_are_written_as_null(tmp_path: Path) -> None:
+    epochs = [
+        {"epoch": 1, "train_loss": float("nan"), "tuning": float("inf"), "validation": np.float32("nan")}
+    ]
+    path = Store(tmp_path).write(record(epochs=epochs, outcome="diverged: loss is not finite"))
+    assert "NaN" not in path.read_text() and "Infinity" not in path.read_text()
+    assert Store(tmp_path).all()[0]["epochs"] == [
+        {"epoch": 1, "train_loss": None, "tuning": None, "validation": None}
+    ]
+
+
+def test_a_half_written_temporary_file_is_not_read(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    path = store.write(record())
+    half = path.read_text()[:40]
+    path.rename(path.with_name(f".{path.name}.0a1b2c3d.tmp"))
+    path.with_name(f".{path.name}.0a1b2c3d.tmp").write_text(half)
+    assert store.all() == [] and store.find(settings()) is None
+
+
+def test_killed_while_writing_leaves_the_old_record_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    store.write(record())
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.write(record(outcome="failed: other"))
+    monkeypatch.undo()
+    assert [r["outcome"] for r in store.all()] == ["ok"] and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_truncated_record_is_refused_with_its_name_and_the_remedy(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    path = store.write(record())
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(BeftError, match=rf"{path.name}.*delete this file and run"):
+        store.find(settings())
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"seconds": 1.0}, "checksum"),
+        ({"final": {"epoch": 2, "validation": 0.99, "tuning": None}}, "checksum"),
+        ({"schema": 0}, "schema is 0"),
+        ({"settings": settings(seed=7)}, "key does not belong"),
+        ({"epochs": "none"}, "epochs has the wrong type"),
+        ({"epochs": [{"epoch": 1}]}, "train_loss is missing"),
+        ({"seconds": True}, "seconds has the wrong type"),
+    ],
+)
+def test_a_changed_record_is_refused(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    store = Store(tmp_path)
+    edited(store.write(record()), **changes)
+    with pytest.raises(BeftError, match=f"{reason}.*delete this file"):
+        store.all()
+
+
+def test_a_record_under_the_name_of_another_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(record()).rename(store.path(settings(seed=1)))
+    with pytest.raises(BeftError, match="does not end in its key"):
+        store.find(settings(seed=1))
+
+
+def test_a_binary_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BeftError, match=r"x\.json is not valid JSON"):
+        Store(tmp_path).all()
+
+
+@pytest.mark.parametrize("missing", ["settings", "final", "outcome", "bank"])
+def test_a_record_without_a_required_field_is_not_written(tmp_path: Path, missing: str) -> None:
+    incomplete = {k: v for k, v in record().items() if k != missing}
+    with pytest.raises(BeftError, match=f"{missing} is missing"):
+        Store(tmp_path).write(incomplete)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BeftError, match="cannot write the record .*No space left on device; free the disk"):
+        Store(tmp_path).write(record())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_a_file_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(BeftError, match="cannot write the record"):
+        Store(tmp_path / "taken").write(record())
+
+
+def test_all_selects_by_kind_and_an_absent_folder_holds_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(record())
+    store.write(ranking())
+    assert [len(store.all(k)) for k in (None, "run", "ranking", "other")] == [2, 1, 1, 0]
+    assert Store(tmp_path / "absent").all() == []
+
+
+def test_frame_has_one_row_per_run_and_curves_one_per_epoch(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write(record())
+    store.write(record(settings=settings(seed=1)))
+    store.write(ranking())
+    table, curve = records.frame(store.all()), records.curves(store.all())
+    assert table["seed"].tolist() == [0, 1] and table["final"].tolist() == [0.75, 0.75]
+    assert table[["bias", "head", "pooler"]].iloc[0].tolist() == [8, 10, 4]
+    assert table["final_tuning"].isna().all() and table["final_tuning"].dtype == "float64"
+    assert curve["validation"].tolist() == [0.5, 0.75] * 2 and curve["epoch"].tolist() == [1, 2] * 2
+
+
+def test_frames_of_nothing_have_their_columns() -> None:
+    assert {"method", "final", "outcome"} <= set(records.frame([]).columns)
+    assert {"method", "epoch", "validation"} <= set(records.curves([]).columns)
+
+
+def test_provenance_is_filled_in_where_a_record_has_none(tmp_path: Path) -> None:
+    bare = {k: v for k, v in record().items() if k not in ("code", "versions", "device")}
+    written = Store(tmp_path).read(Store(tmp_path).write(bare))
+    assert {"torch", "numpy", "sklearn", "python", "beft"} <= set(written["versions"])
+    assert written["device"]["kind"] == "cpu" and written["device"]["threads"] >= 1
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def test_dirty_means_changed_code_and_not_generated_outputs(tmp_path: Path) -> None:
+    git(tmp_path, "init")
+    (tmp_path / "code.py").write_text("1")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "first")
+    clean = provenance.code(tmp_path)
+    for name in ("data/results/p/a.json", "figures/p/a.png", "build/p/n.ipynb"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("generated")
+    assert len(clean["commit"]) == 40 and clean["dirty"] is False
+    assert provenance.code(tmp_path) == clean
+    (tmp_path / "code.py").write_text("2")
+    assert provenance.code(tmp_path) == clean | {"dirty": True}
+
+
+def test_the_commit_of_a_surrounding_repository_is_not_taken_for_ours(tmp_path: Path) -> None:
+    git(tmp_path, "init")
+    git(tmp_path, "commit", "--allow-empty", "-m", "other")
+    (tmp_path / "site-packages").mkdir()
+    assert provenance.code(tmp_path / "site-packages") == {"commit": "unknown", "dirty": None}
+
+
+def test_without_git_the_commit_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.code(tmp_path) == {"commit": "unknown", "dirty": None}

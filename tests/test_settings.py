@@ -1,0 +1,297 @@
+"""Settings: a profile, a notebook's parameters, and nothing that nobody reads."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from beft import settings
+from beft.errors import BeftError
+from beft.parameters import COMMON, NOTEBOOKS
+
+FINE_TUNING = "03_fine_tuning"
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BEFT_HOME", str(tmp_path / "home"))
+
+
+def own_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
+    """A repository whose only profile is `mine`."""
+    folder = tmp_path / "repository" / "notebooks" / "profiles"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text(content, encoding="utf-8")
+    monkeypatch.setattr(settings, "repository", lambda: tmp_path / "repository")
+
+
+def changed(section: str, **values: Any) -> str:
+    """The smoke profile with some values of one section changed, as YAML."""
+    content = yaml.safe_load(
+        (settings.repository() / "notebooks/profiles/smoke.yaml").read_text(encoding="utf-8")
+    )
+    content.setdefault(section, {}).update(values)
+    return yaml.safe_dump(content)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+@pytest.mark.parametrize("profile", ["smoke", "embedded", "laptop", "paper"])
+def test_every_profile_gives_every_notebook_every_parameter(profile: str, notebook: str) -> None:
+    s = settings.load(notebook, {"profile": profile})
+    assert set(s.values) == set(COMMON) | set(NOTEBOOKS[notebook])
+    assert s.overrides == {} and s["offline"] is (profile in ("smoke", "embedded"))
+
+
+def test_without_a_profile_it_is_embedded() -> None:
+    assert (
+        settings.load(FINE_TUNING, {"profile": None}).profile
+        == settings.load(FINE_TUNING, {}).profile
+        == "embedded"
+    )
+
+
+def test_none_means_the_profiles_value() -> None:
+    s = settings.load(FINE_TUNING, {"profile": "smoke", "epochs": None, "seeds": None})
+    assert s["epochs"] == 2 and s["seeds"] == [0, 1] and s.overrides == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("seeds", "[0, 4]", [0, 4]),
+        ("seeds", "3", [3]),
+        ("seeds", 3, [3]),
+        ("rates", "[1e-3, 0.5]", [0.001, 0.5]),
+        ("rate", "4e-4", 0.0004),
+        ("epochs", "7", 7),
+        ("regime", "500", 500),
+        ("regime", "medium", "medium"),
+        ("offline", "false", False),
+        ("methods", "b_v", ["b_v"]),
+        ("methods", "[b_v, head]", ["b_v", "head"]),
+        ("task", "some/reviews.csv", "some/reviews.csv"),
+    ],
+)
+def test_values_given_as_text_get_their_type(name: str, text: Any, value: Any) -> None:
+    s = settings.load(FINE_TUNING, {"profile": "smoke", name: text})
+    assert s[name] == value and type(s[name]) is type(value) and s.overrides == {name: value}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("epochs", 0, "at least 1, not 0"),
+        ("epochs", 2.5, "whole number"),
+        ("epochs", True, "whole number"),
+        ("rate", 0, "positive number"),
+        ("rate", -1e-3, "positive number"),
+        ("rate", math.nan, "positive number"),
+        ("rate", "fast", "positive number, not 'fast'"),
+        ("rates", [], "list of distinct positive"),
+        ("rates", [1e-3, "1e-3"], "list of distinct positive"),
+        ("seeds", [0, 0.5], "list of distinct whole"),
+        ("seeds", "[0, 1", "list of distinct whole"),
+        ("seeds", [-1], "list of distinct whole"),
+        ("tuning", 1.0, "share"),
+        ("regime", "-5", "regime"),
+        ("regime", 0, "regime"),
+        ("offline", "perhaps", "true or false"),
+        ("task", "", "a name or a path"),
+        ("task", 5, "a name or a path"),
+        ("methods", ["b_w"], "unknown method 'b_w': did you mean .*b_v"),
+        ("dtype", "float16", "did you mean bfloat16"),
+        ("validate", "never", "valid: each, last"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_with_its_name(name: str, value: Any, says: str) -> None:
+    with pytest.raises(BeftError, match=f"{name} in the parameters.*{says}"):
+        settings.load(FINE_TUNING, {"profile": "smoke", name: value})
+
+
+def test_an_unknown_parameter_is_refused_with_the_nearest_names() -> None:
+    with pytest.raises(BeftError, match="unknown parameter of 03_fine_tuning 'epoch': did you mean epochs"):
+        settings.load(FINE_TUNING, {"profile": "smoke", "epoch": 3})
+
+
+def test_a_parameter_of_another_notebook_is_unknown() -> None:
+    with pytest.raises(BeftError, match="unknown parameter of 02_ranking 'rate_seeds'"):
+        settings.load("02_ranking", {"profile": "smoke", "rate_seeds": [0]})
+
+
+def test_what_a_notebook_holds_besides_parameters_is_left_alone() -> None:
+    namespace = {
+        "profile": "smoke",
+        "In": [],
+        "Out": {},
+        "_": 3,
+        "_ih": ["x"],
+        "os": os,
+        "load": settings.load,
+    }
+    assert settings.load(FINE_TUNING, namespace | {"Path": Path, "exit": print}).overrides == {}
+
+
+def test_the_settings_cell_can_be_run_again_after_later_cells() -> None:
+    namespace: dict[str, Any] = {"profile": "smoke", "epochs": 3}
+    namespace["s"] = settings.load(FINE_TUNING, namespace)
+    namespace |= {"rows": 17, "title": "text"}
+    assert settings.load(FINE_TUNING, namespace)["epochs"] == 3
+
+
+def test_unknown_profile_and_notebook_have_their_nearest_names() -> None:
+    with pytest.raises(BeftError, match="unknown profile 'laptob': did you mean laptop"):
+        settings.load(FINE_TUNING, {"profile": "laptob"})
+    with pytest.raises(BeftError, match="unknown notebook '03_finetuning': did you mean 03_fine_tuning"):
+        settings.load("03_finetuning", {})
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "says"),
+    [
+        (
+            "03_fine_tuning",
+            {"epoch": 3},
+            "unknown parameter in section 03_fine_tuning .* did you mean epochs",
+        ),
+        ("common", {"rates": [1.0]}, "unknown parameter in section common"),
+        ("03_finetuning", {"epochs": 3}, "unknown section .* did you mean 03_fine_tuning"),
+        ("02_ranking", {"epochs": "many"}, "epochs in notebooks/profiles/mine.yaml must be a whole number"),
+        ("02_ranking", {"seeds": None}, "seeds in notebooks/profiles/mine.yaml must be a list"),
+    ],
+)
+def test_a_fault_anywhere_in_a_profile_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: str, values: dict[str, Any], says: str
+) -> None:
+    own_profile(tmp_path, monkeypatch, changed(section, **values))
+    with pytest.raises(BeftError, match=says):
+        settings.load("01_expressiveness", {"profile": "mine"})
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("common: [", "not valid YAML at line 1"),
+        ("- a\n- b\n", "must hold a section"),
+        ("common: 3\n", "section common .* must be a list"),
+        ("common: {model: x}\n", "gives no value for task"),
+    ],
+)
+def test_a_broken_profile_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, says: str
+) -> None:
+    own_profile(tmp_path, monkeypatch, content)
+    with pytest.raises(BeftError, match=says) as caught:
+        settings.load("01_expressiveness", {"profile": "mine"})
+    assert "notebooks/profiles/mine.yaml" in str(caught.value)
+
+
+def test_a_notebooks_section_goes_before_common(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_profile(tmp_path, monkeypatch, changed("02_ranking", regime="high"))
+    regimes = {notebook: settings.load(notebook, {"profile": "mine"})["regime"] for notebook in NOTEBOOKS}
+    assert regimes == {"01_expressiveness": 48, "02_ranking": "high", "03_fine_tuning": 48}
+
+
+def test_outputs_go_under_the_profile_and_overrides_beside_it(tmp_path: Path) -> None:
+    home = (tmp_path / "home").resolve()
+    plain = settings.load(FINE_TUNING, {"profile": "smoke"})
+    assert plain.figures == home / "figures/smoke" and plain.store.folder == home / "data/results/smoke"
+    same = settings.load(FINE_TUNING, {"profile": "smoke", "epochs": plain["epochs"]})
+    assert same.figures == plain.figures
+    other = settings.load(FINE_TUNING, {"profile": "smoke", "epochs": 3, "seeds": "[0, 4]"})
+    assert (
+        other.figures == home / "figures/smoke+epochs-3+seeds-0_4"
+        and other.store.folder == plain.store.folder
+    )
+
+
+def test_figures_of_equal_file_names_in_two_folders_stay_apart() -> None:
+    folders = [
+        settings.load(FINE_TUNING, {"profile": "smoke", "task": f"{d}/r.csv"}).figures for d in ("a", "b")
+    ]
+    assert folders[0] != folders[1] and all("/" not in f.name and "r.csv" in f.name for f in folders)
+
+
+def test_the_command_repeats_the_settings() -> None:
+    s = settings.load(FINE_TUNING, {"profile": "smoke", "seeds": [0, 4], "offline": False})
+    end = "--profile smoke --only 03_fine_tuning -p offline false -p seeds '[0, 4]'"
+    assert sorted(s.command.split(" -p ")) == sorted(f"python -m beft.reproduce {end}".split(" -p "))
+    again = settings.load(FINE_TUNING, {"profile": "smoke", "seeds": "[0, 4]", "offline": "false"})
+    assert again.values == s.values
+
+
+def test_printed_settings_name_the_profile_every_value_and_what_was_given() -> None:
+    s = settings.load(FINE_TUNING, {"profile": "smoke", "epochs": 3})
+    lines = repr(s).splitlines()
+    assert lines[0] == "03_fine_tuning, profile smoke" and len(lines) == 1 + len(s.values)
+    assert [line for line in lines if "given" in line][0].split()[:2] == ["epochs", "3"]
+    assert str(Path.home()) not in repr(s)
+
+
+def test_an_unknown_value_asked_for_has_its_nearest_names() -> None:
+    s = settings.load(FINE_TUNING, {"profile": "smoke"})
+    with pytest.raises(BeftError, match="did you mean epochs"):
+        s["epoch"]
+    assert s.get("epoch") is None and s.get("epochs") == 2 and "epochs" in s and "epoch" not in s
+
+
+def test_the_study_has_the_settings_values_and_takes_overrides() -> None:
+    s = settings.load(FINE_TUNING, {"profile": "smoke", "epochs": 3})
+    study = s.study(regime=32)
+    assert (study.model, study.epochs, study.regime, study.tuning) == ("tiny-random-bert", 3, 32, 0.25)
+    with pytest.raises(BeftError, match="unknown setting of a study 'epoch'"):
+        s.study(epoch=3)
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "note"),
+    [
+        (
+            "tiny-random-bert",
+            "microworld_sentiment",
+            "(Substitute: a tiny random model and generated micro-world text.)",
+        ),
+        ("all-MiniLM-L6-v2", "microworld_sentiment", "(Substitute: generated micro-world text.)"),
+        ("tiny-random-bert", "sst2", "(Substitute: a tiny random model.)"),
+        ("all-MiniLM-L6-v2", "sst2", ""),
+        ("bert-base-cased", "my/reviews.csv", ""),
+    ],
+)
+def test_captions_name_what_stands_in_for_something_else(model: str, task: str, note: str) -> None:
+    s = settings.load(FINE_TUNING, {"profile": "smoke", "model": model, "task": task})
+    assert s.substitute_note == note
+
+
+def test_profiles_are_found_from_any_working_folder(tmp_path: Path) -> None:
+    code = "from beft import settings; print(settings.load('02_ranking', {'profile': 'smoke'}).profile)"
+    environment = os.environ | {"PYTHONPATH": str(Path(settings.__file__).resolve().parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "smoke"
+
+
+def test_without_a_repository_the_error_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "__file__", str(tmp_path / "site-packages" / "beft" / "settings.py"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BeftError, match="run from inside a clone"):
+        settings.repository()
+
+
+def test_modules_and_functions_named_like_parameters_are_not_values() -> None:
+    module = types.ModuleType("task")
+    assert settings.load(FINE_TUNING, {"profile": "smoke", "task": module})["task"] == "microworld_sentiment"
