@@ -1,0 +1,44 @@
+"""Shared fixtures: a tiny random encoder, generated data, and the folder of real data sets where there is one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from beft import data, models
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def tiny() -> models.Loaded:
+    """A fresh tiny random BERT with two classes and its tokenizer."""
+    return models.load(models.TINY, labels=2)
+
+
+@pytest.fixture
+def still() -> models.Loaded:
+    """The same without dropout."""
+    loaded = models.load(models.TINY, labels=2)
+    for module in loaded.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def sentiment() -> data.TaskData:
+    """The micro-world's sentiment task."""
+    return data.load("microworld_sentiment")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets; the test is skipped where there is none."""
+    for folder in (os.environ.get("BEFT_DATA"), ROOT.parent / "shared" / "data"):
+        if folder and (Path(folder) / "glue" / "sst2" / "train.jsonl").exists():
+            return Path(folder)
+    pytest.skip("no real data: BEFT_DATA does not name a folder with glue/sst2")

@@ -1,0 +1,267 @@
+"""A bank is R independent runs: same gradients as the plain model, same trajectories as each run alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, ViTConfig
+from transformers import BertConfig, DebertaV2Config, DistilBertConfig, ElectraConfig, RobertaConfig
+
+from beft import adapters, anatomy, models
+from beft.bank import METHODS, BiasBank, bank_on
+from beft.batches import encode
+from beft.errors import BeftError
+from beft.optimizer import StackedAdam
+from beft.training import Run, Study, fit
+
+STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=160, epochs=5, offline=True, validate="last")
+SMALL = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, vocab_size=60)
+FAMILIES = {
+    "bert": BertConfig(**SMALL),
+    "roberta": RobertaConfig(**SMALL, max_position_embeddings=40),
+    "electra": ElectraConfig(**SMALL, embedding_size=16),
+    "deberta-v2": DebertaV2Config(**SMALL, relative_attention=True, pos_att_type=["p2c", "c2p"]),
+    "deberta-v2 sharing": DebertaV2Config(
+        **SMALL, relative_attention=True, pos_att_type=["p2c", "c2p"], share_att_key=True
+    ),
+    "distilbert": DistilBertConfig(dim=16, n_layers=2, n_heads=2, hidden_dim=32, vocab_size=60),
+}
+
+
+def build(family):
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(FAMILIES[family])
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval().requires_grad_(False)
+
+
+def some_inputs(rows=4, length=7):
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(5, 60, (rows, length), generator=generator)
+    mask = torch.ones_like(ids)
+    mask[0, 4:] = 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def trained_values(loaded, data, study, runs, chosen):
+    """The values of run `chosen` after training, one tensor per slot it trains."""
+    kept = []
+
+    def keep(bank, results):
+        kept.extend((s.module, s.kind, s.values[chosen].detach().clone()) for s in bank.slots if s.trained[chosen])
+
+    results = fit(loaded, data, study, runs, on_end=keep)
+    return {(module, kind): value for module, kind, value in kept}, results[chosen]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_lone_run_has_the_gradients_of_the_models_own_biases(family, method):
+    model, inputs = build(family), some_inputs()
+    labels = torch.tensor([0, 1, 1, 0])
+    bank = BiasBank(model, [method], [0])
+    torch.nn.functional.cross_entropy(bank(torch.zeros(4, dtype=torch.long), **inputs), labels).backward()
+    seen = {(s.module, s.kind): s.values.grad[0].clone() for s in bank.slots}
+    plain = bank.plain_copy()
+    bank.detach()
+    with torch.no_grad():
+        for slot in bank.slots:
+            if slot.kind != "bias":
+                own = plain.get_submodule(slot.module)
+                (own.weight if slot.kind == "weight" else own.bias).copy_(slot.values[0])
+    plain.requires_grad_(True)
+    torch.nn.functional.cross_entropy(plain(**inputs).logits, labels).backward()
+    for (module, kind), gradient in seen.items():
+        own = plain.get_submodule(module)
+        expected = own.weight.grad if kind == "weight" else own.bias.grad
+        torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_each_example_sees_only_its_own_run(family):
+    model, inputs = build(family), some_inputs()
+    with bank_on(model, ["b_v"] * 3, [0, 1, 2]) as bank:
+        with torch.no_grad():
+            for slot in bank.slots:
+                slot.values.normal_(generator=torch.Generator().manual_seed(2))
+        rows = torch.tensor([2, 0, 1, 2])
+        together = bank(rows, **inputs)
+        every = bank.every_run(**inputs)  # (R, B, C)
+    for example, run in enumerate(rows.tolist()):
+        torch.testing.assert_close(together[example], every[run, example], rtol=1e-5, atol=1e-6)
+    assert (every[0] - every[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_heads_alone_share_one_pass_through_the_encoder_and_say_the_same(family):
+    model, inputs = build(family), some_inputs()
+    with bank_on(model, ["head"] * 3, [0, 1, 2]) as bank, torch.no_grad():
+        for slot in bank.slots:
+            slot.values.normal_(generator=torch.Generator().manual_seed(3))
+        every = bank.every_run(**inputs)
+        for run in range(3):
+            alone = bank(torch.full((4,), run), **inputs)
+            torch.testing.assert_close(every[run], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_image_classifiers_have_banks_too():
+    config = ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=8, patch_size=4
+    )
+    model = AutoModelForImageClassification.from_config(config).eval().requires_grad_(False)
+    pixels = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with bank_on(model, ["all_biases", "b_v"], [0, 1]) as bank:
+        with torch.no_grad():
+            for slot in bank.slots:
+                slot.values[slot.trained] = 0.1
+        every = bank.every_run(pixel_values=pixels)
+        mixed = bank(torch.tensor([0, 1, 0, 1]), pixel_values=pixels)
+    torch.testing.assert_close(mixed[1], every[1, 1], rtol=1e-5, atol=1e-6)
+    assert (every[0] - every[1]).abs().max() > 1e-4
+
+
+def test_biases_on_position_embeddings_that_a_batch_shares_need_a_bank_of_their_own():
+    with pytest.raises(BeftError, match="bank of its own"):
+        BiasBank(build("deberta-v2"), ["all_biases"] * 2, [0, 1])
+    with pytest.raises(BeftError, match="bank of its own"):
+        BiasBank(build("deberta-v2 sharing"), ["b_q"] * 2, [0, 1])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dropout", [False, True])
+def test_a_run_in_a_bank_is_the_run_alone(tiny, still, sentiment, method, dropout):
+    """50 steps, float32; with dropout too, because masks are keyed by run, step and place."""
+    loaded = tiny if dropout else still
+    mine = Run(method, 3, 1e-3)
+    others = [Run(m, seed, 5e-3) for seed, m in enumerate(METHODS)]
+    alone, one = trained_values(loaded, sentiment, STUDY, [mine], 0)
+    banked, two = trained_values(loaded, sentiment, STUDY, [*others, mine], len(others))
+    assert len(one.epochs) * math.ceil(160 / STUDY.batch_size) == 50
+    assert alone.keys() == banked.keys()
+    moved = max(value.abs().max() for (_, kind), value in alone.items() if kind == "bias")
+    assert moved > 1e-3
+    for key, value in alone.items():
+        torch.testing.assert_close(banked[key], value, rtol=0, atol=1e-5)
+    assert one.final == pytest.approx(two.final, abs=2e-3)
+
+
+def test_a_neighbour_that_explodes_changes_nothing_bit_for_bit(tiny, sentiment):
+    study = replace(STUDY, epochs=2, validate="each")
+    quiet, one = trained_values(tiny, sentiment, study, [Run("b_v", 0, 1e-2), Run("b_v", 1, 1e-2)], 0)
+    loud, two = trained_values(tiny, sentiment, study, [Run("b_v", 0, 1e-2), Run("b_v", 1, 1e9)], 0)
+    for key, value in quiet.items():
+        assert torch.equal(loud[key], value)
+    assert one.epochs == two.epochs
+    assert one.outcome == two.outcome == "ok"
+
+
+def test_a_neighbour_of_nan_changes_nothing_bit_for_bit(tiny, sentiment):
+    inputs = {k: v[:6] for k, v in encode(tiny.tokenizer, sentiment.train.texts[:6], 64).columns.items()}
+    gradients = []
+    for poison in (0.0, math.nan):
+        with bank_on(tiny.model, ["b_v", "all_biases"], [0, 1]) as bank:
+            with torch.no_grad():
+                for slot in bank.slots:
+                    slot.values[1] += poison
+            rows = torch.tensor([0, 1, 0, 1, 0, 1])
+            bank(rows, None, **inputs).square().sum().backward()
+            norm_free = StackedAdam(bank.slots, torch.tensor([1e-3, 1e-3]))
+            norm_free.step()
+            gradients.append([s.values[0].detach().clone() for s in bank.slots])
+    for calm, poisoned in zip(*gradients):
+        assert torch.equal(calm, poisoned)
+
+
+def test_the_stacked_optimizer_is_torchs_adamw_with_clipping_run_by_run(tiny):
+    rates = torch.tensor([1e-2, 3e-4])
+    with bank_on(tiny.model, ["all_biases", "b_v"], [0, 1]) as bank:
+        optimizer = StackedAdam(bank.slots, rates)
+        plain = [
+            [torch.nn.Parameter(s.values[r].detach().clone()) for s in bank.slots if s.trained[r]] for r in (0, 1)
+        ]
+        reference = [
+            torch.optim.AdamW(p, lr=float(rate), eps=1e-6, weight_decay=0.0) for p, rate in zip(plain, rates)
+        ]
+        generator = torch.Generator().manual_seed(0)
+        for step in range(20):
+            for slot in bank.slots:
+                slot.values.grad = torch.randn(slot.values.shape, generator=generator) * (0.01 if step % 2 else 1)
+            for r in (0, 1):
+                own = [s.values.grad[r].clone() for s in bank.slots if s.trained[r]]
+                for parameter, gradient in zip(plain[r], own):
+                    parameter.grad = gradient
+                torch.nn.utils.clip_grad_norm_(plain[r], 1.0)
+                reference[r].step()
+            optimizer.step()
+        for r in (0, 1):
+            mine = [s.values[r] for s in bank.slots if s.trained[r]]
+            for ours, theirs in zip(mine, plain[r]):
+                torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_rows_of_a_term_a_run_does_not_train_stay_zero(tiny, sentiment):
+    def look(bank, results):
+        for slot in bank.slots:
+            assert torch.all(slot.values[~slot.trained] == 0)
+            assert slot.values[slot.trained].abs().sum() > 0
+
+    fit(tiny, sentiment, replace(STUDY, epochs=1), [Run(m, 0, 1e-2) for m in METHODS], on_end=look)
+
+
+def test_parameter_counts_split_into_bias_head_and_pooler(tiny):
+    with bank_on(tiny.model, METHODS, [0] * 5) as bank:
+        counts = [bank.parameter_counts(r) for r in range(5)]
+    assert counts[0] == {"bias": 0, "head": 2 * 32 + 2, "pooler": 32}
+    assert [c["bias"] for c in counts[1:4]] == [2 * 32] * 3
+    modules = anatomy.bias_modules(tiny.model)
+    assert counts[4]["bias"] == sum(m.bias.numel() for m in modules.values())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_model_comes_back_as_it_was(tiny, dtype):
+    inputs = some_inputs()
+    before = tiny.model(**inputs).logits
+    with bank_on(tiny.model, ["all_biases", "b_q"], [0, 1], dtype) as bank:
+        with torch.no_grad():
+            bank.slots[0].values += 1
+        bank(torch.tensor([0, 1, 0, 1]), **inputs)
+    assert torch.equal(tiny.model(**inputs).logits, before)
+    assert all(p.dtype == torch.float32 for p in tiny.model.parameters())
+
+
+def test_bfloat16_banks_train_float32_values_to_nearly_the_same_logits(tiny):
+    inputs, logits = some_inputs(), {}
+    for dtype in ("float32", "bfloat16"):
+        with bank_on(tiny.model, ["b_v"], [0], dtype) as bank:
+            assert all(s.values.dtype == torch.float32 for s in bank.slots)
+            logits[dtype] = bank(torch.zeros(4, dtype=torch.long), **inputs)
+    difference = (logits["float32"] - logits["bfloat16"]).abs().max()
+    assert 0 < difference < 0.02
+
+
+def test_two_banks_on_one_model_are_refused(tiny):
+    with bank_on(tiny.model, ["head"], [0]), pytest.raises(BeftError, match="already has a bank"):
+        BiasBank(tiny.model, ["head"], [0])
+
+
+def test_unknown_methods_and_dtypes_are_named(tiny):
+    with pytest.raises(BeftError, match="b_v"):
+        BiasBank(tiny.model, ["b_w"], [0])
+    with pytest.raises(BeftError, match="bfloat16"):
+        BiasBank(tiny.model, ["b_v"], [0], "float16")
+    with bank_on(tiny.model, ["b_v"], [0]) as bank, pytest.raises(BeftError, match="not in this bank"):
+        adapters.merge(bank, 1)
+
+
+def test_runs_of_one_seed_start_with_the_same_head_and_others_do_not(tiny):
+    with bank_on(tiny.model, ["head", "b_v", "head"], [4, 4, 5]) as bank:
+        weight = next(s.values for s in bank.slots if s.kind == "weight")
+    assert torch.equal(weight[0], weight[1])
+    assert not torch.equal(weight[0], weight[2])
+    assert np.isclose(float(weight.detach().std()), 0.02, rtol=0.3)
