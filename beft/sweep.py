@@ -95,14 +95,14 @@ def run(
     """
     context = Context(study)
     settings = [context.settings(r) for r in runs]
-    records = {key(s): store.find(s) for s in settings}
+    records = {key(s): _recorded(store, s) for s in settings}
     missing = {key(s): r for r, s in zip(runs, settings, strict=True) if records[key(s)] is None}
     reused, failed = len(records) - len(missing), 0
     banks = list(_banks(context, list(missing.values()), bank_size))
     with tqdm(total=len(missing), desc="runs", unit="run", disable=not (progress and missing)) as bar:
         for members in banks:
             written = _train(context, members, store, progress)
-            records |= {record["key"]: record for record in written}
+            records |= {key(context.settings(r)): record for r, record in zip(members, written, strict=True)}
             failed += sum(record["outcome"] != "ok" for record in written)
             bar.update(len(members))
     _log(done=len(missing) - failed, reused=reused, failed=failed)
@@ -123,6 +123,14 @@ def adapter(study: Study, run_: Run, store: Store) -> Path:
         if not folder.exists():
             raise BeftError(f"the {run_.method} run of seed {run_.seed} has no adapter: {record['outcome']}")
     return folder
+
+
+def _recorded(store: Store, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of these settings; a run scored after each epoch also serves where the last one was asked for."""
+    record = store.find(settings)
+    if record is None and settings["validate"] == "last":
+        record = store.find(settings | {"validate": "each"})
+    return record
 
 
 def _banks(context: Context, runs: Sequence[Run], size: int) -> Iterator[list[Run]]:
