@@ -21,7 +21,7 @@ _PLACES = {
     "merge": "adapters",
     "predict": "training",
     "save_adapter": "adapters",
-    "tune": "tune",
+    "tune": "quick",
 }
 __all__ = ["__version__", *_PLACES]
 

@@ -148,6 +148,7 @@ NOTEBOOKS: dict[str, dict[str, Kind]] = {
         "seeds": _SEEDS,
         "rate": _RATE,
         "epochs": _COUNT,
+        "dtype": _DTYPE,
         "dtypes": _DTYPES,
     },
     "03_fine_tuning": {

@@ -75,7 +75,14 @@ def styled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @styled
-def save(fig: Figure, s: Settings, name: str, caption: str, records: Sequence[Mapping | str] = ()) -> Figure:
+def save(
+    fig: Figure,
+    s: Settings,
+    name: str,
+    caption: str,
+    records: Sequence[Mapping | str] = (),
+    measured: bool = True,
+) -> Figure:
     """Write `name.pdf` and `name.png` into the figure folder, enter them in its index, print the caption.
 
     The caption ends with the note that names a stand-in model or generated data. The files carry no date and no
@@ -87,9 +94,10 @@ def save(fig: Figure, s: Settings, name: str, caption: str, records: Sequence[Ma
         name: file name without an ending.
         caption: one or two sentences.
         records: the records the figure was drawn from, or their keys.
+        measured: on the profile's model or data; False for what needs neither.
     """
     s.figures.mkdir(parents=True, exist_ok=True)
-    caption = tables.full_caption(caption, s)
+    caption = tables.full_caption(caption, s, measured)
     files = [s.figures / f"{name}.pdf", s.figures / f"{name}.png"]
     fig.savefig(files[0], metadata={"CreationDate": None, "Creator": None, "Producer": None})
     fig.savefig(files[1], dpi=DPI, metadata={"Software": None})

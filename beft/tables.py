@@ -79,9 +79,9 @@ def tex(frame: pd.DataFrame, caption: str, name: str) -> str:
     return "\n".join([*wrap, r"\end{table}"]) + "\n"
 
 
-def full_caption(caption: str, s: Settings) -> str:
-    """The caption with the note that names a stand-in model or generated data, where there is one."""
-    return f"{caption.rstrip()} {s.substitute_note}".rstrip()
+def full_caption(caption: str, s: Settings, measured: bool = True) -> str:
+    """The caption with the note that names a stand-in model or generated data, where `measured` on one."""
+    return f"{caption.rstrip()} {s.substitute_note if measured else ''}".rstrip()
 
 
 def register(
@@ -100,7 +100,12 @@ def register(
 
 
 def save(
-    frame: pd.DataFrame, s: Settings, name: str, caption: str, records: Sequence[Mapping | str] = ()
+    frame: pd.DataFrame,
+    s: Settings,
+    name: str,
+    caption: str,
+    records: Sequence[Mapping | str] = (),
+    measured: bool = True,
 ) -> Shown:
     """Write a table to the figure folder as csv, md and tex, enter it in the index, return it ready for display.
 
@@ -110,8 +115,9 @@ def save(
         name: file name without an ending.
         caption: one or two sentences.
         records: the records the numbers come from, or their keys.
+        measured: on the profile's model or data; False for what needs neither.
     """
-    shown, caption = display(frame), full_caption(caption, s)
+    shown, caption = display(frame), full_caption(caption, s, measured)
     texts = {"csv": shown.to_csv(index=False, lineterminator="\n"), "tex": tex(shown, caption, name)}
     texts["md"] = f"{markdown(shown)}\n{caption}\n"
     files = [s.figures / f"{name}.{ending}" for ending in sorted(texts)]

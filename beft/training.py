@@ -108,6 +108,11 @@ class Result:
         best = max(scored, key=lambda e: e[by]) if scored else self.epochs[-1]
         return {k: best[k] for k in ("epoch", "validation", "tuning")} | {"chosen_on": by}
 
+    def raise_if_lost(self) -> None:
+        """Raise BeftError unless the run ended well."""
+        if self.outcome != "ok":
+            raise BeftError(f"the {self.run.method} run {self.outcome}: give a smaller rate")
+
 
 def fit(
     loaded: Loaded,

@@ -1,0 +1,88 @@
+"""One call for one's own data: tune a bias, keep the adapter, predict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import data as data_module
+from . import models
+from .adapters import merge, save_adapter
+from .bank import BiasBank
+from .training import Result, Run, Study, fit, predict
+
+
+@dataclass
+class Tuned:
+    """A tuned classifier.
+
+    Attributes:
+        model: a plain transformers model, the bias merged and the head in place.
+        tokenizer: its tokenizer.
+        labels: names of the classes, in the order of the logits.
+        result: parameters, epochs and outcome of the run.
+    """
+
+    model: Any
+    tokenizer: Any
+    labels: tuple[str, ...]
+    result: Result
+    max_length: int
+
+    @property
+    def score(self) -> float | None:
+        """The task's metric on the validation rows after the last epoch."""
+        return self.result.final["validation"]
+
+    def predict(self, texts: Sequence[str | tuple[str, ...]]) -> list[str]:
+        """The most probable label of each text."""
+        chances = predict(self.model, self.tokenizer, texts, self.max_length)  # (N, C)
+        return [self.labels[i] for i in chances.argmax(1)]
+
+    def save(self, folder: str | Path) -> None:
+        """Write a plain checkpoint that AutoModelForSequenceClassification loads."""
+        self.model.save_pretrained(str(folder))
+        self.tokenizer.save_pretrained(str(folder))
+
+
+def tune(
+    task: str,
+    *,
+    method: str = "b_v",
+    rate: float = 3e-3,
+    epochs: int = 8,
+    seed: int = 0,
+    adapter: str | Path | None = None,
+    progress: bool = True,
+    **study: Any,
+) -> Tuned:
+    """Tune one bias term on a file with columns text and label, or on a task by name.
+
+    Args:
+        task: "reviews.csv" (or .tsv, .jsonl, .parquet), or a task's name.
+        method: b_v, b_q, b_k, all_biases or head.
+        adapter: folder to write the run to as a PEFT adapter.
+        study: other fields of `training.Study`, e.g. model="bert-base-cased", regime="low", offline=True; all
+            training rows are used unless `regime` says otherwise.
+
+    Raises:
+        BeftError: bad input, one sentence with the remedy; a run that diverged.
+    """
+    plan = Study(**({"regime": "all", "task": str(task), "epochs": epochs} | study))
+    rows = data_module.load(plan.task, offline=plan.offline)
+    loaded = models.load(plan.model, labels=len(rows.task.labels), offline=plan.offline)
+    kept: list[Any] = []
+
+    def keep(bank: BiasBank, results: list[Result]) -> None:
+        results[0].raise_if_lost()
+        kept.append(merge(bank, 0))
+        if adapter is not None:
+            save_adapter(bank, 0, adapter, loaded.source)
+
+    label = f"{method} on {rows.task.name}"
+    result = fit(
+        loaded, rows, plan, [Run(method, seed, rate)], on_end=keep, progress=label if progress else False
+    )[0]
+    return Tuned(kept[0], loaded.tokenizer, rows.task.labels, result, plan.max_length)
