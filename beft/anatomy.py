@@ -168,6 +168,18 @@ def classifier(model: nn.Module) -> HeadParts:
     )
 
 
+def last_mixer(model: nn.Module) -> str | None:
+    """Name of the module of the last layer after which only the first token still matters to a classifier.
+
+    It takes two inputs (B, T, d), the attention's output and the residual, and neither it nor anything behind it
+    mixes tokens. None where the head reads more, or where this is not known of the family.
+    """
+    name, backbone, family = _backbone(model)
+    if family.mixed is None or not classifier(model).modules:
+        return None
+    return _join(name, family.stack, str(len(_walk(backbone, family.stack)) - 1), family.mixed)
+
+
 def _backbone(model: nn.Module) -> tuple[str, Any, Family]:
     """The one module of a known family that holds the stack of layers, and its dotted name ("" for `model`)."""
     found: list[tuple[str, Any, Family]] = []

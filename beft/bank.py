@@ -204,6 +204,11 @@ class BiasBank(nn.Module):
                 heads.setdefault(slot.module, []).append(slot)
         for name, (weight, offset) in heads.items():
             self._hook(self.model.get_submodule(name), self._head_hook(weight.values, offset.values))
+        mixer = anatomy.last_mixer(self.model)
+        if (
+            mixer is not None
+        ):  # the rest of the last layer is computed for the token that the head reads, no other
+            self._hooks.append(self.model.get_submodule(mixer).register_forward_pre_hook(_first_token))
         self._cast = self._cast_frozen(heads) if self.dtype == "bfloat16" else []
 
     def _hook(self, module: nn.Module, function: Any) -> None:
@@ -304,6 +309,11 @@ def bank_on(
         yield bank
     finally:
         bank.detach()
+
+
+def _first_token(module: nn.Module, args: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Inputs (B, T, d) of a module cut to the first token, (B, 1, d)."""
+    return tuple(x[:, :1] for x in args)
 
 
 def _attention_dropout(attention: nn.Module) -> float:

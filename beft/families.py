@@ -49,6 +49,8 @@ class Family:
         positions: config -> (positional scheme, extras of the attention), in words.
         pooler: path of the pooler's dense layer inside the backbone.
         head_pooler: the same where it stands beside the backbone, in the model with a head.
+        mixed: path from a layer to the module that takes the attention's output and the layer's input, token by
+            token like all that follows it, in models whose head reads the first token only; None if not known.
     """
 
     stack: str
@@ -56,6 +58,7 @@ class Family:
     positions: Positions = _learned
     pooler: str | None = None
     head_pooler: str | None = None
+    mixed: str | None = None
 
 
 _BERT = {"q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value"}
@@ -65,9 +68,9 @@ _DEBERTA = {
 
 # By `config.model_type`. transformers 5 ignores BERT's old `position_embedding_type`: BERT is always absolute.
 FAMILIES: Mapping[str, Family] = {
-    "bert": Family("encoder.layer", _BERT, pooler="pooler.dense"),
-    "roberta": Family("encoder.layer", _BERT, pooler="pooler.dense"),
-    "electra": Family("encoder.layer", _BERT),
+    "bert": Family("encoder.layer", _BERT, pooler="pooler.dense", mixed="attention.output"),
+    "roberta": Family("encoder.layer", _BERT, pooler="pooler.dense", mixed="attention.output"),
+    "electra": Family("encoder.layer", _BERT, mixed="attention.output"),
     "distilbert": Family("transformer.layer", {t: f"attention.{t}_lin" for t in "qkv"}, _distilbert),
     "deberta-v2": Family("encoder.layer", _DEBERTA, _deberta, head_pooler="pooler.dense"),
     "vit": Family("layers", {t: f"attention.{t}_proj" for t in "qkv"}, pooler="pooler.dense"),

@@ -70,7 +70,8 @@ def tune(
     Raises:
         BeftError: bad input, one sentence with the remedy; a run that diverged.
     """
-    plan = Study(**({"regime": "all", "task": str(task), "epochs": epochs} | study))
+    fields: dict[str, Any] = {"regime": "all", "task": str(task), "epochs": epochs} | study
+    plan = Study(**fields)
     rows = data_module.load(plan.task, offline=plan.offline)
     loaded = models.load(plan.model, labels=len(rows.task.labels), offline=plan.offline)
     kept: list[Any] = []
