@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
+
+# Prepared matrix products that oneDNN keeps; its 1,024 are too few for the shapes of one training set. Read by
+# torch when it first computes in bfloat16, so it is set before anything else.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
 
 __version__ = "0.1.0"
 

@@ -42,8 +42,8 @@ class Run:
             raise unknown("method", self.method, METHODS)
         if not (isinstance(self.rate, int | float) and 0 < self.rate < math.inf):
             raise BeftError(f"rate {self.rate!r} is not a positive number: give a learning rate like 1e-3")
-        if not 0 <= int(self.seed) < 2**31:
-            raise BeftError(f"seed {self.seed!r} is not between 0 and 2147483647")
+        if not (isinstance(self.seed, int | np.integer) and 0 <= self.seed < 2**31):
+            raise BeftError(f"seed {self.seed!r} is not a whole number between 0 and 2147483647")
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def fit(
     began = time.perf_counter()
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     cost = CHUNKS[where.type]
-    cost = ChunkCost(chunk_tokens or cost.tokens, cost.call)
+    cost = replace(cost, tokens=chunk_tokens or cost.tokens)
     draws = [draw(data, study.regime, run.seed, study.tuning) for run in runs]
     data, draws = _only_drawn(data, draws)
     train = encode(loaded.tokenizer, data.train.texts, study.max_length)
