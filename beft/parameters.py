@@ -125,6 +125,7 @@ _DTYPES = Kind(
 )
 _DTYPE = Kind("float32 or bfloat16", _one_of("precision", _dtypes))
 _VALIDATE = Kind("each or last", _one_of("validation rule", lambda: ("each", "last")))
+_HELD_OUT = Kind("a share of at least 0 and less than 1", _share)
 _FLAG = Kind("true or false", _flag)
 
 COMMON: dict[str, Kind] = {
@@ -148,6 +149,7 @@ NOTEBOOKS: dict[str, dict[str, Kind]] = {
         "seeds": _SEEDS,
         "rate": _RATE,
         "epochs": _COUNT,
+        "held_out": _HELD_OUT,
         "dtype": _DTYPE,
         "dtypes": _DTYPES,
     },
@@ -160,7 +162,8 @@ NOTEBOOKS: dict[str, dict[str, Kind]] = {
         "rate_seeds": _SEEDS,
         "epochs": _COUNT,
         "rate_epochs": _COUNT,
-        "tuning": Kind("a share of at least 0 and less than 1", _share),
+        "tuning": _HELD_OUT,
+        "held_out": _HELD_OUT,
         "validate": _VALIDATE,
         "dtype": _DTYPE,
     },

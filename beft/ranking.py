@@ -123,7 +123,7 @@ def score_study(
     Raises:
         BeftError: as `sweep.run`.
     """
-    context = Context(replace(study, tuning=0.0, validate="last"))
+    context = Context(replace(study, validate="last"))
     runs = [Run("all_biases", seed, rate) for seed in seeds]
     settings = [context.settings(run) | {"kind": "ranking", "method": None} for run in runs]
     missing = [i for i, wanted in enumerate(settings) if store.find(wanted) is None]
@@ -188,7 +188,7 @@ def before_training(context: Context, run: Run, batch: int = 8, at_once: int = 6
         at_once: examples in the bank, a multiple of `batch`.
     """
     loaded, study = context.loaded, context.study
-    rows = draw(context.data, study.regime, run.seed).train
+    rows = draw(context.data, study.regime, run.seed, study.tuning).train
     texts = [context.data.train.texts[i] for i in rows]
     encoded = encode(loaded.tokenizer, texts, study.max_length)
     labels = torch.from_numpy(context.data.train.labels[rows])
