@@ -90,7 +90,7 @@ def load_adapter(bank: BiasBank, run: int, folder: str | Path) -> None:
             if slot.kind == "bias" and suffix == "bias":
                 value = value - module.bias.detach().float().cpu()  # type: ignore[operator,union-attr]
                 used.add(f"{name}.weight")
-            elif slot.kind == "bias":
+            elif slot.kind == "bias" and len(value) == module.out_features:
                 value = value[slot.start : slot.stop]
             if value.shape != slot.values[run].shape:
                 raise BeftError(

@@ -80,7 +80,9 @@ def chunks(lengths: np.ndarray, cost: ChunkCost) -> list[np.ndarray]:
     sizes = lengths[order].astype(np.int64)
     cuts = np.append(np.arange(0, len(sizes), cost.rows), len(sizes))  # (n + 1,) places where a chunk may end
     best, before = np.zeros(len(cuts), dtype=np.int64), np.zeros(len(cuts), dtype=np.int64)
-    for i in range(1, len(cuts)):  # the last chunk is [cuts[j], cuts[i]), its longest row the one at its start
+    for i in range(
+        1, len(cuts)
+    ):  # the last chunk is [cuts[j], cuts[i]), its longest row the one at its start
         j = np.arange(i)
         padded = (cuts[i] - cuts[j]) * sizes[cuts[j]]
         total = best[j] + padded + cost.call

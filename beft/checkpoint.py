@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 if TYPE_CHECKING:
     from .optimizer import StackedAdam
@@ -37,9 +38,16 @@ def load_checkpoint(path: Path | None, optimizer: StackedAdam, results: list[Res
             progress = json.loads(file.metadata()["progress"])
             if [run for run, _, _ in progress["runs"]] != [vars(r.run) for r in results]:
                 return 0, 0.0
-            optimizer.restore({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if _shapes(state) != _shapes(optimizer.state()):  # before anything is overwritten
+                return 0, 0.0
+            optimizer.restore(state)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError):
         return 0, 0.0
     for result, (_, epochs, outcome) in zip(results, progress["runs"], strict=True):
         result.epochs, result.outcome = epochs, outcome
     return len(results[0].epochs), float(progress["seconds"])
+
+
+def _shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}

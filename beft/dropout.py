@@ -8,6 +8,7 @@ feature), so a run sees the same masks alone, in a bank, after a restart, and wh
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -22,21 +23,47 @@ def _signed(value: int) -> int:
     return value - (1 << 32) if value >= 1 << 31 else value
 
 
-_GOLDEN, _MUL_A, _MUL_B = (_signed(c) for c in (0x9E3779B9, 0x7FEB352D, 0x846CA68B))
+@lru_cache(maxsize=64)
+def _constant(value: int, device: torch.device) -> Tensor:
+    """A constant as an int32 tensor: with a Python number every operation would convert it anew."""
+    return torch.tensor(_signed(value & 0xFFFFFFFF), dtype=torch.int32, device=device)
+
+
+@lru_cache(maxsize=4096)
+def _index_keys(n: int, device: torch.device) -> Tensor:
+    """What tells n places apart before mixing, int32 (n,)."""
+    return torch.arange(1, n + 1, dtype=torch.int32, device=device) * _constant(_GOLDEN, device)
+
+
+@lru_cache(maxsize=256)
+def _feature_keys(n: int, device: torch.device) -> Tensor:
+    """The same mixed, int32 (n,)."""
+    return mix(_index_keys(n, device))
+
+
+_GOLDEN, _MUL_A, _MUL_B = 0x9E3779B9, 0x7FEB352D, 0x846CA68B
 
 
 def mix(x: Tensor) -> Tensor:
     """A bijective 32-bit finaliser (Wellons' lowbias32) on an int32 tensor of any shape."""
-    x = (x ^ ((x >> 16) & 0xFFFF)) * _MUL_A
-    x = (x ^ ((x >> 15) & 0x1FFFF)) * _MUL_B
-    return x ^ ((x >> 16) & 0xFFFF)
+    x = x.clone()
+    _fold(x, 16, 0xFFFF).mul_(_constant(_MUL_A, x.device))
+    _fold(x, 15, 0x1FFFF).mul_(_constant(_MUL_B, x.device))
+    return _fold(x, 16, 0xFFFF)
+
+
+def _fold(x: Tensor, shift: int, mask: int) -> Tensor:
+    """x ^= x >> shift in place; the mask undoes the sign that an int32 shift drags along."""
+    high = torch.bitwise_right_shift(x, _constant(shift, x.device)).bitwise_and_(_constant(mask, x.device))
+    return x.bitwise_xor_(high)
 
 
 def example_keys(seeds: Tensor, step: int, places: Tensor) -> Tensor:
     """Keys (B,) of examples from the seed of their run (B,), the optimiser step and the place in the batch (B,)."""
-    key = mix(seeds.to(torch.int32) * _GOLDEN + 1)
-    key = mix(key + _signed((step * 0x9E3779B9) & 0xFFFFFFFF))
-    return mix(key + places.to(torch.int32) * _GOLDEN)
+    golden = _constant(_GOLDEN, seeds.device)
+    key = mix(seeds.to(torch.int32) * golden + 1)
+    key = mix(key + _constant(step * _GOLDEN, seeds.device))
+    return mix(key + places.to(torch.int32) * golden)
 
 
 def keep_mask(keys: Tensor, shape: Sequence[int], p: float) -> Tensor:
@@ -51,14 +78,11 @@ def keep_mask(keys: Tensor, shape: Sequence[int], p: float) -> Tensor:
     for (
         n
     ) in outer:  # (B, ...) grows by one dimension a time; an entry depends on its indices, not on the extents
-        index = torch.arange(1, n + 1, dtype=torch.int32, device=keys.device)
-        keys = mix(keys[..., None] + index * _GOLDEN)
+        keys = mix(keys[..., None] + _index_keys(n, keys.device))
     half = (last + 1) // 2  # one 32-bit hash decides two units
-    feature = mix(torch.arange(1, half + 1, dtype=torch.int32, device=keys.device) * _GOLDEN)
-    x = keys[..., None] ^ feature  # (B, *outer, half)
-    x.mul_(_MUL_A)
-    x.bitwise_xor_((x >> 15).bitwise_and_(0x1FFFF))
-    x.mul_(_MUL_B)
+    x = keys[..., None] ^ _feature_keys(half, keys.device)  # (B, *outer, half)
+    x.mul_(_constant(_MUL_A, x.device))
+    _fold(x, 15, 0x1FFFF).mul_(_constant(_MUL_B, x.device))
     return x.view(torch.int16)[..., :last] >= round(p * 65536) - 32768
 
 
@@ -78,7 +102,7 @@ class Switch:
         """x (B, ...) with dropout if it is on; `place` tells the dropouts of a network apart."""
         if self.keys is None or p == 0.0:
             return x
-        return dropout(x, mix(self.keys + _signed((place * 0x9E3779B9) & 0xFFFFFFFF)), p)
+        return dropout(x, mix(self.keys + _constant(place * _GOLDEN, self.keys.device)), p)
 
 
 def keyed_attention(

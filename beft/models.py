@@ -204,8 +204,14 @@ def _read(folder: Path, labels: int, seed: int) -> tuple[Any, Any]:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = AutoModelForSequenceClassification.from_pretrained(
-                folder, num_labels=labels, use_safetensors=True, local_files_only=True, dtype=torch.float32
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                folder,
+                num_labels=labels,
+                use_safetensors=True,
+                local_files_only=True,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,  # a head for another number of classes; checked below
+                output_loading_info=True,
             )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # safetensors, transformers and tokenizers raise kinds of their own
@@ -216,7 +222,21 @@ def _read(folder: Path, labels: int, seed: int) -> tuple[Any, Any]:
         ) from error
     finally:
         transformers_logging.set_verbosity(level)
+    _check_complete(model, report, folder)
     return _freeze(model), tokenizer
+
+
+def _check_complete(model: Any, report: dict[str, Any], folder: Path) -> None:
+    """Refuse weights that leave a part of the encoder at its random initialisation, which transformers only logs."""
+    encoder, pooler = f"{model.base_model_prefix}.", f"{model.base_model_prefix}.pooler."
+    absent = [name for name in report["missing_keys"] if not name.startswith(pooler)]
+    misfits = [name for name, *_ in report["mismatched_keys"]]
+    lost = sorted(name for name in (*absent, *misfits) if name.startswith(encoder))
+    if lost:
+        raise BeftError(
+            f"the weights in {folder} lack {len(lost)} of the encoder's tensors or have them in another shape "
+            f"({lost[0]}): they are of another model or incomplete, fetch it again"
+        )
 
 
 def _freeze(model: Any) -> Any:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from .errors import BeftError
 from .records import Store, key, provenance
 from .training import Result, Run, Study, fit
 
-BANK = 16  # runs: enough sentences a step for full chunks, few enough to lose little to an interrupt
+BANK = 24  # runs: enough sentences a step for chunks of nearly equal lengths
 
 
 class Context:
@@ -87,7 +88,7 @@ def run(
 ) -> list[dict[str, Any]]:
     """The records of `runs`, in order; those that `store` lacks are trained first.
 
-    Runs of one method share a bank of at most `bank_size`. An interrupt loses at most an epoch: finished banks have
+    Runs share banks of at most `bank_size`. An interrupt loses at most an epoch: finished banks have
     their records, the current one has a checkpoint, and the same call goes on from there.
 
     Raises:
@@ -116,10 +117,13 @@ def adapter(study: Study, run_: Run, store: Store) -> Path:
         BeftError: the run has no adapter because it diverged, or a head-only run of a model without a pooler.
     """
     context = Context(study)
-    settings = context.settings(run_)
-    folder = store.folder / "adapters" / key(settings)
+    record = _recorded(store, context.settings(run_))
+    if record is not None:  # which may be that of a study that scores each epoch
+        context.study = replace(study, validate=record["settings"]["validate"])
+    folder = store.folder / "adapters" / key(context.settings(run_))
     if not folder.exists():
-        record = _train(context, [run_], store, progress=True)[0]
+        if record is None or record["outcome"] == "ok":
+            record = _train(context, [run_], store, progress=True)[0]
         if not folder.exists():
             raise BeftError(f"the {run_.method} run of seed {run_.seed} has no adapter: {record['outcome']}")
     return folder
@@ -134,10 +138,10 @@ def _recorded(store: Store, settings: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _banks(context: Context, runs: Sequence[Run], size: int) -> Iterator[list[Run]]:
-    """Runs of one method together: a bank of heads alone needs no backward pass through the encoder."""
-    for method in dict.fromkeys(r.method for r in runs):
-        mine = [r for r in runs if r.method == method]
-        alone = shares_places(describe(context.loaded.model), [method])
+    """Heads alone together, because they need no backward pass through the encoder, and all else together."""
+    heads = [r for r in runs if r.method == "head"]
+    for mine in (heads, [r for r in runs if r.method != "head"]):
+        alone = mine and shares_places(describe(context.loaded.model), [r.method for r in mine])
         count = len(mine) if alone else -(-len(mine) // size)
         for i in range(count):  # of nearly equal sizes
             yield mine[i * len(mine) // count : (i + 1) * len(mine) // count]
@@ -149,6 +153,7 @@ def _train(context: Context, runs: list[Run], store: Store, progress: bool) -> l
     checkpoint = store.folder / "checkpoints" / f"{name}.safetensors"
 
     def keep(bank: BiasBank, results: list[Result]) -> None:
+        """Adapters, then records, while the checkpoint is still there: a kill in between loses one epoch."""
         for i, result in enumerate(results):
             if result.outcome == "ok" and (result.parameters["bias"] or result.parameters["pooler"]):
                 folder = store.folder / "adapters" / key(settings[i])
@@ -156,9 +161,12 @@ def _train(context: Context, runs: list[Run], store: Store, progress: bool) -> l
                 save_adapter(bank, i, partial, context.found.source)
                 shutil.rmtree(folder, ignore_errors=True)
                 os.replace(partial, folder)
+        for result, wanted in zip(results, settings, strict=True):
+            if store.find(wanted) is None:  # `adapter` repeats runs for their weights only
+                store.write(record_of(context, result, wanted))
 
-    label = f"{runs[0].method} x {len(runs)}"
-    results = fit(
+    label = f"{', '.join(dict.fromkeys(r.method for r in runs))} x {len(runs)}"
+    fit(
         context.loaded,
         context.data,
         context.study,
@@ -167,11 +175,7 @@ def _train(context: Context, runs: list[Run], store: Store, progress: bool) -> l
         checkpoint=checkpoint,
         progress=label if progress else False,
     )
-    written = []
-    for result, wanted in zip(results, settings, strict=True):
-        store.write(record_of(context, result, wanted))
-        written.append(store.find(wanted))
-    return written  # type: ignore[return-value]
+    return [store.find(wanted) for wanted in settings]  # type: ignore[misc]
 
 
 def record_of(context: Context, result: Result, settings: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,9 @@ from beft.errors import BeftError
 from beft.optimizer import StackedAdam
 from beft.training import Run, Study, fit
 
-STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=160, epochs=5, offline=True, validate="last")
+STUDY = Study(
+    model=models.TINY, task="microworld_sentiment", regime=160, epochs=5, offline=True, validate="last"
+)
 SMALL = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, vocab_size=60)
 FAMILIES = {
     "bert": BertConfig(**SMALL),
@@ -54,7 +56,9 @@ def trained_values(loaded, data, study, runs, chosen):
     kept = []
 
     def keep(bank, results):
-        kept.extend((s.module, s.kind, s.values[chosen].detach().clone()) for s in bank.slots if s.trained[chosen])
+        kept.extend(
+            (s.module, s.kind, s.values[chosen].detach().clone()) for s in bank.slots if s.trained[chosen]
+        )
 
     results = fit(loaded, data, study, runs, on_end=keep)
     return {(module, kind): value for module, kind, value in kept}, results[chosen]
@@ -112,7 +116,12 @@ def test_heads_alone_share_one_pass_through_the_encoder_and_say_the_same(family)
 
 def test_image_classifiers_have_banks_too():
     config = ViTConfig(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=8, patch_size=4
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=8,
+        patch_size=4,
     )
     model = AutoModelForImageClassification.from_config(config).eval().requires_grad_(False)
     pixels = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -183,7 +192,8 @@ def test_the_stacked_optimizer_is_torchs_adamw_with_clipping_run_by_run(tiny):
     with bank_on(tiny.model, ["all_biases", "b_v"], [0, 1]) as bank:
         optimizer = StackedAdam(bank.slots, rates)
         plain = [
-            [torch.nn.Parameter(s.values[r].detach().clone()) for s in bank.slots if s.trained[r]] for r in (0, 1)
+            [torch.nn.Parameter(s.values[r].detach().clone()) for s in bank.slots if s.trained[r]]
+            for r in (0, 1)
         ]
         reference = [
             torch.optim.AdamW(p, lr=float(rate), eps=1e-6, weight_decay=0.0) for p, rate in zip(plain, rates)
@@ -191,7 +201,9 @@ def test_the_stacked_optimizer_is_torchs_adamw_with_clipping_run_by_run(tiny):
         generator = torch.Generator().manual_seed(0)
         for step in range(20):
             for slot in bank.slots:
-                slot.values.grad = torch.randn(slot.values.shape, generator=generator) * (0.01 if step % 2 else 1)
+                slot.values.grad = torch.randn(slot.values.shape, generator=generator) * (
+                    0.01 if step % 2 else 1
+                )
             for r in (0, 1):
                 own = [s.values.grad[r].clone() for s in bank.slots if s.trained[r]]
                 for parameter, gradient in zip(plain[r], own):

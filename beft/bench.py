@@ -1,0 +1,225 @@
+"""Time and memory of stacked runs against the authors' protocol written plainly (`beft.plain`), side by side.
+
+    python -m beft.bench            the low-data grid: five methods, three seeds, two epochs
+
+All of it is measured in one process on one machine, but for the peak memory, which needs fresh processes. The plain
+protocol would take about an hour on two cores, so it is timed on a sample of its batches and scaled by their number;
+`--full` runs it whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from . import data as data_module
+from . import models, settings, timing
+from .batches import CHUNKS, encode
+from .bench_report import report
+from .data import TaskData
+from .errors import BeftError
+from .records import Store, provenance
+from .timing import Timed
+from .training import METHODS, Run, Study
+
+# Each step has everything the ones before it have.
+STEPS = ("plain", "longest", "unscored", "stacked", "bfloat16")
+MEMORY_RUNS = 16
+TARGETS = {"float32": 8.0, "bfloat16": 15.0, "efficiency": 0.9, "memory": 1.5}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to time. `samples`: batches of the plain protocol per method and kind; ignored with `full`."""
+
+    model: str = models.DEFAULT
+    task: str | None = None
+    rows: int = 1000
+    seeds: int = 3
+    epochs: int = 2
+    repeats: int = 1
+    samples: int = 6
+    rate: float = 3e-3  # at which the default encoder learns; it has no bearing on the time
+    full: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "epochs", "repeats", "samples"):
+            if getattr(self, name) < 1:
+                raise BeftError(f"{name} {getattr(self, name)} is too small: give at least 1")
+        if self.rows < Study.batch_size:
+            raise BeftError(f"rows {self.rows} do not fill one batch: give at least {Study.batch_size}")
+
+
+def find_data(task: str | None) -> tuple[TaskData, str]:
+    """The rows to time on, and what to say where they stand in for SST-2 (only if neither task nor BEFT_DATA is given).
+
+    Raises:
+        BeftError: what was asked for is not there.
+    """
+    try:
+        return data_module.load(task or "sst2"), ""
+    except BeftError as error:
+        if task is not None or os.environ.get("BEFT_DATA"):
+            raise
+        return data_module.load("microworld_sentiment"), f"Generated text, a substitute for SST-2: {error}."
+
+
+def measure(options: Options, progress: bool = True) -> dict[str, Any]:
+    """All measurements as a record of kind "bench".
+
+    Raises:
+        BeftError: a model or task that is not there, or whatever a run says.
+    """
+    began = time.perf_counter()
+    data, note = find_data(options.task)
+    task = options.task or data.task.name
+    loaded = models.load(options.model, labels=len(data.task.labels))
+    device = timing.where()
+    study = Study(options.model, task, options.rows, options.epochs)
+    runs = {m: [Run(m, seed, options.rate) for seed in range(options.seeds)] for m in METHODS}
+    no_bf16 = timing.no_bfloat16(device)
+    validation = encode(loaded.tokenizer, data.validation.texts, study.max_length)
+    memory: dict[str, Any] = {}
+    times: dict[str, dict[str, Timed]] = {step: {} for step in STEPS}
+    batches: dict[str, dict[str, dict[str, float]]] = {"plain": {}, "longest": {}}
+
+    def measure_memory(count: int, tick: Callable[[], None]) -> None:
+        memory[str(count)] = timing.peak_of(count, options.model, task, options.rows)
+
+    def sample_plain(method: str, step: str, count: int, tick: Callable[[], None]) -> None:
+        longest = step == "longest"
+        got = timing.sample(loaded, data, study, runs[method][0], longest, count, options.repeats)
+        batches[step][method] = got
+        rest = {name: seconds for name, seconds in got.items() if name != "score_training"}
+        for name, part in ((step, got), ("unscored", rest)) if longest else ((step, got),):
+            one = timing.scaled(part, options.rows, len(data.validation), study)
+            times[name][method] = Timed(one * options.seeds)
+
+    def run_plain(method: str, step: str, tick: Callable[[], None]) -> None:
+        how = (step != "plain", step != "unscored")
+        times[step][method] = timing.whole(loaded, data, study, runs[method], *how)
+
+    def run_bank(method: str, step: str, tick: Callable[[], None]) -> None:
+        its = replace(study, dtype="bfloat16" if step == "bfloat16" else "float32")
+        times[step][method] = timing.stacked(loaded, data, its, runs[method], options.repeats, tick)
+
+    # (label, about how many thousand tokens it computes, call): the weights of the progress bar
+    jobs: list[tuple[str, float, Callable[[Callable[[], None]], None]]] = []
+    thousands = (
+        options.epochs * (5 * options.rows + len(data.validation)) / 1000
+    )  # a step costs three to four forwards
+    for count in (1, MEMORY_RUNS):
+        jobs.append((f"memory of {count}", 20 + 8.0 * count, partial(measure_memory, count)))
+    for step in STEPS[:3] if options.full else STEPS[:2]:
+        for m in METHODS:
+            if options.full:
+                cost = options.seeds * thousands * (128 if step == "plain" else 25)
+                jobs.append((f"{step}, {m}", cost, partial(run_plain, m, step)))
+            else:
+                count = options.samples * (1 if step == "plain" else 4)  # batches of all lengths: take more
+                cost = options.repeats * options.samples * 16 * 0.128 * (3 if m == "head" else 5)
+                jobs.append((f"{step}, {m}", cost, partial(sample_plain, m, step, count)))
+    for step in STEPS[3:4] if no_bf16 else STEPS[3:]:
+        for m in METHODS:
+            cost = options.repeats * thousands * (5 if m == "head" else 20) * options.seeds
+            jobs.append((f"{step}, {m}", cost, partial(run_bank, m, step)))
+    with tqdm(total=sum(cost for _, cost, _ in jobs), disable=not progress, unit="", leave=False) as bar:
+        bar.bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+        for label, cost, call in jobs:
+            bar.set_description(label)
+            until = bar.n + cost
+            call(partial(_advance, bar, cost / (options.epochs * options.repeats + 1)))
+            bar.update(until - bar.n)
+
+    score_padding = {
+        m: vars(
+            timing.scoring_padding(
+                validation.lengths, 1 if m == "head" else options.seeds, CHUNKS[device.type]
+            )
+        )
+        for m in METHODS
+    }
+    found = {
+        "name": loaded.name,
+        "source": loaded.source,
+        "revision": loaded.revision,
+        "sha256": loaded.sha256,
+    }
+    return {
+        "kind": "bench",
+        "settings": asdict(options)
+        | {
+            "kind": "bench",
+            "task": data.task.name,
+            "data_fingerprint": data.fingerprint,
+            "model_sha256": loaded.sha256,
+        },
+        "model": found,
+        "data": {"task": data.task.name, "source": data.source, "substitute": data.substitute, "note": note}
+        | {"metric": data.task.metric, "rows": {"train": options.rows, "validation": len(data.validation)}},
+        **provenance(device.type),
+        "times": {s: {m: t._asdict() for m, t in per.items()} for s, per in times.items() if per},
+        "batches": batches,
+        "skipped": {"bfloat16": no_bf16} if no_bf16 else {},
+        "score_padding": score_padding,
+        "memory": memory,
+        "targets": TARGETS,
+        "seconds": time.perf_counter() - began,
+        "outcome": "ok",
+    }
+
+
+def _advance(bar: tqdm, cost: float) -> None:
+    bar.update(cost)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns 0 whether or not the targets are met, 2 (nothing measured), 130 (interrupted)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m beft.bench", description=__doc__.split("\n")[0], allow_abbrev=False
+    )  # type: ignore[union-attr]
+    start = Options()
+    parser.add_argument("--model", default=start.model)
+    parser.add_argument(
+        "--task", help="default: sst2, or generated text, saying so, where it is not to be had"
+    )
+    parser.add_argument("--rows", type=int, default=start.rows, help="training rows of a run")
+    parser.add_argument("--seeds", type=int, default=start.seeds)
+    parser.add_argument("--epochs", type=int, default=start.epochs)
+    parser.add_argument(
+        "--repeats", type=int, default=start.repeats, help="of each measurement; medians are shown"
+    )
+    parser.add_argument(
+        "--samples", type=int, default=start.samples, help="batches of the plain protocol to time"
+    )
+    parser.add_argument("--full", action="store_true", help="run the plain protocol whole (about two hours)")
+    parser.add_argument("--out", type=Path, help="default: data/results/bench")
+    given = vars(parser.parse_args(arguments))
+    out = given.pop("out")
+    try:
+        store = Store(out or settings.home() / "data" / "results" / "bench")
+        path = store.write(measure(Options(**given)))
+    except BeftError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted: nothing was written", file=sys.stderr)
+        return 130
+    text = report(store.read(path))
+    path.with_suffix(".md").write_text(text, encoding="utf-8")
+    print(text)
+    print(f"record: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

