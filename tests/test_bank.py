@@ -8,8 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForImageClassification, AutoModelForSequenceClassification, ViTConfig
-from transformers import BertConfig, DebertaV2Config, DistilBertConfig, ElectraConfig, RobertaConfig
+from transformers import (
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    BertConfig,
+    DebertaV2Config,
+    DistilBertConfig,
+    ElectraConfig,
+    RobertaConfig,
+    ViTConfig,
+)
 
 from beft import adapters, anatomy, models
 from beft.bank import METHODS, BiasBank, bank_on
@@ -21,7 +29,13 @@ from beft.training import Run, Study, fit
 STUDY = Study(
     model=models.TINY, task="microworld_sentiment", regime=160, epochs=5, offline=True, validate="last"
 )
-SMALL = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, vocab_size=60)
+SMALL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "vocab_size": 60,
+}
 FAMILIES = {
     "bert": BertConfig(**SMALL),
     "roberta": RobertaConfig(**SMALL, max_position_embeddings=40),
