@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from .bench_report import report
 from .data import TaskData
 from .errors import BeftError
 from .records import Store, provenance
+from .sweep import BANK, Context, _banks
 from .timing import Timed
 from .training import METHODS, Run, Study
 
@@ -80,20 +82,20 @@ def measure(options: Options, progress: bool = True) -> dict[str, Any]:
         BeftError: a model or task that is not there, or whatever a run says.
     """
     began = time.perf_counter()
-    data, note = find_data(options.task)
-    task = options.task or data.task.name
-    loaded = models.load(options.model, labels=len(data.task.labels))
-    device = timing.where()
-    study = Study(options.model, task, options.rows, options.epochs)
+    found, note = find_data(options.task)
+    study = Study(options.model, options.task or found.task.name, options.rows, options.epochs)
+    context = Context(study)
+    data, loaded, device = context.data, context.loaded, timing.where()
+    rows = {"train": options.rows, "validation": len(data.validation)}
     runs = {m: [Run(m, seed, options.rate) for seed in range(options.seeds)] for m in METHODS}
+    banks = list(_banks(context, [run for group in runs.values() for run in group], BANK))
     no_bf16 = timing.no_bfloat16(device)
-    validation = encode(loaded.tokenizer, data.validation.texts, study.max_length)
     memory: dict[str, Any] = {}
-    times: dict[str, dict[str, Timed]] = {step: {} for step in STEPS}
+    times: dict[str, dict[str, list[Timed]]] = {step: {m: [] for m in METHODS} for step in STEPS}
     batches: dict[str, dict[str, dict[str, float]]] = {"plain": {}, "longest": {}}
 
     def measure_memory(count: int, tick: Callable[[], None]) -> None:
-        memory[str(count)] = timing.peak_of(count, options.model, task, options.rows)
+        memory[str(count)] = timing.peak_of(count, study.model, study.task, options.rows)
 
     def sample_plain(method: str, step: str, count: int, tick: Callable[[], None]) -> None:
         longest = step == "longest"
@@ -101,38 +103,39 @@ def measure(options: Options, progress: bool = True) -> dict[str, Any]:
         batches[step][method] = got
         rest = {name: seconds for name, seconds in got.items() if name != "score_training"}
         for name, part in ((step, got), ("unscored", rest)) if longest else ((step, got),):
-            one = timing.scaled(part, options.rows, len(data.validation), study)
-            times[name][method] = Timed(one * options.seeds)
+            one = timing.scaled(part, rows["train"], rows["validation"], study)
+            times[name][method].append(Timed(one * options.seeds))
 
     def run_plain(method: str, step: str, tick: Callable[[], None]) -> None:
         how = (step != "plain", step != "unscored")
-        times[step][method] = timing.whole(loaded, data, study, runs[method], *how)
+        times[step][method].append(timing.whole(loaded, data, study, runs[method], *how))
 
-    def run_bank(method: str, step: str, tick: Callable[[], None]) -> None:
+    def run_bank(members: list[Run], step: str, tick: Callable[[], None]) -> None:
         its = replace(study, dtype="bfloat16" if step == "bfloat16" else "float32")
-        times[step][method] = timing.stacked(loaded, data, its, runs[method], options.repeats, tick)
+        shares = timing.stacked(loaded, data, its, members, options.repeats, tick)
+        for run, share in zip(members, shares, strict=True):
+            times[step][run.method].append(share)
 
     # (label, about how many thousand tokens it computes, call): the weights of the progress bar
     jobs: list[tuple[str, float, Callable[[Callable[[], None]], None]]] = []
-    thousands = (
-        options.epochs * (5 * options.rows + len(data.validation)) / 1000
-    )  # a step costs three to four forwards
+    # a training step costs three to four forward passes, and the plain protocol then scores its rows
+    per_token = options.epochs * (5 * rows["train"] + rows["validation"]) / 1000
     for count in (1, MEMORY_RUNS):
         jobs.append((f"memory of {count}", 20 + 8.0 * count, partial(measure_memory, count)))
     for step in STEPS[:3] if options.full else STEPS[:2]:
         for m in METHODS:
             if options.full:
-                cost = options.seeds * thousands * (128 if step == "plain" else 25)
+                cost = options.seeds * per_token * (128 if step == "plain" else 25)
                 jobs.append((f"{step}, {m}", cost, partial(run_plain, m, step)))
             else:
                 count = options.samples * (1 if step == "plain" else 4)  # batches of all lengths: take more
                 cost = options.repeats * options.samples * 16 * 0.128 * (3 if m == "head" else 5)
                 jobs.append((f"{step}, {m}", cost, partial(sample_plain, m, step, count)))
     for step in STEPS[3:4] if no_bf16 else STEPS[3:]:
-        for m in METHODS:
-            cost = options.repeats * thousands * (5 if m == "head" else 20) * options.seeds
-            jobs.append((f"{step}, {m}", cost, partial(run_bank, m, step)))
-    with tqdm(total=sum(cost for _, cost, _ in jobs), disable=not progress, unit="", leave=False) as bar:
+        for members in banks:
+            cost = options.repeats * len(members) * per_token * (5 if _heads(members) else 20)
+            jobs.append((f"{step}, {len(members)} runs", cost, partial(run_bank, members, step)))
+    with tqdm(total=sum(cost for _, cost, _ in jobs), disable=not progress, leave=False) as bar:
         bar.bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
         for label, cost, call in jobs:
             bar.set_description(label)
@@ -140,42 +143,51 @@ def measure(options: Options, progress: bool = True) -> dict[str, Any]:
             call(partial(_advance, bar, cost / (options.epochs * options.repeats + 1)))
             bar.update(until - bar.n)
 
-    score_padding = {
-        m: vars(
-            timing.scoring_padding(
-                validation.lengths, 1 if m == "head" else options.seeds, CHUNKS[device.type]
-            )
-        )
-        for m in METHODS
+    identity = {
+        name: context.common()[name] for name in ("model", "model_sha256", "task", "data_fingerprint")
     }
-    found = {
-        "name": loaded.name,
-        "source": loaded.source,
-        "revision": loaded.revision,
-        "sha256": loaded.sha256,
-    }
+    origin = context.origin()
     return {
         "kind": "bench",
-        "settings": asdict(options)
-        | {
-            "kind": "bench",
-            "task": data.task.name,
-            "data_fingerprint": data.fingerprint,
-            "model_sha256": loaded.sha256,
-        },
-        "model": found,
-        "data": {"task": data.task.name, "source": data.source, "substitute": data.substitute, "note": note}
-        | {"metric": data.task.metric, "rows": {"train": options.rows, "validation": len(data.validation)}},
+        "settings": asdict(options) | identity | {"kind": "bench"},
+        "model": origin["model"],
+        "data": origin["data"] | {"note": note, "rows": rows},
         **provenance(device.type),
-        "times": {s: {m: t._asdict() for m, t in per.items()} for s, per in times.items() if per},
+        "times": {s: {m: _sum(t) for m, t in per.items()} for s, per in times.items() if per[METHODS[0]]},
         "batches": batches,
+        "banks": _paddings(context, banks, times["stacked"]),
         "skipped": {"bfloat16": no_bf16} if no_bf16 else {},
-        "score_padding": score_padding,
         "memory": memory,
         "targets": TARGETS,
         "seconds": time.perf_counter() - began,
         "outcome": "ok",
     }
+
+
+def _heads(members: Sequence[Run]) -> bool:
+    """Whether the bank trains heads alone, so that all its runs share one pass through the encoder when scored."""
+    return all(run.method == "head" for run in members)
+
+
+def _sum(parts: Sequence[Timed]) -> dict[str, float | None]:
+    """Seconds added up, and the mean score where all are known."""
+    scores = [part.score for part in parts if part.score is not None]
+    score = statistics.fmean(scores) if len(scores) == len(parts) else None
+    return {"seconds": sum(part.seconds for part in parts), "score": score}
+
+
+def _paddings(
+    context: Context, banks: Sequence[Sequence[Run]], stacked: dict[str, list[Timed]]
+) -> list[dict[str, Any]]:
+    """Real over computed tokens of each bank, in training and in scoring."""
+    study, device = context.study, timing.where()
+    lengths = encode(context.loaded.tokenizer, context.data.validation.texts, study.max_length).lengths
+    left, blocks = {m: list(parts) for m, parts in stacked.items()}, []
+    for members in banks:
+        training = [left[run.method].pop(0).efficiency for run in members][0]
+        scoring = timing.scoring_padding(lengths, 1 if _heads(members) else len(members), CHUNKS[device.type])
+        blocks.append({"runs": len(members), "training": training, "scoring": scoring.efficiency})
+    return blocks
 
 
 def _advance(bar: tqdm, cost: float) -> None:
@@ -184,9 +196,8 @@ def _advance(bar: tqdm, cost: float) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns 0 whether or not the targets are met, 2 (nothing measured), 130 (interrupted)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m beft.bench", description=__doc__.split("\n")[0], allow_abbrev=False
-    )  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(prog="python -m beft.bench", description=__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     start = Options()
     parser.add_argument("--model", default=start.model)
     parser.add_argument(

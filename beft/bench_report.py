@@ -39,8 +39,9 @@ def targets(record: Mapping[str, Any]) -> list[tuple[str, float | None, str, boo
 
 
 def training_efficiency(record: Mapping[str, Any]) -> float:
-    """Real over computed tokens in training; that of the worst bank."""
-    return min(float(t["efficiency"]) for t in record["times"]["stacked"].values())
+    """Real over computed tokens in training, over the grid: every run has as many rows, so banks weigh by runs."""
+    banks = record["banks"]
+    return sum(b["runs"] for b in banks) / sum(b["runs"] / b["training"] for b in banks)
 
 
 def report(record: Mapping[str, Any]) -> str:
@@ -98,7 +99,11 @@ def _steps(record: Mapping[str, Any], methods: Sequence[str]) -> list[str]:
 def _how(record: Mapping[str, Any]) -> str:
     s = record["settings"]
     median = f" (median of {s['repeats']})" if s["repeats"] > 1 else ""
-    banks = f"Steps 4 and 5 are whole runs of `training.fit`{median}, a bank per method, with tokenising and scoring."
+    sizes = " and ".join(str(b["runs"]) for b in record["banks"])
+    banks = (
+        f"Steps 4 and 5 are whole runs of `training.fit`{median}, with tokenising and scoring, in the banks that a "
+        f"sweep makes ({sizes} runs); a method has its runs' shares of them."
+    )
     if s["full"]:
         return f"Steps 1 to 3 were run whole. {banks}"
     return (
@@ -136,18 +141,20 @@ def _scores(record: Mapping[str, Any], methods: Sequence[str]) -> list[str]:
 
 
 def _memory(record: Mapping[str, Any]) -> list[str]:
-    pads, memory = record["score_padding"].values(), record["memory"]
-    scoring = sum(p["real"] for p in pads) / sum(p["computed"] for p in pads)
-    rows = [
+    memory, banks = record["memory"], record["banks"]
+    padding = [[f"bank of {b['runs']}", f"{b['training']:.3f}", f"{b['scoring']:.3f}"] for b in banks]
+    peaks = [
         [f"bank of {count}", *[f"{memory[count][n] / MB:,.0f}" for n in ("before", "peak")]]
         for count in sorted(memory, key=int)
     ]
     return [
-        f"Real over computed tokens: {training_efficiency(record):.3f} in stacked training, {scoring:.3f} in scoring.",
+        "Real over computed tokens:",
+        "",
+        *table(["", "training", "scoring"], padding),
         "",
         "Peak MiB of a fresh process that trains all biases, before (model and data loaded) and at the end:",
         "",
-        *table(["", "before", "peak"], rows),
+        *table(["", "before", "peak"], peaks),
     ]
 
 

@@ -240,6 +240,9 @@ def _sweep(
         ax.axvline(equal, color="#999999", lw=1, ls=":", zorder=0)
         ax.annotate(" equal rate", (equal, 0.97), xycoords=("data", "axes fraction"), fontsize=8, va="top")
     ax.set_xscale("log")
+    rates = sorted(set(grid["rate"]))
+    ax.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    ax.minorticks_off()
     ax.set(xlabel="learning rate", title="Every rate (ring: chosen on tuning data)")
 
 

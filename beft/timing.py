@@ -31,7 +31,7 @@ MEMORY_ROWS = (
 
 
 class Timed(NamedTuple):
-    """Seconds of some runs, the mean of their final validation scores (None: not known), padding efficiency."""
+    """Seconds of some runs, their mean final validation score (None: not known), training padding efficiency."""
 
     seconds: float
     score: float | None = None
@@ -150,16 +150,19 @@ def stacked(
     runs: Sequence[Run],
     repeats: int = 1,
     tick: Callable[[], None] = lambda: None,
-) -> Timed:
-    """The same runs in one bank, tokenising included; `tick` is called after each epoch."""
+) -> list[Timed]:
+    """The same runs in one bank, tokenising included: each run with its equal share of the bank's time.
+
+    Args:
+        tick: called after each epoch.
+    """
     seconds = []
     for _ in range(repeats):
         began = time.perf_counter()
         results = fit(loaded, data, study, runs, on_epoch=lambda bank, epoch: tick() if epoch else None)
         seconds.append(time.perf_counter() - began)
-    values = [r.final["validation"] for r in results]
-    score = None if None in values else statistics.fmean(values)
-    return Timed(statistics.median(seconds), score, results[0].bank["padding_efficiency"])
+    share = statistics.median(seconds) / len(runs)
+    return [Timed(share, r.final["validation"], r.bank["padding_efficiency"]) for r in results]
 
 
 def scoring_padding(lengths: np.ndarray, runs: int, cost: ChunkCost) -> Padding:

@@ -170,6 +170,8 @@ def test_bench_writes_a_record_and_a_table_of_every_step(tmp_path, monkeypatch, 
     assert list(record["times"]) == ["plain", "longest", "unscored", "stacked"]
     assert all(set(per) == set(METHODS) for per in record["times"].values())
     assert all(t["score"] is not None for t in record["times"]["stacked"].values())
+    assert [bank["runs"] for bank in record["banks"]] == [2, 8]  # heads, and all else
+    assert all(0 < bank[part] <= 1 for bank in record["banks"] for part in ("training", "scoring"))
     shown = capsys.readouterr().out
     assert path.with_suffix(".md").read_text() in shown
     for label in bench_report.LABELS.values():
@@ -195,12 +197,17 @@ def test_targets_pass_at_their_limits_and_miss_beyond_them():
     def record(stacked, bfloat16, efficiency, peak):
         times = {name: {"b_v": {"seconds": s}} for name, s in [("plain", 120.0), ("stacked", stacked)]}
         times["bfloat16"] = {"b_v": {"seconds": bfloat16}}
-        times["stacked"]["b_v"]["efficiency"] = efficiency
         memory = {"1": {"peak": 100}, "16": {"peak": peak}}
-        return {"times": times, "memory": memory, "targets": bench.TARGETS}
+        banks = [{"runs": 3, "training": efficiency}]
+        return {"times": times, "memory": memory, "targets": bench.TARGETS, "banks": banks}
 
     assert [t[3] for t in bench_report.targets(record(15.0, 8.0, 0.9, 150))] == [True] * 4
     assert [t[3] for t in bench_report.targets(record(15.1, 8.1, 0.89, 151))] == [False] * 4
+
+
+def test_training_efficiency_weighs_banks_by_the_tokens_they_computed():
+    banks = [{"runs": 2, "training": 0.5}, {"runs": 3, "training": 1.0}]  # 2 real of 4 computed, 3 of 3
+    assert bench_report.training_efficiency({"banks": banks}) == pytest.approx(5 / 7)
 
 
 @pytest.mark.parametrize(
