@@ -16,9 +16,9 @@ __version__ = "0.1.0"
 _PLACES = {
     "BeftError": "errors",
     "BiasBank": "bank",
-    "Run": "training",
+    "Run": "study",
     "Store": "records",
-    "Study": "training",
+    "Study": "study",
     "describe": "anatomy",
     "fit": "training",
     "key_bias_is_null": "anatomy",

@@ -11,8 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .bank import BiasBank, Slot
+from .bank import BiasBank
 from .errors import BeftError
+from .slots import Slot
 
 PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,31 +18,9 @@ from torch import Tensor, nn
 from . import anatomy
 from .dropout import Switch
 from .errors import BeftError, unknown
+from .slots import Slot, bias_slots, head_slots, shares_places
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)  # their outputs have the bias on axis 1
-METHODS = ("head", "b_k", "b_q", "b_v", "all_biases")
-
-
-@dataclass
-class Slot:
-    """One stacked parameter: what every run adds to (or has in place of) a part of one module.
-
-    Attributes:
-        module: exact dotted name.
-        kind: "bias" (added to `output[..., start:stop]`), or "weight" and "offset" of a head's linear layer.
-        group: "bias", "pooler" or "head", the three parts of a parameter count.
-        start, stop: the slice of the module's output.
-        values: (R, stop - start), for a weight (R, out, in).
-        trained: bool (R,), the runs that train it; the other rows stay zero.
-    """
-
-    module: str
-    kind: str
-    group: str
-    start: int
-    stop: int
-    values: nn.Parameter
-    trained: Tensor
 
 
 class BiasBank(nn.Module):
@@ -75,7 +52,7 @@ class BiasBank(nn.Module):
         self.seeds = torch.tensor(list(seeds), device=self.device)
         self.switch, self._hooks = Switch(), []  # type: ignore[var-annotated]
         self._rows: Tensor | None = None
-        self.slots = [*self._bias_slots(), *self._head_slots(seeds)]
+        self.slots = [*bias_slots(model, methods), *head_slots(model, seeds)]
         for i, slot in enumerate(self.slots):  # named, so that state_dict() and .to() see them
             self.register_parameter(f"slot{i}", slot.values)
         if self.R > 1 and shares_places(self.anatomy, self.methods):
@@ -85,50 +62,6 @@ class BiasBank(nn.Module):
             )
         self.encoder_is_frozen = not any(slot.group == "bias" for slot in self.slots)
         self._attach()
-
-    # what is trained ------------------------------------------------------------------------------------------
-
-    def _bias_slots(self) -> list[Slot]:
-        wanted: dict[tuple[str, int, int], list[int]] = {}
-        for run, method in enumerate(self.methods):
-            for place in self._places(method):
-                wanted.setdefault(place, []).append(run)
-        slots = [self._slot(*place, "bias", runs) for place, runs in wanted.items()]
-        pooler = anatomy.classifier(self.model).pooler
-        if pooler is not None:
-            size = self.model.get_submodule(pooler).out_features
-            slots.append(self._slot(pooler, 0, size, "pooler", range(self.R)))
-        return slots
-
-    def _places(self, method: str) -> Iterator[tuple[str, int, int]]:
-        """(module, start, stop) of the biases a method trains."""
-        if method in ("b_q", "b_k", "b_v"):
-            for site in self.anatomy.of(method[-1]):
-                yield site.module, site.start, site.stop
-        elif method == "all_biases":
-            for name, module in anatomy.bias_modules(self.model).items():
-                yield name, 0, len(module.bias)  # type: ignore[arg-type]
-        elif method != "head":
-            raise unknown("method", method, METHODS)
-
-    def _slot(self, module: str, start: int, stop: int, group: str, runs: Sequence[int]) -> Slot:
-        trained = torch.zeros(self.R, dtype=torch.bool, device=self.device)
-        trained[list(runs)] = True
-        values = nn.Parameter(torch.zeros(self.R, stop - start, device=self.device))
-        return Slot(module, "bias", group, start, stop, values, trained)
-
-    def _head_slots(self, seeds: Sequence[int]) -> list[Slot]:
-        std = getattr(self.model.config, "initializer_range", 0.02)
-        generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-        everyone, slots = torch.ones(self.R, dtype=torch.bool, device=self.device), []
-        for name in anatomy.classifier(self.model).modules:
-            out, width = self.model.get_submodule(name).weight.shape
-            # transformers' own initialisation, from the run's seed: runs of one seed start with the same head
-            weight = torch.stack([torch.randn(out, width, generator=g) * std for g in generators])
-            for kind, values in (("weight", weight), ("offset", torch.zeros(self.R, out))):
-                parameter = nn.Parameter(values.to(self.device))
-                slots.append(Slot(name, kind, "head", 0, out, parameter, everyone))
-        return slots
 
     def parameter_counts(self, run: int) -> dict[str, int]:
         """Trained numbers of one run: {"bias", "head", "pooler"}."""
@@ -142,7 +75,7 @@ class BiasBank(nn.Module):
         """Pre-trained and tuned bias of a term, (L, d) each; a missing pre-trained bias is zero."""
         before, after = [], []
         for site in self.anatomy.of(term):
-            bias = self.model.get_submodule(site.module).bias
+            bias = self._frozen(site.module, "bias")
             b0 = (
                 torch.zeros(site.size)
                 if bias is None
@@ -255,6 +188,13 @@ class BiasBank(nn.Module):
                 module.to(torch.bfloat16)
         return kept
 
+    def _frozen(self, module: str, name: str) -> Tensor | None:
+        """A parameter of the backbone in its own precision, also while layers are cast."""
+        for cast, _, originals in self._cast:
+            if cast == module and name in originals:
+                return originals[name]  # type: ignore[no-any-return]
+        return getattr(self.model.get_submodule(module), name)  # type: ignore[no-any-return]
+
     def plain_copy(self) -> Any:
         """A copy of the model without hooks, in float32."""
         config = copy.deepcopy(self.model.config)
@@ -283,20 +223,6 @@ class BiasBank(nn.Module):
             self.model.set_attn_implementation(self._attention)
         self.model.beft_bank = False
         return self.model
-
-
-def shares_places(description: anatomy.Anatomy, methods: Sequence[str]) -> bool:
-    """Whether a method tunes a bias that also acts on something a batch shares, so that a run needs its own bank.
-
-    DeBERTa projects the embeddings of distances once for all examples: with layers of its own, which all_biases
-    tunes, or with the query's and key's.
-    """
-    if "disentangled relative" not in description.positions:
-        return False
-    shared = {"all_biases"} | (
-        {"b_q", "b_k"} if "shared position projections" in description.extras else set()
-    )
-    return not shared.isdisjoint(methods)
 
 
 @contextmanager

@@ -29,9 +29,10 @@ from .bench_report import report
 from .data import TaskData
 from .errors import BeftError
 from .records import Store, provenance
+from .slots import METHODS
+from .study import Run, Study
 from .sweep import BANK, Context, _banks
 from .timing import Timed
-from .training import METHODS, Run, Study
 
 # Each step has everything the ones before it have.
 STEPS = ("plain", "longest", "unscored", "stacked", "bfloat16")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from .optimizer import StackedAdam
-    from .training import Result
+    from .study import Result
 
 
 def save_checkpoint(path: Path, optimizer: StackedAdam, results: list[Result], seconds: float) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .bank import Slot
+from .slots import Slot
 
 
 class StackedAdam:

@@ -105,7 +105,7 @@ def _list(item: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
 
 
 def _methods() -> tuple[str, ...]:
-    from .training import METHODS  # here, because it imports torch
+    from .slots import METHODS  # here, because it imports torch
 
     return tuple(METHODS)
 

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from . import anatomy
-from .bank import METHODS
 from .data import Split, TaskData, draw
 from .errors import BeftError, unknown
 from .models import Loaded
+from .slots import METHODS
+from .study import Run, Study
 from .tasks import score
-from .training import Run, Study
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from . import data as data_module
 from . import models
 from .adapters import merge, save_adapter
 from .bank import BiasBank
-from .training import Result, Run, Study, fit, predict
+from .study import Result, Run, Study
+from .training import fit, predict
 
 
 @dataclass
@@ -64,7 +65,7 @@ def tune(
         task: "reviews.csv" (or .tsv, .jsonl, .parquet), or a task's name.
         method: b_v, b_q, b_k, all_biases or head.
         adapter: folder to write the run to as a PEFT adapter.
-        study: other fields of `training.Study`, e.g. model="bert-base-cased", regime="low", offline=True; all
+        study: other fields of `study.Study`, e.g. model="bert-base-cased", regime="low", offline=True; all
             training rows are used unless `regime` says otherwise.
 
     Raises:

@@ -23,8 +23,9 @@ from .data import draw
 from .errors import BeftError
 from .expressiveness import reach
 from .records import Store
+from .study import Run, Study
 from .sweep import Context, record_of
-from .training import Run, Study, fit
+from .training import fit
 
 Record = dict[str, Any]
 

@@ -27,7 +27,7 @@ from .parameters import COMMON, NOTEBOOKS, check
 from .records import Store
 
 if TYPE_CHECKING:
-    from .training import Study
+    from .study import Study
 
 DEFAULT_PROFILE = "embedded"
 # Two warnings of libraries about other libraries, with a path of the machine in them, in every notebook: of tqdm.auto
@@ -157,12 +157,12 @@ class Settings:
         return "\n".join(lines)
 
     def study(self, **overrides: Any) -> Study:
-        """The `training.Study` of these settings: each of its fields that is a parameter here, then `overrides`.
+        """The `study.Study` of these settings: each of its fields that is a parameter here, then `overrides`.
 
         Raises:
             BeftError: an override that is not a field of Study.
         """
-        from .training import Study
+        from .study import Study
 
         names = [field.name for field in fields(Study)]
         for name in overrides:

@@ -16,11 +16,13 @@ from . import data as data_module
 from . import models
 from .adapters import save_adapter
 from .anatomy import describe
-from .bank import BiasBank, shares_places
+from .bank import BiasBank
 from .data import TaskData, draw
 from .errors import BeftError
 from .records import Store, key, provenance
-from .training import Result, Run, Study, fit
+from .slots import shares_places
+from .study import Result, Run, Study
+from .training import fit
 
 BANK = 24  # runs: enough sentences a step for chunks of nearly equal lengths
 

@@ -22,7 +22,8 @@ from . import models, plain
 from .batches import ChunkCost, Padding, chunks
 from .data import Split, TaskData
 from .errors import BeftError
-from .training import Run, Study, fit, peak_memory
+from .study import Run, Study
+from .training import fit, peak_memory
 
 WARM = 2  # batches computed before a clock starts
 MEMORY_ROWS = (

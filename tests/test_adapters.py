@@ -18,8 +18,9 @@ from transformers import (
 )
 
 from beft import adapters, models
-from beft.bank import METHODS, bank_on
+from beft.bank import bank_on
 from beft.errors import BeftError
+from beft.slots import METHODS
 
 ELSEWHERE = """
 import sys, torch

@@ -20,11 +20,13 @@ from transformers import (
 )
 
 from beft import adapters, anatomy, models
-from beft.bank import METHODS, BiasBank, bank_on
+from beft.bank import BiasBank, bank_on
 from beft.batches import encode
 from beft.errors import BeftError
 from beft.optimizer import StackedAdam
-from beft.training import Run, Study, fit
+from beft.slots import METHODS
+from beft.study import Run, Study
+from beft.training import fit
 
 STUDY = Study(
     model=models.TINY, task="microworld_sentiment", regime=160, epochs=5, offline=True, validate="last"

@@ -19,7 +19,8 @@ import pytest
 from beft import adapters, models, sweep, training
 from beft.errors import BeftError
 from beft.records import Store
-from beft.training import Run, Study, fit
+from beft.study import Run, Study
+from beft.training import fit
 
 STUDY = Study(
     model=models.TINY, task="microworld_sentiment", regime=48, epochs=3, max_length=64, offline=True

@@ -11,11 +11,13 @@ import torch
 
 from beft import data as data_module
 from beft import models, training
-from beft.bank import METHODS, bank_on
+from beft.bank import bank_on
 from beft.batches import encode
 from beft.data import draw
 from beft.errors import BeftError
-from beft.training import Result, Run, Study, fit, predict
+from beft.slots import METHODS
+from beft.study import Result, Run, Study
+from beft.training import fit, predict
 
 STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=50, epochs=2, offline=True)
 

@@ -1,0 +1,97 @@
+"""What a run is: its settings, what its neighbours share with it, and what came out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .errors import BeftError, unknown
+from .slots import METHODS
+
+
+@dataclass(frozen=True)
+class Run:
+    """What tells the runs of one bank apart. `seed` draws the training rows, their order, the head and dropout."""
+
+    method: str
+    seed: int
+    rate: float
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise unknown("method", self.method, METHODS)
+        if not (isinstance(self.rate, int | float) and 0 < self.rate < math.inf):
+            raise BeftError(f"rate {self.rate!r} is not a positive number: give a learning rate like 1e-3")
+        if not (isinstance(self.seed, int | np.integer) and 0 <= self.seed < 2**31):
+            raise BeftError(f"seed {self.seed!r} is not a whole number between 0 and 2147483647")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the runs of one bank share (PROTOCOL, encoders: batch 16, length 128, clip 1, eps 1e-6, constant rate).
+
+    Attributes:
+        regime: a named size of the task ("low"), a number of rows, or "all".
+        tuning: share of those rows held out of training, for choosing among rates.
+        validate: score the validation split after "each" epoch or after the "last" one only.
+        dtype: "float32", or "bfloat16" for autocast.
+    """
+
+    model: str = "all-MiniLM-L6-v2"
+    task: str = "sst2"
+    regime: str | int = "low"
+    epochs: int = 16
+    batch_size: int = 16
+    max_length: int = 128
+    dtype: str = "float32"
+    tuning: float = 0.0
+    validate: str = "each"
+    clip: float = 1.0
+    eps: float = 1e-6
+    offline: bool = False
+
+    def __post_init__(self) -> None:
+        for name, valid in (("dtype", ("float32", "bfloat16")), ("validate", ("each", "last"))):
+            if getattr(self, name) not in valid:
+                raise unknown(name, getattr(self, name), valid)
+        for name in ("epochs", "batch_size", "max_length"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise BeftError(f"{name} {getattr(self, name)!r} is not a whole number of at least 1")
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide a result (where the data may come from is not one of them)."""
+        return {name: value for name, value in asdict(self).items() if name not in ("offline", "tuning")}
+
+
+@dataclass
+class Result:
+    """One finished run: a row for every epoch, its adapter's numbers are in the bank."""
+
+    run: Run
+    rows: dict[str, int]
+    parameters: dict[str, int]
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    outcome: str = "ok"
+    seconds: float = 0.0
+    bank: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def final(self) -> dict[str, Any]:
+        """Scores after the last epoch."""
+        return {k: self.epochs[-1][k] for k in ("epoch", "validation", "tuning")}
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """Scores of the epoch that is best on the tuning split; without one, on validation (then optimistic)."""
+        by = "tuning" if self.rows["tuning"] else "validation"
+        scored = [e for e in self.epochs if e[by] is not None]
+        best = max(scored, key=lambda e: e[by]) if scored else self.epochs[-1]
+        return {k: best[k] for k in ("epoch", "validation", "tuning")} | {"chosen_on": by}
+
+    def raise_if_lost(self) -> None:
+        """Raise BeftError unless the run ended well."""
+        if self.outcome != "ok":
+            raise BeftError(f"the {self.run.method} run {self.outcome}: give a smaller rate")
