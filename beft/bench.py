@@ -29,9 +29,8 @@ from .bench_report import report
 from .data import TaskData
 from .errors import BeftError
 from .records import Store, provenance
-from .slots import METHODS
-from .study import Run, Study
-from .sweep import BANK, Context, _banks
+from .study import METHODS, Run, Study
+from .sweep import BANK, Context, pack
 from .timing import Timed
 
 # Each step has everything the ones before it have.
@@ -89,7 +88,7 @@ def measure(options: Options, progress: bool = True) -> dict[str, Any]:
     data, loaded, device = context.data, context.loaded, timing.where()
     rows = {"train": options.rows, "validation": len(data.validation)}
     runs = {m: [Run(m, seed, options.rate) for seed in range(options.seeds)] for m in METHODS}
-    banks = list(_banks(context, [run for group in runs.values() for run in group], BANK))
+    banks = list(pack(context, [run for group in runs.values() for run in group], BANK))
     no_bf16 = timing.no_bfloat16(device)
     memory: dict[str, Any] = {}
     times: dict[str, dict[str, list[Timed]]] = {step: {m: [] for m in METHODS} for step in STEPS}

@@ -20,8 +20,7 @@ from . import anatomy
 from .data import Split, TaskData, draw
 from .errors import BeftError, unknown
 from .models import Loaded
-from .slots import METHODS
-from .study import Run, Study
+from .study import METHODS, Run, Study
 from .tasks import score
 
 

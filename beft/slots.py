@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from . import anatomy
 from .errors import unknown
-
-METHODS = ("head", "b_k", "b_q", "b_v", "all_biases")
+from .study import METHODS
 
 
 @dataclass

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from .errors import BeftError, unknown
-from .slots import METHODS
+
+METHODS = ("head", "b_k", "b_q", "b_v", "all_biases")
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def run(
     records = {key(s): _recorded(store, s) for s in settings}
     missing = {key(s): r for r, s in zip(runs, settings, strict=True) if records[key(s)] is None}
     reused, failed = len(records) - len(missing), 0
-    banks = list(_banks(context, list(missing.values()), bank_size))
+    banks = list(pack(context, list(missing.values()), bank_size))
     with tqdm(total=len(missing), desc="runs", unit="run", disable=not (progress and missing)) as bar:
         for members in banks:
             written = _train(context, members, store, progress)
@@ -139,7 +139,7 @@ def _recorded(store: Store, settings: dict[str, Any]) -> dict[str, Any] | None:
     return record
 
 
-def _banks(context: Context, runs: Sequence[Run], size: int) -> Iterator[list[Run]]:
+def pack(context: Context, runs: Sequence[Run], size: int) -> Iterator[list[Run]]:
     """Heads alone together, because they need no backward pass through the encoder, and all else together."""
     heads = [r for r in runs if r.method == "head"]
     for mine in (heads, [r for r in runs if r.method != "head"]):

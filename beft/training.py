@@ -155,10 +155,14 @@ def predict(
 ) -> np.ndarray:
     """Class probabilities (N, C) of new texts under any sequence classifier, a PeftModel for one."""
     encoded = encode(tokenizer, [(t,) if isinstance(t, str) else t for t in texts], max_length)
+    device = next(model.parameters()).device
     model.eval()
+    parts = chunks(encoded.lengths, CHUNKS[device.type])
     with torch.inference_mode():
-        inputs = encoded.rows(np.arange(len(texts)), next(model.parameters()).device)
-        return torch.softmax(model(**inputs).logits.float(), dim=-1).cpu().numpy()
+        chances = [model(**encoded.rows(part, device)).logits.float().softmax(-1).cpu() for part in parts]
+    out = np.empty((len(texts), chances[0].shape[-1]), dtype=np.float32)
+    out[np.concatenate(parts)] = torch.cat(chances).numpy()
+    return out
 
 
 @torch.inference_mode()

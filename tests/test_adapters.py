@@ -20,7 +20,7 @@ from transformers import (
 from beft import adapters, models
 from beft.bank import bank_on
 from beft.errors import BeftError
-from beft.slots import METHODS
+from beft.study import METHODS
 
 ELSEWHERE = """
 import sys, torch

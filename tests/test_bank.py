@@ -24,8 +24,7 @@ from beft.bank import BiasBank, bank_on
 from beft.batches import encode
 from beft.errors import BeftError
 from beft.optimizer import StackedAdam
-from beft.slots import METHODS
-from beft.study import Run, Study
+from beft.study import METHODS, Run, Study
 from beft.training import fit
 
 STUDY = Study(

@@ -12,8 +12,7 @@ import torch
 from beft import anatomy, bench, bench_report, models, plain, timing
 from beft.batches import CHUNKS, encode
 from beft.errors import BeftError
-from beft.slots import METHODS
-from beft.study import Run, Study
+from beft.study import METHODS, Run, Study
 from beft.training import fit, logits
 
 STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=48, epochs=2, offline=True)

@@ -15,8 +15,7 @@ from beft.bank import bank_on
 from beft.batches import encode
 from beft.data import draw
 from beft.errors import BeftError
-from beft.slots import METHODS
-from beft.study import Result, Run, Study
+from beft.study import METHODS, Result, Run, Study
 from beft.training import fit, predict
 
 STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=50, epochs=2, offline=True)
