@@ -105,7 +105,7 @@ def _list(item: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
 
 
 def _methods() -> tuple[str, ...]:
-    from .slots import METHODS  # here, because it imports torch
+    from .study import METHODS  # here: it imports NumPy
 
     return tuple(METHODS)
 
