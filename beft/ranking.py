@@ -25,7 +25,7 @@ from .expressiveness import reach
 from .records import Store
 from .study import Run, Study
 from .sweep import Context, record_of
-from .training import fit
+from .training import default_device, fit
 
 Record = dict[str, Any]
 
@@ -196,6 +196,7 @@ def before_training(context: Context, run: Run, batch: int = 8, at_once: int = 6
     gradients: dict[tuple[str, int], list[np.ndarray]] = {}
     means: dict[tuple[str, int], list[np.ndarray]] = {}
     whole: list[float] = []
+    loaded.model.to(default_device())
     for start in range(0, len(rows), at_once):
         index = np.arange(start, min(start + at_once, len(rows)))
         with bank_on(loaded.model, ["all_biases"] * len(index), [run.seed] * len(index), study.dtype) as bank:
@@ -228,7 +229,7 @@ def before_training(context: Context, run: Run, batch: int = 8, at_once: int = 6
     }
     sample = np.arange(min(len(rows), at_once))
     try:
-        measured = reach(loaded.model, encoded.rows(sample, next(loaded.model.parameters()).device))
+        measured = reach(loaded.model.to("cpu"), encoded.rows(sample, torch.device("cpu")))
         scores["reach"] = {term: values.tolist() for term, values in measured.items()}
     except BeftError:
         pass  # not defined for this architecture; the record says null

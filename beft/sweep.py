@@ -22,7 +22,7 @@ from .errors import BeftError
 from .records import Store, key, provenance
 from .slots import shares_places
 from .study import Result, Run, Study
-from .training import fit
+from .training import default_device, fit
 
 BANK = 24  # runs: enough sentences a step for chunks of nearly equal lengths
 
@@ -188,7 +188,7 @@ def record_of(context: Context, result: Result, settings: dict[str, Any]) -> dic
         "kind": "run",
         "settings": settings,
         **origin,
-        **provenance(),
+        **provenance(default_device()),
         "parameters": result.parameters,
         "epochs": result.epochs,
         "final": result.final,

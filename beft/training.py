@@ -58,7 +58,7 @@ def fit(
             outcome says so, and the others are untouched.
     """
     began = time.perf_counter()
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = torch.device(device or default_device())
     cost = CHUNKS[where.type]
     cost = replace(cost, tokens=chunk_tokens or cost.tokens)
     draws = [draw(data, study.regime, run.seed, study.tuning) for run in runs]
@@ -238,6 +238,11 @@ def _note(result: Result, epoch: int, loss: float, scores: dict[str, list[float 
         {"epoch": epoch, "train_loss": loss if math.isfinite(loss) else None}
         | {name: values[i] if ok else None for name, values in scores.items()}
     )
+
+
+def default_device() -> str:
+    """Where runs are trained unless told otherwise: "cuda" where there is a GPU, else "cpu"."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def peak_memory(device: torch.device) -> int:
