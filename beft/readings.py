@@ -68,7 +68,7 @@ def better_or_faster(equal: pd.DataFrame, own: pd.DataFrame, first: str = "b_v",
         (
             "+",
             "",
-        ): f"{first} is ahead at one rate; at own rates no difference is shown: as far as seen here, faster",
+        ): f"{first} is ahead at one rate; at own rates no difference is shown: faster, not shown to be better",
         ("+", "-"): f"{first} is ahead at one rate and behind when each term has its own: faster, not better",
         ("", "+"): f"no difference is shown at one rate; {first} is ahead when each term has its own",
         ("", ""): f"no difference between {first} and {second} is shown in either view",

@@ -104,3 +104,23 @@ def test_a_notebook_is_committed_whole_or_without_outputs(source):
     code = [c for c in notebook.cells if c.cell_type == "code"]
     if any(c.outputs or c.execution_count is not None for c in code):
         assert incomplete(notebook) is None
+
+
+def test_no_row_of_a_real_data_set_stands_in_a_committed_output_or_record(real_data):
+    """Sentences of SST-2 long enough not to be met by chance."""
+    rows = set()
+    for split in ("train", "validation"):
+        lines = (real_data / "glue" / "sst2" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+        rows |= {s for s in (json.loads(line)["sentence"].strip() for line in lines) if len(s.split()) >= 6}
+    assert len(rows) > 10_000
+    starts = {" ".join(row.split()[:6]) for row in rows}
+    root = settings.repository()
+    files = [*SOURCES, *(root / "figures").rglob("*.md"), *(root / "data" / "results").rglob("*.json")]
+    for path in files:
+        if path.suffix == ".ipynb":
+            text = json.dumps([c.get("outputs", []) for c in read(path).cells], ensure_ascii=False)
+        else:
+            text = path.read_text(encoding="utf-8")
+        words = text.replace('"', " ").replace("\\n", " ").split()
+        found = starts & {" ".join(words[i : i + 6]) for i in range(len(words) - 5)}
+        assert not found, f"{path.name} holds a row of SST-2"

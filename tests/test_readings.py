@@ -21,7 +21,7 @@ AHEAD, LEVEL, BEHIND = (0.10, 0.11, 0.12), (0.05, -0.05, 0.0), (-0.10, -0.11, -0
     ("equal", "own", "words"),
     [
         (AHEAD, AHEAD, "better, not only faster"),
-        (AHEAD, LEVEL, "as far as seen here, faster"),
+        (AHEAD, LEVEL, "faster, not shown to be better"),
         (AHEAD, BEHIND, "faster, not better"),
         (LEVEL, LEVEL, "no difference between b_v and b_q is shown in either view"),
         (BEHIND, BEHIND, "b_q is ahead in both views"),
