@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from .errors import BeftError
 from .slots import Slot
 
 PREFIX = "base_model.model."
-WEIGHTS = "adapter_model.safetensors"
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 def save_adapter(bank: BiasBank, run: int, folder: str | Path, base_model: str = "") -> Path:
@@ -62,8 +63,16 @@ def save_adapter(bank: BiasBank, run: int, folder: str | Path, base_model: str =
         inference_mode=True,
     )
     config.save_pretrained(str(folder))
+    _sort_names(folder / CONFIG)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     return folder
+
+
+def _sort_names(path: Path) -> None:
+    """PEFT writes the names of a set in an order that changes from process to process; sort them."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def load_adapter(bank: BiasBank, run: int, folder: str | Path) -> None:

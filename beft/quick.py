@@ -81,7 +81,7 @@ def tune(
         results[0].raise_if_lost()
         kept.append(merge(bank, 0))
         if adapter is not None:
-            save_adapter(bank, 0, adapter, loaded.source)
+            save_adapter(bank, 0, adapter, models.HUB.get(plan.model, plan.model))
 
     label = f"{method} on {rows.task.name}"
     result = fit(

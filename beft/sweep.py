@@ -160,7 +160,9 @@ def _train(context: Context, runs: list[Run], store: Store, progress: bool) -> l
             if result.outcome == "ok" and (result.parameters["bias"] or result.parameters["pooler"]):
                 folder = store.folder / "adapters" / key(settings[i])
                 partial = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-                save_adapter(bank, i, partial, context.found.source)
+                save_adapter(
+                    bank, i, partial, models.HUB.get(context.study.model, _short(context.study.model))
+                )
                 shutil.rmtree(folder, ignore_errors=True)
                 os.replace(partial, folder)
         for result, wanted in zip(results, settings, strict=True):
