@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import BeftError
+
 
 @dataclass(frozen=True)
 class ChunkCost:
@@ -62,8 +64,18 @@ class Encoded:
 
 
 def encode(tokenizer: Any, texts: Sequence[tuple[str, ...]], max_length: int) -> Encoded:
-    """Tokenise one- or two-part texts, cut to `max_length` tokens."""
+    """Tokenise one- or two-part texts, cut to `max_length` tokens.
+
+    Raises:
+        BeftError: `max_length` holds the special tokens and nothing of the text.
+    """
     parts = [list(part) for part in zip(*texts, strict=True)]
+    special = tokenizer.num_special_tokens_to_add(pair=len(parts) == 2)
+    if max_length <= special:
+        raise BeftError(
+            f"max_length {max_length} leaves no token for text beside {special} special tokens: "
+            f"give {special + 1} or more"
+        )
     batch = tokenizer(*parts, truncation=True, max_length=max_length, padding="longest", return_tensors="pt")
     lengths = batch["attention_mask"].sum(1).numpy()
     return Encoded(dict(batch), lengths)

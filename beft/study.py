@@ -13,6 +13,10 @@ from .errors import BeftError, unknown
 METHODS = ("head", "b_k", "b_q", "b_v", "all_biases")
 
 
+def _real(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True)
 class Run:
     """What tells the runs of one bank apart. `seed` draws the training rows, their order, the head and dropout."""
@@ -24,7 +28,7 @@ class Run:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise unknown("method", self.method, METHODS)
-        if not (isinstance(self.rate, int | float) and 0 < self.rate < math.inf):
+        if not (_real(self.rate) and 0 < self.rate < math.inf):
             raise BeftError(f"rate {self.rate!r} is not a positive number: give a learning rate like 1e-3")
         if not (isinstance(self.seed, int | np.integer) and 0 <= self.seed < 2**31):
             raise BeftError(f"seed {self.seed!r} is not a whole number between 0 and 2147483647")
@@ -59,8 +63,12 @@ class Study:
             if getattr(self, name) not in valid:
                 raise unknown(name, getattr(self, name), valid)
         for name in ("epochs", "batch_size", "max_length"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:  # True is an int
                 raise BeftError(f"{name} {getattr(self, name)!r} is not a whole number of at least 1")
+        for name in ("clip", "eps"):
+            value = getattr(self, name)
+            if not (_real(value) and 0 < value < math.inf):
+                raise BeftError(f"{name} {value!r} is not a positive number")
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide a result (where the data may come from is not one of them)."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForImageClassification, ViTConfig
 
 from beft import data, models
 
@@ -27,6 +30,18 @@ def still() -> models.Loaded:
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     return loaded
+
+
+@pytest.fixture
+def small_vit() -> Callable[..., Any]:
+    """Makes a small random image classifier on frozen weights; keyword arguments change its config."""
+    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+
+    def make(**changes: Any) -> Any:
+        config = ViTConfig(**size, image_size=8, patch_size=4, **changes)
+        return AutoModelForImageClassification.from_config(config).eval().requires_grad_(False)
+
+    return make
 
 
 @pytest.fixture(scope="session")

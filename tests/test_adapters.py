@@ -10,11 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
-    AutoModelForImageClassification,
     AutoModelForSequenceClassification,
     BertConfig,
     RobertaConfig,
-    ViTConfig,
 )
 
 from beft import adapters, models
@@ -182,17 +180,8 @@ def test_a_head_without_any_bias_has_no_adapter_but_merges(tmp_path):
         torch.testing.assert_close(plain(**inputs).logits, bank.every_run(**inputs)[0], rtol=0, atol=1e-5)
 
 
-def test_a_bias_that_the_model_does_not_have_cannot_be_merged():
-    vit = ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        image_size=8,
-        patch_size=4,
-        qkv_bias=False,
-    )
-    model = AutoModelForImageClassification.from_config(vit).eval().requires_grad_(False)
+def test_a_bias_that_the_model_does_not_have_cannot_be_merged(small_vit):
+    model = small_vit(qkv_bias=False)
     with bank_on(model, ["b_v"], [0]) as bank, pytest.raises(BeftError, match="has no bias to merge into"):
         adapters.merge(bank, 0)
 

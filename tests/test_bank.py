@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
-    AutoModelForImageClassification,
     AutoModelForSequenceClassification,
     BertConfig,
     DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
     RobertaConfig,
-    ViTConfig,
 )
 
 from beft import adapters, anatomy, models
@@ -129,16 +127,8 @@ def test_heads_alone_share_one_pass_through_the_encoder_and_say_the_same(family)
             torch.testing.assert_close(every[run], alone, rtol=1e-5, atol=1e-6)
 
 
-def test_image_classifiers_have_banks_too():
-    config = ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        image_size=8,
-        patch_size=4,
-    )
-    model = AutoModelForImageClassification.from_config(config).eval().requires_grad_(False)
+def test_image_classifiers_have_banks_too(small_vit):
+    model = small_vit()
     pixels = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     with bank_on(model, ["all_biases", "b_v"], [0, 1]) as bank:
         with torch.no_grad():

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beft.batches import CHUNKS, ChunkCost, Encoded, chunks, encode
+from beft.errors import BeftError
 
 lengths_of = st.lists(st.integers(1, 128), min_size=1, max_size=60)
 costs = st.builds(ChunkCost, st.integers(1, 600), st.integers(0, 200), st.integers(1, 5))
@@ -110,3 +111,13 @@ def test_pairs_are_encoded_as_two_parts_in_order(tiny):
 
 def test_padding_efficiency_before_the_first_chunk_is_not_a_number(tiny):
     assert np.isnan(encode(tiny.tokenizer, [("film",)], 8).padding.efficiency)
+
+
+def test_a_length_without_room_for_text_is_refused(tiny):
+    assert encode(tiny.tokenizer, [("good",)], 3).lengths.tolist() == [3]
+    with pytest.raises(
+        BeftError, match="max_length 2 leaves no token for text beside 2 special tokens: give 3"
+    ):
+        encode(tiny.tokenizer, [("good",)], 2)
+    with pytest.raises(BeftError, match="beside 3 special tokens"):
+        encode(tiny.tokenizer, [("good", "bad")], 3)

@@ -266,6 +266,7 @@ def test_other_errors_are_not_taken_for_memory(tiny, sentiment, monkeypatch):
         (("b_v", 0, math.nan), "rate nan"),
         (("b_v", 0, math.inf), "rate inf"),
         (("b_v", 0, "1e-3"), "rate '1e-3'"),
+        (("b_v", 0, True), "rate True"),
         (("b_v", -1, 1e-3), "seed -1"),
         (("b_v", 2**31, 1e-3), "seed 2147483648"),
         (("b_v", 1.5, 1e-3), "seed 1.5 is not a whole number"),
@@ -285,6 +286,9 @@ def test_a_run_with_a_bad_value_is_refused(values, says):
         ({"epochs": 0}, "epochs 0 is not a whole number"),
         ({"batch_size": 1.5}, "batch_size 1.5"),
         ({"max_length": "128"}, "max_length '128'"),
+        ({"epochs": True}, "epochs True is not a whole number"),
+        ({"clip": 0}, "clip 0 is not a positive number"),
+        ({"eps": -1e-6}, "eps -1e-06 is not a positive number"),
     ],
 )
 def test_a_study_with_a_bad_value_is_refused(changes, says):
