@@ -25,7 +25,7 @@ from tqdm import tqdm
 from . import data as data_module
 from . import models, settings, timing
 from .batches import CHUNKS, encode
-from .bench_report import report
+from .bench_report import report, summary
 from .data import TaskData
 from .errors import BeftError
 from .records import Store, provenance
@@ -227,6 +227,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     text = report(store.read(path))
     path.with_suffix(".md").write_text(text, encoding="utf-8")
+    if out is None:  # README's table
+        shown = settings.home() / "figures" / "bench" / "steps.md"
+        shown.parent.mkdir(parents=True, exist_ok=True)
+        shown.write_text(summary(store.read(path)), encoding="utf-8")
     print(text)
     print(f"record: {path}")
     return 0

@@ -44,19 +44,35 @@ def training_efficiency(record: Mapping[str, Any]) -> float:
     return sum(b["runs"] for b in banks) / sum(b["runs"] / b["training"] for b in banks)
 
 
+def summary(record: Mapping[str, Any]) -> str:
+    """The seconds after each step and the targets, for README."""
+    methods = list(record["times"]["plain"])
+    return "\n".join(
+        [*_steps(record, methods, each=False), "", *_targets(record), "", _setting(record, methods), ""]
+    )
+
+
+def _setting(record: Mapping[str, Any], methods: Sequence[str]) -> str:
+    """What was measured, where, and by which code."""
+    s, data, device, versions = (record[n] for n in ("settings", "data", "device", "versions"))
+    return (
+        f"{record['model']['name']} on {data['task']} ({data['source']}): {', '.join(methods)}; "
+        f"{_some(s['seeds'], 'seed')}, {_some(s['epochs'], 'epoch')}, {data['rows']['train']:,} training and "
+        f"{data['rows']['validation']:,} validation rows, batch 16. {device['name']}, "
+        f"{_some(device['threads'], 'thread')}, torch {versions['torch']}, commit {record['code']['commit'][:7]}"
+        f"{' and changes' if record['code']['dirty'] else ''}."
+    )
+
+
 def report(record: Mapping[str, Any]) -> str:
     """The whole report."""
-    s, data, device, versions = (record[n] for n in ("settings", "data", "device", "versions"))
+    s, data = record["settings"], record["data"]
     methods = list(record["times"]["plain"])
     lines = ["# Stacked runs against the plain protocol", ""]
     if data["note"]:
         lines += [f"**{data['note']}**", ""]
     lines += [
-        f"{record['model']['name']} on {data['task']} ({data['source']}): {', '.join(methods)}; "
-        f"{_some(s['seeds'], 'seed')}, {_some(s['epochs'], 'epoch')}, {data['rows']['train']:,} training and "
-        f"{data['rows']['validation']:,} validation rows, batch 16. {device['name']}, "
-        f"{_some(device['threads'], 'thread')}, torch {versions['torch']}, commit {record['code']['commit'][:7]}"
-        f"{' and changes' if record['code']['dirty'] else ''}.",
+        _setting(record, methods),
         "",
         "## Seconds for the grid",
         "",
@@ -73,27 +89,33 @@ def report(record: Mapping[str, Any]) -> str:
         *_scores(record, methods),
         "",
     ]
-    lines += ["## Padding and memory", "", *_memory(record), "", "## Targets", ""]
+    lines += ["## Padding and memory", "", *_memory(record), "", "## Targets", "", *_targets(record)]
+    return "\n".join([*lines, "", f"Measured in {record['seconds'] / 60:.1f} minutes.", ""])
+
+
+def _targets(record: Mapping[str, Any]) -> list[str]:
+    lines = []
     for what, value, target, met in targets(record):
         if value is None:
             lines.append(f"- {what}: not measured, {record['skipped']['bfloat16']}; target {target}")
         else:
             lines.append(f"- {what}: {value:.2f}; target {target}: {'pass' if met else 'MISS'}")
-    return "\n".join([*lines, "", f"Measured in {record['seconds'] / 60:.1f} minutes.", ""])
+    return lines
 
 
-def _steps(record: Mapping[str, Any], methods: Sequence[str]) -> list[str]:
-    total, rows, before = totals(record), [], None
+def _steps(record: Mapping[str, Any], methods: Sequence[str], each: bool = True) -> list[str]:
+    """Seconds after each step: of `each` method, and of the grid."""
+    total, rows, before, shown = totals(record), [], None, methods if each else ()
     for step, label in LABELS.items():
         if step not in total:
-            rows.append([f"{label} (skipped: {record['skipped'][step]})", *[""] * (len(methods) + 3)])
+            rows.append([f"{label} (skipped: {record['skipped'][step]})", *[""] * (len(shown) + 3)])
             continue
-        seconds = [record["times"][step][m]["seconds"] for m in methods]
+        seconds = [record["times"][step][m]["seconds"] for m in shown]
         brings = "" if before is None else f"x {before / total[step]:.2f}"
         cells = [f"{value:.1f}" for value in (*seconds, total[step])]
         rows.append([label, *cells, f"{total['plain'] / total[step]:.2f}", brings])
         before = total[step]
-    return table(["step", *methods, "total", "times faster", "step brings"], rows)
+    return table(["step", *shown, "total" if each else "seconds", "times faster", "step brings"], rows)
 
 
 def _how(record: Mapping[str, Any]) -> str:
