@@ -1,0 +1,45 @@
+"""What `make setup` installs fits what the package promises."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def locked() -> dict[str, str]:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def test_every_locked_package_installs_on_the_oldest_python_promised():
+    oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    refused, seen = {}, 0
+    for name, version in locked().items():
+        try:
+            found = distribution(name)
+        except PackageNotFoundError:  # of another platform
+            continue
+        if found.version.split("+")[0] == version:
+            seen += 1
+            needs = found.metadata.get("Requires-Python") or ""
+            if oldest not in SpecifierSet(needs):
+                refused[name] = needs
+    assert refused == {} and seen > 0
+
+
+def test_the_lock_holds_a_version_of_every_dependency_that_the_project_accepts():
+    versions = locked()
+    wanted = [Requirement(text) for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]]
+    assert wanted
+    for requirement in wanted:
+        if requirement.name != "beft":
+            assert versions[canonicalize_name(requirement.name)] in requirement.specifier, requirement
