@@ -182,16 +182,11 @@ def test_an_unknown_specimen_is_refused_with_the_nearest():
         zoo.build("RoBERT")
 
 
-def test_texts_become_batches_in_order_without_padding_to_the_longest_of_all():
-    def tokenizer(*columns, **settings):
-        ids = [[5 + len(text)] * len(text) for text in columns[0]]
-        longest = max(map(len, ids))
-        padded = torch.tensor([row + [0] * (longest - len(row)) for row in ids])
-        return {"input_ids": padded, "attention_mask": (padded > 0).long()}
-
-    batches = tokenize(tokenizer, [("aa",), ("b",), ("cccc",)], batch_size=2, max_length=7)
-    assert [tuple(batch["input_ids"].shape) for batch in batches] == [(2, 2), (1, 4)]
-    assert batches[0]["attention_mask"].tolist() == [[1, 1], [1, 0]]
+def test_texts_become_batches_in_order_without_padding_to_the_longest_of_all(tiny):
+    texts = [("film film",), ("film",), ("film film film film",)]  # and two special tokens each
+    batches = tokenize(tiny.tokenizer, texts, batch_size=2, max_length=7)
+    assert [tuple(batch["input_ids"].shape) for batch in batches] == [(2, 4), (1, 6)]
+    assert batches[0]["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
 
 
 def test_directions_are_the_squared_ratio_of_the_norms():
