@@ -24,7 +24,7 @@ _PLACES = {
     "key_bias_is_null": "anatomy",
     "load_tuned": "adapters",
     "merge": "adapters",
-    "predict": "training",
+    "predict": "evaluation",
     "save_adapter": "adapters",
     "tune": "quick",
 }

@@ -14,6 +14,7 @@ from .errors import BeftError
 if TYPE_CHECKING:
     import pandas
 
+USER_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 Table = dict[str, list[Any]]  # column -> values, one per row
 
 
@@ -132,6 +133,39 @@ def class_of(value: Any, row: int, where: str) -> str:
     if not isinstance(value, str | int):
         raise BeftError(f"row {row} of {where} has the label {name}: labels are names or whole numbers")
     return name
+
+
+def are_values(column: list[Any]) -> bool:
+    """Whether a column of labels is one of a regression: it has a finite number that is not whole."""
+    numbers = [_number(value) for value in column]
+    return any(number is not None and not number.is_integer() for number in numbers)
+
+
+def values_of(column: list[Any], where: str) -> list[float]:
+    """A column of labels as finite numbers. Raises BeftError, with its row, for a label that is none."""
+    values = []
+    for row, value in enumerate(column, 1):
+        number = _number(value)
+        if number is None:
+            if _is_missing(value) or not str(value).strip():
+                raise BeftError(f"row {row} of {where} has an empty label: fill it in or remove the row")
+            raise BeftError(
+                f"row {row} of {where} has the label {str(value)!r} where others are numbers: write it as a number, or "
+                "all labels as names"
+            )
+        values.append(number)
+    return values
+
+
+def _number(value: Any) -> float | None:
+    """The finite number that a label cell holds or spells, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _is_missing(value: Any) -> bool:

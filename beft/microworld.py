@@ -115,7 +115,7 @@ class Opinion:
     pairs: tuple[tuple[str, str], ...]
 
 
-def _pick(rng: random.Random, options: Sequence[T]) -> T:
+def pick(rng: random.Random, options: Sequence[T]) -> T:
     # not rng.choice: only the stream of random() is guaranteed from one Python to the next
     return options[int(rng.random() * len(options))]
 
@@ -125,7 +125,7 @@ def split_of(part: int, word: int) -> SplitName:
     return "train" if (part + word) % FOLDS else "validation"
 
 
-_WORDS: dict[
+WORDS: dict[
     tuple[SplitName, int, int], tuple[str, ...]
 ] = {  # (split, part, verdict) -> words it may be paired with
     (split, i, verdict): tuple(w for j, w in enumerate(words) if split_of(i, j) == split)
@@ -135,18 +135,18 @@ _WORDS: dict[
 }
 
 
-def _claim(
-    rng: random.Random, split: SplitName, part: int, verdict: int, negations: int
+def make_claim(
+    rng: random.Random, split: SplitName, part: int, verdict: int, negations: int, word: str | None = None
 ) -> tuple[str, tuple[str, str]]:
     """A claim about a part that comes to `verdict` after 0, 1 or 2 negations, and its (part, word) pair."""
-    word = _pick(rng, _WORDS[split, part, verdict ^ (negations % 2)])
-    template = _pick(rng, (PLAIN, NEGATED, TWICE_NEGATED)[negations])
+    word = word or pick(rng, WORDS[split, part, verdict ^ (negations % 2)])
+    template = pick(rng, (PLAIN, NEGATED, TWICE_NEGATED)[negations])
     thing, name = PARTS[part]
     subject = f"the {name}" if rng.random() < 0.75 else f"the {name} of the {thing}"
-    return template.format(s=subject, i=_pick(rng, INTENSIFIERS), a=word), (f"{name} of the {thing}", word)
+    return template.format(s=subject, i=pick(rng, INTENSIFIERS), a=word), (f"{name} of the {thing}", word)
 
 
-def _opinion(rng: random.Random, split: SplitName, label: int) -> Opinion:
+def make_opinion(rng: random.Random, split: SplitName, label: int) -> Opinion:
     """One sentence of `split` whose verdict is `label`."""
     u = rng.random()
     for construction, share in SHARES.items():  # noqa: B007
@@ -154,27 +154,25 @@ def _opinion(rng: random.Random, split: SplitName, label: int) -> Opinion:
         if u < 0:
             break
     part = int(rng.random() * len(PARTS))
-    person = _pick(rng, tuple(PEOPLE))
+    person = pick(rng, tuple(PEOPLE))
     pairs: tuple[tuple[str, str], ...]
     if construction == "contrasted":
         same = [i for i, (thing, _) in enumerate(PARTS) if thing == PARTS[part][0] and i != part]
-        x, first = _claim(rng, split, _pick(rng, same), 1 - label, int(rng.random() < 0.3))
-        y, last = _claim(rng, split, part, label, int(rng.random() < 0.3))
-        text, pairs = _pick(rng, CONTRASTED).format(x=x, y=y), (first, last)
+        x, first = make_claim(rng, split, pick(rng, same), 1 - label, int(rng.random() < 0.3))
+        y, last = make_claim(rng, split, part, label, int(rng.random() < 0.3))
+        text, pairs = pick(rng, CONTRASTED).format(x=x, y=y), (first, last)
     elif construction == "reported":
         wrong = int(rng.random() < 0.5)
-        claim, pair = _claim(rng, split, part, label ^ wrong, 0)
-        text = _pick(rng, REJECTED if wrong else ENDORSED).format(c=claim, p=person, he=PEOPLE[person])
+        claim, pair = make_claim(rng, split, part, label ^ wrong, 0)
+        text = pick(rng, REJECTED if wrong else ENDORSED).format(c=claim, p=person, he=PEOPLE[person])
         pairs = (pair,)
     else:
-        text, pair = _claim(
+        text, pair = make_claim(
             rng, split, part, label, ("plain", "negated", "twice negated").index(construction)
         )
         pairs = (pair,)
     others = [name for name in PEOPLE if name != person]
-    text = _pick(rng, FRAMES).format(
-        t=text, o=_pick(rng, OCCASIONS), l=_pick(rng, PLACES), q=_pick(rng, others)
-    )
+    text = pick(rng, FRAMES).format(t=text, o=pick(rng, OCCASIONS), l=pick(rng, PLACES), q=pick(rng, others))
     return Opinion(text[0].upper() + text[1:] + ".", label, construction, pairs)
 
 
@@ -191,7 +189,7 @@ def opinions(split: SplitName, rows: int, seed: int = 0) -> list[Opinion]:
     while len(made) < rows:
         if len(made) % 2 == 0:
             label = int(rng.random() < 0.5)
-        opinion = _opinion(rng, split, label)
+        opinion = make_opinion(rng, split, label)
         if opinion.text not in made:
             made[opinion.text] = opinion
             label = 1 - label

@@ -20,13 +20,14 @@ from . import anatomy
 from .data import Split, TaskData, draw
 from .errors import BeftError, unknown
 from .models import Loaded
+from .objective import losses, predictions, targets
 from .study import METHODS, Run, Study
 from .tasks import score
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Tokenised rows: model inputs (N, max_length), the tokens that carry text (N,), labels int64 (N,)."""
+    """Tokenised rows: model inputs (N, max_length), the tokens that carry text (N,), labels (N,)."""
 
     columns: dict[str, Tensor]
     lengths: np.ndarray
@@ -50,7 +51,7 @@ def tokenise(tokenizer: Any, split: Split, max_length: int) -> Rows:
     columns = tokenizer(
         *parts, truncation=True, max_length=max_length, padding="max_length", return_tensors="pt"
     )
-    return Rows(dict(columns), columns["attention_mask"].sum(1).numpy(), torch.from_numpy(split.labels))
+    return Rows(dict(columns), columns["attention_mask"].sum(1).numpy(), targets(split.labels))
 
 
 def rows_of(loaded: Loaded, data: TaskData, study: Study, seed: int) -> tuple[Rows, Rows]:
@@ -103,8 +104,8 @@ def adamw(parameters: Sequence[nn.Parameter], rate: float, eps: float) -> torch.
 def train_step(
     model: Any, optimizer: torch.optim.Optimizer, inputs: dict[str, Tensor], labels: Tensor, clip: float
 ) -> float:
-    """One step on one batch; returns its mean loss, in nats."""
-    loss = nn.functional.cross_entropy(model(**inputs).logits, labels)
+    """One step on one batch; returns its mean loss."""
+    loss = losses(model(**inputs).logits, labels).mean()
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], clip)
@@ -132,7 +133,7 @@ def fit(
     score_training: bool = True,
     dropout: bool = True,
 ) -> list[dict[str, Any]]:
-    """Train one run; a row per epoch: epoch, train_loss and validation_loss (nats), training, validation (scores).
+    """Train one run; a row per epoch: epoch, train_loss and validation_loss, training, validation (scores).
 
     Args:
         longest: pad a batch to its longest sentence instead of to `study.max_length`.
@@ -158,10 +159,10 @@ def fit(
             scores["training"] = _score(data, train, logits(model, train, study.batch_size, longest))
         scored = logits(model, validation, study.batch_size, longest)
         scores["validation"] = _score(data, validation, scored)
-        scores["validation_loss"] = float(nn.functional.cross_entropy(scored, validation.labels))
+        scores["validation_loss"] = float(losses(scored, validation.labels).mean())
         epochs.append({"epoch": epoch, "train_loss": total / len(order), **scores})
     return epochs
 
 
 def _score(data: TaskData, rows: Rows, x: Tensor) -> float:
-    return score(data.task.metric, rows.labels.numpy(), x.argmax(-1).numpy())
+    return score(data.task.metric, rows.labels.numpy(), predictions(x).numpy())

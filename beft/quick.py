@@ -11,8 +11,9 @@ from . import data as data_module
 from . import models
 from .adapters import merge, save_adapter
 from .bank import BiasBank
+from .evaluation import predict
 from .study import Result, Run, Study
-from .training import fit, predict
+from .training import fit
 
 
 @dataclass
@@ -22,7 +23,7 @@ class Tuned:
     Attributes:
         model: a plain transformers model, the bias merged and the head in place.
         tokenizer: its tokenizer.
-        labels: names of the classes, in the order of the logits.
+        labels: names of the classes, in the order of the logits; none for a regression.
         result: parameters, epochs and outcome of the run.
     """
 
@@ -37,10 +38,10 @@ class Tuned:
         """The task's metric on the validation rows after the last epoch."""
         return self.result.final["validation"]
 
-    def predict(self, texts: Sequence[str | tuple[str, ...]]) -> list[str]:
-        """The most probable label of each text."""
-        chances = predict(self.model, self.tokenizer, texts, self.max_length)  # (N, C)
-        return [self.labels[i] for i in chances.argmax(1)]
+    def predict(self, texts: Sequence[str | tuple[str, str]]) -> list[str] | list[float]:
+        """The most probable label of each text or pair of texts; of a regression, its value."""
+        found = predict(self.model, self.tokenizer, texts, self.max_length)  # (N, C)
+        return [self.labels[i] for i in found.argmax(1)] if self.labels else found[:, 0].tolist()
 
     def save(self, folder: str | Path) -> None:
         """Write a plain checkpoint that AutoModelForSequenceClassification loads."""
@@ -59,7 +60,7 @@ def tune(
     progress: bool = True,
     **study: Any,
 ) -> Tuned:
-    """Tune one bias term on a file with columns text and label, or on a task by name.
+    """Tune one bias term on a file with columns text (or text_a, text_b) and label, or on a task by name.
 
     Args:
         task: "reviews.csv" (or .tsv, .jsonl, .parquet), or a task's name.
@@ -74,7 +75,7 @@ def tune(
     fields: dict[str, Any] = {"regime": "all", "task": str(task), "epochs": epochs} | study
     plan = Study(**fields)
     rows = data_module.load(plan.task, offline=plan.offline)
-    loaded = models.load(plan.model, labels=len(rows.task.labels), offline=plan.offline)
+    loaded = models.load(plan.model, labels=rows.task.outputs, offline=plan.offline)
     kept: list[Any] = []
 
     def keep(bank: BiasBank, results: list[Result]) -> None:

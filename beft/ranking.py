@@ -22,6 +22,7 @@ from .batches import encode
 from .data import draw
 from .errors import BeftError
 from .expressiveness import reach
+from .objective import losses, targets
 from .records import Store
 from .study import Run, Study
 from .sweep import Context, record_of
@@ -192,7 +193,7 @@ def before_training(context: Context, run: Run, batch: int = 8, at_once: int = 6
     rows = draw(context.data, study.regime, run.seed, study.tuning).train
     texts = [context.data.train.texts[i] for i in rows]
     encoded = encode(loaded.tokenizer, texts, study.max_length)
-    labels = torch.from_numpy(context.data.train.labels[rows])
+    labels = targets(context.data.train.labels[rows])
     gradients: dict[tuple[str, int], list[np.ndarray]] = {}
     means: dict[tuple[str, int], list[np.ndarray]] = {}
     whole: list[float] = []
@@ -201,9 +202,7 @@ def before_training(context: Context, run: Run, batch: int = 8, at_once: int = 6
         index = np.arange(start, min(start + at_once, len(rows)))
         with bank_on(loaded.model, ["all_biases"] * len(index), [run.seed] * len(index), study.dtype) as bank:
             logits = bank(torch.arange(bank.R, device=bank.device), None, **encoded.rows(index, bank.device))
-            torch.nn.functional.cross_entropy(
-                logits, labels[index].to(bank.device), reduction="sum"
-            ).backward()
+            losses(logits, labels[index].to(bank.device)).sum().backward()
             grads = {
                 (s.module, s.kind): s.values.grad.flatten(1).cpu()
                 for s in bank.slots

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from . import statistics
+from . import statistics, tasks
 from .ranking import agreement
+from .tasks import Task
 
 MISSING = "not run"
 METHOD_NAMES = {"head": "head only", "all_biases": "all biases"}
@@ -32,6 +33,23 @@ def order(means: Mapping[str, float], form: str = "{:.3g}") -> str:
     for (above, _), (value, name) in itertools.pairwise(known):
         text += f" {'=' if above == value else '>'} {name} ({form.format(value)})"
     return text
+
+
+def label_lines(task: Task, labels: np.ndarray) -> list[str]:
+    """How labels (N,) are spread: a line per class, or the range of the values."""
+    if task.regression:
+        return [f"values from {labels.min():g} to {labels.max():g}, mean {labels.mean():.2f}"]
+    counts = np.bincount(labels, minlength=len(task.labels))
+    return [f"{name}: {count:,} rows" for name, count in zip(task.labels, counts, strict=True)]
+
+
+def before_tuning(task: Task, labels: np.ndarray, value: float) -> str:
+    """The metric of the untuned model beside that of one answer for all rows."""
+    if task.regression:
+        return f"{task.metric} before tuning {100 * value:.1f} %; one value for all rows has none"
+    largest = np.full_like(labels, np.bincount(labels).argmax())
+    always = tasks.score(task.metric, labels, largest)
+    return f"{task.metric} before tuning {100 * value:.1f} %, always the larger class {100 * always:.1f} %"
 
 
 def accuracy_order(runs: pd.DataFrame, methods: Sequence[str] | None = None, value: str = "final") -> str:

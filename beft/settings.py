@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from .errors import BeftError, unknown
+from .files import USER_SUFFIXES
 from .parameters import COMMON, NOTEBOOKS, check
 from .records import Store
 
@@ -193,8 +194,8 @@ def load(notebook: str, namespace: Mapping[str, Any]) -> Settings:
 
     Args:
         notebook: the notebook's name without ".ipynb".
-        namespace: the notebook's variables. None means the profile's value. Numbers and lists given as text, as
-            `papermill -p seeds "[0, 1]"` does, are accepted.
+        namespace: the notebook's variables. None means the profile's value, for the regime of a user's file "low".
+            Numbers and lists given as text, as `papermill -p seeds "[0, 1]"` does, are accepted.
 
     Raises:
         BeftError: an unknown notebook, profile or parameter (with the nearest names), or a value of the wrong type.
@@ -216,6 +217,9 @@ def load(notebook: str, namespace: Mapping[str, Any]) -> Settings:
                 given[variable] = check(variable, value, valid[variable], "the parameters")
         elif not again:
             raise unknown(f"parameter of {notebook}", variable, ("profile", *valid))
+    if given.get("task", "").lower().endswith(USER_SUFFIXES) and "regime" in base:
+        # the profile's number of rows was chosen for its own task: "low" takes fewer where a file has fewer
+        given.setdefault("regime", "low")
     overrides = {n: v for n, v in given.items() if v != base[n]}
     store = Store(home() / "data" / "results" / str(name))
     figures = home() / "figures" / (str(name) + _slug(overrides))

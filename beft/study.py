@@ -89,8 +89,9 @@ class Result:
 
     @property
     def final(self) -> dict[str, Any]:
-        """Scores after the last epoch."""
-        return {k: self.epochs[-1][k] for k in ("epoch", "validation", "tuning")}
+        """Scores after the last epoch; `metrics` where the task has several or is scored on further splits."""
+        last = self.epochs[-1]
+        return {k: last[k] for k in ("epoch", "validation", "tuning", "metrics") if k in last}
 
     @property
     def best(self) -> dict[str, Any]:

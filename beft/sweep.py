@@ -41,7 +41,7 @@ class Context:
         """The model, read once."""
         if self._loaded is None:
             self._loaded = models.load(
-                self.study.model, labels=len(self.data.task.labels), offline=self.study.offline
+                self.study.model, labels=self.data.task.outputs, offline=self.study.offline
             )
         return self._loaded
 

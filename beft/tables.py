@@ -221,7 +221,9 @@ def tau_table(taus: pd.DataFrame) -> pd.DataFrame:
 
 
 def predictions(texts: Sequence[str], probabilities: np.ndarray, labels: Sequence[str]) -> Shown:
-    """New texts with their predicted class and its probability; `probabilities` (N, C)."""
+    """New texts with their predicted class and its probability, or value; `probabilities` (N, C), or values (N, 1)."""
+    if not labels:
+        return display(pd.DataFrame({"text": texts, "value": [f"{x:.2f}" for x in probabilities[:, 0]]}))
     best = probabilities.argmax(axis=1)
     chance = [f"{probabilities[i, c]:.2f}" for i, c in enumerate(best)]
     return display(pd.DataFrame({"text": texts, "class": [labels[c] for c in best], "probability": chance}))

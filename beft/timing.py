@@ -198,7 +198,7 @@ def peak_of(runs: int, model: str, task: str, rows: int) -> dict[str, int]:
 def _peak(runs: int, model: str, task: str, rows: int) -> dict[str, int]:
     data = data_module.load(task)
     few = Split(data.validation.texts[:MEMORY_ROWS], data.validation.labels[:MEMORY_ROWS])
-    loaded = models.load(model, labels=len(data.task.labels))
+    loaded = models.load(model, labels=data.task.outputs)
     study = Study(model, task, min(MEMORY_ROWS, rows), epochs=1)
     before = _resident()
     fit(loaded, replace(data, validation=few), study, [Run("all_biases", seed, 1e-3) for seed in range(runs)])

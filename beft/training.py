@@ -9,25 +9,26 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from .bank import BiasBank
-from .batches import CHUNKS, ChunkCost, Encoded, chunks, encode
+from .batches import CHUNKS, chunks, encode
 from .checkpoint import load_checkpoint, save_checkpoint
 from .data import Draw, Split, TaskData, draw
 from .dropout import example_keys
 from .errors import BeftError
+from .evaluation import Scores, epoch_scores
 from .models import Loaded
+from .objective import losses as losses_of
+from .objective import targets
 from .optimizer import StackedAdam
 from .study import Result, Run, Study
-from .tasks import score
 
-DIVERGED = 1e3  # nats: a mean training loss above it is taken for divergence; chance is ln C
+# A mean training loss above it is taken for divergence. In nats, where chance is ln C; for values in their mean square.
+DIVERGED = 1e3
 
 
 def fit(
@@ -65,6 +66,7 @@ def fit(
     data, draws = _only_drawn(data, draws)
     train = encode(loaded.tokenizer, data.train.texts, study.max_length)
     validation = encode(loaded.tokenizer, data.validation.texts, study.max_length)
+    further = {name: encode(loaded.tokenizer, s.texts, study.max_length) for name, s in data.further.items()}
     bank = BiasBank(loaded.model.to(where), [r.method for r in runs], [r.seed for r in runs], study.dtype)
     try:
         rates = torch.tensor([run.rate for run in runs], dtype=torch.float32, device=where)
@@ -74,7 +76,8 @@ def fit(
             for i, (run, d) in enumerate(zip(runs, draws, strict=True))
         ]
         done, before = load_checkpoint(checkpoint, optimizer, results)
-        labels = torch.from_numpy(data.train.labels)
+        labels = targets(data.train.labels)
+        limit = _limit(data)
         steps = math.ceil(len(draws[0].train) / study.batch_size)
         if on_epoch is not None and done == 0:
             on_epoch(bank, 0)
@@ -110,7 +113,7 @@ def fit(
                         )
                         logits = bank(rows, keys, **train.rows(index[part], where))  # (B, C)
                         target = labels[torch.from_numpy(index[part])].to(where)
-                        loss = torch.nn.functional.cross_entropy(logits, target, reduction="none")  # (B,)
+                        loss = losses_of(logits, target)  # (B,)
                         (
                             loss.sum() / b
                         ).backward()  # each run's own batch mean: its rows enter no other gradient
@@ -118,9 +121,18 @@ def fit(
                     optimizer.step()
                     bar.update()
                 last = epoch == study.epochs
-                scores = _scores(bank, data, train, validation, draws, study.validate == "each" or last, cost)
+                scores = epoch_scores(
+                    bank,
+                    data,
+                    train,
+                    validation,
+                    further if last else {},
+                    draws,
+                    study.validate == "each" or last,
+                    cost,
+                )
                 for i, result in enumerate(results):
-                    _note(result, epoch, float(losses[i]) / len(draws[i].train), scores, i)
+                    _note(result, epoch, float(losses[i]) / len(draws[i].train), limit, scores, i)
                 if on_epoch is not None:
                     on_epoch(bank, epoch)
                 if checkpoint is not None and not last:
@@ -150,72 +162,6 @@ def fit(
     return results
 
 
-def predict(
-    model: Any, tokenizer: Any, texts: Sequence[str | tuple[str, ...]], max_length: int = 128
-) -> np.ndarray:
-    """Class probabilities (N, C) of new texts under any sequence classifier, a PeftModel for one."""
-    encoded = encode(tokenizer, [(t,) if isinstance(t, str) else t for t in texts], max_length)
-    device = next(model.parameters()).device
-    model.eval()
-    parts = chunks(encoded.lengths, CHUNKS[device.type])
-    with torch.inference_mode():
-        chances = [model(**encoded.rows(part, device)).logits.float().softmax(-1).cpu() for part in parts]
-    out = np.empty((len(texts), chances[0].shape[-1]), dtype=np.float32)
-    out[np.concatenate(parts)] = torch.cat(chances).numpy()
-    return out
-
-
-@torch.inference_mode()
-def logits(bank: BiasBank, encoded: Encoded, wanted: Sequence[np.ndarray], cost: ChunkCost) -> list[Tensor]:
-    """Logits (n_r, C) of each run on its own examples, `wanted[r]` (n_r,), without dropout."""
-    if bank.encoder_is_frozen:  # the encoder says the same for all runs: compute it once for each example
-        index = np.unique(np.concatenate(wanted))
-        out: dict[int, Tensor] = {}
-        for part in chunks(encoded.lengths[index], cost):
-            every = bank.every_run(**encoded.rows(index[part], bank.device)).cpu()  # (R, B, C)
-            out.update(zip(index[part].tolist(), every.unbind(1), strict=True))
-        return [torch.stack([out[i][r] for i in picked.tolist()]) for r, picked in enumerate(wanted)]
-    owner = np.repeat(np.arange(bank.R), [len(w) for w in wanted])
-    index = np.concatenate(wanted)
-    flat: list[Tensor] = [torch.empty(0)] * len(index)
-    for part in chunks(encoded.lengths[index], cost):
-        rows = torch.from_numpy(owner[part]).to(bank.device)
-        got = bank(rows, None, **encoded.rows(index[part], bank.device)).cpu()  # (B, C)
-        for at, value in zip(part.tolist(), got, strict=True):
-            flat[at] = value
-    ends = np.cumsum([len(w) for w in wanted])
-    return [torch.stack(flat[end - len(w) : end]) for end, w in zip(ends, wanted, strict=True)]
-
-
-def _scores(
-    bank: BiasBank,
-    data: TaskData,
-    train: Encoded,
-    validation: Encoded,
-    draws: Sequence[Draw],
-    validate: bool,
-    cost: ChunkCost,
-) -> dict[str, list[float | None]]:
-    none: list[float | None] = [None] * bank.R
-    scores = {"tuning": none, "validation": none}
-    if len(draws[0].tuning):
-        tuned = logits(bank, train, [d.tuning for d in draws], cost)
-        scores["tuning"] = [
-            _score(data, data.train.labels[d.tuning], x) for d, x in zip(draws, tuned, strict=True)
-        ]
-    if validate:
-        everything = np.arange(len(data.validation.labels))
-        scored = logits(bank, validation, [everything] * bank.R, cost)
-        scores["validation"] = [_score(data, data.validation.labels, x) for x in scored]
-    return scores
-
-
-def _score(data: TaskData, labels: np.ndarray, x: Tensor) -> float | None:
-    if not torch.isfinite(x).all():
-        return None
-    return score(data.task.metric, labels, x.argmax(-1).numpy())
-
-
 def _only_drawn(data: TaskData, draws: Sequence[Draw]) -> tuple[TaskData, list[Draw]]:
     """The same data and draws without the training rows that no run drew."""
     used = np.unique(np.concatenate([np.concatenate([d.train, d.tuning]) for d in draws]))
@@ -229,9 +175,15 @@ def _blank(run: Run, d: Draw, data: TaskData, parameters: dict[str, int]) -> Res
     return Result(run, rows, parameters)
 
 
-def _note(result: Result, epoch: int, loss: float, scores: dict[str, list[float | None]], i: int) -> None:
+def _limit(data: TaskData) -> float:
+    """The mean loss beyond which a run has diverged."""
+    labels = data.train.labels
+    return DIVERGED * (max(1.0, float(np.mean(labels**2))) if data.task.regression else 1.0)
+
+
+def _note(result: Result, epoch: int, loss: float, limit: float, scores: Scores, i: int) -> None:
     """Add an epoch to a result. A run that has diverged keeps its place in the bank and gets no more scores."""
-    if result.outcome == "ok" and not loss <= DIVERGED:  # a NaN compares false
+    if result.outcome == "ok" and not loss <= limit:  # a NaN compares false
         result.outcome = f"diverged: mean training loss {loss:g} in epoch {epoch} at rate {result.run.rate:g}"
     ok = result.outcome == "ok"
     result.epochs.append(

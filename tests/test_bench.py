@@ -12,8 +12,9 @@ import torch
 from beft import anatomy, bench, bench_report, models, plain, timing
 from beft.batches import CHUNKS, encode
 from beft.errors import BeftError
+from beft.evaluation import logits
 from beft.study import METHODS, Run, Study
-from beft.training import fit, logits
+from beft.training import fit
 
 STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=48, epochs=2, offline=True)
 TINY = [

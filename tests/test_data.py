@@ -184,8 +184,8 @@ def test_comma_in_an_unquoted_text_is_refused_not_cut(tmp_path, body):
 
 
 def test_label_or_text_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(BeftError, match="row 1 of a.jsonl has the label 0.5"):
-        data.load(_write(tmp_path / "a.jsonl", _rows(4, labels=(0.5, 1.5))))
+    with pytest.raises(BeftError, match="row 2 of a.jsonl has the label 'good' where others are numbers"):
+        data.load(_write(tmp_path / "a.jsonl", _rows(4, labels=(0.5, "good"))))
     with pytest.raises(BeftError, match="row 1 of b.jsonl has a int as 'text'"):
         data.load(_write(tmp_path / "b.jsonl", [{"text": 5, "label": 1}]))
 
@@ -198,6 +198,84 @@ def test_half_a_character_is_refused_before_a_tokenizer_meets_it(tmp_path):
 def test_file_of_an_unknown_kind_is_refused():
     with pytest.raises(BeftError, match="'reviews.xlsx' as a task: a data file must end in .csv, .tsv"):
         data.load("reviews.xlsx")
+
+
+@pytest.mark.parametrize("suffix", data.USER_SUFFIXES)
+def test_pairs_and_values_are_read_from_a_users_file(tmp_path, suffix):
+    rows = [{"text_a": f"a {i}", "text_b": f"b {i}", "label": i / 2} for i in range(20)]
+    got = data.load(_write(tmp_path / f"pairs{suffix}", rows))
+    assert got.task.regression and got.task.metrics == ("spearman", "pearson") and got.task.outputs == 1
+    values = dict(
+        zip(got.train.texts + got.validation.texts, [*got.train.labels, *got.validation.labels], strict=True)
+    )
+    assert values == {(f"a {i}", f"b {i}"): i / 2 for i in range(20)}
+    assert (len(got.train), len(got.validation)) == (16, 4) and got.train.labels.dtype == np.float64
+
+
+def test_whole_numbers_alone_stay_classes(tmp_path):
+    got = data.load(_write(tmp_path / "a.jsonl", _rows(20, labels=(1.0, 2.0, 3.0))))
+    assert got.task.labels == ("1", "2", "3")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"text_a": "a", "label": i} for i in range(4)], "a.jsonl lacks the column 'text_b'"),
+        ([{"text": "a", "label": v} for v in (0.5, 1.5, None, 2.0)], "row 3 of a.jsonl has an empty label"),
+        ([{"text": "a", "label": v} for v in (0.5, 1.5, "nan", 2.0)], "row 3 of a.jsonl has the label 'nan'"),
+        ([{"text": "a", "label": v} for v in (0.5, 0.5, 0.5, 0.5)], "a.jsonl has too few different labels"),
+    ],
+)
+def test_unusable_pairs_and_values_are_refused(tmp_path, rows, message):
+    with pytest.raises(BeftError, match=message):
+        data.load(_write(tmp_path / "a.jsonl", rows))
+
+
+def _task_folder(folder, task, **splits):
+    home = folder / task
+    home.mkdir(parents=True)
+    for split, rows in splits.items():
+        _write(home / f"{split}.jsonl", rows)
+    return folder
+
+
+def test_further_validation_splits_are_read_and_fingerprinted(tmp_path):
+    def rows(n, word):
+        return [{"premise": f"{word} {i}", "hypothesis": "it is", "label": i % 3} for i in range(n)]
+
+    parts = {"train": rows(9, "x"), "validation_matched": rows(6, "y"), "validation_mismatched": rows(3, "z")}
+    got = data.load("mnli", folder=_task_folder(tmp_path / "one", "glue/mnli", **parts))
+    assert list(got.further) == ["validation_mismatched"] and len(got.further["validation_mismatched"]) == 3
+    assert got.validation.texts[0] == ("y 0", "it is")
+    parts["validation_mismatched"] = rows(3, "w")
+    other = data.load("mnli", folder=_task_folder(tmp_path / "two", "glue/mnli", **parts))
+    assert other.fingerprint != got.fingerprint
+    with pytest.raises(BeftError, match="glue/mnli/train.jsonl and validation_matched.jsonl"):
+        data.load("mnli", offline=True)
+
+
+def test_columns_named_together_are_joined_into_one_text(tmp_path):
+    rows = [{"word": "bank", "sentence1": f"s {i}", "sentence2": "t", "label": i % 2} for i in range(4)]
+    got = data.load("wic", folder=_task_folder(tmp_path, "super_glue/wic", train=rows, validation=rows))
+    assert got.train.texts[0] == ("bank: s 0", "t")
+
+
+def test_values_of_a_known_regression_may_be_whole_and_those_of_a_classification_may_not(tmp_path):
+    rows = [{"sentence1": "a", "sentence2": f"b {i}", "label": float(i)} for i in range(4)]
+    got = data.load("stsb", folder=_task_folder(tmp_path, "glue/stsb", train=rows, validation=rows))
+    assert got.train.labels.tolist() == [0.0, 1.0, 2.0, 3.0]
+    halves = [row | {"label": row["label"] / 2} for row in rows]
+    with pytest.raises(BeftError, match="row 2 of glue/rte/train.jsonl has the label 0.5"):
+        data.load("rte", folder=_task_folder(tmp_path, "glue/rte", train=halves, validation=rows))
+    same = [row | {"label": 2.5} for row in rows]
+    with pytest.raises(BeftError, match="all rows of glue/stsb/validation.jsonl have the label 2.5"):
+        data.load("stsb", folder=_task_folder(tmp_path / "b", "glue/stsb", train=rows, validation=same))
+
+
+def test_training_split_without_one_of_the_classes_is_refused(tmp_path):
+    rows = [{"premise": "a", "hypothesis": f"b {i}", "label": i % 2} for i in range(4)]
+    with pytest.raises(BeftError, match="no training row of cb .* has the label neutral"):
+        data.load("cb", folder=_task_folder(tmp_path, "super_glue/cb", train=rows, validation=rows))
 
 
 # --- known tasks --------------------------------------------------------------------------------------------
@@ -326,6 +404,25 @@ def test_real_sst2_is_complete():
     got = data.load("sst2", folder=REAL)
     assert (len(got.train), len(got.validation)) == (67349, 872)
     assert np.bincount(got.validation.labels).tolist() == [428, 444]
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not (REAL / "glue" / "rte").is_dir(), reason="no real GLUE: BEFT_DATA is not set")
+@pytest.mark.parametrize(
+    ("task", "rows"),
+    [
+        ("rte", (2490, 277)),
+        ("cola", (8551, 1043)),
+        ("mrpc", (3576, 500)),
+        ("stsb", (5749, 1500)),
+        ("cb", (250, 56)),
+        ("wic", (5228, 200)),
+    ],
+)
+def test_real_tasks_are_read_whole(task, rows):
+    got = data.load(task, folder=REAL)
+    assert (len(got.train), len(got.validation)) == rows
+    assert not got.task.regression or (got.train.labels.min(), got.train.labels.max()) == (0.0, 5.0)
 
 
 # --- drawing ------------------------------------------------------------------------------------------------

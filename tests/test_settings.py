@@ -77,12 +77,20 @@ def test_none_means_the_profiles_value() -> None:
         ("offline", "false", False),
         ("methods", "b_v", ["b_v"]),
         ("methods", "[b_v, head]", ["b_v", "head"]),
-        ("task", "some/reviews.csv", "some/reviews.csv"),
     ],
 )
 def test_values_given_as_text_get_their_type(name: str, text: Any, value: Any) -> None:
     s = settings.load(FINE_TUNING, {"profile": "smoke", name: text})
     assert s[name] == value and type(s[name]) is type(value) and s.overrides == {name: value}
+
+
+def test_a_users_file_takes_the_low_regime_unless_another_is_given() -> None:
+    path = "some/reviews.CSV"  # may have fewer rows than the number that the profile has for its own task
+    s = settings.load(FINE_TUNING, {"profile": "smoke", "task": path})
+    assert s.overrides == {"task": path, "regime": "low"}
+    s = settings.load(FINE_TUNING, {"profile": "smoke", "task": path, "regime": 48})
+    assert s["regime"] == 48 and s.overrides == {"task": path}
+    assert settings.load(FINE_TUNING, {"profile": "laptop", "task": path}).overrides == {"task": path}
 
 
 @pytest.mark.parametrize(

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from beft import data as data_module
-from beft import models, training
+from beft import models, objective, plain, training
 from beft.bank import bank_on
-from beft.batches import encode
+from beft.batches import ChunkCost, encode
 from beft.data import draw
 from beft.errors import BeftError
+from beft.evaluation import logits, predict
 from beft.study import METHODS, Result, Run, Study
-from beft.training import fit, predict
+from beft.training import fit
 
+REAL = Path(os.environ.get("BEFT_DATA") or Path(__file__).parents[2] / "shared" / "data")
 STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=50, epochs=2, offline=True)
 
 
@@ -317,7 +321,7 @@ def test_logits_are_those_of_each_runs_own_rows_in_order(tiny, sentiment, method
     with bank_on(tiny.model, [method] * 2, [0, 1]) as bank, torch.no_grad():
         for slot in bank.slots:
             slot.values.normal_(generator=torch.Generator().manual_seed(0))
-        got = training.logits(bank, encoded, wanted, training.ChunkCost(64, 8))
+        got = logits(bank, encoded, wanted, ChunkCost(64, 8))
         for r, index in enumerate(wanted):
             for at, i in enumerate(index):
                 alone = bank(torch.tensor([r]), **encoded.rows(np.array([i]), bank.device))
@@ -336,3 +340,74 @@ def test_ones_own_file_with_three_classes_is_trained_on(tmp_path):
     assert result.epochs[0]["train_loss"] == pytest.approx(math.log(3), abs=0.2)
     assert result.parameters["head"] == 3 * 32 + 3
     assert 0 <= result.final["validation"] <= 1
+
+
+# --- pairs, values, further metrics -----------------------------------------------------------------------------
+
+
+def shortened(name, rows):
+    whole = data_module.load(name)
+    few = data_module.Split(whole.validation.texts[:rows], whole.validation.labels[:rows])
+    return replace(whole, validation=few)
+
+
+@pytest.fixture
+def one_output():
+    """The tiny model with a head for values, without dropout."""
+    loaded = models.load(models.TINY, labels=1)
+    for module in loaded.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return loaded
+
+
+@pytest.mark.parametrize("method", ["head", "b_v"])
+def test_a_regression_in_a_bank_is_the_plain_loop_on_squared_errors(one_output, method):
+    data = shortened("microworld_similarity", 40)
+    study = replace(STUDY, task="microworld_similarity")
+    run = Run(method, 3, 3e-3)
+    banked = fit(one_output, data, study, [Run("b_q", 0, 1e-2), run], device="cpu")[1]
+    alone = plain.fit(one_output, data, study, run, dropout=False)
+    for ours, theirs in zip(banked.epochs, alone, strict=True):
+        assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-3)
+        assert ours["validation"] == pytest.approx(theirs["validation"], abs=1e-3)
+        assert set(ours["metrics"]) == {"spearman", "pearson"}
+        assert ours["metrics"]["spearman"] == ours["validation"]
+
+
+def test_squared_errors_of_values_and_cross_entropy_of_codes_on_hand_worked_vectors():
+    values = objective.targets(np.array([1.0, -1.0]))
+    assert objective.losses(torch.tensor([[3.0], [0.0]]), values).tolist() == [4.0, 1.0]
+    codes = objective.targets(np.array([1, 0]))
+    assert objective.losses(torch.zeros(2, 4), codes).tolist() == pytest.approx([math.log(4)] * 2)
+    assert objective.predictions(torch.tensor([[3.0], [0.5]])).tolist() == [3.0, 0.5]
+    assert objective.predictions(np.array([[0.1, 0.9], [0.8, 0.2]])).tolist() == [1, 0]
+
+
+def test_values_far_from_one_are_no_divergence(one_output):
+    data = shortened("microworld_similarity", 20)
+    data = replace(data, train=data_module.Split(data.train.texts, data.train.labels * 1000 + 500))
+    study = replace(STUDY, task="microworld_similarity", epochs=1)
+    assert fit(one_output, data, study, [Run("b_v", 0, 1e-3)])[0].outcome == "ok"
+
+
+def test_further_splits_and_metrics_are_scored_after_the_last_epoch(tiny, sentiment):
+    further = {"other": data_module.Split(sentiment.train.texts[:30], sentiment.train.labels[:30])}
+    task = replace(sentiment.task, metrics=("accuracy", "f1"))
+    (result,) = fit(tiny, replace(sentiment, task=task, further=further), STUDY, [Run("b_v", 0, 1e-2)])
+    assert set(result.epochs[0]["metrics"]) == {"accuracy", "f1"}
+    assert set(result.final["metrics"]) == {"accuracy", "f1", "accuracy (other)", "f1 (other)"}
+    assert result.final["metrics"]["accuracy"] == result.final["validation"]
+    (one,) = fit(tiny, sentiment, STUDY, [Run("b_v", 0, 1e-2)])
+    assert "metrics" not in one.final and one.final["validation"] == result.final["validation"]
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not (REAL / "glue" / "stsb").is_dir(), reason="no real GLUE: BEFT_DATA is not set")
+def test_real_similarity_is_learned_beyond_chance():
+    data = data_module.load("stsb", folder=REAL)
+    few = data_module.Split(data.validation.texts[:200], data.validation.labels[:200])
+    loaded = models.load(models.DEFAULT, labels=1)
+    study = Study(task="stsb", regime="low", epochs=3, validate="last", max_length=64)
+    (result,) = fit(loaded, replace(data, validation=few), study, [Run("all_biases", 0, 6e-3)])
+    assert result.final["metrics"]["spearman"] > 0.5
