@@ -23,8 +23,8 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 def save_adapter(bank: BiasBank, run: int, folder: str | Path, base_model: str = "") -> Path:
     """Write one run as a PEFT BEFT adapter that `PeftModel.from_pretrained` loads to the same logits.
 
-    Biases of linear layers become BEFT vectors (the pooler's too); layer norms, which BEFT cannot hold, and the
-    head go whole into `modules_to_save`.
+    Biases of linear layers become BEFT vectors (the pooler's too, and a bias in another form, as what it comes to);
+    layer norms, which BEFT cannot hold, and the head go whole into `modules_to_save`.
 
     Args:
         base_model: name of the base model, for the adapter's config.
@@ -34,7 +34,7 @@ def save_adapter(bank: BiasBank, run: int, folder: str | Path, base_model: str =
     """
     targets, whole, tensors = [], [], {}
     for slot in _trained(bank, run):
-        module, values = bank.model.get_submodule(slot.module), slot.values[run].detach().cpu()
+        module, values = bank.model.get_submodule(slot.module), _values(slot, run).detach().cpu()
         name = PREFIX + slot.module
         if slot.kind != "bias":
             tensors[f"{name}.{'weight' if slot.kind == 'weight' else 'bias'}"] = values.contiguous()
@@ -85,6 +85,12 @@ def load_adapter(bank: BiasBank, run: int, folder: str | Path) -> None:
     used: set[str] = set()
     with torch.no_grad():
         for slot in _trained(bank, run):
+            if slot.form is not None:
+                method = bank.methods[run]
+                raise BeftError(
+                    f"an adapter holds a bias and not the numbers that a {method} run trains: "
+                    f"load it into a {method.partition(':')[0]} run"
+                )
             name = PREFIX + slot.module
             suffix = {"bias": "beft_bias", "weight": "weight", "offset": "bias"}[slot.kind]
             module = bank.model.get_submodule(slot.module)
@@ -133,7 +139,7 @@ def merge(bank: BiasBank, run: int, folder: str | Path | None = None, tokenizer:
     plain = bank.plain_copy()
     with torch.no_grad():
         for slot in _trained(bank, run):
-            module, values = plain.get_submodule(slot.module), slot.values[run]
+            module, values = plain.get_submodule(slot.module), _values(slot, run)
             if slot.kind == "weight":
                 module.weight.copy_(values)
             elif slot.kind == "offset":
@@ -147,6 +153,11 @@ def merge(bank: BiasBank, run: int, folder: str | Path | None = None, tokenizer:
         if tokenizer is not None:
             tokenizer.save_pretrained(str(folder))
     return plain
+
+
+def _values(slot: Slot, run: int) -> Tensor:
+    """What one run adds at a place, or has there; of a form, the bias that it comes to."""
+    return slot.delta()[run] if slot.kind == "bias" else slot.values[run]
 
 
 def _trained(bank: BiasBank, run: int) -> list[Slot]:

@@ -28,9 +28,9 @@ class BiasBank(nn.Module):
 
     Args:
         model: a frozen `...ForSequenceClassification`; the bank hooks into it until `detach()`.
-        methods: one of METHODS per run: the term whose bias is tuned, all biases of linear layers and layer norms
-            (BitFit), or the head alone. Every run also has a head of its own and, where the model has a pooler,
-            a bias of its own there (the paper's protocol).
+        methods: one of `study.ALL_METHODS` per run: the term whose bias is tuned (also in another form, "b_v:lora"),
+            all biases of linear layers and layer norms (BitFit), or the head alone. Every run also has a head of its
+            own and, where the model has a pooler, a bias of its own there (the paper's protocol).
         seeds: one per run, for the initial head and for dropout.
         dtype: "float32", or "bfloat16" for autocast. Trained values are float32 either way.
 
@@ -52,7 +52,7 @@ class BiasBank(nn.Module):
         self.seeds = torch.tensor(list(seeds), device=self.device)
         self.switch, self._hooks = Switch(), []  # type: ignore[var-annotated]
         self._rows: Tensor | None = None
-        self.slots = [*bias_slots(model, methods), *head_slots(model, seeds)]
+        self.slots = [*bias_slots(model, methods, seeds), *head_slots(model, seeds)]
         for i, slot in enumerate(self.slots):  # named, so that state_dict() and .to() see them
             self.register_parameter(f"slot{i}", slot.values)
         if self.R > 1 and shares_places(self.anatomy, self.methods):
@@ -81,7 +81,7 @@ class BiasBank(nn.Module):
                 if bias is None
                 else bias[site.start : site.stop].detach().float().cpu()
             )
-            moved = [s.values[run].detach().cpu() for s in self.slots if self._is(s, site)]
+            moved = [s.delta()[run].detach().cpu() for s in self.slots if self._is(s, site)]
             before.append(b0)
             after.append(b0 + sum(moved))
         return torch.stack(before), torch.stack(after)
@@ -155,10 +155,10 @@ class BiasBank(nn.Module):
 
         def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
             if self._rows is None:  # every run at once, behind an encoder that no run changes
-                return output + slot.values[:, None].to(output.dtype)  # (R, B, d)
+                return output + slot.delta()[:, None].to(output.dtype)  # (R, B, d)
             # a lone run may also change what a batch shares, such as DeBERTa's embeddings of distances
             rows = self._rows if len(output) == len(self._rows) else self._rows[:1]
-            delta = slot.values.index_select(0, rows).to(output.dtype)  # (B, d)
+            delta = slot.delta().index_select(0, rows).to(output.dtype)  # (B, d)
             if slot.stop - slot.start < output.shape[axis]:
                 delta = nn.functional.pad(delta, (slot.start, output.shape[axis] - slot.stop))
             shape = [len(delta)] + [1] * (output.dim() - 1)

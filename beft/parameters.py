@@ -105,9 +105,9 @@ def _list(item: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
 
 
 def _methods() -> tuple[str, ...]:
-    from .study import METHODS  # here: it imports NumPy
+    from .study import ALL_METHODS  # here: it imports NumPy
 
-    return tuple(METHODS)
+    return ALL_METHODS
 
 
 def _dtypes() -> tuple[str, ...]:
@@ -160,6 +160,8 @@ NOTEBOOKS: dict[str, dict[str, Kind]] = {
         "rates": _RATES,
         "rate_methods": _METHODS,
         "rate_seeds": _SEEDS,
+        "form_methods": _METHODS,
+        "form_seeds": _SEEDS,
         "epochs": _COUNT,
         "rate_epochs": _COUNT,
         "tuning": _HELD_OUT,

@@ -14,12 +14,14 @@ from .tasks import Task
 
 MISSING = "not run"
 METHOD_NAMES = {"head": "head only", "all_biases": "all biases"}
+FORM_NAMES = {"lora": "LoRA", "vera": "VeRA", "vera1d": "VeRA-1D", "dora": "DoRA"}
 PAPER_ORDER = ("b_v", "b_q", "b_k")  # by accuracy, Fig. 2
 
 
 def method_name(method: str) -> str:
     """The name of a method in figures and tables."""
-    return METHOD_NAMES.get(method, method)
+    term, _, form = method.partition(":")
+    return f"{term}, {FORM_NAMES[form]}" if form else METHOD_NAMES.get(method, method)
 
 
 def order(means: Mapping[str, float], form: str = "{:.3g}") -> str:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from . import anatomy
-from .errors import unknown
-from .study import METHODS
+from .parameterize import FORMS, Form, draws
+from .study import split_method
 
 
 @dataclass
@@ -23,8 +23,11 @@ class Slot:
         kind: "bias" (added to `output[..., start:stop]`), or "weight" and "offset" of a head's linear layer.
         group: "bias", "pooler" or "head", the three parts of a parameter count.
         start, stop: the slice of the module's output.
-        values: (R, stop - start), for a weight (R, out, in).
-        trained: bool (R,), the runs that train it; the other rows stay zero.
+        values: the trained numbers: (R, stop - start), for a weight (R, out, in), for another form (R, p).
+        trained: bool (R,), the runs that train it; the other rows stay as they were.
+        form: how `values` become a bias; None where they are one.
+        fixed: (R, f) drawn numbers of a form that are not trained.
+        before: the pre-trained bias (stop - start,) of a form.
     """
 
     module: str
@@ -34,15 +37,30 @@ class Slot:
     stop: int
     values: nn.Parameter
     trained: Tensor
+    form: Form | None = None
+    fixed: Tensor | None = None
+    before: Tensor | None = None
+
+    def delta(self) -> Tensor:
+        """What each run adds to the bias, (R, stop - start), in float32; zero for runs that do not train it."""
+        if self.form is None:
+            return self.values
+        assert self.fixed is not None and self.before is not None
+        with torch.autocast(self.values.device.type, enabled=False):
+            added = self.form.delta(self.values, self.fixed, self.before)
+        return torch.where(self.trained[:, None], added, 0.0)
 
 
-def bias_slots(model: Any, methods: Sequence[str]) -> list[Slot]:
-    """The biases that a bank of these methods adds to, all zero, and the pooler's, which every run trains."""
-    wanted: dict[tuple[str, int, int], list[int]] = {}
+def bias_slots(model: Any, methods: Sequence[str], seeds: Sequence[int]) -> list[Slot]:
+    """The biases that a bank of these methods adds to, nothing at first, and the pooler's, which every run trains."""
+    wanted: dict[tuple[str, int, int, str], list[int]] = {}
     for run, method in enumerate(methods):
         for place in places(model, method):
-            wanted.setdefault(place, []).append(run)
-    slots = [_slot(model, *place, "bias", runs, len(methods)) for place, runs in wanted.items()]
+            wanted.setdefault((*place, split_method(method)[1]), []).append(run)
+    slots = []
+    for (module, start, stop, form), runs in wanted.items():
+        slot = _slot(model, module, start, stop, "bias", runs, len(methods))
+        slots.append(_in_form(model, slot, FORMS[form], seeds) if form else slot)
     pooler = anatomy.classifier(model).pooler
     if pooler is not None:
         size = model.get_submodule(pooler).out_features
@@ -52,14 +70,13 @@ def bias_slots(model: Any, methods: Sequence[str]) -> list[Slot]:
 
 def places(model: Any, method: str) -> Iterator[tuple[str, int, int]]:
     """(module, start, stop) of the biases a method trains."""
-    if method in ("b_q", "b_k", "b_v"):
-        for site in anatomy.describe(model).of(method[-1]):
-            yield site.module, site.start, site.stop
-    elif method == "all_biases":
+    method, _ = split_method(method)
+    if method == "all_biases":
         for name, module in anatomy.bias_modules(model).items():
             yield name, 0, len(module.bias)  # type: ignore[arg-type]
     elif method != "head":
-        raise unknown("method", method, METHODS)
+        for site in anatomy.describe(model).of(method[-1]):
+            yield site.module, site.start, site.stop
 
 
 def _slot(model: Any, module: str, start: int, stop: int, group: str, runs: Sequence[int], R: int) -> Slot:
@@ -68,6 +85,18 @@ def _slot(model: Any, module: str, start: int, stop: int, group: str, runs: Sequ
     trained[list(runs)] = True
     values = nn.Parameter(torch.zeros(R, stop - start, device=device))
     return Slot(module, "bias", group, start, stop, values, trained)
+
+
+def _in_form(model: Any, slot: Slot, form: Form, seeds: Sequence[int]) -> Slot:
+    """The same place with its bias written in another form, each run's numbers drawn from its seed."""
+    d, device = slot.stop - slot.start, slot.values.device
+    bias = model.get_submodule(slot.module).bias
+    before = torch.zeros(d) if bias is None else bias[slot.start : slot.stop].detach().float().cpu()
+    generators = [draws(seed, slot.module, slot.start) for seed in seeds]
+    slot.values = nn.Parameter(torch.stack([form.start(d, g, before) for g in generators]).to(device))
+    slot.form, slot.before = form, before.to(device)
+    slot.fixed = torch.stack([form.fixed(d, g) for g in generators]).to(device)
+    return slot
 
 
 def head_slots(model: Any, seeds: Sequence[int]) -> list[Slot]:
@@ -96,4 +125,4 @@ def shares_places(description: anatomy.Anatomy, methods: Sequence[str]) -> bool:
     shared = {"all_biases"} | (
         {"b_q", "b_k"} if "shared position projections" in description.extras else set()
     )
-    return not shared.isdisjoint(methods)
+    return not shared.isdisjoint(split_method(method)[0] for method in methods)

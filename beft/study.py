@@ -11,6 +11,17 @@ import numpy as np
 from .errors import BeftError, unknown
 
 METHODS = ("head", "b_k", "b_q", "b_v", "all_biases")
+# A single term in another form than d free numbers; see `parameterize.FORMS`.
+FORM_METHODS = tuple(f"b_{term}:{form}" for term in "kqv" for form in ("lora", "vera", "vera1d", "dora"))
+ALL_METHODS = METHODS + FORM_METHODS
+
+
+def split_method(method: str) -> tuple[str, str]:
+    """("b_v", "lora") of "b_v:lora"; ("b_v", "") of "b_v". Raises BeftError for an unknown method."""
+    if method not in ALL_METHODS:
+        raise unknown("method", method, ALL_METHODS)
+    base, _, form = method.partition(":")
+    return base, form
 
 
 def _real(value: Any) -> bool:
@@ -26,8 +37,7 @@ class Run:
     rate: float
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise unknown("method", self.method, METHODS)
+        split_method(self.method)
         if not (_real(self.rate) and 0 < self.rate < math.inf):
             raise BeftError(f"rate {self.rate!r} is not a positive number: give a learning rate like 1e-3")
         if not (isinstance(self.seed, int | np.integer) and 0 <= self.seed < 2**31):

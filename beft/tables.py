@@ -184,6 +184,25 @@ def rate_grid(grid: pd.DataFrame, value: str = "final") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", *(f"{r:g}" for r in sorted(grid["rate"].unique()))])
 
 
+def forms(plain: Sequence[dict[str, Any]], formed: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Single terms as they are and in other forms, over the seeds that both have (paper, Table 4).
+
+    Columns: term and form, trained numbers of the bias, last-epoch metric with interval, the paper's number.
+    """
+    from .records import frame
+
+    seeds = {r["settings"]["seed"] for r in formed}
+    terms = {r["settings"]["method"].partition(":")[0] for r in formed}
+    beside = [r for r in plain if r["settings"]["method"] in terms and r["settings"]["seed"] in seeds]
+    rows = []
+    for method, group in frame([*beside, *formed]).groupby("method", sort=False):
+        first = next(r for r in (*beside, *formed) if r["key"] == group["key"].iloc[0])
+        row = {"term": method_name(str(method)), "bias parameters": first["parameters"]["bias"]}
+        row |= {"seeds": len(group), "last epoch, %": percent(group, "final")}
+        rows.append(row | {"paper, last epoch, %": paper.column(first["settings"])})
+    return pd.DataFrame(rows)
+
+
 def two_views(equal: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
     """Each method at the common rate and at its own rate: rate, and last-epoch metric with interval, in percent."""
     rows = []
