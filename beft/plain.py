@@ -67,13 +67,13 @@ def prepare(loaded: Loaded, method: str, seed: int) -> tuple[Any, list[nn.Parame
     Raises:
         BeftError: unknown method; a model without biases of that term, or with q, k and v in one projection.
     """
-    if method not in METHODS:
-        raise unknown("method", method, METHODS)
+    if method not in (*METHODS, "full"):
+        raise unknown("method", method, (*METHODS, "full"))
     model = copy.deepcopy(loaded.model)
     biases: list[Any] = []
     if method == "all_biases":
         biases = [module.bias for module in anatomy.bias_modules(model).values()]
-    elif method != "head":
+    elif method not in ("head", "full"):
         for site in anatomy.describe(model).of(method[-1]):
             bias = model.get_submodule(site.module).bias
             if bias is None or len(bias) != site.size:
@@ -82,7 +82,9 @@ def prepare(loaded: Loaded, method: str, seed: int) -> tuple[Any, list[nn.Parame
                 )
             biases.append(bias)
     head = anatomy.classifier(model)
-    if head.pooler is not None:
+    if method == "full":
+        biases = [p for name, p in model.named_parameters() if name.rpartition(".")[0] not in head.modules]
+    elif head.pooler is not None:
         biases.append(model.get_submodule(head.pooler).bias)
     generator, std = torch.Generator().manual_seed(seed), getattr(model.config, "initializer_range", 0.02)
     layers = [model.get_submodule(name) for name in head.modules]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from . import anatomy
 from .parameterize import FORMS, Form, draws
-from .study import split_method
+from .study import WEIGHT_METHODS, split_method
 
 
 @dataclass
@@ -20,13 +20,14 @@ class Slot:
 
     Attributes:
         module: exact dotted name.
-        kind: "bias" (added to `output[..., start:stop]`), or "weight" and "offset" of a head's linear layer.
-        group: "bias", "pooler" or "head", the three parts of a parameter count.
+        kind: "bias" (added to `output[..., start:stop]`), "weight" and "offset" of a head's linear layer, "whole" and
+            "entries" of a parameter (see `weights`; `module` is then the parameter's name).
+        group: "bias", "pooler", "head" or "weights", the parts of a parameter count.
         start, stop: the slice of the module's output.
         values: the trained numbers: (R, stop - start), for a weight (R, out, in), for another form (R, p).
         trained: bool (R,), the runs that train it; the other rows stay as they were.
         form: how `values` become a bias; None where they are one.
-        fixed: (R, f) drawn numbers of a form that are not trained.
+        fixed: (R, f) drawn numbers of a form that are not trained; places of entries (k,) in a flat parameter.
         before: the pre-trained bias (stop - start,) of a form.
     """
 
@@ -62,7 +63,7 @@ def bias_slots(model: Any, methods: Sequence[str], seeds: Sequence[int]) -> list
         slot = _slot(model, module, start, stop, "bias", runs, len(methods))
         slots.append(_in_form(model, slot, FORMS[form], seeds) if form else slot)
     pooler = anatomy.classifier(model).pooler
-    if pooler is not None:
+    if pooler is not None and "full" not in methods:
         size = model.get_submodule(pooler).out_features
         slots.append(_slot(model, pooler, 0, size, "pooler", range(len(methods)), len(methods)))
     return slots
@@ -74,7 +75,7 @@ def places(model: Any, method: str) -> Iterator[tuple[str, int, int]]:
     if method == "all_biases":
         for name, module in anatomy.bias_modules(model).items():
             yield name, 0, len(module.bias)  # type: ignore[arg-type]
-    elif method != "head":
+    elif method not in ("head", *WEIGHT_METHODS):
         for site in anatomy.describe(model).of(method[-1]):
             yield site.module, site.start, site.stop
 

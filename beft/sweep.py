@@ -21,7 +21,7 @@ from .data import TaskData, draw
 from .errors import BeftError
 from .records import Store, key, provenance
 from .slots import shares_places
-from .study import Result, Run, Study
+from .study import WEIGHT_METHODS, Result, Run, Study
 from .training import default_device, fit
 
 BANK = 24  # runs: enough sentences a step for chunks of nearly equal lengths
@@ -116,8 +116,13 @@ def adapter(study: Study, run_: Run, store: Store) -> Path:
     """Folder of a run's PEFT adapter. Weights are kept beside the records; where they are not, the run is repeated.
 
     Raises:
-        BeftError: the run has no adapter because it diverged, or a head-only run of a model without a pooler.
+        BeftError: the run has no adapter because it diverged, trains weights, or is a head-only run of a model without
+            a pooler.
     """
+    if run_.method in WEIGHT_METHODS:
+        raise BeftError(
+            f"a {run_.method} run trains weights, which no BEFT adapter holds: use beft.merge on its bank"
+        )
     context = Context(study)
     record = _recorded(store, context.settings(run_))
     if record is not None:  # which may be that of a study that scores each epoch
@@ -140,9 +145,13 @@ def _recorded(store: Store, settings: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def pack(context: Context, runs: Sequence[Run], size: int) -> Iterator[list[Run]]:
-    """Heads alone together, because they need no backward pass through the encoder, and all else together."""
+    """Heads alone together, because they need no backward pass through the encoder, and all else together.
+
+    Runs that train weights have a bank each.
+    """
+    yield from ([r] for r in runs if r.method in WEIGHT_METHODS)
     heads = [r for r in runs if r.method == "head"]
-    for mine in (heads, [r for r in runs if r.method != "head"]):
+    for mine in (heads, [r for r in runs if r.method not in ("head", *WEIGHT_METHODS)]):
         alone = mine and shares_places(describe(context.loaded.model), [r.method for r in mine])
         count = len(mine) if alone else -(-len(mine) // size)
         for i in range(count):  # of nearly equal sizes
@@ -157,7 +166,8 @@ def _train(context: Context, runs: list[Run], store: Store, progress: bool) -> l
     def keep(bank: BiasBank, results: list[Result]) -> None:
         """Adapters, then records, while the checkpoint is still there: a kill in between loses one epoch."""
         for i, result in enumerate(results):
-            if result.outcome == "ok" and (result.parameters["bias"] or result.parameters["pooler"]):
+            holds = result.parameters["bias"] or result.parameters["pooler"]
+            if result.outcome == "ok" and holds and not bank.trains_weights:
                 folder = store.folder / "adapters" / key(settings[i])
                 partial = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
                 save_adapter(
@@ -176,7 +186,7 @@ def _train(context: Context, runs: list[Run], store: Store, progress: bool) -> l
         context.study,
         runs,
         on_end=keep,
-        checkpoint=checkpoint,
+        checkpoint=None if runs[0].method == "full" else checkpoint,  # three times the model at every epoch
         progress=label if progress else False,
     )
     return [store.find(wanted) for wanted in settings]  # type: ignore[misc]

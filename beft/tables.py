@@ -158,17 +158,23 @@ def fine_tuning(records: Sequence[dict[str, Any]], metric: str = "accuracy") -> 
         row[f"best epoch, % {metric}"] = (
             f"{percent(group, 'best')} (chosen on {chosen})" if chosen else MISSING
         )
-        row |= {f"{part} parameters": first["parameters"][part] for part in ("bias", "head", "pooler")}
+        row |= {f"{part} parameters": first["parameters"].get(part, 0) for part in _parts(records)}
         row["paper, last epoch, %"] = paper.column(first["settings"])
         rows.append(row)
     return pd.DataFrame(rows)
 
 
+def _parts(records: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """The parts of a parameter count; `weights` where a run trains some."""
+    trains_weights = any(r["parameters"].get("weights") for r in records)
+    return ("bias", "head", "pooler", *(["weights"] if trains_weights else []))
+
+
 def parameter_counts(records: Sequence[dict[str, Any]], total: int) -> pd.DataFrame:
-    """Trained parameters of each method, split into bias, head and pooler, and their share of the model's `total`."""
+    """Trained parameters of each method by part, what stays frozen of the model's `total`, and the bias's share of it."""
     rows = []
     for method, r in {r["settings"]["method"]: r for r in records}.items():
-        parts = {part: int(r["parameters"][part]) for part in ("bias", "head", "pooler")}
+        parts = {part: int(r["parameters"].get(part, 0)) for part in _parts(records)}
         trained = sum(parts.values())
         row = {"method": method_name(method), **parts, "trained": trained, "frozen": total - trained}
         rows.append(row | {"bias / model": f"{100 * parts['bias'] / total:.4f} %"})

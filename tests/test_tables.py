@@ -66,6 +66,26 @@ def test_parameter_counts_split_trained_from_frozen():
     assert table.loc["head only", "bias"] == 0
 
 
+def test_weights_are_counted_where_a_run_trains_some():
+    full = run("full", 0)
+    full["parameters"] = {"bias": 0, "head": 770, "pooler": 0, "weights": 999_230}
+    table = tables.parameter_counts([run("b_v", 0), full], total=1_000_000).set_index("method")
+    assert table.loc["full"].tolist() == [0, 770, 0, 999_230, 1_000_000, 0, "0.0000 %"]
+    assert table.loc["b_v", "weights"] == 0
+    assert "weights parameters" in tables.fine_tuning([run("b_v", 0), full])
+    assert "weights parameters" not in tables.fine_tuning([run("b_v", 0)])
+
+
+def test_forms_stand_beside_the_plain_term_of_the_same_seeds_and_the_papers_number():
+    paper = {"model": "bert-base-cased", "rate": 4e-4, "epochs": 16}
+    plain = [run(m, seed, final=0.7, **paper) for m in ("head", "b_q", "b_v") for seed in (0, 1, 2)]
+    formed = [run(f"b_v:{form}", seed, final=0.6, **paper) for form in ("lora", "vera1d") for seed in (0, 1)]
+    table = tables.forms(plain, formed).set_index("term")
+    assert list(table.index) == ["b_v", "b_v, LoRA", "b_v, VeRA-1D"]
+    assert table["seeds"].tolist() == [2, 2, 2]
+    assert table["paper, last epoch, %"].tolist() == ["85.8", "85.0", "not printed"]
+
+
 def test_rate_grid_and_two_views_say_not_run():
     made = frame([*grid(("b_v",), rates=(1e-3, 1e-2)), *grid(("b_q",), rates=(1e-3,))])
     shown = tables.display(tables.rate_grid(made)).set_index("method")

@@ -1,0 +1,92 @@
+"""Baselines that train weights: full fine-tuning, and a random uniform mask over the encoder's weights (PROTOCOL).
+
+They are banks of a single run: what they train is put in the place of the model's own parameters at every call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from . import anatomy
+from .errors import BeftError
+from .slots import Slot
+from .study import WEIGHT_METHODS
+
+MASK = {"bert-base-cased": 100_000, "bert-large-cased": 280_000, "roberta-base": 105_000}
+BERT_BASE = 85_054_464  # numbers in BERT-base's encoder layers; its 100,000 are the share of them elsewhere
+
+
+def weight_slots(model: Any, methods: Sequence[str], seeds: Sequence[int]) -> list[Slot]:
+    """The weights that a bank of these methods trains: none but for a lone `full` or `mask`.
+
+    Raises:
+        BeftError: such a run beside others.
+    """
+    if not set(methods) & set(WEIGHT_METHODS):
+        return []
+    if len(methods) > 1:
+        raise BeftError(
+            f"runs of {' and '.join(WEIGHT_METHODS)} train weights and need a bank each: give one run"
+        )
+    return _full(model) if methods[0] == "full" else _mask(model, int(seeds[0]))
+
+
+def _full(model: Any) -> list[Slot]:
+    """Every parameter but the head's, which a bank holds anyway, as it is."""
+    heads = anatomy.classifier(model).modules
+    slots = []
+    for name, parameter in model.named_parameters():
+        if name.rpartition(".")[0] not in heads:
+            slots.append(_slot(name, "whole", parameter.detach().clone()[None]))
+    return slots
+
+
+def _mask(model: Any, seed: int) -> list[Slot]:
+    """Entries of the encoder layers' parameters, drawn without replacement from all of them alike."""
+    names = dict(encoder_parameters(model))
+    ends = np.cumsum([p.numel() for p in names.values()])
+    size = mask_size(model, int(ends[-1]))
+    drawn = np.sort(np.random.default_rng([seed, size]).choice(int(ends[-1]), size, replace=False))
+    slots = []
+    for (name, parameter), end in zip(names.items(), ends.tolist(), strict=True):
+        start = end - parameter.numel()
+        mine = torch.from_numpy(drawn[(drawn >= start) & (drawn < end)] - start).to(parameter.device)
+        if len(mine):
+            slots.append(_slot(name, "entries", torch.zeros(1, len(mine), device=parameter.device), mine))
+    return slots
+
+
+def encoder_parameters(model: Any) -> list[tuple[str, nn.Parameter]]:
+    """(name, parameter) of the encoder's layers, without embeddings, pooler and head."""
+    parts = anatomy.describe(model).sites[0].module.split(".")
+    layers = ".".join(parts[: next(i for i, part in enumerate(parts) if part.isdecimal())]) + "."
+    return [(name, p) for name, p in model.named_parameters() if name.startswith(layers)]
+
+
+def mask_size(model: Any, total: int) -> int:
+    """Entries of the mask: the paper's number for its models, elsewhere BERT-base's share of `total`."""
+    return MASK.get(getattr(model, "beft_name", "")) or max(
+        1, round(total * MASK["bert-base-cased"] / BERT_BASE)
+    )
+
+
+def _slot(name: str, kind: str, values: Tensor, index: Tensor | None = None) -> Slot:
+    everyone = torch.ones(1, dtype=torch.bool, device=values.device)
+    return Slot(name, kind, "weights", 0, 0, nn.Parameter(values), everyone, fixed=index)
+
+
+def replaced(model: Any, slots: list[Slot]) -> dict[str, Tensor]:
+    """{parameter name: value} to call the model with; gradients go to the slots."""
+    values = {}
+    for slot in slots:
+        if slot.kind == "whole":
+            values[slot.module] = slot.values[0]
+        elif slot.kind == "entries":
+            own = model.get_parameter(slot.module)
+            values[slot.module] = own.flatten().index_add(0, slot.fixed, slot.values[0]).view_as(own)
+    return values

@@ -1,0 +1,143 @@
+"""Full fine-tuning and the random mask: the plain loop's numbers, in banks of one, and nothing of the model changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from beft import adapters, models, plain, sweep, weights
+from beft.bank import BiasBank, bank_on
+from beft.batches import encode
+from beft.data import Split
+from beft.errors import BeftError
+from beft.records import Store
+from beft.study import Run, Study
+from beft.training import fit
+
+STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=48, epochs=2, offline=True)
+
+
+@pytest.fixture
+def few(sentiment):
+    return replace(
+        sentiment, validation=Split(sentiment.validation.texts[:40], sentiment.validation.labels[:40])
+    )
+
+
+def kept(loaded, data, study, run):
+    """(result, slots' values by name, the model's parameters before and after)."""
+    before = {name: p.clone() for name, p in loaded.model.named_parameters()}
+    values = {}
+    results = fit(
+        loaded,
+        data,
+        study,
+        [run],
+        on_end=lambda bank, _: values.update(
+            {(s.module, s.kind): s.values.detach().clone() for s in bank.slots}
+        ),
+    )
+    assert all(torch.equal(p, before[name]) for name, p in loaded.model.named_parameters())
+    return results[0], values
+
+
+def test_full_fine_tuning_is_the_plain_loop_with_every_weight_trained(still, few):
+    run = Run("full", 3, 1e-3)
+    ours, _ = kept(still, few, STUDY, run)
+    theirs = plain.fit(still, few, STUDY, run, dropout=False)
+    for mine, other in zip(ours.epochs, theirs, strict=True):
+        assert mine["train_loss"] == pytest.approx(other["train_loss"], abs=1e-4)
+        assert mine["validation"] == other["validation"]
+    head = ours.parameters["head"]
+    assert ours.parameters["weights"] + head == sum(p.numel() for p in still.model.parameters())
+    assert (ours.parameters["bias"], ours.parameters["pooler"]) == (0, 0)
+
+
+def test_the_mask_trains_its_entries_and_the_pooler_bias_alone(still, few):
+    run = Run("mask", 3, 1e-2)
+    result, values = kept(still, few, STUDY, run)
+    entries = {name: value for (name, kind), value in values.items() if kind == "entries"}
+    total = sum(p.numel() for _, p in weights.encoder_parameters(still.model))
+    size = weights.mask_size(still.model, total)
+    assert result.parameters["weights"] == sum(v.numel() for v in entries.values()) == size > 10
+    assert sum(int((v != 0).sum()) for v in entries.values()) > size / 2
+    assert result.parameters["pooler"] > 0 and result.parameters["bias"] == 0
+    again, same = kept(still, few, STUDY, run)
+    assert again.epochs == result.epochs and all(torch.equal(same[name], values[name]) for name in values)
+
+
+def test_the_mask_is_drawn_without_replacement_from_the_encoder_alike(monkeypatch):
+    torch.manual_seed(0)
+    config = BertConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, vocab_size=60
+    )
+    model = BertForSequenceClassification(config).eval().requires_grad_(False)
+    sizes = {name: p.numel() for name, p in weights.encoder_parameters(model)}
+    total = sum(sizes.values())
+    assert all(name.startswith("bert.encoder.layer.") for name in sizes) and len(sizes) == 32
+    monkeypatch.setattr(weights, "mask_size", lambda model, total: total // 2)
+    share = torch.zeros(0)
+    with bank_on(model, ["mask"], [0]) as bank:
+        slots = [s for s in bank.slots if s.kind == "entries"]
+        for slot in slots:
+            assert len(slot.fixed.unique()) == len(slot.fixed) and slot.fixed.max() < sizes[slot.module]
+            if sizes[slot.module] > 200:
+                share = torch.cat([share, torch.tensor([len(slot.fixed) / sizes[slot.module]])])
+        assert sum(len(s.fixed) for s in slots) == total // 2
+    assert len(share) > 10 and (share - 0.5).abs().max() < 0.12
+    with bank_on(model, ["mask"], [1]) as bank:
+        other = [s for s in bank.slots if s.kind == "entries"]
+    assert any(not torch.equal(a.fixed, b.fixed) for a, b in zip(slots, other))
+
+
+def test_mask_sizes_are_the_papers_for_its_models_and_a_like_share_elsewhere(still):
+    still.model.beft_name = "roberta-base"
+    assert weights.mask_size(still.model, 85_054_464) == 105_000
+    still.model.beft_name = "some-other"
+    assert weights.mask_size(still.model, 85_054_464) == 100_000
+    assert weights.mask_size(still.model, 10_646_784) == round(100_000 * 10_646_784 / 85_054_464)
+    del still.model.beft_name
+
+
+@pytest.mark.parametrize("method", ["full", "mask"])
+def test_weights_leave_as_a_plain_checkpoint_and_not_as_an_adapter(still, few, tmp_path, method):
+    inputs = encode(still.tokenizer, few.train.texts[:4], 64).columns
+    with bank_on(still.model, [method], [0]) as bank, torch.no_grad():
+        for i, slot in enumerate(bank.slots):
+            slot.values += 0.05 * torch.randn(slot.values.shape, generator=torch.Generator().manual_seed(i))
+        expected = bank.every_run(**inputs)[0]
+        merged = adapters.merge(bank, 0, tmp_path / "plain")
+        with pytest.raises(BeftError, match=f"a {method} run trains weights, which no BEFT adapter holds"):
+            adapters.save_adapter(bank, 0, tmp_path / "adapter")
+    with torch.no_grad():
+        torch.testing.assert_close(merged(**inputs).logits, expected, rtol=0, atol=1e-5)
+        again = BertForSequenceClassification.from_pretrained(tmp_path / "plain").eval()
+        torch.testing.assert_close(again(**inputs).logits, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("methods", [["full", "b_v"], ["mask", "mask"]])
+def test_runs_that_train_weights_share_no_bank(still, methods):
+    with pytest.raises(BeftError, match="full and mask train weights and need a bank each"):
+        BiasBank(still.model, methods, [0, 1])
+    assert not getattr(still.model, "beft_bank", False)
+
+
+def test_a_sweep_gives_them_a_bank_each_and_records_them_without_adapters(tmp_path):
+    store = Store(tmp_path)
+    runs = [Run(method, 0, 1e-3) for method in ("full", "b_v", "mask")]
+    records = sweep.run(replace(STUDY, epochs=1), runs, store, progress=False)
+    assert [r["bank"]["runs"] for r in records] == [1, 1, 1] and all(r["outcome"] == "ok" for r in records)
+    assert [r["parameters"].get("weights", 0) > 0 for r in records] == [True, False, True]
+    assert [p.name for p in (tmp_path / "adapters").iterdir()] == [records[1]["key"]]
+    with pytest.raises(BeftError, match="a full run trains weights"):
+        sweep.adapter(STUDY, runs[0], store)
+
+
+@pytest.mark.parametrize("method", ["full", "mask"])
+def test_bfloat16_changes_the_precision_and_not_the_model(tiny, few, method):
+    result, _ = kept(tiny, few, replace(STUDY, dtype="bfloat16", epochs=1), Run(method, 0, 1e-3))
+    assert result.outcome == "ok"
+    assert {p.dtype for p in tiny.model.parameters()} == {torch.float32}
