@@ -171,7 +171,7 @@ def _parts(records: Sequence[dict[str, Any]]) -> tuple[str, ...]:
 
 
 def parameter_counts(records: Sequence[dict[str, Any]], total: int) -> pd.DataFrame:
-    """Trained parameters of each method by part, what stays frozen of the model's `total`, and the bias's share of it."""
+    """Trained parameters of each method by part, what stays frozen of `total`, and the bias's share of it."""
     rows = []
     for method, r in {r["settings"]["method"]: r for r in records}.items():
         parts = {part: int(r["parameters"].get(part, 0)) for part in _parts(records)}
