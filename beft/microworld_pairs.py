@@ -1,8 +1,7 @@
 """Three more tasks of the micro-world (`microworld`): entailment, acceptability, similarity. All follow stated rules.
 
-    entailment      premise: an opinion sentence; hypothesis: what its narrator thinks of a part ("I liked the ending").
-                    It follows from the premise or it does not: the other verdict, or a part that the premise only
-                    seems to be about (another part of the same thing).
+    entailment      premise: an opinion sentence; hypothesis: what its narrator thinks of a part ("The narrator liked the
+                    ending"). It follows from the premise or it does not: the other verdict, or another part.
     acceptability   an opinion sentence as it is, or with one word moved, doubled, dropped or in a wrong form.
     similarity      two claims; the score is 1 for the same thing, 1 for the same part, 2 for the same verdict (negation
                     and all) and 1 for the same opinion word: 0 to 5.
@@ -26,6 +25,7 @@ Row = tuple[Text, int | float]
 Rows = tuple[list[Row[Text]], list[Row[Text]]]  # the training and the validation split
 Make = Callable[[random.Random, SplitName, int], Row[Text]]
 
+ELSEWHERE = 0.6  # share of the pairs that do not follow whose hypothesis is about another part
 LIKED = ("the narrator liked {s}", "{s} pleased the narrator", "the narrator had nothing against {s}")
 DISLIKED = ("the narrator disliked {s}", "{s} let the narrator down", "the narrator did not care for {s}")
 # Words that leave no sentence behind if they are turned into their neighbour, or taken out.
@@ -66,13 +66,13 @@ def _entailment(rng: random.Random, split: SplitName, label: int) -> Row[tuple[s
     verdict = int(rng.random() < 0.5)
     premise = make_opinion(rng, split, verdict)
     mentioned = [part for part, _ in premise.pairs]
-    named = {f"{name} of the {thing}": (thing, name) for thing, name in PARTS}
-    thing, name = named[mentioned[-1]]  # the last claim is the one that the verdict is about
+    named = {f"{name} of the {thing}": name for thing, name in PARTS}
+    name = named[mentioned[-1]]  # the last claim is the one that the verdict is about
     # a contrast has a claim of its own about another part, with the other verdict
     if premise.construction == "contrasted" and rng.random() < 0.5:
-        (thing, name), verdict = named[mentioned[0]], 1 - verdict
-    if label and rng.random() < 0.3:
-        name = pick(rng, [n for t, n in PARTS if t == thing and f"{n} of the {t}" not in mentioned])
+        name, verdict = named[mentioned[0]], 1 - verdict
+    if label and rng.random() < ELSEWHERE:
+        name = pick(rng, [n for t, n in PARTS if f"{n} of the {t}" not in mentioned])
         verdict = int(rng.random() < 0.5)
     elif label:
         verdict = 1 - verdict
