@@ -1,7 +1,7 @@
 """Three more tasks of the micro-world (`microworld`): entailment, acceptability, similarity. All follow stated rules.
 
-    entailment      premise: an opinion sentence; hypothesis: what its narrator thinks of a part ("The narrator liked the
-                    ending"). It follows from the premise or it does not: the other verdict, or another part.
+    entailment      premise: an opinion sentence; hypothesis: what its narrator thinks of a part ("The narrator liked
+                    the ending"). It follows from the premise or it does not: the other verdict, or another part.
     acceptability   an opinion sentence as it is, or with one word moved, doubled, dropped or in a wrong form.
     similarity      two claims; the score is 1 for the same thing, 1 for the same part, 2 for the same verdict (negation
                     and all) and 1 for the same opinion word: 0 to 5.
