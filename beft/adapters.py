@@ -33,11 +33,7 @@ def save_adapter(bank: BiasBank, run: int, folder: str | Path, base_model: str =
     Raises:
         BeftError: the run trains no bias of a linear layer (head only, on a model without a pooler), or weights.
     """
-    if bank.trains_weights:
-        raise BeftError(
-            f"a {bank.methods[run]} run trains weights, which no BEFT adapter holds: export it with merge() as a plain "
-            "checkpoint"
-        )
+    _refuse_weights(bank, run)
     targets, whole, tensors = [], [], {}
     for slot in _trained(bank, run):
         module, values = bank.model.get_submodule(slot.module), _values(slot, run).detach().cpu()
@@ -87,6 +83,7 @@ def load_adapter(bank: BiasBank, run: int, folder: str | Path) -> None:
     Raises:
         BeftError: no adapter there, truncated weights, or places this run does not train.
     """
+    _refuse_weights(bank, run)
     tensors = _read(Path(folder))
     used: set[str] = set()
     with torch.no_grad():
@@ -163,6 +160,14 @@ def merge(bank: BiasBank, run: int, folder: str | Path | None = None, tokenizer:
         if tokenizer is not None:
             tokenizer.save_pretrained(str(folder))
     return plain
+
+
+def _refuse_weights(bank: BiasBank, run: int) -> None:
+    if bank.trains_weights:
+        raise BeftError(
+            f"a {bank.methods[run]} run trains weights, which no BEFT adapter holds: export it with merge() as a plain "
+            "checkpoint"
+        )
 
 
 def _values(slot: Slot, run: int) -> Tensor:

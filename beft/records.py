@@ -13,17 +13,14 @@ import math
 import os
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .errors import BeftError
 from .provenance import provenance
 
-if TYPE_CHECKING:
-    import pandas
-
-__all__ = ["SCHEMA", "Store", "checksum", "curves", "frame", "key", "provenance"]
+__all__ = ["SCHEMA", "Store", "checksum", "key", "provenance"]
 
 SCHEMA = 1
 """Version of the record format. A record of another version is refused, never guessed at."""
@@ -49,7 +46,7 @@ _KIND_FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "run": {"parameters": dict, "epochs": list, "final": dict, "best": dict, "bank": dict},
     "ranking": {"scores": dict, "by_epoch": list, "key_bias_null": dict},
 }
-_EPOCH_FIELDS: dict[str, type | tuple[type, ...]] = {
+EPOCH_FIELDS: dict[str, type | tuple[type, ...]] = {
     "epoch": int,
     "train_loss": _nullable_number,
     "tuning": _nullable_number,
@@ -123,7 +120,7 @@ def _problem(record: Any) -> str | None:
         for i, epoch in enumerate(record["epochs"]):
             if not isinstance(epoch, dict):
                 return f"epochs[{i}] is not an object"
-            fault = fault or _check(_EPOCH_FIELDS, epoch, f"epochs[{i}].")
+            fault = fault or _check(EPOCH_FIELDS, epoch, f"epochs[{i}].")
     if fault is None and record["key"] != key(record["settings"]):
         fault = "its key does not belong to its settings"
     if fault is None and record["checksum"] != checksum(record):
@@ -240,72 +237,3 @@ def _write_whole(path: Path, text: str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-_SETTING_COLUMNS = (
-    "model",
-    "task",
-    "regime",
-    "method",
-    "seed",
-    "rate",
-    "train_size",
-    "tuning_size",
-    "epochs",
-)
-_CURVE_COLUMNS = ("key", "model", "task", "regime", "method", "seed", "rate")
-
-
-def frame(records: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
-    """One row per run (records of other kinds are left out).
-
-    Columns: key; model, task, regime, method, seed, rate, train_size, tuning_size, epochs, dtype; metric, substitute;
-    final, final_tuning (scores of the last epoch); best, best_tuning, best_epoch, chosen_on; bias, head, pooler
-    (numbers of trained parameters); seconds; outcome.
-    """
-    import pandas
-
-    rows = []
-    for r in records:
-        if r["kind"] != "run":
-            continue
-        row = {"key": r["key"]} | {n: r["settings"].get(n) for n in (*_SETTING_COLUMNS, "dtype")}
-        row |= {"metric": r["data"].get("metric"), "substitute": r["data"].get("substitute")}
-        row |= {"final": r["final"].get("validation"), "final_tuning": r["final"].get("tuning")}
-        row |= {"best": r["best"].get("validation"), "best_tuning": r["best"].get("tuning")}
-        row |= {"best_epoch": r["best"].get("epoch"), "chosen_on": r["best"].get("chosen_on")}
-        row |= {n: r["parameters"].get(n) for n in ("bias", "head", "pooler")}
-        rows.append(row | {"seconds": r["seconds"], "outcome": r["outcome"]})
-    columns = [
-        "key",
-        *_SETTING_COLUMNS,
-        "dtype",
-        "metric",
-        "substitute",
-        "final",
-        "final_tuning",
-        "best",
-        "best_tuning",
-    ]
-    columns += ["best_epoch", "chosen_on", "bias", "head", "pooler", "seconds", "outcome"]
-    table = pandas.DataFrame(rows, columns=columns)
-    # A column of nothing but null (a run without a tuning split) must still be a column of numbers.
-    numbers = ["final", "final_tuning", "best", "best_tuning", "seconds", "rate"]
-    table[numbers] = table[numbers].astype("float64")
-    return table
-
-
-def curves(records: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
-    """One row per run and epoch. Columns: key, model, task, regime, method, seed, rate, epoch, train_loss, tuning,
-    validation; a score that was not taken is NaN."""
-    import pandas
-
-    rows = []
-    for r in records:
-        if r["kind"] == "run":
-            start = {"key": r["key"]} | {n: r["settings"].get(n) for n in _CURVE_COLUMNS[1:]}
-            rows += [start | {n: epoch[n] for n in _EPOCH_FIELDS} for epoch in r["epochs"]]
-    table = pandas.DataFrame(rows, columns=[*_CURVE_COLUMNS, *_EPOCH_FIELDS])
-    scores = ["rate", "train_loss", "tuning", "validation"]
-    table[scores] = table[scores].astype("float64")
-    return table

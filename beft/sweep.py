@@ -121,7 +121,7 @@ def adapter(study: Study, run_: Run, store: Store) -> Path:
     """
     if run_.method in WEIGHT_METHODS:
         raise BeftError(
-            f"a {run_.method} run trains weights, which no BEFT adapter holds: use beft.merge on its bank"
+            f"a {run_.method} run trains weights, which no BEFT adapter holds: beft.tune gives a plain model"
         )
     context = Context(study)
     record = _recorded(store, context.settings(run_))

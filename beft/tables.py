@@ -146,7 +146,7 @@ def fine_tuning(records: Sequence[dict[str, Any]], metric: str = "accuracy") -> 
     The last epoch is what the paper prints. The best epoch was chosen on the split its column names; chosen on
     validation it is optimistic, since the same sentences choose and report.
     """
-    from .records import frame
+    from .frames import frame
 
     runs = frame(records)
     rows = []
@@ -195,7 +195,7 @@ def forms(plain: Sequence[dict[str, Any]], formed: Sequence[dict[str, Any]]) -> 
 
     Columns: term and form, trained numbers of the bias, last-epoch metric with interval, the paper's number.
     """
-    from .records import frame
+    from .frames import frame
 
     seeds = {r["settings"]["seed"] for r in formed}
     terms = {r["settings"]["method"].partition(":")[0] for r in formed}

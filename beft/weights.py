@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import anatomy
+from . import anatomy, paper
 from .errors import BeftError
 from .slots import Slot
 from .study import WEIGHT_METHODS
 
-MASK = {"bert-base-cased": 100_000, "bert-large-cased": 280_000, "roberta-base": 105_000}
-BERT_BASE = 85_054_464  # numbers in BERT-base's encoder layers; its 100,000 are the share of them elsewhere
+BERT_BASE = 85_054_464  # numbers in the encoder layers of bert-base-cased
 
 
 def weight_slots(model: Any, methods: Sequence[str], seeds: Sequence[int]) -> list[Slot]:
@@ -70,9 +69,9 @@ def encoder_parameters(model: Any) -> list[tuple[str, nn.Parameter]]:
 
 def mask_size(model: Any, total: int) -> int:
     """Entries of the mask: the paper's number for its models, elsewhere BERT-base's share of `total`."""
-    return MASK.get(getattr(model, "beft_name", "")) or max(
-        1, round(total * MASK["bert-base-cased"] / BERT_BASE)
-    )
+    entries = paper.data()["encoder_settings"]["random_mask_entries"]
+    share = round(total * entries["bert-base-cased"] / BERT_BASE)
+    return int(entries.get(getattr(model, "beft_name", ""), max(1, share)))
 
 
 def _slot(name: str, kind: str, values: Tensor, index: Tensor | None = None) -> Slot:

@@ -9,6 +9,7 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from beft import reproduce, settings
+from beft.microworld_pairs import similarity
 from beft.notebooks import incomplete, parameter_names, read
 from beft.parameters import COMMON, NOTEBOOKS
 
@@ -60,6 +61,18 @@ def test_the_notebooks_wrote_under_the_given_home_and_their_records_are_sound(sm
     assert sum(r["kind"] == "run" for r in records) >= done > 0
     assert {r["kind"] for r in records} == {"run", "ranking"}
     assert str(home) not in json.dumps(records)
+
+
+@pytest.mark.parametrize("name", ["02_ranking", "03_fine_tuning"])
+def test_a_notebook_runs_on_a_users_file_of_pairs_with_values(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("BEFT_HOME", str(tmp_path))
+    rows = [{"text_a": a, "text_b": b, "label": score + 0.5} for (a, b), score in similarity(0, 60, 0)[0]]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (result,) = reproduce.reproduce("smoke", only=[name], parameters={"task": str(path)}, progress=False)
+    assert result.problem is None and result.runs["failed"] == 0 and result.runs["done"] > 0
+    (folder,) = (tmp_path / "figures").iterdir()
+    assert folder.name.startswith("smoke+task-pairs.jsonl")
 
 
 def test_bare_papermill_with_a_misspelt_parameter_fails_with_the_nearest_name(tmp_path, monkeypatch):

@@ -9,8 +9,8 @@ from fake_records import fake_settings, grid, ranking, run
 
 mpl.use("Agg")
 
-from beft import plots, plots_ranking, statistics
-from beft.records import curves, frame
+from beft import plots, plots_fine_tuning, plots_ranking, statistics
+from beft.frames import curves, frame
 
 RATES = (1e-4, 1e-3, 1e-2)
 
@@ -36,12 +36,12 @@ def _figures(seeds, lost=()):
     scores = statistics.scores([ranking(s) for s in seeds])
     taus = statistics.agreement(_averages(seeds), frame(equal))
     return {
-        "accuracy_by_method": plots.accuracy_by_method(frame(equal), before=0.5),
-        "learning_curves": plots.learning_curves(curves(equal)),
-        "coincidence": plots.coincidence(curves(equal)),
-        "rate_sweep": plots.rate_sweep(swept, own, 1e-3),
-        "two_views": plots.two_views(frame(equal), statistics.at_rates(swept, own)),
-        "overview": plots.overview(frame(equal), swept, own, 1e-3),
+        "accuracy_by_method": plots_fine_tuning.accuracy_by_method(frame(equal), before=0.5),
+        "learning_curves": plots_fine_tuning.learning_curves(curves(equal)),
+        "coincidence": plots_fine_tuning.coincidence(curves(equal)),
+        "rate_sweep": plots_fine_tuning.rate_sweep(swept, own, 1e-3),
+        "two_views": plots_fine_tuning.two_views(frame(equal), statistics.at_rates(swept, own)),
+        "overview": plots_fine_tuning.overview(frame(equal), swept, own, 1e-3),
         "heatmaps": plots_ranking.heatmaps(
             scores, frame(equal), ["magnitude", "fisher", "mag_angle", "reach"]
         ),
@@ -65,7 +65,12 @@ def test_every_figure_is_drawn_and_small(tmp_path, seeds):
 
 def test_saved_files_are_the_same_bytes_for_the_same_records(tmp_path):
     for folder in ("a", "b"):
-        plots.save(plots.accuracy_by_method(frame(grid())), fake_settings(tmp_path / folder), "f", "Made up.")
+        plots.save(
+            plots_fine_tuning.accuracy_by_method(frame(grid())),
+            fake_settings(tmp_path / folder),
+            "f",
+            "Made up.",
+        )
     for file in ("f.png", "f.pdf", "index.json"):
         assert (tmp_path / "a/figures" / file).read_bytes() == (tmp_path / "b/figures" / file).read_bytes()
     assert b"CreationDate" not in (tmp_path / "a/figures/f.pdf").read_bytes()
@@ -73,24 +78,30 @@ def test_saved_files_are_the_same_bytes_for_the_same_records(tmp_path):
 
 def test_caption_names_a_stand_in(tmp_path, capsys):
     s = fake_settings(tmp_path, note="Generated text, random model.")
-    plots.save(plots.accuracy_by_method(frame(grid())), s, "f", "Accuracy.")
+    plots.save(plots_fine_tuning.accuracy_by_method(frame(grid())), s, "f", "Accuracy.")
     assert "Accuracy. Generated text, random model." in capsys.readouterr().out
     entry = json.loads((s.figures / "index.json").read_text(encoding="utf-8"))[0]
     assert entry["kind"] == "figure" and entry["caption"].endswith("Generated text, random model.")
 
 
 def test_means_are_drawn_in_percent():
-    ax = plots.accuracy_by_method(frame([run(seed=0, final=0.80), run(seed=1, final=0.82)])).axes[0]
+    ax = plots_fine_tuning.accuracy_by_method(frame([run(seed=0, final=0.80), run(seed=1, final=0.82)])).axes[
+        0
+    ]
     assert "81.0" in [t.get_text() for t in ax.texts]
 
 
 def test_a_lost_run_is_named_in_the_figure():
-    ax = plots.accuracy_by_method(frame([run(seed=0), run(seed=1, outcome="diverged: loss is nan")])).axes[0]
+    ax = plots_fine_tuning.accuracy_by_method(
+        frame([run(seed=0), run(seed=1, outcome="diverged: loss is nan")])
+    ).axes[0]
     assert "1 lost" in [t.get_text() for t in ax.texts]
 
 
 def test_method_that_only_diverged_has_no_mean():
-    fig = plots.accuracy_by_method(frame([run("b_q"), run("b_v", outcome="diverged: loss is nan")]))
+    fig = plots_fine_tuning.accuracy_by_method(
+        frame([run("b_q"), run("b_v", outcome="diverged: loss is nan")])
+    )
     assert [t.get_text() for t in fig.axes[0].texts] == ["80.0", "1 lost"]
 
 
@@ -99,7 +110,7 @@ def test_learning_curves_of_a_study_that_validates_last_only():
     for r in made:
         for e in r["epochs"][:-1]:
             e["validation"] = None
-    ax = plots.learning_curves(curves(made)).axes[1]
+    ax = plots_fine_tuning.learning_curves(curves(made)).axes[1]
     assert list(ax.lines[0].get_xdata()) == [3]
 
 

@@ -5,7 +5,7 @@ import pytest
 from fake_records import grid, ranking, run
 
 from beft import readings, statistics
-from beft.records import curves, frame
+from beft.frames import curves, frame
 
 
 def _pair(gaps, rate=1e-3):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from beft import provenance, records
+from beft import frames, provenance, records
 from beft.errors import BeftError
 from beft.records import Store
 
@@ -208,7 +208,7 @@ def test_frame_has_one_row_per_run_and_curves_one_per_epoch(tmp_path: Path) -> N
     store.write(record())
     store.write(record(settings=settings(seed=1)))
     store.write(ranking())
-    table, curve = records.frame(store.all()), records.curves(store.all())
+    table, curve = frames.frame(store.all()), frames.curves(store.all())
     assert table["seed"].tolist() == [0, 1] and table["final"].tolist() == [0.75, 0.75]
     assert table[["bias", "head", "pooler"]].iloc[0].tolist() == [8, 10, 4]
     assert table["final_tuning"].isna().all() and table["final_tuning"].dtype == "float64"
@@ -216,8 +216,8 @@ def test_frame_has_one_row_per_run_and_curves_one_per_epoch(tmp_path: Path) -> N
 
 
 def test_frames_of_nothing_have_their_columns() -> None:
-    assert {"method", "final", "outcome"} <= set(records.frame([]).columns)
-    assert {"method", "epoch", "validation"} <= set(records.curves([]).columns)
+    assert {"method", "final", "outcome"} <= set(frames.frame([]).columns)
+    assert {"method", "epoch", "validation"} <= set(frames.curves([]).columns)
 
 
 def test_provenance_is_filled_in_where_a_record_has_none(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from fake_records import grid, ranking, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beft import paper, records, statistics
+from beft import frames, paper, statistics
 from beft.errors import BeftError
 
 
@@ -57,63 +57,63 @@ def test_paired_uses_only_seeds_that_both_finished():
         run("b_v", 2, outcome="diverged: loss is nan"),
     ]
     rows += [run("b_q", s, final=f) for s, f in ((0, 0.75), (1, 0.80), (2, 0.10))]
-    result = statistics.paired(records.frame(rows), "b_v", "b_q")
+    result = statistics.paired(frames.frame(rows), "b_v", "b_q")
     assert result.interval.n == 2 and result.interval.mean == pytest.approx(0.075)
     assert "over 2 seeds" in result.sentence()
 
 
 def test_paired_refuses_several_rates():
-    frame = records.frame(grid(rates=(1e-3, 1e-2)))
+    frame = frames.frame(grid(rates=(1e-3, 1e-2)))
     with pytest.raises(BeftError, match="one rate per method"):
         statistics.paired(frame, "b_v", "b_q")
 
 
 def test_paired_without_a_common_seed_says_not_run():
-    frame = records.frame([run("b_v", 0), run("b_q", 1)])
+    frame = frames.frame([run("b_v", 0), run("b_q", 1)])
     assert "not run" in statistics.paired(frame, "b_v", "b_q").sentence()
-    assert "one seed" in statistics.paired(records.frame([run("b_v"), run("b_q")]), "b_v", "b_q").sentence()
+    assert "one seed" in statistics.paired(frames.frame([run("b_v"), run("b_q")]), "b_v", "b_q").sentence()
 
 
 def test_lost_runs_are_counted_and_do_not_enter_the_mean():
-    frame = records.frame([run(seed=0, final=0.8), run(seed=1, final=0.1, outcome="diverged: loss is nan")])
+    frame = frames.frame([run(seed=0, final=0.8), run(seed=1, final=0.1, outcome="diverged: loss is nan")])
     row = statistics.summary(frame).iloc[0]
     assert (row["mean"], row["n"], row["lost"]) == (0.8, 1, 1)
 
 
 def test_rate_is_chosen_on_the_tuning_split():
     rows = [run(rate=1e-3, final=0.9, tuning=0.5), run(rate=1e-2, final=0.1, tuning=0.6)]
-    assert statistics.choose_rate(records.frame(rows)) == {"b_v": 1e-2}
-    assert statistics.choose_rate(records.frame(rows), on="validation") == {"b_v": 1e-3}
+    assert statistics.choose_rate(frames.frame(rows)) == {"b_v": 1e-2}
+    assert statistics.choose_rate(frames.frame(rows), on="validation") == {"b_v": 1e-3}
     with pytest.raises(BeftError, match="test"):
-        statistics.choose_rate(records.frame(rows), on="test")
+        statistics.choose_rate(frames.frame(rows), on="test")
 
 
 def test_equal_tuning_accuracy_chooses_the_smaller_rate():
     rows = [run(rate=r, tuning=0.5) for r in (1e-2, 1e-3, 1e-1)]
-    assert statistics.choose_rate(records.frame(rows)) == {"b_v": 1e-3}
+    assert statistics.choose_rate(frames.frame(rows)) == {"b_v": 1e-3}
 
 
 def test_rate_that_lost_a_run_is_not_chosen_for_its_survivors():
     rows = [run(seed=s, rate=1e-3, tuning=0.6) for s in (0, 1)]
     rows += [run(seed=0, rate=1e-1, tuning=0.9), run(seed=1, rate=1e-1, outcome="diverged: loss is nan")]
-    assert statistics.choose_rate(records.frame(rows)) == {"b_v": 1e-3}
-    assert statistics.choose_rate(records.frame(rows[2:])) == {"b_v": 1e-1}  # nothing else to choose
-    assert statistics.choose_rate(records.frame(rows[3:])) == {}
+    assert statistics.choose_rate(frames.frame(rows)) == {"b_v": 1e-3}
+    assert statistics.choose_rate(frames.frame(rows[2:])) == {"b_v": 1e-1}  # nothing else to choose
+    assert statistics.choose_rate(frames.frame(rows[3:])) == {}
 
 
 def test_at_rates_keeps_each_method_at_its_own():
-    frame = statistics.at_rates(records.frame(grid(rates=(1e-3, 1e-2))), {"b_v": 1e-2, "head": 1e-3})
+    frame = statistics.at_rates(frames.frame(grid(rates=(1e-3, 1e-2))), {"b_v": 1e-2, "head": 1e-3})
     assert set(zip(frame["method"], frame["rate"], strict=True)) == {("b_v", 1e-2), ("head", 1e-3)}
 
 
 def test_coincidence_is_zero_for_equal_curves_and_finds_a_difference():
     made = grid(("head", "b_k"), seeds=(0, 1))
-    table = statistics.coincidence(records.curves(made))
+    table = statistics.coincidence(frames.curves(made))
     assert len(table) == 2 and (table["epochs"] == 3).all()
     assert (table[["train_loss", "validation"]] == 0).all().all()
     made[0]["epochs"][1]["validation"] += 0.25
-    assert statistics.coincidence(records.curves(made))["validation"].max() == pytest.approx(0.25)
-    assert statistics.coincidence(records.curves(made[:2])).empty
+    assert statistics.coincidence(frames.curves(made))["validation"].max() == pytest.approx(0.25)
+    assert statistics.coincidence(frames.curves(made[:2])).empty
 
 
 def test_scores_are_one_row_per_layer_and_skip_lost_runs():
@@ -136,7 +136,7 @@ def test_score_that_is_not_defined_has_no_rows_and_nothing_left_is_an_error():
 
 
 def test_agreement_with_and_without_a_null_key_bias():
-    runs = records.frame(grid(seeds=(0, 1)))  # b_v > b_q > b_k
+    runs = frames.frame(grid(seeds=(0, 1)))  # b_v > b_q > b_k
     averages = statistics.term_scores(statistics.scores([ranking(s, "bfloat16") for s in (0, 1)]))
     taus = statistics.agreement(averages, runs).set_index(["score", "view", "seed"])["tau"]
     assert taus["mag_angle", "all terms", 0] == pytest.approx(-1 / 3)  # k > v > q against v > q > k
@@ -146,7 +146,7 @@ def test_agreement_with_and_without_a_null_key_bias():
 
 def test_agreement_leaves_out_seeds_without_all_accuracies():
     averages = statistics.term_scores(statistics.scores([ranking(0), ranking(7)]))
-    assert set(statistics.agreement(averages, records.frame(grid(seeds=(0,))))["seed"]) == {0}
+    assert set(statistics.agreement(averages, frames.frame(grid(seeds=(0,))))["seed"]) == {0}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pandas as pd
 from fake_records import fake_settings, grid, ranking, run
 
 from beft import statistics, tables
-from beft.records import frame
+from beft.frames import frame
 
 
 def test_missing_values_are_written_as_not_run(tmp_path):

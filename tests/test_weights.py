@@ -112,6 +112,8 @@ def test_weights_leave_as_a_plain_checkpoint_and_not_as_an_adapter(still, few, t
         merged = adapters.merge(bank, 0, tmp_path / "plain")
         with pytest.raises(BeftError, match=f"a {method} run trains weights, which no BEFT adapter holds"):
             adapters.save_adapter(bank, 0, tmp_path / "adapter")
+        with pytest.raises(BeftError, match=f"a {method} run trains weights, which no BEFT adapter holds"):
+            adapters.load_adapter(bank, 0, tmp_path / "adapter")
     with torch.no_grad():
         torch.testing.assert_close(merged(**inputs).logits, expected, rtol=0, atol=1e-5)
         again = BertForSequenceClassification.from_pretrained(tmp_path / "plain").eval()
