@@ -86,7 +86,8 @@ def merged(source: Notebook, built: Notebook, profile: str, name: str) -> Notebo
             continue
         count += bool(cell.source.strip())
         cell.execution_count = count if cell.source.strip() else None
-        cell.outputs = [_clean(output, count) for output in executed.outputs if not _progress(output)]
+        kept = [_clean(output, count) for output in executed.outputs if not _progress(output)]
+        cell.outputs = _joined(kept)
         found = _private(cell.outputs)
         if found is not None:
             raise BeftError(
@@ -105,6 +106,18 @@ def _progress(output: Any) -> bool:
     if output.output_type != "stream" or output.name != "stderr":
         return False
     return "\r" in output.text or not output.text.replace("\x1b[A", "").strip()
+
+
+def _joined(outputs: Sequence[Any]) -> list[Any]:
+    """Printed text that arrived in pieces as one: where a kernel cuts it differs from run to run."""
+    joined: list[Any] = []
+    for output in outputs:
+        last = joined[-1] if joined else None
+        if last and output.output_type == last.output_type == "stream" and output.name == last.name:
+            last.text += output.text
+        else:
+            joined.append(output)
+    return joined
 
 
 def _clean(output: Any, count: int) -> Any:

@@ -270,6 +270,15 @@ def test_words_that_only_begin_like_a_private_path_are_published(
     assert publish.publish("smoke") == [source]
 
 
+def test_published_text_is_whole_however_the_kernel_cut_it(make: Make) -> None:
+    source = make("a", ["import time\nprint('one', flush=True)\ntime.sleep(0.5)\nprint('two')\n3"])
+    reproduce.reproduce("smoke", progress=False)
+    publish.publish("smoke")
+    outputs = read(source).cells[-1].outputs
+    assert [o.output_type for o in outputs] == ["stream", "execute_result"]
+    assert outputs[0].text == "one\ntwo\n"
+
+
 def test_an_interrupt_says_that_the_same_command_resumes_and_leaves_no_kernel(
     tmp_path: Path, make: Make
 ) -> None:
