@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .bank import BiasBank
 from .errors import BeftError
 from .slots import Slot
-from .weights import replaced
+from .weights import lora_changes, replaced
 
 PREFIX = "base_model.model."
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -141,8 +141,12 @@ def merge(bank: BiasBank, run: int, folder: str | Path | None = None, tokenizer:
     """
     plain = bank.plain_copy()
     with torch.no_grad():
-        for name, value in replaced(plain, bank.slots).items():
-            plain.get_parameter(name).copy_(value)
+        if bank.methods[run] == "lora":
+            for name, change in lora_changes(bank.model, bank.slots).items():
+                plain.get_parameter(name).add_(change)
+        else:
+            for name, value in replaced(plain, bank.slots).items():
+                plain.get_parameter(name).copy_(value)
         for slot in _trained(bank, run):
             if slot.group == "weights":
                 continue

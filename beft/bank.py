@@ -20,7 +20,7 @@ from . import anatomy
 from .dropout import Switch
 from .errors import BeftError, unknown
 from .slots import Slot, bias_slots, head_slots, shares_places
-from .weights import replaced, weight_slots
+from .weights import replaced, weight_slots, without_lora
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)  # their outputs have the bias on axis 1
 
@@ -32,8 +32,8 @@ class BiasBank(nn.Module):
         model: a frozen `...ForSequenceClassification`; the bank hooks into it until `detach()`.
         methods: one of `study.ALL_METHODS` per run: the term whose bias is tuned (also in another form, "b_v:lora"),
             all biases of linear layers and layer norms (BitFit), or the head alone. Every run also has a head of its
-            own and, where the model has a pooler, a bias of its own there (the paper's protocol). "full" and "mask"
-            train weights, in a bank of one run.
+            own and, where the model has a pooler, a bias of its own there (the paper's protocol). "full", "mask" and
+            "lora" train weights, in a bank of one run.
         seeds: one per run, for the initial head and for dropout.
         dtype: "float32", or "bfloat16" for autocast. Trained values are float32 either way.
 
@@ -207,7 +207,11 @@ class BiasBank(nn.Module):
     def plain_copy(self) -> Any:
         """A copy of the model without hooks, in float32."""
         config = copy.deepcopy(self.model.config)
-        state = dict(self.model.state_dict())
+        state = {  # of a model that holds PEFT's LoRA layers, the layers they wrap
+            name.replace(".base_layer.", "."): value
+            for name, value in self.model.state_dict().items()
+            if ".lora_" not in name
+        }
         for name, _, originals in self._cast:
             state |= {f"{name}.{n}": data for n, data in originals.items()}
         plain = type(self.model)(config)
@@ -231,7 +235,7 @@ class BiasBank(nn.Module):
         if self.model._can_set_attn_implementation() and self._attention:
             self.model.set_attn_implementation(self._attention)
         self.model.beft_bank = False
-        return self.model
+        return without_lora(self.model)
 
 
 @contextmanager

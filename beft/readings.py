@@ -13,7 +13,13 @@ from .ranking import agreement
 from .tasks import Task
 
 MISSING = "not run"
-METHOD_NAMES = {"head": "head only", "all_biases": "all biases", "full": "full", "mask": "random mask"}
+METHOD_NAMES = {
+    "head": "head only",
+    "all_biases": "all biases",
+    "full": "full",
+    "mask": "random mask",
+    "lora": "LoRA (q, v)",
+}
 FORM_NAMES = {"lora": "LoRA", "vera": "VeRA", "vera1d": "VeRA-1D", "dora": "DoRA"}
 PAPER_ORDER = ("b_v", "b_q", "b_k")  # by accuracy, Fig. 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import resource
 import sys
@@ -60,6 +61,7 @@ def fit(
     """
     began = time.perf_counter()
     where = torch.device(device or default_device())
+    forget_peak(where)
     cost = CHUNKS[where.type]
     cost = replace(cost, tokens=chunk_tokens or cost.tokens)
     draws = [draw(data, study.regime, run.seed, study.tuning) for run in runs]
@@ -197,8 +199,18 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def forget_peak(device: torch.device) -> None:
+    """Let `peak_memory` count from here, where the system can: on a GPU and on Linux."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")
+
+
 def peak_memory(device: torch.device) -> int:
     """Peak bytes of this process: allocated on the GPU, resident on a CPU (which counts everything loaded)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated()
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii") as file:
+        return next(1024 * int(line.split()[1]) for line in file if line.startswith("VmHWM"))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,4 +1,4 @@
-"""Baselines that train weights: full fine-tuning, and a random uniform mask over the encoder's weights (PROTOCOL).
+"""Baselines that train weights: full fine-tuning, a random uniform mask over the encoder's weights (PROTOCOL), LoRA.
 
 They are banks of a single run: what they train is put in the place of the model's own parameters at every call.
 """
@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from . import anatomy, paper
@@ -21,7 +23,9 @@ BERT_BASE = 85_054_464  # numbers in the encoder layers of bert-base-cased
 
 
 def weight_slots(model: Any, methods: Sequence[str], seeds: Sequence[int]) -> list[Slot]:
-    """The weights that a bank of these methods trains: none but for a lone `full` or `mask`.
+    """The weights that a bank of these methods trains: none but for a lone `full`, `mask` or `lora`.
+
+    For `lora` the model gets PEFT's layers, which `without_lora` takes out again.
 
     Raises:
         BeftError: such a run beside others.
@@ -30,12 +34,13 @@ def weight_slots(model: Any, methods: Sequence[str], seeds: Sequence[int]) -> li
         return []
     if len(methods) > 1:
         raise BeftError(
-            f"runs of {' and '.join(WEIGHT_METHODS)} train weights and need a bank each: give one run"
+            f"runs of {', '.join(WEIGHT_METHODS)} train weights and need a bank each: give one run"
         )
-    return _full(model) if methods[0] == "full" else _mask(model, int(seeds[0]))
+    make = {"full": _full, "mask": _mask, "lora": _lora}[methods[0]]
+    return make(model, int(seeds[0]))
 
 
-def _full(model: Any) -> list[Slot]:
+def _full(model: Any, seed: int) -> list[Slot]:
     """Every parameter but the head's, which a bank holds anyway, as it is."""
     heads = anatomy.classifier(model).modules
     slots = []
@@ -58,6 +63,47 @@ def _mask(model: Any, seed: int) -> list[Slot]:
         if len(mine):
             slots.append(_slot(name, "entries", torch.zeros(1, len(mine), device=parameter.device), mine))
     return slots
+
+
+def _lora(model: Any, seed: int) -> list[Slot]:
+    """PEFT's LoRA on the query and value projections, its first matrices drawn from the seed."""
+    settings = paper.data()["lora"]
+    sites = [site for site in anatomy.describe(model).sites if site.term in settings["projections"]]
+    config = LoraConfig(
+        r=settings["rank"], lora_alpha=settings["alpha"], target_modules=[site.module for site in sites]
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        inject_adapter_in_model(config, model)
+    model.requires_grad_(False)  # what is trained is in the slots
+    return [
+        _slot(name, "whole", p.detach().clone()[None])
+        for name, p in model.named_parameters()
+        if ".lora_" in name
+    ]
+
+
+def without_lora(model: Any) -> Any:
+    """Put the layers that `_lora` wrapped back in their places."""
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, LoraLayer):
+            owner, _, attribute = name.rpartition(".")
+            setattr(model.get_submodule(owner), attribute, layer.get_base_layer())
+    vars(model).pop("peft_config", None)
+    return model
+
+
+@torch.no_grad()
+def lora_changes(model: Any, slots: list[Slot]) -> dict[str, Tensor]:
+    """{weight name in the model without LoRA: what LoRA adds to it}, by PEFT's own arithmetic."""
+    for slot in slots:
+        if ".lora_" in slot.module:
+            model.get_parameter(slot.module).copy_(slot.values[0])
+    return {
+        f"{name}.weight": layer.get_delta_weight("default")
+        for name, layer in model.named_modules()
+        if isinstance(layer, LoraLayer)
+    }
 
 
 def encoder_parameters(model: Any) -> list[tuple[str, nn.Parameter]]:

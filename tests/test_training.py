@@ -253,6 +253,16 @@ def test_too_little_memory_is_one_sentence_with_the_remedy(tiny, sentiment, monk
     assert fit(tiny, sentiment, STUDY, [Run("b_v", 0, 1e-2)])[0].outcome == "ok"  # the bank was taken off
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a peak")
+def test_the_peak_of_memory_is_that_of_the_runs_and_not_of_what_was_before():
+    cpu = torch.device("cpu")
+    big = torch.ones(50_000_000)  # 200 MB
+    before = training.peak_memory(cpu)
+    del big
+    training.forget_peak(cpu)
+    assert training.peak_memory(cpu) < before - 150_000_000
+
+
 def test_other_errors_are_not_taken_for_memory(tiny, sentiment, monkeypatch):
     def fail(self):
         raise RuntimeError("something else")

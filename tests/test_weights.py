@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import BertConfig, BertForSequenceClassification
 
 from beft import adapters, models, plain, sweep, weights
@@ -56,6 +57,37 @@ def test_full_fine_tuning_is_the_plain_loop_with_every_weight_trained(still, few
     assert (ours.parameters["bias"], ours.parameters["pooler"]) == (0, 0)
 
 
+def test_lora_is_pefts_own_in_the_plain_loop(still, few, monkeypatch):
+    """The layers, their start and their arithmetic are PEFT's; the loop is compared with torch's AdamW on them."""
+    run = Run("lora", 3, 1e-2)
+    modules, attributes = dict(still.model.named_modules()), set(vars(still.model))
+    ours, values = kept(still, few, STUDY, run)
+    assert dict(still.model.named_modules()) == modules, "the model is not as it was"
+    assert set(vars(still.model)) == attributes | {"beft_bank"}
+    assert ours.parameters["weights"] == sum(v.numel() for (n, _), v in values.items() if ".lora_" in n) > 0
+    assert {name.split(".")[-4] for name, kind in values if kind == "whole"} == {"query", "value"}
+    assert ours.parameters["pooler"] > 0 and ours.parameters["bias"] == 0
+
+    def with_lora(loaded, method, seed):
+        model, parameters = prepare(loaded, "head", seed)
+        config = LoraConfig(
+            r=8, lora_alpha=16, target_modules=["query", "value"], modules_to_save=["classifier"]
+        )
+        torch.manual_seed(seed)
+        model = get_peft_model(model, config)
+        head = model.get_base_model().classifier.modules_to_save["default"]
+        head.load_state_dict(model.get_base_model().classifier.original_module.state_dict())
+        model.get_base_model().bert.pooler.dense.bias.requires_grad_(True)
+        return model, [p for p in model.parameters() if p.requires_grad]
+
+    prepare = plain.prepare
+    monkeypatch.setattr(plain, "prepare", with_lora)
+    theirs = plain.fit(still, few, STUDY, run, dropout=False)
+    for mine, other in zip(ours.epochs, theirs, strict=True):
+        assert mine["train_loss"] == pytest.approx(other["train_loss"], abs=1e-4)
+        assert mine["validation"] == other["validation"]
+
+
 def test_the_mask_trains_its_entries_and_the_pooler_bias_alone(still, few):
     run = Run("mask", 3, 1e-2)
     result, values = kept(still, few, STUDY, run)
@@ -102,7 +134,7 @@ def test_mask_sizes_are_the_papers_for_its_models_and_a_like_share_elsewhere(sti
     del still.model.beft_name
 
 
-@pytest.mark.parametrize("method", ["full", "mask"])
+@pytest.mark.parametrize("method", ["full", "mask", "lora"])
 def test_weights_leave_as_a_plain_checkpoint_and_not_as_an_adapter(still, few, tmp_path, method):
     inputs = encode(still.tokenizer, few.train.texts[:4], 64).columns
     with bank_on(still.model, [method], [0]) as bank, torch.no_grad():
@@ -120,25 +152,25 @@ def test_weights_leave_as_a_plain_checkpoint_and_not_as_an_adapter(still, few, t
         torch.testing.assert_close(again(**inputs).logits, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("methods", [["full", "b_v"], ["mask", "mask"]])
+@pytest.mark.parametrize("methods", [["full", "b_v"], ["mask", "mask"], ["lora", "head"]])
 def test_runs_that_train_weights_share_no_bank(still, methods):
-    with pytest.raises(BeftError, match="full and mask train weights and need a bank each"):
+    with pytest.raises(BeftError, match="full, mask, lora train weights and need a bank each"):
         BiasBank(still.model, methods, [0, 1])
     assert not getattr(still.model, "beft_bank", False)
 
 
 def test_a_sweep_gives_them_a_bank_each_and_records_them_without_adapters(tmp_path):
     store = Store(tmp_path)
-    runs = [Run(method, 0, 1e-3) for method in ("full", "b_v", "mask")]
+    runs = [Run(method, 0, 1e-3) for method in ("full", "b_v", "mask", "lora")]
     records = sweep.run(replace(STUDY, epochs=1), runs, store, progress=False)
-    assert [r["bank"]["runs"] for r in records] == [1, 1, 1] and all(r["outcome"] == "ok" for r in records)
-    assert [r["parameters"].get("weights", 0) > 0 for r in records] == [True, False, True]
+    assert [r["bank"]["runs"] for r in records] == [1, 1, 1, 1] and all(r["outcome"] == "ok" for r in records)
+    assert [r["parameters"].get("weights", 0) > 0 for r in records] == [True, False, True, True]
     assert [p.name for p in (tmp_path / "adapters").iterdir()] == [records[1]["key"]]
     with pytest.raises(BeftError, match="a full run trains weights"):
         sweep.adapter(STUDY, runs[0], store)
 
 
-@pytest.mark.parametrize("method", ["full", "mask"])
+@pytest.mark.parametrize("method", ["full", "mask", "lora"])
 def test_bfloat16_changes_the_precision_and_not_the_model(tiny, few, method):
     result, _ = kept(tiny, few, replace(STUDY, dtype="bfloat16", epochs=1), Run(method, 0, 1e-3))
     assert result.outcome == "ok"
