@@ -1,7 +1,8 @@
-# make help lists the targets. Variables: PROFILE, ONLY, ARGS, PYTHON, VENV.
+# make help lists the targets. Variables: PROFILE, ONLY, ARGS, SCHEDULER, PYTHON, VENV.
 PROFILE ?= embedded
 ONLY    ?=
 ARGS    ?=
+SCHEDULER ?=
 # The interpreter that makes .venv; the environment to use instead of one made here.
 PYTHON  ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
              $(if $(shell $(p) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo yes),$(p))) python3)
@@ -18,7 +19,7 @@ PY  := $(ENVIRONMENT)/bin/python
 RUN := $(PY) -m beft.reproduce
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce publish test bench lab clean existing
+.PHONY: help setup reproduce publish test bench bench-sweep lab clean existing
 .DELETE_ON_ERROR:
 
 help:
@@ -27,9 +28,11 @@ help:
 	@echo '     PROFILE=laptop              smoke, embedded, laptop or paper'
 	@echo '     ONLY=02_ranking             one notebook'
 	@echo '     ARGS="-p epochs 3"          parameters of the notebooks'
+	@echo '     SCHEDULER=tcp://host:8786   train on the workers of a Dask cluster; local:N starts N here'
 	@echo 'make publish PROFILE=laptop      put the outputs in build/laptop into the notebooks'
 	@echo 'make test                        the tests'
 	@echo 'make bench                       time and memory against the plain protocol'
+	@echo 'make bench-sweep                 time a grid in banks against one by one, and Dask'
 	@echo 'make lab                         open the notebooks in JupyterLab'
 	@echo 'make clean                       remove build/ and caches; records and figures stay'
 	@echo 'PYTHON=python3.12 chooses the interpreter of .venv; VENV=path uses an environment you have.'
@@ -53,7 +56,8 @@ existing:
 	  echo 'error: $(PY) is missing or lacks packages: $(PY) -m pip install -r requirements.lock, or leave VENV out' >&2; exit 1; }
 
 reproduce: $(READY)
-	@$(RUN) --profile $(PROFILE) $(if $(strip $(ONLY)),--only $(ONLY)) $(ARGS)
+	@$(RUN) --profile $(PROFILE) $(if $(strip $(ONLY)),--only $(ONLY)) \
+	  $(if $(strip $(SCHEDULER)),--scheduler $(SCHEDULER)) $(ARGS)
 
 publish: $(READY)
 	@$(RUN) publish --profile $(PROFILE) $(if $(strip $(ONLY)),--only $(ONLY))
@@ -63,6 +67,9 @@ test: $(READY)
 
 bench: $(READY)
 	@$(PY) -m beft.bench $(ARGS)
+
+bench-sweep: $(READY)
+	@$(PY) -m beft.bench_sweep $(ARGS)
 
 lab: $(READY)
 	@$(PY) -m jupyter lab notebooks

@@ -26,11 +26,12 @@ from . import data as data_module
 from . import models, settings, timing
 from .batches import CHUNKS, encode
 from .bench_report import report, summary
+from .context import Context
 from .data import TaskData
 from .errors import BeftError
+from .packing import BANK, pack
 from .records import Store, provenance
 from .study import METHODS, Run, Study
-from .sweep import BANK, Context, pack
 from .timing import Timed
 
 # Each step has everything the ones before it have.

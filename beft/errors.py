@@ -10,6 +10,10 @@ class BeftError(ValueError):
     """Bad input. The message is one clear sentence naming the input and what to do about it."""
 
 
+class OutOfMemory(BeftError):
+    """A bank did not fit; `sweep` goes on with banks of half its size."""
+
+
 def unknown(kind: str, name: object, valid: Iterable[str]) -> BeftError:
     """The error for a name that is not in `valid`, with the nearest valid names first.
 

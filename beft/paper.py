@@ -7,6 +7,7 @@ the cell says why it does not. Nothing is interpolated.
 from __future__ import annotations
 
 import json
+import math
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -55,3 +56,12 @@ def column(settings: dict[str, Any]) -> str:
         return "not printed"
     other = [name for name in ("rate", "epochs") if settings[name] != found["settings"][name]]
     return f"{found['percent']:.1f}" + (f" (at another {' and '.join(other)})" if other else "")
+
+
+def difference(settings: dict[str, Any], percent: float) -> float | None:
+    """Ours minus the paper's in points, for a result of ours in percent; None where there is no number to set beside.
+
+    As in `printed`, epochs and rate may differ from the paper's; `column` says where they do.
+    """
+    found = printed(settings)
+    return percent - found["percent"] if found is not None and math.isfinite(percent) else None

@@ -104,6 +104,36 @@ def _list(item: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
     return convert
 
 
+def _cells(value: Any) -> list[dict[str, Any]]:
+    """A list of cells, not empty: names to values, the values of model, task and regime lists."""
+    value = yaml.safe_load(value) if isinstance(value, str) else value
+    value = [value] if isinstance(value, dict) else value
+    if not isinstance(value, (list, tuple)) or not value:
+        raise ValueError(value)
+    cells = []
+    for entry in value:
+        if not isinstance(entry, dict):
+            raise ValueError(entry)
+        for name in entry:
+            if name not in _CELL:
+                raise unknown("setting of a cell", name, _CELL)
+        cells.append({n: check(n, v, _CELL[n], "a cell") for n, v in entry.items()})
+    return cells
+
+
+def _method_rates(value: Any) -> dict[str, float]:
+    value = yaml.safe_load(value) if isinstance(value, str) else value
+    if not isinstance(value, dict):
+        raise ValueError(value)
+    known = _one_of("method", _methods)
+    return {known(method): _positive(rate) for method, rate in value.items()}
+
+
+def _or_paper(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The word `paper`, or what `convert` takes."""
+    return lambda value: value if value == "paper" else convert(value)
+
+
 def _methods() -> tuple[str, ...]:
     from .study import ALL_METHODS  # here: it imports NumPy
 
@@ -127,6 +157,17 @@ _DTYPE = Kind("float32 or bfloat16", _one_of("precision", _dtypes))
 _VALIDATE = Kind("each or last", _one_of("validation rule", lambda: ("each", "last")))
 _HELD_OUT = Kind("a share of at least 0 and less than 1", _share)
 _FLAG = Kind("true or false", _flag)
+
+_CELL = {
+    "model": Kind("a name or a list of names", _list(_text)),
+    "task": Kind("a name or a list of names", _list(_text)),
+    "regime": Kind("a regime, a number of rows, or a list of them", _list(_regime)),
+    "seeds": _SEEDS,
+    "rate": Kind("a positive number or `paper`", _or_paper(_positive)),
+    "epochs": Kind("a whole number of at least 1 or `paper`", _or_paper(_whole(1))),
+}
+_CELLS = Kind("a list of cells, e.g. [{task: rte, regime: [low, high], epochs: 6}]", _cells)
+_METHOD_RATES = Kind("rates by method, e.g. {full: 1e-5, mask: 1e-3}", _method_rates)
 
 COMMON: dict[str, Kind] = {
     "model": _NAME,
@@ -152,6 +193,7 @@ NOTEBOOKS: dict[str, dict[str, Kind]] = {
         "held_out": _HELD_OUT,
         "dtype": _DTYPE,
         "dtypes": _DTYPES,
+        "cells": _CELLS,
     },
     "03_fine_tuning": {
         "methods": _METHODS,
@@ -168,6 +210,13 @@ NOTEBOOKS: dict[str, dict[str, Kind]] = {
         "held_out": _HELD_OUT,
         "validate": _VALIDATE,
         "dtype": _DTYPE,
+        "cells": _CELLS,
+        "cell_methods": _METHODS,
+        "size_cells": _CELLS,
+        "size_methods": _METHODS,
+        "baseline_cells": _CELLS,
+        "baseline_methods": _METHODS,
+        "method_rates": _METHOD_RATES,
     },
 }
 """Parameters of each notebook besides those that all have."""

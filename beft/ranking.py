@@ -19,13 +19,13 @@ from scipy.stats import kendalltau
 from .anatomy import TERMS, key_bias_is_null
 from .bank import BiasBank, bank_on
 from .batches import encode
+from .context import Context, record_of
 from .data import draw
 from .errors import BeftError
 from .expressiveness import reach
 from .objective import losses, targets
 from .records import Store
 from .study import Run, Study
-from .sweep import Context, record_of
 from .training import default_device, fit
 
 Record = dict[str, Any]

@@ -12,12 +12,12 @@ import json
 import math
 import os
 import re
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .errors import BeftError
+from .folders import open_folder
 from .provenance import provenance
 
 __all__ = ["SCHEMA", "Store", "checksum", "key", "provenance"]
@@ -129,21 +129,40 @@ def _problem(record: Any) -> str | None:
 
 
 class Store:
-    """A folder of records.
+    """A folder of records, with the adapters of their runs.
 
     Args:
-        folder: where the records are, or will be; made at the first write.
+        folder: where the records are, or will be, made at the first write; a text with "://" is an fsspec URL.
+
+    Attributes:
+        folder: a folder of this machine for checkpoints and adapters: the same one, or a cache of a URL's.
+        lock: context manager by name, "train this one process at a time"; see `folders.Folder`.
+        keep, fetch: put a finished folder of files under a name, and find it again.
+        location: folder or URL as another process can use it.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.place = open_folder(folder)
+        self.folder, self.location = self.place.local, self.place.location
+        self.lock = self.place.lock
 
     def __repr__(self) -> str:
-        count = len(list(self.folder.glob("*.json"))) if self.folder.is_dir() else 0
-        return f"Store({count} records in {self.folder.name!r})"
+        return f"Store({len(self.place.names())} records in {self.location.rstrip('/').rsplit('/', 1)[-1]!r})"
+
+    def keep(self, folder: Path, name: str) -> None:
+        """Put the finished adapter `folder` under `name`, moving it."""
+        self.place.keep(folder, f"adapters/{name}")
+
+    def fetch(self, name: str) -> Path | None:
+        """The adapter of that name as a folder of this machine, or None."""
+        return self.place.fetch(f"adapters/{name}")
 
     def path(self, settings: Mapping[str, Any]) -> Path:
-        """Where the record of these settings is or would be: `<task>-<model>-<method>-seed<s>-rate<r>-<key>.json`.
+        """Where the record of these settings is, or would be, in a folder of this machine."""
+        return self.folder / self.name(settings)
+
+    def name(self, settings: Mapping[str, Any]) -> str:
+        """The file name of a record: `<task>-<model>-<method>-seed<s>-rate<r>-<key>.json`.
 
         Other kinds than runs have their `kind` in the place of the method.
         """
@@ -153,7 +172,7 @@ class Store:
             parts.append(f"seed{settings['seed']}")
         if settings.get("rate") is not None:
             parts.append(f"rate{settings['rate']:g}")
-        return self.folder / f"{'-'.join(parts)}-{key(settings)}.json"
+        return f"{'-'.join(parts)}-{key(settings)}.json"
 
     def find(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         """The record of exactly these settings, or None if there is none.
@@ -161,8 +180,8 @@ class Store:
         Raises:
             BeftError: there is a file for these settings, but it is not a sound record.
         """
-        path = self.path(settings)
-        return self.read(path) if path.exists() else None
+        name = self.name(settings)
+        return self.read(name) if self.place.has(name) else None
 
     def read(self, path: str | Path) -> dict[str, Any]:
         """One record, checked: fields and types, schema version, key against settings, checksum, file name.
@@ -170,16 +189,19 @@ class Store:
         Raises:
             BeftError: it cannot be read or is not sound; the message names the file and the remedy.
         """
-        path = Path(path)
+        name = Path(path).name
+        path = self.place.full(name)
         remedy = "delete this file and run the same command again"
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = json.loads(self.place.read(name))
         except OSError as error:
             raise BeftError(f"cannot read the record {path}: {error.strerror or error}") from error
         except ValueError as error:  # JSON syntax or not UTF-8
             raise BeftError(f"the record {path} is not valid JSON: {remedy}") from error
+        if isinstance(record, dict) and isinstance(record.get("schema"), int) and record["schema"] > SCHEMA:
+            remedy = "it was written by a newer version, update beft or use another results folder"
         fault = _problem(record)
-        if fault is None and not path.stem.endswith(record["key"]):
+        if fault is None and not name.removesuffix(".json").endswith(record["key"]):
             fault = f"its file name does not end in its key {record['key']}"
         if fault is not None:
             raise BeftError(f"the record {path} cannot be used, {fault}: {remedy}")
@@ -192,7 +214,7 @@ class Store:
         Raises:
             BeftError: one of the files is not a sound record.
         """
-        records = [self.read(path) for path in sorted(self.folder.glob("*.json"))]
+        records = [self.read(name) for name in self.place.names()]
         return [r for r in records if kind is None or r["kind"] == kind]
 
     def write(self, record: Mapping[str, Any]) -> Path:
@@ -211,29 +233,15 @@ class Store:
         fault = _problem(full)
         if fault is not None:
             raise BeftError(f"a record of kind {full.get('kind')!r} was not written: {fault}")
-        path = self.path(full["settings"])
+        name = self.name(full["settings"])
         text = json.dumps(full, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         try:
-            _write_whole(path, text)
+            self.place.write(name, text)
         except OSError as error:
+            path = self.place.full(name)
             reason = error.strerror or str(error)
             raise BeftError(
                 f"cannot write the record {path}: {reason}; free the disk or correct the folder's permissions and "
                 "run the same command again (finished runs are kept)"
             ) from error
-        return path
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write `text` to `path` so that `path` never holds a part of it: temporary name, flush to disk, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, because a rename is atomic only within one file system; not *.json, so no reader sees it.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with open(temporary, "x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        return self.path(full["settings"])

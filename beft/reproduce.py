@@ -26,6 +26,9 @@ from .parameters import NOTEBOOKS
 RUN_LOG = "BEFT_RUN_LOG"
 """Environment variable: a file to which `sweep` appends one line {"done": n, "reused": n, "failed": n} per sweep."""
 
+SCHEDULER = "BEFT_SCHEDULER"
+"""Environment variable: where `sweep` trains; see `sweep.run_all`."""
+
 INTERRUPTED = "interrupted; finished runs are kept, the same command resumes"
 
 
@@ -54,7 +57,11 @@ class Result:
 
 
 def reproduce(
-    profile: str, only: Sequence[str] = (), parameters: Mapping[str, Any] | None = None, progress: bool = True
+    profile: str,
+    only: Sequence[str] = (),
+    parameters: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    scheduler: str | None = None,
 ) -> list[Result]:
     """Execute the notebooks in order; one that fails does not stop the others.
 
@@ -64,6 +71,7 @@ def reproduce(
         parameters: values for the `parameters` cells. A notebook that does not declare one runs without it; one that
             no selected notebook declares is an error.
         progress: show papermill's progress bar.
+        scheduler: a Dask scheduler whose workers train, or "local:N"; see `sweep.run_all`.
 
     Returns:
         One result per notebook. The executed notebooks are in build/<profile>/.
@@ -76,7 +84,11 @@ def reproduce(
     offline = bool(values.get("common", {}).get("offline", False))
     plan = _plan(profile, only, parameters or {})
     results = []
-    with _kernel(), _environment(offline):
+    if scheduler:
+        from .cluster import reach
+
+        reach(scheduler)
+    with _kernel(), _environment(offline), _set(**({SCHEDULER: scheduler} if scheduler else {})):
         for source, given in plan:
             print(f"{source.stem}: running under profile {profile}", flush=True)
             result = _run(source, profile, given, progress)
@@ -249,6 +261,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "-p", action="append", default=[], nargs=2, metavar=("NAME", "VALUE"), dest="parameters"
     )
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="tcp://host:8786 of a Dask cluster, or local:N"
+    )
     given = parser.parse_args(arguments)
     try:
         if given.action == "publish":
@@ -261,9 +276,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for path in publish(given.profile, given.only):
                 print(f"published {path.name} with the outputs of profile {given.profile}")
             return 0
-        results = reproduce(
-            given.profile, given.only, {name: _value(value) for name, value in given.parameters}
-        )
+        values = {name: _value(value) for name, value in given.parameters}
+        results = reproduce(given.profile, given.only, values, scheduler=given.scheduler)
     except BeftError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

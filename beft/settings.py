@@ -61,6 +61,14 @@ def home() -> Path:
     return Path(given).expanduser().resolve() if given else repository()
 
 
+def results(profile: str) -> str | Path:
+    """Where the records of a profile are: under $BEFT_RESULTS, a folder or an fsspec URL, or data/results."""
+    given = os.environ.get("BEFT_RESULTS", "").rstrip("/")
+    if "://" in given:
+        return f"{given}/{profile}"
+    return (Path(given).expanduser() if given else home() / "data" / "results") / profile
+
+
 def profiles() -> list[str]:
     """The names of the profiles, one YAML file each."""
     return sorted(path.stem for path in (repository() / "notebooks" / "profiles").glob("*.yaml"))
@@ -221,16 +229,18 @@ def load(notebook: str, namespace: Mapping[str, Any]) -> Settings:
         # the profile's number of rows was chosen for its own task: "low" takes fewer where a file has fewer
         given.setdefault("regime", "low")
     overrides = {n: v for n, v in given.items() if v != base[n]}
-    store = Store(home() / "data" / "results" / str(name))
+    store = Store(results(str(name)))
     figures = home() / "figures" / (str(name) + _slug(overrides))
     return Settings(notebook, str(name), base | given, overrides, store, figures)
 
 
 def _given(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, (list, bool)) else str(value)
+    return json.dumps(value) if isinstance(value, (list, dict, bool)) else str(value)
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{n}: {_text(v)}" for n, v in value.items()) + "}"
     return ", ".join(map(_text, value)) if isinstance(value, list) else str(value)
 
 

@@ -1,115 +1,115 @@
-"""Which runs are missing, and running just those, in banks; every finished bank is written before the next begins."""
+"""Which runs are missing, and running just those, in banks; every finished bank is written before the next begins.
+
+A sweep is a list of jobs, each a study (model, task, regime, ...) and its runs (method, seed, rate). It is run in this
+process, or by the workers of a Dask cluster (see `cluster`); the banks are the same.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from . import data as data_module
-from . import models
+from . import cluster, models
 from .adapters import save_adapter
-from .anatomy import describe
 from .bank import BiasBank
-from .data import TaskData, draw
-from .errors import BeftError
-from .records import Store, key, provenance
-from .slots import shares_places
+from .context import Context, Shelf, record_of, short
+from .errors import BeftError, OutOfMemory
+from .packing import bank_size as measured_size
+from .packing import pack
+from .records import Store, key
 from .study import WEIGHT_METHODS, Result, Run, Study
-from .training import default_device, fit
+from .training import fit
 
-BANK = 24  # runs: enough sentences a step for chunks of nearly equal lengths
-
-
-class Context:
-    """The data and model of a study; the model is read when a run is missing, not before."""
-
-    def __init__(self, study: Study) -> None:
-        self.study = study
-        self.data: TaskData = data_module.load(study.task, offline=study.offline)
-        self.found = models.find(study.model, offline=study.offline)
-        self._loaded: models.Loaded | None = None
-
-    @property
-    def loaded(self) -> models.Loaded:
-        """The model, read once."""
-        if self._loaded is None:
-            self._loaded = models.load(
-                self.study.model, labels=self.data.task.outputs, offline=self.study.offline
-            )
-        return self._loaded
-
-    def settings(self, run: Run) -> dict[str, Any]:
-        """What identifies a run: its key is a hash of this."""
-        rows = draw(self.data, self.study.regime, run.seed, self.study.tuning)
-        return self.common() | {
-            "train_size": len(rows.train),
-            "tuning_size": len(rows.tuning),
-            "method": run.method,
-            "seed": run.seed,
-            "rate": float(run.rate),
-        }
-
-    def common(self) -> dict[str, Any]:
-        """The part of the settings that all runs of the study share; a path is named by its last part."""
-        return self.study.identity() | {
-            "model": _short(self.study.model),
-            "model_sha256": self.found.sha256,
-            "task": self.data.task.name,
-            "data_fingerprint": self.data.fingerprint,
-        }
-
-    def origin(self) -> dict[str, Any]:
-        """The `model` and `data` blocks of a record."""
-        f, d = self.found, self.data
-        return {
-            "model": {
-                "name": _short(self.study.model),
-                "source": f.source,
-                "revision": f.revision,
-                "sha256": f.sha256,
-            },
-            "data": {
-                "task": d.task.name,
-                "source": d.source,
-                "fingerprint": d.fingerprint,
-                "metric": d.task.metric,
-                "substitute": d.substitute,
-            },
-        }
+Record = dict[str, Any]
+Job = tuple[Study, Sequence[Run]]
 
 
 def run(
-    study: Study, runs: Sequence[Run], store: Store, progress: bool = True, bank_size: int = BANK
-) -> list[dict[str, Any]]:
-    """The records of `runs`, in order; those that `store` lacks are trained first.
+    study: Study, runs: Sequence[Run], store: Store, progress: bool = True, bank_size: int | None = None
+) -> list[Record]:
+    """The records of `runs`, in order; those that `store` lacks are trained first. See `run_all`."""
+    return run_all([(study, runs)], store, progress, bank_size)[0]
 
-    Runs share banks of at most `bank_size`. An interrupt loses at most an epoch: finished banks have
-    their records, the current one has a checkpoint, and the same call goes on from there.
+
+def run_all(
+    jobs: Sequence[Job],
+    store: Store,
+    progress: bool = True,
+    bank_size: int | None = None,
+    scheduler: str | None = None,
+) -> list[list[Record]]:
+    """The records of every job, in order; those that `store` lacks are trained first.
+
+    Missing runs of the same study share banks of at most `bank_size` runs, by default as many as fit into memory; a
+    bank that does not fit after all is halved. An interrupt loses at most an epoch: finished banks have their records,
+    the current one has a checkpoint, and the same call goes on from there.
+
+    Args:
+        scheduler: a Dask scheduler ("tcp://host:8786") or "local:N" for N workers here; by default the environment's
+            BEFT_SCHEDULER, else this process. `store` must then be a folder or URL that all workers reach.
 
     Raises:
-        BeftError: whatever data, model or memory say; records already written stay.
+        BeftError: whatever data, model, memory or cluster say; records already written stay.
     """
-    context = Context(study)
-    settings = [context.settings(r) for r in runs]
-    records = {key(s): _recorded(store, s) for s in settings}
-    missing = {key(s): r for r, s in zip(runs, settings, strict=True) if records[key(s)] is None}
-    reused, failed = len(records) - len(missing), 0
-    banks = list(pack(context, list(missing.values()), bank_size))
-    with tqdm(total=len(missing), desc="runs", unit="run", disable=not (progress and missing)) as bar:
-        for members in banks:
-            written = _train(context, members, store, progress)
-            records |= {key(context.settings(r)): record for r, record in zip(members, written, strict=True)}
+    shelf = Shelf()
+    contexts = [Context(study, shelf) for study, _ in jobs]
+    settings = [[c.settings(r) for r in runs] for c, (_, runs) in zip(contexts, jobs, strict=True)]
+    records = {key(s): recorded(store, s) for part in settings for s in part}
+    missing: dict[str, tuple[Context, dict[str, Run]]] = {}
+    for context, (_, runs), part in zip(contexts, jobs, settings, strict=True):
+        for r, s in zip(runs, part, strict=True):
+            if records[key(s)] is None:
+                missing.setdefault(key(context.common()), (context, {}))[1].setdefault(key(s), r)
+    todo = [(context, list(runs.values())) for context, runs in missing.values()]
+    count = sum(len(runs) for _, runs in todo)
+    failed = 0
+    address = scheduler or os.environ.get("BEFT_SCHEDULER")
+    work = sum(_rows(context, runs) for context, runs in todo)
+    with tqdm(total=work, desc="sweep", unit="row", unit_scale=True, disable=not (progress and todo)) as bar:
+        if address and todo:
+            done = _on_cluster(address, todo, store, bank_size, bar)
+        else:
+            done = _here(todo, store, bank_size, bar)
+        for written in done:
+            records |= {record["key"]: record for record in written}
             failed += sum(record["outcome"] != "ok" for record in written)
-            bar.update(len(members))
-    _log(done=len(missing) - failed, reused=reused, failed=failed)
-    return [records[key(s)] for s in settings]  # type: ignore[misc]
+    _log(done=count - failed, reused=len(records) - count, failed=failed)
+    return [[records[key(s)] or recorded(store, s) for s in part] for part in settings]  # type: ignore[misc]
+
+
+def _here(
+    todo: Sequence[tuple[Context, list[Run]]], store: Store, bank_size: int | None, bar: tqdm
+) -> Iterator[list[Record]]:
+    """Train every bank in this process."""
+    for context, runs in todo:
+        for members in pack(context, runs, bank_size or measured_size(context, runs)):
+            yield train(context, members, store, progress=not bar.disable, seen=bar.update)
+
+
+def _on_cluster(
+    address: str,
+    todo: Sequence[tuple[Context, list[Run]]],
+    store: Store,
+    bank_size: int | None,
+    bar: tqdm,
+) -> Iterator[list[Record]]:
+    """Train every bank on some worker."""
+    banks = [
+        (context, members)
+        for context, runs in todo
+        for members in pack(context, runs, bank_size or measured_size(context, runs))
+    ]
+    tasks = [(c.study, runs, [key(c.settings(r)) for r in runs]) for c, runs in banks]
+    for i in cluster.each(address, tasks, store.location):
+        context, runs = banks[i]
+        bar.update(_rows(context, runs))
+        yield [record for r in runs if (record := store.find(context.settings(r))) is not None]
 
 
 def adapter(study: Study, run_: Run, store: Store) -> Path:
@@ -124,19 +124,21 @@ def adapter(study: Study, run_: Run, store: Store) -> Path:
             f"a {run_.method} run trains weights, which no BEFT adapter holds: beft.tune gives a plain model"
         )
     context = Context(study)
-    record = _recorded(store, context.settings(run_))
+    record = recorded(store, context.settings(run_))
     if record is not None:  # which may be that of a study that scores each epoch
         context.study = replace(study, validate=record["settings"]["validate"])
-    folder = store.folder / "adapters" / key(context.settings(run_))
-    if not folder.exists():
+    name = key(context.settings(run_))
+    folder = store.fetch(name)
+    if folder is None:
         if record is None or record["outcome"] == "ok":
-            record = _train(context, [run_], store, progress=True)[0]
-        if not folder.exists():
+            record = train(context, [run_], store, progress=True, again=True)[0]
+        folder = store.fetch(name)
+        if folder is None:
             raise BeftError(f"the {run_.method} run of seed {run_.seed} has no adapter: {record['outcome']}")
     return folder
 
 
-def _recorded(store: Store, settings: dict[str, Any]) -> dict[str, Any] | None:
+def recorded(store: Store, settings: dict[str, Any]) -> Record | None:
     """The record of these settings; a run scored after each epoch also serves where the last one was asked for."""
     record = store.find(settings)
     if record is None and settings["validate"] == "last":
@@ -144,37 +146,68 @@ def _recorded(store: Store, settings: dict[str, Any]) -> dict[str, Any] | None:
     return record
 
 
-def pack(context: Context, runs: Sequence[Run], size: int) -> Iterator[list[Run]]:
-    """Heads alone together, because they need no backward pass through the encoder, and all else together.
+def train(
+    context: Context,
+    runs: list[Run],
+    store: Store,
+    progress: bool = False,
+    seen: Callable[[int], Any] = lambda rows: None,
+    again: bool = False,
+) -> list[Record]:
+    """Train a bank and write its records; half of it at a time where memory does not do.
 
-    Runs that train weights have a bank each.
+    Args:
+        seen: is told how many training rows were seen, epoch by epoch.
+        again: train even what has a record, for its adapter.
+
+    Raises:
+        OutOfMemory: not even one run fits.
     """
-    yield from ([r] for r in runs if r.method in WEIGHT_METHODS)
-    heads = [r for r in runs if r.method == "head"]
-    for mine in (heads, [r for r in runs if r.method not in ("head", *WEIGHT_METHODS)]):
-        alone = mine and shares_places(describe(context.loaded.model), [r.method for r in mine])
-        count = len(mine) if alone else -(-len(mine) // size)
-        for i in range(count):  # of nearly equal sizes
-            yield mine[i * len(mine) // count : (i + 1) * len(mine) // count]
-
-
-def _train(context: Context, runs: list[Run], store: Store, progress: bool) -> list[dict[str, Any]]:
     settings = [context.settings(r) for r in runs]
     name = key({"bank": [key(s) for s in settings]})
+    with store.lock(name):  # another sweep on the same store may have trained it while we waited
+        found = [recorded(store, s) for s in settings]
+        if again or None in found:
+            try:
+                _fit(context, runs, settings, name, store, progress, seen)
+            except OutOfMemory as error:
+                if len(runs) == 1:
+                    raise
+                tqdm.write(f"{error}; going on with banks of half the size")
+                half = len(runs) // 2
+                for part in (runs[:half], runs[half:]):
+                    train(context, part, store, progress, seen, again)
+        else:
+            seen(_rows(context, runs))
+    return [record for s in settings if (record := recorded(store, s)) is not None]
+
+
+def _fit(
+    context: Context,
+    runs: list[Run],
+    settings: list[dict[str, Any]],
+    name: str,
+    store: Store,
+    progress: bool,
+    seen: Callable[[int], Any],
+) -> None:
     checkpoint = store.folder / "checkpoints" / f"{name}.safetensors"
+    total, told = _rows(context, runs), 0
+
+    def tell(bank: BiasBank, epoch: int) -> None:
+        nonlocal told
+        rows = total * epoch // context.study.epochs - told
+        told += rows
+        seen(rows)
 
     def keep(bank: BiasBank, results: list[Result]) -> None:
         """Adapters, then records, while the checkpoint is still there: a kill in between loses one epoch."""
         for i, result in enumerate(results):
             holds = result.parameters["bias"] or result.parameters["pooler"]
             if result.outcome == "ok" and holds and not bank.trains_weights:
-                folder = store.folder / "adapters" / key(settings[i])
-                partial = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-                save_adapter(
-                    bank, i, partial, models.HUB.get(context.study.model, _short(context.study.model))
-                )
-                shutil.rmtree(folder, ignore_errors=True)
-                os.replace(partial, folder)
+                folder = store.folder / "adapters" / f"{key(settings[i])}.{os.getpid()}.tmp"
+                save_adapter(bank, i, folder, models.HUB.get(context.study.model, short(context.study.model)))
+                store.keep(folder, key(settings[i]))
         for result, wanted in zip(results, settings, strict=True):
             if store.find(wanted) is None:  # `adapter` repeats runs for their weights only
                 store.write(record_of(context, result, wanted))
@@ -185,35 +218,16 @@ def _train(context: Context, runs: list[Run], store: Store, progress: bool) -> l
         context.data,
         context.study,
         runs,
+        on_epoch=tell,
         on_end=keep,
         checkpoint=None if runs[0].method == "full" else checkpoint,  # three times the model at every epoch
         progress=label if progress else False,
     )
-    return [store.find(wanted) for wanted in settings]  # type: ignore[misc]
 
 
-def record_of(context: Context, result: Result, settings: dict[str, Any]) -> dict[str, Any]:
-    """The record of one finished run."""
-    origin = context.origin()
-    origin["data"] = origin["data"] | {"rows": result.rows}
-    return {
-        "kind": "run",
-        "settings": settings,
-        **origin,
-        **provenance(default_device()),
-        "parameters": result.parameters,
-        "epochs": result.epochs,
-        "final": result.final,
-        "best": result.best,
-        "seconds": result.seconds,
-        "bank": result.bank,
-        "outcome": result.outcome,
-    }
-
-
-def _short(model: str) -> str:
-    """A model's name without the folders of one machine; hub names keep their owner."""
-    return Path(model).name if Path(model).expanduser().is_dir() else model
+def _rows(context: Context, runs: Sequence[Run]) -> int:
+    """Training rows that these runs see over all epochs."""
+    return sum(context.settings(r)["train_size"] for r in runs) * context.study.epochs
 
 
 def _log(**counts: int) -> None:

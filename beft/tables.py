@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from . import paper, readings, statistics
+from .folders import write_whole
 from .readings import MISSING, method_name
-from .records import _write_whole
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -96,7 +96,7 @@ def register(
     same = (s.notebook, name, kind)
     entries = [e for e in entries if (e["notebook"], e["name"], e["kind"]) != same] + [entry]
     entries.sort(key=lambda e: (e["notebook"], e["kind"], e["name"]))
-    _write_whole(path, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
+    write_whole(path, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")
 
 
 def save(
@@ -122,7 +122,7 @@ def save(
     texts["md"] = f"{markdown(shown)}\n{caption}\n"
     files = [s.figures / f"{name}.{ending}" for ending in sorted(texts)]
     for file in files:
-        _write_whole(file, texts[file.suffix[1:]])
+        write_whole(file, texts[file.suffix[1:]])
     register(s, "table", name, caption, files, records)
     return shown
 

@@ -20,7 +20,7 @@ from .batches import CHUNKS, chunks, encode
 from .checkpoint import load_checkpoint, save_checkpoint
 from .data import Draw, Split, TaskData, draw
 from .dropout import example_keys
-from .errors import BeftError
+from .errors import OutOfMemory
 from .evaluation import Scores, epoch_scores
 from .models import Loaded
 from .objective import losses as losses_of
@@ -56,7 +56,7 @@ def fit(
         chunk_tokens: padded tokens computed at a time (memory against speed; results differ by rounding).
 
     Raises:
-        BeftError: not enough rows for the regime, or not enough memory. A run that diverges is no error: its
+        BeftError: not enough rows for the regime; OutOfMemory, a kind of it. A run that diverges is no error: its
             outcome says so, and the others are untouched.
     """
     began = time.perf_counter()
@@ -153,7 +153,7 @@ def fit(
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
             raise
-        raise BeftError(
+        raise OutOfMemory(
             f"not enough memory on {where.type} for {len(runs)} runs of {loaded.name} at {cost.tokens} tokens a chunk: "
             "use fewer runs per bank, a smaller chunk_tokens or a smaller model"
         ) from error

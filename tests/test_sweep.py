@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from beft import adapters, models, sweep, training
+from beft import data as data_module
 from beft.errors import BeftError
 from beft.records import Store
 from beft.study import Run, Study
@@ -89,6 +90,48 @@ def test_only_missing_runs_are_trained_and_nothing_is_loaded_for_none(store, ban
     monkeypatch.setattr(models, "load", lambda *a, **k: pytest.fail("the model was read for nothing"))
     assert go(store) == records and go(store, [RUNS[3], RUNS[3]]) == [records[3]] * 2
     assert banks == []
+
+
+def test_jobs_of_one_study_share_banks_and_records_come_job_by_job(store, banks):
+    other = replace(STUDY, task="microworld_similarity", regime=32)
+    jobs = [(STUDY, RUNS[:2]), (other, RUNS[:1]), (STUDY, [RUNS[3], RUNS[0]])]
+    records = sweep.run_all(jobs, store, progress=False)
+    assert banks == [[RUNS[1]], [RUNS[0], RUNS[3]], [RUNS[0]]]
+    assert [[r["settings"]["task"] for r in part] for part in records] == [
+        ["microworld_sentiment"] * 2,
+        ["microworld_similarity"],
+        ["microworld_sentiment"] * 2,
+    ]
+    assert records[0][0] == records[2][1] and len(store.all("run")) == 4
+    assert sweep.run_all(jobs, store, progress=False) == records and len(banks) == 3
+
+
+def test_rows_are_read_once_for_a_sweep_and_the_model_once_for_a_kind_of_head(store, monkeypatch):
+    read = {"data": [], "model": []}
+    for name, module in (("data", data_module), ("model", models)):
+        load = module.load
+        monkeypatch.setattr(
+            module, "load", lambda *a, name=name, load=load, **k: (read[name].append(a[0]), load(*a, **k))[1]
+        )
+    short = replace(STUDY, epochs=1)
+    sweep.run_all([(replace(short, clip=c), RUNS[:1]) for c in (1.0, 2.0, 3.0)], store, progress=False)
+    assert read == {"data": [STUDY.task], "model": [STUDY.model]}
+
+
+def test_the_bar_counts_the_rows_of_all_that_is_missing_and_ends_full(store, monkeypatch, banks):
+    bars = []
+
+    class Bar(sweep.tqdm):
+        def __init__(self, *a, **more):
+            super().__init__(*a, **more | {"disable": False, "file": open(os.devnull, "w")})
+            bars.append(self)
+
+    monkeypatch.setattr(sweep, "tqdm", Bar)
+    go(store, RUNS[:1])
+    assert (bars[-1].total, bars[-1].n) == (3 * 48, 3 * 48)
+    jobs = [(STUDY, RUNS), (replace(STUDY, epochs=2), RUNS[:2])]
+    sweep.run_all(jobs, store, progress=False)
+    assert bars[-1].total == bars[-1].n == 3 * 3 * 48 + 2 * 2 * 48
 
 
 def test_another_setting_is_another_run(store, banks):
@@ -185,9 +228,8 @@ def test_a_killed_sweep_is_resumed_with_the_missing_runs_only(tmp_path, store, b
     epochs = []
 
     def noted(loaded, data, study, runs, **more):
-        return fit_before(
-            loaded, data, study, runs, on_epoch=lambda bank, epoch: epochs.append(epoch), **more
-        )
+        more |= {"on_epoch": lambda bank, epoch: epochs.append(epoch)}
+        return fit_before(loaded, data, study, runs, **more)
 
     fit_before, sweep.fit = sweep.fit, noted
     try:
@@ -275,3 +317,39 @@ def test_on_real_data_a_short_run_of_b_v_is_better_than_the_head_alone(store, re
     assert all(r["data"]["rows"]["validation"] == 872 and not r["data"]["substitute"] for r in records)
     head, b_v = np.array([r["final"]["validation"] for r in records]).reshape(2, 2).mean(1)
     assert b_v > head + 0.04
+
+
+TWO = """
+import sys
+from beft import sweep
+from beft.records import Store
+from test_sweep import RUNS, STUDY
+sweep.run(STUDY, RUNS, Store(sys.argv[1]), progress=False, bank_size=1)
+"""
+
+
+def test_two_sweeps_on_one_folder_both_finish_and_train_every_run_once(tmp_path, store):
+    root, log = Path(__file__).resolve().parent.parent, tmp_path / "log"
+    environment = {
+        "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
+        "BEFT_RUN_LOG": str(log),
+        "OMP_NUM_THREADS": "1",
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO, str(store.folder)],
+            cwd=root,
+            env=os.environ | environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    assert len(log.read_text().splitlines()) == 2
+    fresh = go(Store(tmp_path / "fresh"), bank_size=1)
+    assert [timeless(r) for r in go(store)] == [timeless(r) for r in fresh]
+    assert len(list(store.folder.glob("*.json"))) == len(RUNS)
+    assert not list(store.folder.glob(".*")) and not list((store.folder / "checkpoints").iterdir())
+    assert len(list((store.folder / "adapters").iterdir())) == len(RUNS)

@@ -1,0 +1,239 @@
+"""What sweeps cost: a grid in banks against one run after another, the machinery around a cell, and Dask.
+
+    python -m beft.bench_sweep      five methods, five seeds, five rates on one task
+
+All of it is measured in one process on one machine, side by side. One run after another is our own loop with banks of
+one, timed on a sample of the grid's runs, between the banks, and scaled by their number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from . import models, settings, sweep
+from .bench import find_data
+from .bench_report import table
+from .context import Context
+from .errors import BeftError
+from .packing import BANK, pack
+from .provenance import provenance
+from .records import Store
+from .study import METHODS, Run, Study
+from .training import default_device, fit
+
+RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+TARGETS = {"grid_cpu": 2.0, "grid_cuda": 8.0, "overhead": 0.05, "dask": 1.25}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to time. `singles`: runs of each method timed alone; `cells`: tiny cells for the overhead."""
+
+    model: str = models.DEFAULT
+    task: str | None = None
+    rows: int = 200
+    epochs: int = 2
+    seeds: int = 5
+    rates: int = 5
+    singles: int = 3
+    cells: int = 20
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "seeds", "rates", "singles", "cells", "workers"):
+            if getattr(self, name) < 1:
+                raise BeftError(f"{name} {getattr(self, name)} is too small: give at least 1")
+        if self.rates > len(RATES):
+            raise BeftError(f"rates {self.rates} is too large: give at most {len(RATES)}")
+        if self.rows < Study.batch_size:
+            raise BeftError(f"rows {self.rows} do not fill one batch: give at least {Study.batch_size}")
+
+
+def measure(options: Options, progress: bool = True) -> dict[str, Any]:
+    """All measurements as a record of kind "bench".
+
+    Raises:
+        BeftError: a model or task that is not there, or whatever a run says.
+    """
+    began = time.perf_counter()
+    found, note = find_data(options.task)
+    task = options.task or found.task.name
+    study = Study(options.model, task, options.rows, options.epochs, validate="last")
+    context = Context(study)
+    with tqdm(total=100, disable=not progress, leave=False) as bar:
+        bar.bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+        grid = _grid(context, options, bar)
+        bar.set_description("overhead")
+        overhead = _overhead(replace(study, regime=32, epochs=1), options.cells)
+        bar.update(5)
+        bar.set_description("Dask")
+        dask = _dask(study, options)
+        bar.update(25)
+    identity = {n: context.common()[n] for n in ("model", "model_sha256", "task", "data_fingerprint")}
+    origin = context.origin()
+    return {
+        "kind": "bench",
+        "settings": asdict(options) | identity | {"kind": "bench", "method": "sweep"},
+        "model": origin["model"],
+        "data": origin["data"] | {"note": note},
+        **provenance(default_device()),
+        "grid": grid,
+        "overhead": overhead,
+        "dask": dask,
+        "targets": TARGETS,
+        "seconds": time.perf_counter() - began,
+        "outcome": "ok",
+    }
+
+
+def _grid(context: Context, options: Options, bar: tqdm) -> dict[str, Any]:
+    """Seconds of the whole grid in banks, and of it one by one, scaled from `singles` runs of each method."""
+    runs = [Run(m, s, r) for m in METHODS for s in range(options.seeds) for r in RATES[: options.rates]]
+    banks = list(pack(context, runs, BANK))
+    per_method = options.seeds * options.rates
+    alone = [
+        Run(m, s % options.seeds, RATES[s % options.rates]) for s in range(options.singles) for m in METHODS
+    ]
+    stacked, single = 0.0, {m: [] for m in METHODS}  # type: ignore[var-annotated]
+    turns = max(len(banks), len(alone))
+    bar.set_description("grid")
+    for i in range(turns):  # interleaved, so that a slow minute of the machine is shared
+        if i < len(banks):
+            stacked += _timed(context, banks[i])
+        if i < len(alone):
+            single[alone[i].method].append(_timed(context, [alone[i]]))
+        bar.update(70 / turns)
+    one_by_one = {m: per_method * sum(times) / len(times) for m, times in single.items()}
+    return {
+        "runs": len(runs),
+        "banks": [len(b) for b in banks],
+        "stacked": stacked,
+        "one_by_one": sum(one_by_one.values()),
+        "single": {m: sum(times) / len(times) for m, times in single.items()},
+    }
+
+
+def _timed(context: Context, runs: list[Run]) -> float:
+    start = time.perf_counter()
+    fit(context.loaded, context.data, context.study, runs)
+    return time.perf_counter() - start
+
+
+def _overhead(study: Study, count: int) -> dict[str, Any]:
+    """Seconds per cell of `sweep.run_all` besides training, and of reading everything back."""
+    jobs = [
+        (replace(study, max_length=16 + i % 64, clip=1 + i / 1000), [Run("b_v", 0, 1e-3)])
+        for i in range(count)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        sweep.run_all(jobs[:1], Store(Path(folder) / "warm"), progress=False)
+        store, start = Store(Path(folder) / "store"), time.perf_counter()
+        records = sweep.run_all(jobs, store, progress=False)
+        middle = time.perf_counter()
+        sweep.run_all(jobs, store, progress=False)
+        end = time.perf_counter()
+    trained = sum(part[0]["bank"]["seconds"] for part in records)
+    return {"cells": count, "per_cell": (middle - start - trained) / count, "reread": (end - middle) / count}
+
+
+def _dask(study: Study, options: Options) -> dict[str, Any]:
+    """Seconds of the same sweep in this process and on local workers, which start up in that time."""
+    jobs = [
+        (
+            replace(study, epochs=options.epochs * 2, clip=1 + i / 1000),
+            [Run("b_v", s, 1e-3) for s in range(8)],
+        )
+        for i in range(2 * options.workers)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        times: list[float] = []
+        for scheduler in (None, f"local:{options.workers}"):
+            start = time.perf_counter()
+            sweep.run_all(jobs, Store(Path(folder) / str(len(times))), progress=False, scheduler=scheduler)
+            times.append(time.perf_counter() - start)
+    return {"workers": options.workers, "banks": len(jobs), "here": times[0], "there": times[1]}
+
+
+def report(record: dict[str, Any]) -> str:
+    """The record as Markdown, with pass or miss for every target."""
+    grid, overhead, dask, wanted = (record[n] for n in ("grid", "overhead", "dask", "targets"))
+    device = record["device"]
+    kind = "cuda" if device["type"] == "cuda" else "cpu"
+    checks = [
+        (
+            "grid in banks, times faster than one by one",
+            grid["one_by_one"] / grid["stacked"],
+            f"grid_{kind}",
+            True,
+        ),
+        ("seconds of the sweep per cell besides training", overhead["per_cell"], "overhead", False),
+        (
+            f"{dask['workers']} Dask workers over this process, time",
+            dask["there"] / dask["here"],
+            "dask",
+            False,
+        ),
+    ]
+    rows = []
+    for what, value, name, least in checks:
+        met = value >= wanted[name] if least else value <= wanted[name]
+        words = f"{'at least' if least else 'at most'} {wanted[name]:g}"
+        rows.append([what, f"{value:.3g}", words, "pass" if met else "MISS"])
+    s = record["settings"]
+    lines = [
+        *table(["what", "measured", "target", ""], rows),
+        "",
+        f"{grid['runs']} runs in banks of {', '.join(map(str, grid['banks']))}: {grid['stacked']:.0f} s; one by one "
+        f"{grid['one_by_one']:.0f} s, scaled from {s['singles']} runs of each method. Reading a cell back: "
+        f"{1000 * overhead['reread']:.0f} ms. Dask: {dask['banks']} banks, {dask['here']:.0f} s in this process, "
+        f"{dask['there']:.0f} s on workers that start in that time.",
+        "",
+        f"{record['model']['name']} on {record['data']['task']} ({record['data']['source']}), {s['rows']} rows, "
+        f"{s['epochs']} epochs, float32. {device['name']}, {device['threads']} threads, torch "
+        f"{record['versions']['torch']}, commit {record['code']['commit'][:7]}"
+        f"{' and changes' if record['code']['dirty'] else ''}.",
+        "",
+    ]
+    return "\n".join(([f"**{record['data']['note']}**", ""] if record["data"]["note"] else []) + lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns 0 whether or not the targets are met, 2 (nothing measured), 130 (interrupted)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m beft.bench_sweep", description=__doc__, allow_abbrev=False
+    )
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    for name, value in asdict(Options()).items():
+        parser.add_argument(f"--{name}", default=value, type=int if isinstance(value, int) else str)
+    parser.add_argument("--out", type=Path, help="default: data/results/bench")
+    given = vars(parser.parse_args(arguments))
+    out = given.pop("out")
+    try:
+        store = Store(out or settings.home() / "data" / "results" / "bench")
+        path = store.write(measure(Options(**given)))
+    except BeftError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted: nothing was written", file=sys.stderr)
+        return 130
+    text = report(store.read(path))
+    shown = (out or settings.home() / "figures" / "bench") / "sweep.md"  # README's table
+    shown.parent.mkdir(parents=True, exist_ok=True)
+    shown.write_text(text, encoding="utf-8")
+    print(text)
+    print(f"record: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,152 @@
+"""Banks on the workers of a Dask cluster: one task per bank, records through the store that all of them reach."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from .errors import BeftError
+
+if TYPE_CHECKING:
+    from .study import Run, Study
+
+Task = tuple["Study", "list[Run]", "list[str]"]  # a bank and the keys of its records
+_LOCAL = re.compile(r"local:([1-9]\d*)")
+TIMEOUT = 10  # seconds for a scheduler to answer
+
+_one_at_a_time = threading.Lock()  # a worker with several threads has one model
+_shelf: Any = None
+
+
+def each(address: str, tasks: Sequence[Task], location: str) -> Iterator[int]:
+    """Train every bank on some worker; yields the number of each as it ends.
+
+    A bank whose worker dies is given to another one, which goes on from its checkpoint where the store is a shared
+    folder. A bank that fails stops none of the others.
+
+    Args:
+        address: of a Dask scheduler, or "local:N".
+        location: folder or URL of the store, the same for all workers.
+
+    Raises:
+        BeftError: the scheduler does not answer, or what the first bank that failed says.
+    """
+    with connect(address) as client:
+        import torch
+        from distributed import as_completed
+
+        futures = {
+            client.submit(
+                _train,
+                *task,
+                location,
+                torch.get_num_threads(),
+                pure=False,
+                key=f"beft-bank-{i}-{task[2][0]}",
+            ): i
+            for i, task in enumerate(tasks)
+        }
+        problem: BaseException | None = None
+        try:
+            for future in as_completed(futures):
+                if future.status == "finished":
+                    yield futures[future]
+                else:
+                    problem = problem or future.exception() or BeftError("a bank was cancelled: run again")
+        finally:
+            client.cancel([f for f in futures if not f.done()])
+    if problem is not None:
+        if isinstance(problem, BeftError):
+            raise problem
+        raise BeftError(
+            f"a bank failed on the cluster, {type(problem).__name__}: {problem}; finished runs are kept, the same "
+            "command goes on"
+        ) from problem
+
+
+def reach(address: str) -> None:
+    """Nothing where the scheduler answers (or is to be started here). Raises BeftError as `connect`."""
+    if _LOCAL.fullmatch(address):
+        _dask(address)
+    else:
+        with connect(address):
+            pass
+
+
+@contextmanager
+def connect(address: str) -> Iterator[Any]:
+    """A client of the scheduler at `address`; "local:N" starts one with N workers, closed at the end.
+
+    Raises:
+        BeftError: Dask is not installed, or no scheduler answers within `TIMEOUT` seconds.
+    """
+    Client, LocalCluster = _dask(address)
+    local = _LOCAL.fullmatch(address)
+    if local:
+        count = int(local[1])
+        with (
+            LocalCluster(
+                n_workers=count,
+                threads_per_worker=1,
+                memory_limit=0,  # a model is larger than what Dask takes for a leak
+                dashboard_address=None,
+                env={"OMP_WAIT_POLICY": "PASSIVE"},  # threads that wait must not take the others' cores
+            ) as here,
+            Client(here) as client,
+        ):
+            yield client
+        return
+    if not re.fullmatch(r"(tcp|tls|ucx|ws|wss|inproc)://\S+", address):
+        raise BeftError(
+            f"scheduler {address!r} is not an address: give tcp://host:port, or local:N for N workers here"
+        )
+    try:
+        client = Client(address, timeout=TIMEOUT)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise BeftError(
+            f"no Dask scheduler answers at {address} within {TIMEOUT} s: start one (dask scheduler) or correct the "
+            "address"
+        ) from error
+    with client:
+        if not client.scheduler_info(n_workers=-1)["workers"]:
+            print(f"the scheduler at {address} has no workers yet: waiting for one", flush=True)
+        yield client
+
+
+def _dask(address: str) -> tuple[Any, Any]:
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise BeftError(
+            f"scheduler {address!r} needs Dask: install it with pip install 'beft[cluster]'"
+        ) from error
+    return Client, LocalCluster
+
+
+def _train(study: Study, runs: list[Run], names: list[str], location: str, threads: int) -> list[str]:
+    """Runs on a worker: train a bank, write its records, return their keys.
+
+    With as many threads as the process that asks: sums over another number of threads differ by rounding.
+    """
+    import torch
+
+    from .context import Context, Shelf
+    from .records import Store, key
+    from .sweep import train
+
+    global _shelf
+    torch.set_num_threads(threads)
+    with _one_at_a_time:
+        for shelf in (_shelf, None):  # what an earlier bank has read, unless it has changed since
+            _shelf = shelf or Shelf()
+            context = Context(study, _shelf)
+            if [key(context.settings(r)) for r in runs] == names:
+                train(context, runs, Store(location))
+                return names
+    raise BeftError(
+        f"a worker finds other data or another model than this process for {study.task} and {study.model}: give all "
+        "workers the same BEFT_DATA and the same version of the model and of beft"
+    )

@@ -1,0 +1,249 @@
+"""Methods and scores compared over the cells of a table, where a cell is model x task x regime.
+
+Frames of runs (`frames.frame`) and ranking records in, frames of numbers out. Differences are fractions, as the
+metrics are. Cells of one task share its rows and its validation split and are not independent, so what is said over
+cells is resampled by task: a task is drawn with all its cells (cluster bootstrap).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from . import statistics
+from .errors import BeftError
+from .statistics import FLIPS, LEVEL
+
+CELL = ("model", "task", "regime")
+DRAWS = 9_999
+LEAST = 3  # values, or tasks, that a bootstrap needs: from two it can only draw the one, the other or both
+_OVER = ("cells", "tasks", "ahead", "mean", "low", "high", "p", "p_tasks")
+_COMPARED = ("first", "second", "n", "mean", "low", "high", "boot_low", "boot_high", "p", "p_least", "p_holm")
+
+
+def by_cell(frame: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """Every cell, {"model", "task", "regime"}, with its rows, in order of appearance."""
+    for names, part in frame.groupby(list(CELL), sort=False, dropna=False):
+        yield dict(zip(CELL, names, strict=True)), part
+
+
+def one_run_each(runs: pd.DataFrame) -> None:
+    """Raise BeftError where a cell has several runs of one method and seed: a mean would mix settings."""
+    twice = runs[runs.duplicated([*CELL, "method", "seed"])]
+    if len(twice):
+        r = twice.iloc[0]
+        raise BeftError(
+            f"{r['method']} has several runs for seed {r['seed']} in {r['task']}, {r['regime']}, {r['model']}: "
+            "keep one rate, one number of epochs and one precision per method and cell"
+        )
+
+
+def holm(p: ArrayLike) -> np.ndarray:
+    """Holm's step-down p-values (n,), in the order given; nan stays nan and does not count as a test.
+
+    The i-th smallest of m values is multiplied by m - i + 1, never below the one before it, at most 1: valid
+    whatever the dependence between the tests.
+    """
+    values = np.asarray(p, dtype=float)
+    out = np.full(values.shape, np.nan)
+    known = np.flatnonzero(np.isfinite(values))
+    order = known[np.argsort(values[known], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    out[order] = np.minimum(np.maximum.accumulate(values[order] * factors), 1.0)
+    return out
+
+
+def bootstrap_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of values (n,), seeded; (nan, nan) below three values.
+
+    Shown beside Student's t because it assumes no shape; at three to five seeds it is known to be too narrow. Equal
+    values give an interval of no width.
+    """
+    x = np.asarray(values, dtype=float)
+    if len(x) < LEAST:
+        return float("nan"), float("nan")
+    rng = np.random.default_rng(0)
+    found = stats.bootstrap(
+        (x,), np.mean, n_resamples=DRAWS, confidence_level=level, method="percentile", rng=rng
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def cluster_interval(values: ArrayLike, clusters: Sequence[Any], level: float = LEVEL) -> tuple[float, float]:
+    """Percentile interval of the mean of values (n,) when whole clusters are drawn with replacement, seeded.
+
+    (nan, nan) below three clusters. With few clusters it is too narrow, and never wider than from the smallest to the
+    largest mean of a cluster: read the sign-flip p over tasks beside it.
+
+    Args:
+        values: one per cell.
+        clusters: the cluster (task) of each value.
+    """
+    sums = pd.Series(np.asarray(values, dtype=float)).groupby(list(clusters)).agg(["sum", "size"])
+    if len(sums) < LEAST:
+        return float("nan"), float("nan")
+    picks = np.random.default_rng(0).integers(0, len(sums), (DRAWS, len(sums)))
+    means = sums["sum"].to_numpy()[picks].sum(axis=1) / sums["size"].to_numpy()[picks].sum(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def least_p(n: int) -> float:
+    """The smallest value `statistics.sign_flip_p` can take for n differences; nan for none."""
+    return 2 / min(2**n, FLIPS + 1) if n else float("nan")
+
+
+def compare(runs: pd.DataFrame, pairs: Sequence[tuple[str, str]], value: str = "final") -> pd.DataFrame:
+    """The paired difference first - second in every cell in which both methods have finished runs.
+
+    Columns: model, task, regime, first, second; n (common seeds), mean, low, high (Student t), boot_low, boot_high
+    (`bootstrap_interval`), p (sign-flip, exact up to 16 seeds), p_least (the smallest p that n allows), p_holm (Holm
+    over all rows with a p, so over every cell and pair asked for here).
+
+    Raises:
+        BeftError: a method has several finished runs for one seed in a cell.
+    """
+    rows = []
+    for cell, part in by_cell(runs):
+        ok = statistics.finished(part)
+        for first, second in pairs:
+            if not {first, second} <= set(ok["method"]):
+                continue
+            found = statistics.paired(part, first, second, value)  # raises where seeds repeat
+            a, b = (ok[ok["method"] == m].set_index("seed")[value].astype(float) for m in (first, second))
+            low, high = bootstrap_interval((a - b).dropna())
+            row = {**cell, "first": first, "second": second, **vars(found.interval), "p": found.p}
+            rows.append(row | {"boot_low": low, "boot_high": high, "p_least": least_p(found.interval.n)})
+    table = pd.DataFrame(rows, columns=[*CELL, *_COMPARED])
+    table["p_holm"] = holm(table["p"].to_numpy(dtype=float))
+    return table
+
+
+def overall(compared: pd.DataFrame) -> pd.DataFrame:
+    """What `compare` found, over cells: one row per pair. Points of different metrics are averaged as they are.
+
+    Columns: first, second; cells (with a difference), tasks, ahead (cells in which the first has the higher mean);
+    mean over cells, low, high (`cluster_interval` over tasks, nan below three tasks: cells of one task share data
+    and are not independent, so drawing cells would claim too much); p (sign-flip over the cells' means, which does
+    take them as independent), p_tasks (the same, each task's cells flipped together).
+    """
+    rows = []
+    for (first, second), part in compared.groupby(["first", "second"], sort=False):
+        known = part.dropna(subset=["mean"])
+        rows.append({"first": first, "second": second} | _over_cells(known["mean"], known["task"]))
+    return pd.DataFrame(rows, columns=["first", "second", *_OVER])
+
+
+def _over_cells(values: pd.Series, tasks: pd.Series) -> dict[str, Any]:
+    """Differences, one per cell, with their tasks: the columns of `overall` after the pair."""
+    low, high = cluster_interval(values, list(tasks))
+    sums = values.groupby(tasks).sum()  # flipping a task flips its sum, and the mean is made of the sums
+    return {
+        "cells": len(values),
+        "tasks": tasks.nunique(),
+        "ahead": int((values > 0).sum()),
+        "mean": float(values.mean()),
+        "low": low,
+        "high": high,
+        "p": statistics.sign_flip_p(values.tolist()),
+        "p_tasks": statistics.sign_flip_p(sums.tolist()),
+    }
+
+
+def tau_by_cell(rankings: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> pd.DataFrame:
+    """Kendall's tau of each score with the terms' accuracies, seed by seed (`statistics.agreement`), in every cell.
+
+    Columns: model, task, regime, score, view, seed, tau. A cell without a finished ranking, or without accuracies,
+    has no rows.
+
+    Raises:
+        BeftError: a cell has several rankings, or several runs of one term, for one seed.
+    """
+    cells = scored_cells(rankings, runs)
+    found = [statistics.agreement(averages, part).assign(**cell) for cell, averages, part in cells]
+    return _stacked(found, [*CELL, "score", "view", "seed", "tau"])
+
+
+def tau_of_means(rankings: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> pd.DataFrame:
+    """The same with means: each term's score over its seeds against its mean accuracy over finished runs.
+
+    Columns: model, task, regime, score, view, tau; nan where all accuracies tie. Raises as `tau_by_cell`.
+    """
+    found = []
+    for cell, averages, part in scored_cells(rankings, runs):
+        means = averages.groupby(["score", "term", "key_null"], sort=False)["value"].mean().reset_index()
+        accuracy = statistics.finished(part).groupby("method")["final"].mean().reset_index()
+        taus = statistics.agreement(means.assign(seed=0), accuracy.assign(seed=0, outcome="ok"))
+        found.append(taus.assign(**cell))
+    return _stacked(found, [*CELL, "score", "view", "tau"])
+
+
+def _stacked(found: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    """Frames below each other; no rows where there are none."""
+    return pd.concat(found)[columns].reset_index(drop=True) if found else pd.DataFrame(columns=columns)
+
+
+def scored_cells(
+    rankings: Sequence[Mapping[str, Any]], runs: pd.DataFrame
+) -> Iterator[tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]]:
+    """Every cell that has a finished ranking and finished runs: names, `statistics.term_scores`, runs."""
+    for cell, part in by_cell(runs):
+        here = rankings_of(rankings, cell)
+        if here and len(statistics.finished(part)):
+            one_run_each(statistics.finished(part))
+            yield cell, statistics.term_scores(statistics.scores(here)), part
+
+
+def rankings_of(rankings: Sequence[Mapping[str, Any]], cell: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The finished ranking records of a cell. Raises BeftError if a seed has several."""
+    wanted = {**cell, "outcome": "ok"}
+    here = [dict(r) for r in rankings if wanted.items() <= {**r["settings"], "outcome": r["outcome"]}.items()]
+    if len({r["settings"]["seed"] for r in here}) < len(here):
+        place = f"{cell['task']}, {cell['regime']}, {cell['model']}"
+        raise BeftError(f"several rankings per seed in {place}: give those of one precision and one rate")
+    return here
+
+
+def tau_overall(taus: pd.DataFrame) -> pd.DataFrame:
+    """Kendall's tau over cells: one row per score and view. Seeds are averaged within a cell first.
+
+    Columns: score, view, cells, tasks, mean, low, high (`cluster_interval` over tasks, nan below three tasks).
+    Undefined taus are left out. `taus` from `tau_by_cell` or `tau_of_means`.
+    """
+    rows = []
+    for (score, view), part in cell_taus(taus).groupby(["score", "view"], sort=False):
+        low, high = cluster_interval(part["tau"], list(part["task"]))
+        row = {"score": score, "view": view, "cells": len(part), "tasks": part["task"].nunique()}
+        rows.append(row | {"mean": float(part["tau"].mean()), "low": low, "high": high})
+    return pd.DataFrame(rows, columns=["score", "view", "cells", "tasks", "mean", "low", "high"])
+
+
+def cell_taus(taus: pd.DataFrame) -> pd.DataFrame:
+    """One row per cell, score and view with a defined tau: model, task, regime, score, view, tau (mean over seeds)."""
+    known = taus.dropna(subset=["tau"]).astype({"tau": float})
+    return known.groupby([*CELL, "score", "view"], sort=False)["tau"].mean().reset_index()
+
+
+def tau_differences(taus: pd.DataFrame, first: str = "mag_angle") -> pd.DataFrame:
+    """Whether the score `first` is the better guide: its tau minus that of every other score, cell by cell.
+
+    Within a cell only seeds in which both taus are defined count. Columns: first, second, view, then those of
+    `overall` from `cells` on.
+    """
+    rows = []
+    places = [*CELL, "view", *(["seed"] if "seed" in taus else [])]
+    known = taus.dropna(subset=["tau"]).astype({"tau": float})
+    mine = known[known["score"] == first].drop(columns="score")
+    for second in [s for s in dict.fromkeys(known["score"]) if s != first]:
+        both = mine.merge(known[known["score"] == second], on=places, suffixes=("", "_second"))
+        both["gap"] = both["tau"] - both["tau_second"]
+        cells = both.groupby([*CELL, "view"], sort=False)["gap"].mean().reset_index()
+        for view, part in cells.groupby("view", sort=False):
+            pair = {"first": first, "second": second, "view": view}
+            rows.append(pair | _over_cells(part["gap"], part["task"]))
+    return pd.DataFrame(rows, columns=["first", "second", "view", *_OVER])

@@ -1,0 +1,115 @@
+"""The data and model of a study, the identity of its runs, and the record of a finished one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import data as data_module
+from . import models
+from .data import TaskData, draw
+from .provenance import provenance
+from .study import Result, Run, Study
+from .training import default_device
+
+
+@dataclass
+class Shelf:
+    """What the studies of one sweep share: each task's rows, and the last model."""
+
+    rows: dict[tuple[str, bool], TaskData] = field(default_factory=dict)
+    found: dict[tuple[str, bool], models.Found] = field(default_factory=dict)
+    model: dict[tuple[str, int], models.Loaded] = field(default_factory=dict)
+
+
+class Context:
+    """The data and model of a study; the model is read when a run is missing, not before.
+
+    Args:
+        study: the study.
+        shelf: where to look for what other studies of the same sweep have read; its own by default.
+    """
+
+    def __init__(self, study: Study, shelf: Shelf | None = None) -> None:
+        self.study, self.shelf = study, shelf or Shelf()
+        task, model = (study.task, study.offline), (study.model, study.offline)
+        if task not in self.shelf.rows:
+            self.shelf.rows[task] = data_module.load(study.task, offline=study.offline)
+        if model not in self.shelf.found:
+            self.shelf.found[model] = models.find(study.model, offline=study.offline)
+        self.data, self.found = self.shelf.rows[task], self.shelf.found[model]
+
+    @property
+    def loaded(self) -> models.Loaded:
+        """The model, read once."""
+        wanted, shelf = (self.study.model, self.data.task.outputs), self.shelf.model
+        if wanted not in shelf:
+            shelf.clear()  # one at a time: models are large
+            shelf[wanted] = models.load(
+                self.study.model, labels=self.data.task.outputs, offline=self.study.offline
+            )
+        return shelf[wanted]
+
+    def settings(self, run: Run) -> dict[str, Any]:
+        """What identifies a run: its key is a hash of this."""
+        rows = draw(self.data, self.study.regime, run.seed, self.study.tuning)
+        return self.common() | {
+            "train_size": len(rows.train),
+            "tuning_size": len(rows.tuning),
+            "method": run.method,
+            "seed": run.seed,
+            "rate": float(run.rate),
+        }
+
+    def common(self) -> dict[str, Any]:
+        """The part of the settings that all runs of the study share; a path is named by its last part."""
+        return self.study.identity() | {
+            "model": short(self.study.model),
+            "model_sha256": self.found.sha256,
+            "task": self.data.task.name,
+            "data_fingerprint": self.data.fingerprint,
+        }
+
+    def origin(self) -> dict[str, Any]:
+        """The `model` and `data` blocks of a record."""
+        f, d = self.found, self.data
+        return {
+            "model": {
+                "name": short(self.study.model),
+                "source": f.source,
+                "revision": f.revision,
+                "sha256": f.sha256,
+            },
+            "data": {
+                "task": d.task.name,
+                "source": d.source,
+                "fingerprint": d.fingerprint,
+                "metric": d.task.metric,
+                "substitute": d.substitute,
+            },
+        }
+
+
+def record_of(context: Context, result: Result, settings: dict[str, Any]) -> dict[str, Any]:
+    """The record of one finished run."""
+    origin = context.origin()
+    origin["data"] = origin["data"] | {"rows": result.rows}
+    return {
+        "kind": "run",
+        "settings": settings,
+        **origin,
+        **provenance(default_device()),
+        "parameters": result.parameters,
+        "epochs": result.epochs,
+        "final": result.final,
+        "best": result.best,
+        "seconds": result.seconds,
+        "bank": result.bank,
+        "outcome": result.outcome,
+    }
+
+
+def short(model: str) -> str:
+    """A model's name without the folders of one machine; hub names keep their owner."""
+    return Path(model).name if Path(model).expanduser().is_dir() else model

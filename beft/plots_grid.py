@@ -1,0 +1,185 @@
+"""Figures over the cells of a table, in the style of `beft.plots`: training sizes, agreement of scores, differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from . import comparisons, statistics
+from .plots import SCORE_NAMES, look_of, methods_of, styled
+from .readings import MISSING, method_name
+from .readings_grid import cells_text, no_interval
+
+_WEIGHTS = {  # methods that train weights, beside the biases of `plots.COLORS`
+    "lora": {"color": "#56B4E9", "marker": "X"},
+    "full": {"color": "#CC79A7", "marker": "v"},
+    "mask": {"color": "#999999", "marker": "*"},
+}
+_TASKS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4d4d4d", "#8c6d31")
+_TASK_MARKERS = "o^sDvPX*<>"
+
+
+def look(method: str) -> dict[str, Any]:
+    """`plots.look_of`, with a colour and a marker for methods that train weights."""
+    return look_of(method) | _WEIGHTS.get(method, {})
+
+
+def task_looks(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """A colour and a marker per task, in order of appearance."""
+    return {
+        task: {"color": _TASKS[n % len(_TASKS)], "marker": _TASK_MARKERS[n % len(_TASK_MARKERS)]}
+        for n, task in enumerate(dict.fromkeys(tasks))
+    }
+
+
+def _nothing(ax: Axes) -> None:
+    """Say that there is nothing to draw."""
+    ax.annotate(MISSING, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center")
+    ax.set(xticks=[], yticks=[])
+
+
+@styled
+def by_size(runs: pd.DataFrame, metric_of: Mapping[str, str]) -> Figure:
+    """The metric against the number of training rows (log): a panel per task and model, a line per method.
+
+    Means over seeds with 95% Student t intervals, methods a little apart so that bars do not cover each other.
+
+    Args:
+        runs: one run per cell, method and seed.
+        metric_of: the metric's name by task, for the axis; a task not in it says "metric".
+    """
+    places = list(runs[["model", "task"]].drop_duplicates().itertuples(index=False, name=None))
+    columns = 2 if len(places) == 4 else max(min(len(places), 3), 1)
+    rows = max(-(-len(places) // columns), 1)
+    fig, axes = plt.subplots(rows, columns, figsize=(3.5 * columns + 1.5, 3.2 * rows), squeeze=False)
+    if not places:
+        _nothing(axes[0][0])
+        return fig
+    methods = methods_of(runs)
+    several = runs["model"].nunique() > 1
+    for ax, (model, task) in zip(axes.flat, places):
+        part = runs[(runs["model"] == model) & (runs["task"] == task)]
+        sizes = sorted(set(part["train_size"]))
+        for n, method in enumerate(methods):
+            shift = max(sizes[-1] / sizes[0], 2) ** (0.012 * (n - (len(methods) - 1) / 2))
+            _size_line(ax, part[part["method"] == method], method, shift)
+        ax.set_xscale("log")
+        ax.set_xlim(sizes[0] / 1.25, sizes[-1] * 1.25)
+        ax.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=8.5)
+        ax.minorticks_off()
+        ax.set(ylabel=f"validation {metric_of.get(task, 'metric')} (%)", xlabel="training rows")
+        ax.set_title(f"{task}\n{model}" if several else task)
+    for ax in axes.flat[len(places) :]:
+        ax.set_visible(False)
+    handles = [
+        Line2D([], [], ms=5, lw=1.5, **look(m))
+        for m in methods
+        if len(statistics.finished(runs[runs["method"] == m]))
+    ]
+    fig.legend(handles=handles, loc="outside right center")
+    return fig
+
+
+def _size_line(ax: Axes, rows: pd.DataFrame, method: str, shift: float) -> None:
+    """One method's means and intervals over sizes; a cross at the bottom where a run was lost."""
+    table = statistics.summary(rows, ("train_size",)).sort_values("train_size")
+    known = table[table["n"] > 0]
+    half = (100 * (known["high"] - known["mean"])).fillna(0)
+    style = {n: v for n, v in look(method).items() if n != "label"}
+    ax.errorbar(known["train_size"] * shift, 100 * known["mean"], half, ms=5, lw=1.5, capsize=2.5, **style)
+    lost = table[table["lost"] > 0]["train_size"] * shift
+    ax.plot(lost, [0.03] * len(lost), "x", color=style["color"], transform=ax.get_xaxis_transform())
+
+
+@styled
+def tau_cells(taus: pd.DataFrame) -> Figure:
+    """Kendall's tau of each score with the accuracies, over cells: a panel per view, a point per cell.
+
+    A point is a cell's mean over seeds, coloured by task; the bar is the mean over cells with its 95% interval over
+    tasks (`comparisons.cluster_interval`), without an interval below three tasks. `taus` from
+    `comparisons.tau_by_cell`.
+    """
+    cells, means = comparisons.cell_taus(taus), comparisons.tau_overall(taus)
+    views = list(dict.fromkeys(cells["view"]))
+    names = list(dict.fromkeys(cells["score"]))
+    width = 1.9 + (0.9 + 0.85 * len(names)) * max(len(views), 1)
+    fig, axes = plt.subplots(1, max(len(views), 1), figsize=(width, 3.6), sharey=True, squeeze=False)
+    if not views:
+        _nothing(axes[0][0])
+        return fig
+    looks = task_looks(list(cells["task"]))
+    for ax, view in zip(axes[0], views, strict=True):
+        for x, name in enumerate(names):
+            part = cells[(cells["view"] == view) & (cells["score"] == name)]
+            spread = np.linspace(-0.3, 0.12, len(part)) if len(part) > 1 else [-0.09]
+            for at, (task, tau) in zip(spread, part[["task", "tau"]].itertuples(index=False, name=None)):
+                ax.plot(x + at, tau, ms=5, mew=0, alpha=0.75, ls="", **looks[task])
+            for r in means[(means["view"] == view) & (means["score"] == name)].to_dict("records"):
+                low, high = np.nan_to_num([r["mean"] - r["low"], r["high"] - r["mean"]]).clip(min=0)
+                ax.errorbar(
+                    [x + 0.3], [r["mean"]], [[low], [high]], fmt="_", ms=11, mew=2, capsize=3, color="black"
+                )
+        ax.axhline(0, color="#999999", lw=1)
+        ax.set_xticks(
+            range(len(names)), [SCORE_NAMES.get(n, n).replace(" (", "\n(") for n in names], fontsize=8.5
+        )
+        ax.set(ylim=(-1.12, 1.12), xlim=(-0.5, len(names) - 0.5), title=view)
+        ax.grid(axis="x", visible=False)
+    axes[0][0].set_ylabel("Kendall's tau with accuracy")
+    handles = [Line2D([], [], ms=5, mew=0, ls="", label=task, **style) for task, style in looks.items()]
+    note = no_interval(len(looks)).replace(": ", ",\n")
+    bar = "mean over cells" + (f"\n({note})" if note else ",\n95% over tasks")
+    handles.append(Line2D([], [], color="black", marker="_", ms=11, mew=2, ls="", label=bar))
+    fig.legend(handles=handles, loc="outside right center")
+    return fig
+
+
+@styled
+def differences(compared: pd.DataFrame, first: str, second: str) -> Figure:
+    """The paired difference first - second in every cell, in points: mean over seeds, 95% Student t interval, p.
+
+    Below the cells, in black, the mean over them with its interval over tasks (`comparisons.overall`). Beside each
+    cell its sign-flip p, and Holm's over every row of `compared`.
+    """
+    part = compared[(compared["first"] == first) & (compared["second"] == second)]
+    names = {n: method_name(n) for n in (first, second)}
+    fig, ax = plt.subplots(figsize=(8.0, 1.4 + 0.32 * (len(part) + 1)))
+    ax.set_title(f"{names[first]} - {names[second]}")
+    if not part["mean"].notna().any():
+        _nothing(ax)
+        return fig
+    several = part["model"].nunique() > 1
+    looks = task_looks(list(part["task"]))
+    labels = []
+    for y, r in enumerate(part.to_dict("records")):
+        labels.append(f"{r['task']}, {r['regime']}" + (f", {r['model']}" if several else ""))
+        _forest_row(ax, y, r, looks[r["task"]])
+        beside = (
+            f"p {r['p']:.2g}, Holm {r['p_holm']:.2g}" if r["n"] > 1 else "one seed" if r["n"] else MISSING
+        )
+        ax.annotate(beside, (1.015, y), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+    over = comparisons.overall(part).to_dict("records")[0]
+    _forest_row(ax, len(part), over, {"color": "black", "marker": "D"})
+    beside = no_interval(over["tasks"]) or f"p over tasks {over['p_tasks']:.2g}"
+    ax.annotate(beside, (1.015, len(part)), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+    ax.axhline(len(part) - 0.5, color="#999999", lw=0.8)
+    ax.axvline(0, color="#999999", lw=1)
+    ax.set_yticks(range(len(part) + 1), [*labels, f"mean of {cells_text(over['cells'])}"])
+    ax.set(ylim=(len(part) + 0.6, -0.6), xlabel="difference in points")
+    ax.grid(axis="y", visible=False)
+    return fig
+
+
+def _forest_row(ax: Axes, y: float, row: Mapping[Any, Any], style: Mapping[str, Any]) -> None:
+    """A mean with its interval, in points; nothing where there is no mean."""
+    if not np.isfinite(row["mean"]):
+        return
+    reach = 100 * np.nan_to_num([row["mean"] - row["low"], row["high"] - row["mean"]]).clip(min=0)
+    ax.errorbar([100 * row["mean"]], [y], xerr=[[reach[0]], [reach[1]]], ms=6, capsize=3, ls="", **style)

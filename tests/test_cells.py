@@ -1,0 +1,113 @@
+"""Cells of a profile: what they inherit, what they expand to, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from beft import settings
+from beft.cells import cells, jobs
+from beft.errors import BeftError
+from beft.study import Run
+
+NOTEBOOK = "03_fine_tuning"
+
+
+def load(**given):
+    return settings.load(NOTEBOOK, {"profile": "smoke", **given})
+
+
+def test_a_cell_inherits_what_it_does_not_say():
+    (cell,) = cells(load(cells=[{"task": "microworld_similarity"}]))
+    s = load()
+    study = cell.study
+    assert (study.task, study.model, study.regime) == ("microworld_similarity", s["model"], s["regime"])
+    assert (study.epochs, study.batch_size, study.tuning) == (s["epochs"], s["batch_size"], s["held_out"])
+    assert (cell.seeds, cell.rate, study.validate) == (tuple(s["seeds"]), s["rate"], "last")
+    assert cell.exact().dtype == "float32"
+
+
+def test_lists_of_models_tasks_and_regimes_are_every_combination():
+    text = "[{task: [rte, cola], regime: [low, 50], model: [a, b], seeds: [3], rate: 1e-2, epochs: 4}]"
+    found = cells(load(cells=text))
+    assert len(found) == 8
+    assert {(c.study.model, c.study.task, c.study.regime) for c in found} == {
+        (m, t, r) for m in "ab" for t in ("rte", "cola") for r in ("low", 50)
+    }
+    assert {(c.seeds, c.rate, c.study.epochs) for c in found} == {((3,), 0.01, 4)}
+
+
+def test_paper_means_the_papers_rate_and_epochs_for_task_and_model():
+    text = "[{task: [rte, sst2], model: [bert-base-cased, roberta-base], rate: paper, epochs: paper}]"
+    found = {(c.study.task, c.study.model): (c.rate, c.study.epochs) for c in cells(load(cells=text))}
+    assert found == {
+        ("rte", "bert-base-cased"): (1e-3, 30),
+        ("rte", "roberta-base"): (1e-3, 30),
+        ("sst2", "bert-base-cased"): (4e-4, 16),
+        ("sst2", "roberta-base"): (4e-4, 30),
+    }
+
+
+def test_of_ones_own_file_paper_means_the_notebooks_values():
+    (cell,) = cells(load(cells=[{"task": "mine.csv", "rate": "paper", "epochs": "paper"}]))
+    assert (cell.rate, cell.study.epochs) == (load()["rate"], load()["epochs"])
+
+
+def test_methods_may_have_rates_of_their_own():
+    s = load(cells=[{"task": "rte", "seeds": [0, 1]}], method_rates="{full: 1e-5}", rate=1e-2)
+    (job,) = jobs(cells(s), ["b_v", "full"])
+    assert job[1] == [Run("b_v", 0, 1e-2), Run("b_v", 1, 1e-2), Run("full", 0, 1e-5), Run("full", 1, 1e-5)]
+
+
+@pytest.mark.parametrize("given", [{"task": "mine.csv"}, {"rate": 0.5}, {"seeds": [7]}, {"epochs": 9}])
+def test_other_main_settings_leave_one_cell_of_those_settings(given):
+    s = load(**given)
+    for name in ("cells", "size_cells", "baseline_cells"):
+        (cell,) = cells(s, name)
+        assert cell.study == s.study(tuning=s["held_out"], validate="last")
+        assert (cell.seeds, cell.rate) == (tuple(s["seeds"]), s["rate"])
+    assert len(cells(load(**given, cells=[{"regime": [10, 20]}]))) == 2
+
+
+def test_every_profile_lists_cells_that_are_studies_of_known_tasks():
+    from beft.tasks import TASKS
+
+    for profile in settings.profiles():
+        for notebook in ("02_ranking", NOTEBOOK):
+            found = cells(settings.load(notebook, {"profile": profile}))
+            assert found and all(c.study.task in TASKS and c.seeds for c in found)
+
+
+@pytest.mark.parametrize(
+    "given, says",
+    [
+        ("[{tasks: rte}]", "unknown setting of a cell 'tasks': did you mean task"),
+        ("[]", "cells in the parameters must be a list of cells"),
+        ("rte", "cells in the parameters must be a list of cells"),
+        ("[{epochs: 0}]", "epochs in a cell must be a whole number of at least 1 or `paper`, not 0"),
+        ("[{rate: fast}]", "rate in a cell must be a positive number or `paper`, not 'fast'"),
+        ("[{regime: -3}]", "regime in a cell must be a regime"),
+        ("[{task: }]", "task in a cell must be a name"),
+        ("[{", "cells in the parameters must be a list of cells"),
+    ],
+)
+def test_a_bad_cell_is_one_sentence(given, says):
+    with pytest.raises(BeftError, match=says):
+        load(cells=given)
+
+
+@pytest.mark.parametrize("given", ["{ful: 1e-5}", "{full: -1}", "full"])
+def test_bad_rates_by_method_are_refused(given):
+    with pytest.raises(BeftError, match="method_rates in the parameters|unknown method"):
+        load(method_rates=given)
+
+
+def test_cells_and_rates_are_told_in_a_command_that_gives_them_again():
+    import shlex
+
+    text = "[{task: [rte], regime: [low, 9], rate: 0.5}]"
+    s = load(cells=text, method_rates="{full: 0.25}")
+    words = shlex.split(s.command)
+    given = {words[i + 1]: words[i + 2] for i, w in enumerate(words) if w == "-p"}
+    again = load(**given)
+    assert again.values == s.values and again.figures == s.figures
+    assert "{task: rte, regime: low, 9, rate: 0.5}" in repr(s)
