@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +106,8 @@ def connect(address: str) -> Iterator[Any]:
             f"scheduler {address!r} is not an address: give tcp://host:port, or local:N for N workers here"
         )
     try:
+        with ThreadPoolExecutor(1) as apart:  # a notebook's own thread has a loop that runs already
+            apart.submit(lambda: asyncio.run(_identity(address))).result()
         client = Client(address, timeout=TIMEOUT)
     except (OSError, TimeoutError, ValueError) as error:
         raise BeftError(
@@ -114,6 +118,14 @@ def connect(address: str) -> Iterator[Any]:
         if not client.scheduler_info(n_workers=-1)["workers"]:
             print(f"the scheduler at {address} has no workers yet: waiting for one", flush=True)
         yield client
+
+
+async def _identity(address: str) -> None:
+    """Ask a scheduler who it is: one that takes the connection and says nothing would keep a client for minutes."""
+    from distributed import rpc
+
+    async with rpc(address) as scheduler:
+        await asyncio.wait_for(scheduler.identity(), TIMEOUT)
 
 
 def _dask(address: str) -> tuple[Any, Any]:

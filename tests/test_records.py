@@ -156,6 +156,20 @@ def test_a_changed_record_is_refused(tmp_path: Path, changes: dict[str, Any], re
         store.all()
 
 
+@pytest.mark.parametrize(
+    "schema, remedy",
+    [(0, "delete this file and run the same command again"), (2, "written by a newer version")],
+)
+def test_a_record_of_another_schema_is_refused_by_name(tmp_path: Path, schema: int, remedy: str) -> None:
+    path = Store(tmp_path).write(record())
+    edited(path, schema=schema)
+    with pytest.raises(
+        BeftError,
+        match=f"{path.name} cannot be used, its schema is {schema}, this version reads 1: .*{remedy}",
+    ):
+        Store(tmp_path).find(settings())
+
+
 def test_a_record_under_the_name_of_another_is_refused(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.write(record()).rename(store.path(settings(seed=1)))

@@ -1,0 +1,65 @@
+"""The numbers that are committed: every record sound, of one model and one version of each task, and none edited."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from beft.errors import BeftError
+from beft.records import Store
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "data" / "results" / "laptop"
+RECORDS = Store(FOLDER).all()
+
+
+def test_every_record_is_sound_and_there_are_some():
+    assert len(RECORDS) > 100
+    assert {r["kind"] for r in RECORDS} == {"run", "ranking"}
+
+
+def test_a_task_has_one_fingerprint_and_a_model_one_hash():
+    prints, hashes = defaultdict(set), defaultdict(set)
+    for r in RECORDS:
+        assert r["data"]["fingerprint"] == r["settings"]["data_fingerprint"]
+        assert r["model"]["sha256"] == r["settings"]["model_sha256"]
+        prints[r["settings"]["task"]].add(r["data"]["fingerprint"])
+        hashes[r["settings"]["model"]].add(r["model"]["sha256"])
+    assert all(len(found) == 1 for found in (*prints.values(), *hashes.values()))
+    assert len({next(iter(found)) for found in prints.values()}) == len(prints)
+
+
+def test_no_record_names_a_folder_or_a_changed_tree():
+    for r in RECORDS:
+        assert "/" not in r["settings"]["model"] and "/home/" not in json.dumps(r)
+        assert r["code"]["dirty"] is False, r["key"]
+
+
+def test_what_figures_and_tables_were_made_from_is_there():
+    known = {r["key"] for r in RECORDS}
+    entries = json.loads((ROOT / "figures" / "laptop" / "index.json").read_text())
+    for entry in entries:
+        assert set(entry["records"]) <= known, entry["name"]
+    assert sum(bool(entry["records"]) for entry in entries) > 15
+
+
+@pytest.mark.parametrize("where", ["final", "epochs", "data", "settings"])
+def test_a_wrong_number_planted_in_a_record_is_refused(tmp_path, where):
+    source = next(path for path in sorted(FOLDER.glob("*-b_v-*.json")))
+    shutil.copy(source, tmp_path)
+    path = tmp_path / source.name
+    record = json.loads(path.read_text())
+    changes = {
+        "final": lambda: record["final"].update(validation=0.99),
+        "epochs": lambda: record["epochs"][0].update(train_loss=0.1),
+        "data": lambda: record["data"].update(fingerprint="0" * 16),
+        "settings": lambda: record["settings"].update(rate=0.5),
+    }
+    changes[where]()
+    path.write_text(json.dumps(record))
+    with pytest.raises(BeftError, match="cannot be used, its (checksum does not match|key does not belong)"):
+        Store(tmp_path).all()
