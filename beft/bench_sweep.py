@@ -167,7 +167,7 @@ def report(record: dict[str, Any]) -> str:
     """The record as Markdown, with pass or miss for every target."""
     grid, overhead, dask, wanted = (record[n] for n in ("grid", "overhead", "dask", "targets"))
     device = record["device"]
-    kind = "cuda" if device["type"] == "cuda" else "cpu"
+    kind = "cuda" if device["kind"] == "cuda" else "cpu"
     checks = [
         (
             "grid in banks, times faster than one by one",

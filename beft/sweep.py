@@ -124,8 +124,10 @@ def adapter(study: Study, run_: Run, store: Store) -> Path:
             f"a {run_.method} run trains weights, which no BEFT adapter holds: beft.tune gives a plain model"
         )
     context = Context(study)
-    record = recorded(store, context.settings(run_))
-    if record is not None:  # which may be that of a study that scores each epoch
+    wanted = context.settings(run_)
+    # when validation is scored has no bearing on the weights
+    record = recorded(store, wanted) or store.find(wanted | {"validate": "last"})
+    if record is not None:
         context.study = replace(study, validate=record["settings"]["validate"])
     name = key(context.settings(run_))
     folder = store.fetch(name)

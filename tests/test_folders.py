@@ -5,12 +5,18 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import filelock
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from test_records import record, settings
 from test_sweep import RUNS, STUDY, timeless
 
@@ -20,15 +26,29 @@ from beft.records import Store
 from beft.settings import results
 
 
-@pytest.fixture(params=["folder", "file://", "memory://"])
+class Mounted(LocalFileSystem):
+    """Stands for the protocols that rename (sftp://, hdfs://, ...), which show a file while it grows."""
+
+    protocol = ("mounted",)
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(str(path).removeprefix("mounted://"))
+
+
+fsspec.register_implementation("mounted", Mounted, clobber=True)
+REMOTE = ["memory://", "mounted://"]
+
+
+@pytest.fixture(params=["folder", "file://", *REMOTE])
 def where(request, tmp_path, monkeypatch):
     """A place for records of each kind."""
     monkeypatch.setenv("BEFT_HOME", str(tmp_path / "home"))
     if request.param == "folder":
         return tmp_path / "records"
-    return (
-        f"file://{tmp_path}/records" if request.param == "file://" else f"memory://{uuid.uuid4().hex}/records"
-    )
+    if request.param == "memory://":
+        return f"memory://{uuid.uuid4().hex}/records"
+    return f"{request.param}{tmp_path}/records"
 
 
 def everything(where):
@@ -45,7 +65,10 @@ def test_what_is_written_is_found_read_and_listed(where):
     again = Store(where)
     assert again.find(settings())["final"]["validation"] == 0.75
     assert [r["settings"]["seed"] for r in again.all("run")] == [0, 1]
-    assert repr(again) == "Store(2 records in 'records')"
+    assert again.has(settings()) and not again.has(settings(seed=2))
+    assert repr(again) == repr(Store(again.location)) == "Store(2 records in 'records')"
+    assert again.where(settings()).endswith(f"records/{again.name(settings())}")
+    assert again.read(again.where(settings())) == again.read(again.path(settings())) == again.all()[0]
     assert len(everything(where)) == 2
 
 
@@ -59,6 +82,7 @@ def test_a_damaged_record_is_refused_by_its_full_name(where):
         store.find(settings())
 
 
+@pytest.mark.parametrize("where", ["folder", *REMOTE], indirect=True)
 def test_a_sweep_leaves_its_records_and_adapters_there(where, tmp_path, monkeypatch, tiny):
     records = sweep.run(STUDY, RUNS[:2], Store(where), progress=False)
     plain = sweep.run(STUDY, RUNS[:2], Store(tmp_path / "plain"), progress=False)
@@ -73,43 +97,180 @@ def test_a_sweep_leaves_its_records_and_adapters_there(where, tmp_path, monkeypa
     adapters.load_tuned(tiny.model, folder)
 
 
-def test_a_failed_write_leaves_the_record_before_it_and_nothing_else(where, monkeypatch):
+def full(*a, **k):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def half_a_file(path, mode, **k):
+    """Opens like `open`; the disk is full in the middle of the text."""
+    file = open(path, mode, **k)  # closed by the writer
+    whole = file.write
+    file.write = lambda text: (whole(text[:40]), file.flush(), full())
+    return file
+
+
+@pytest.mark.parametrize(
+    ("where", "step"),
+    [("folder", "write"), ("folder", "fsync"), ("folder", "replace"), ("file://", "fsync")]
+    + [("memory://", "pipe_file"), ("mounted://", "pipe_file"), ("mounted://", "mv")],
+    indirect=["where"],
+)
+def test_a_full_disk_is_one_sentence_and_leaves_the_records_before_it(where, step, monkeypatch):
     store = Store(where)
     store.write(record())
-    full = OSError(errno.ENOSPC, "No space left on device")
-
-    def fails(*a, **k):
-        raise full
-
-    if isinstance(store.place, folders.RemoteFolder):
-        monkeypatch.setattr(store.place.files, "mv", fails)
+    if step == "write":
+        monkeypatch.setattr(folders, "open", half_a_file, raising=False)
+    elif step in ("fsync", "replace"):
+        monkeypatch.setattr(os, step, full)
+    elif (step, store.place.shown[:7]) == ("pipe_file", "mounted"):
+        pipe = store.place.files.pipe_file
+        monkeypatch.setattr(
+            store.place.files, step, lambda path, content: (pipe(path, content[:40]), full()), raising=False
+        )
     else:
-        monkeypatch.setattr(os, "fsync", fails)
-    with pytest.raises(BeftError, match="cannot write the record .*: No space left on device; free the disk"):
+        monkeypatch.setattr(store.place.files, step, full)
+    name = store.name(settings(seed=1))
+    with pytest.raises(
+        BeftError, match=f"cannot write the record .*{name}: No space left on device; free the disk"
+    ):
         store.write(record(settings=settings(seed=1)))
     monkeypatch.undo()
     assert [r["settings"]["seed"] for r in store.all()] == [0]
     assert len(everything(where)) == 1
+    store.write(record(settings=settings(seed=1)))
+    assert [r["settings"]["seed"] for r in store.all()] == [0, 1]
 
 
-def test_a_kept_folder_replaces_the_one_before_it_whole(where, tmp_path):
+def adapter(store, text):
+    """A folder as a finished run leaves it, before it is kept."""
+    made = store.folder / "adapters" / f"x.{uuid.uuid4().hex}.tmp"
+    made.mkdir(parents=True)
+    (made / adapters.CONFIG).write_text("{}")
+    (made / "weights").write_text(text)
+    return made
+
+
+def test_a_kept_folder_replaces_the_one_before_it_whole(where):
     store = Store(where)
     for text in ("one", "two"):
-        made = store.folder / "adapters" / f"x.{text}.tmp"
-        made.mkdir(parents=True)
-        (made / "file.txt").write_text(text)
-        store.keep(made, "x")
-    assert (store.fetch("x") / "file.txt").read_text() == "two"
+        store.keep(adapter(store, text), "x")
+    assert (store.fetch("x") / "weights").read_text() == "two"
     assert store.fetch("y") is None
     assert [p.name for p in (store.folder / "adapters").iterdir()] == ["x"]
 
 
-@pytest.mark.parametrize("url", ["nothing://x", "s4://bucket/x"])
+def test_many_may_keep_one_folder_at_once(where):
+    store = Store(where)
+    made = [adapter(store, "same") for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda folder: store.keep(folder, "x"), made))
+    assert (store.fetch("x") / "weights").read_text() == "same"
+    assert [p.name for p in (store.folder / "adapters").iterdir()] == ["x"]
+
+
+def test_a_folder_that_cannot_be_kept_is_one_sentence(where, tmp_path):
+    with pytest.raises(
+        BeftError, match="the results folder .*records cannot be used, .*finished runs are kept"
+    ):
+        Store(where).keep(tmp_path / "absent", "x")
+
+
+@pytest.mark.parametrize("where", REMOTE, indirect=True)
+def test_another_machine_fetches_an_adapter_once_it_is_whole(where, tmp_path, monkeypatch):
+    here = Store(where)
+    real = here.place.files.put_file
+
+    def broken(path, target):
+        if path.endswith(adapters.CONFIG):  # the last file
+            raise ConnectionError("connection lost")
+        real(path, target)
+
+    monkeypatch.setattr(here.place.files, "put_file", broken)
+    with pytest.raises(BeftError, match="connection lost"):
+        here.keep(adapter(here, "whole"), "x")
+    monkeypatch.undo()
+    monkeypatch.setenv("BEFT_HOME", str(tmp_path / "there"))
+    there = Store(where)
+    assert there.folder != here.folder and there.fetch("x") is None
+    here.keep(adapter(here, "whole"), "x")
+    monkeypatch.setattr(there.place.files, "get_file", full)
+    with pytest.raises(BeftError, match="records cannot be used, No space left on device"):
+        there.fetch("x")
+    assert list((there.folder / "adapters").iterdir()) == []
+    monkeypatch.undo()
+    monkeypatch.setenv("BEFT_HOME", str(tmp_path / "there"))
+    assert sorted(p.name for p in there.fetch("x").iterdir()) == [adapters.CONFIG, "weights"]
+    monkeypatch.setattr(there.place.files, "get_file", lambda *a: pytest.fail("downloaded again"))
+    assert (there.fetch("x") / "weights").read_text() == "whole"
+
+
+@pytest.mark.parametrize("where", REMOTE, indirect=True)
+@pytest.mark.parametrize("error", [ConnectionError("no route"), RuntimeError("no route")])
+def test_a_url_that_stops_answering_is_one_sentence(where, error, monkeypatch):
+    store = Store(where)
+    store.write(record())
+
+    def fails(*a, **k):
+        raise error
+
+    monkeypatch.setattr(store.place.files, "exists", fails)
+    for call in (store.all, lambda: store.find(settings()), lambda: store.fetch("x"), store.__repr__):
+        with pytest.raises(BeftError, match="the results folder .*records cannot be used, no route: correct"):
+            call()
+    monkeypatch.undo()
+    monkeypatch.setattr(store.place.files, "cat_file", fails, raising=False)
+    with pytest.raises(BeftError, match=r"cannot read the record .*records/sst2.*\.json: no route"):
+        store.find(settings())
+
+
+@pytest.mark.parametrize("url", ["nothing://x", "s4://bucket/x", "ftp://127.0.0.1:1/x"])
 def test_a_url_of_no_known_protocol_is_one_sentence(url):
     with pytest.raises(
         BeftError, match=f"the results folder '{url}' cannot be used, .*: install the package"
     ):
         Store(url)
+
+
+def test_a_protocol_without_its_package_is_one_sentence(monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(
+        BeftError, match="'s3://bucket/x' cannot be used, Install s3fs.*: install the package"
+    ):
+        Store("s3://bucket/x")
+
+
+def test_no_password_is_shown():
+    with pytest.raises(BeftError) as caught:
+        Store("nothing://me:secret@host/x")
+    assert "secret" not in str(caught.value) and "nothing://me:***@host/x" in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["memory://", "memory://a/b/", "memory:///"])
+def test_the_location_of_a_url_is_a_url(url, monkeypatch, tmp_path):
+    monkeypatch.setenv("BEFT_HOME", str(tmp_path))
+    store = Store(Store(url).location)
+    assert "://" in store.location and store.folder == Store(url).folder
+    name = store.name(settings())
+    store.write(record())
+    assert Store(url).find(settings()) is not None and store.where(settings()).endswith(f"/{name}")
+    store.place.files.rm_file(f"{store.place.root}/{name}")
+
+
+def test_the_local_part_of_a_url_is_in_the_cache(monkeypatch, tmp_path):
+    monkeypatch.delenv("BEFT_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    one, two = Store("memory://one").folder, Store("memory://two").folder
+    assert one != two and one.parent == two.parent == tmp_path / ".cache" / "beft" / "remote"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert Store("memory://one").folder.parent == tmp_path / "xdg" / "beft" / "remote"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert Store("memory://one").folder.parent == tmp_path / "Library" / "Caches" / "beft" / "remote"
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
+    assert Store("memory://one").folder.parent == tmp_path / "local" / "beft" / "remote"
+    assert not list(tmp_path.iterdir())
 
 
 def test_results_go_where_the_environment_says(monkeypatch, tmp_path):
@@ -139,6 +300,76 @@ def test_one_at_a_time_and_the_other_is_told_that_it_waits(tmp_path, monkeypatch
     assert order == ["first", "second"]
     assert "another sweep is training bank bank: waiting for it" in capsys.readouterr().out
     assert Store(tmp_path).all() == []
+
+
+HOLDS = """
+import sys, time
+from beft.records import Store
+with Store(sys.argv[1]).lock("bank"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_process_that_is_killed_lets_go(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(folders, "WAITS", 0.1)
+    environment = os.environ | {"PYTHONPATH": str(Path(folders.__file__).parents[1])}
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        threading.Timer(0.5, holder.kill).start()
+        with Store(tmp_path).lock("bank"):
+            assert holder.wait(timeout=30) != 0
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert "waiting for it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [NotImplementedError(), OSError(errno.ENOLCK, "No locks available")])
+def test_where_there_are_no_locks_both_go_on(tmp_path, monkeypatch, error):
+    def fails(*a, **k):
+        raise error
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", fails)
+    with Store(tmp_path).lock("bank"), Store(tmp_path).lock("bank"):
+        Store(tmp_path).write(record())
+    assert len(Store(tmp_path).all()) == 1
+
+
+@pytest.mark.parametrize("where", REMOTE, indirect=True)
+def test_a_url_has_no_locks(where):
+    with Store(where).lock("bank"), Store(where).lock("bank"):
+        pass
+    assert everything(where) == []
+
+
+def test_an_error_under_a_lock_is_raised_as_it_is(tmp_path):
+    with pytest.raises(OSError, match="mine"), Store(tmp_path).lock("bank"):
+        raise OSError("mine")
+    with Store(tmp_path).lock("bank"):
+        pass
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_training(tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(BeftError, match="the results folder .*taken cannot be used, Not a directory"):
+        with Store(tmp_path / "taken").lock("bank"):
+            pytest.fail("trained")
+
+
+@pytest.mark.parametrize("where", REMOTE, indirect=True)
+def test_threads_that_write_one_record_behind_a_url_leave_one_whole_record(where):
+    def often(worker):
+        for _ in range(30):
+            Store(where).write(record(seconds=float(worker)))
+            assert Store(where).find(settings()) is not None  # raises for a part of a record
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(often, range(4)))
+    assert len(everything(where)) == 1
 
 
 def write_often(folder, times):

@@ -267,6 +267,9 @@ def test_the_adapter_of_a_run_scored_after_each_epoch_serves_a_study_that_asks_f
     last = replace(STUDY, validate="last")
     assert sweep.adapter(last, RUNS[0], store) == sweep.adapter(STUDY, RUNS[0], store)
     assert len(banks) == len(store.all("run")) == 1
+    go(store, RUNS[3:], last)
+    assert sweep.adapter(STUDY, RUNS[3], store) == sweep.adapter(last, RUNS[3], store)
+    assert len(banks) == len(store.all("run")) == 2, "nor the other way"
 
 
 def test_a_run_that_was_never_trained_gets_its_record_with_its_adapter(store, banks):
