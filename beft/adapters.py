@@ -141,7 +141,7 @@ def merge(bank: BiasBank, run: int, folder: str | Path | None = None, tokenizer:
     """
     plain = bank.plain_copy()
     with torch.no_grad():
-        if bank.methods[run] == "lora":
+        if "lora" in bank.methods:
             for name, change in lora_changes(bank.model, bank.slots).items():
                 plain.get_parameter(name).add_(change)
         else:

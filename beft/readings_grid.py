@@ -1,9 +1,9 @@
 """Sentences computed from comparisons over cells: where b_v stops paying, which term, which score.
 
-A difference is "shown" where its 95% interval excludes 0. Over cells the interval is over tasks
+At one size, a difference is "shown" where its 95% interval excludes 0. Over cells the interval is over tasks
 (`comparisons.cluster_interval`); with fewer than three tasks there is none, and the sentence says so. Few tasks that
-all lie on one side always give an interval that excludes 0, so the sign-flip p over tasks stands beside each answer,
-with the smallest value so few tasks allow.
+all lie on one side always give an interval that excludes 0, so there a difference is shown only where the sign-flip p
+over tasks is at most 0.05 too; it stands beside each answer with the smallest value that so few tasks allow.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import pandas as pd
 from . import comparisons, statistics
 from .readings import MISSING, method_name
 
+ALPHA = 0.05
 SCORES = {
     "magnitude": "Magnitude",
     "fisher": "Fisher (per example)",
@@ -119,7 +120,10 @@ def _verdict(row: Mapping[Any, Any], answers: Mapping[str, str]) -> str:
     if not np.isfinite(row["low"]):
         return no_interval(row["tasks"])
     p = f"p over tasks {row['p_tasks']:.2g}, smallest possible {comparisons.least_p(row['tasks']):.2g}"
-    return f"{answers[side(row['low'], row['high'])]} ({p})"
+    beyond = side(row["low"], row["high"])
+    if beyond and row["p_tasks"] > ALPHA:
+        return f"{answers['']}, though the interval excludes 0: it is too narrow for few tasks ({p})"
+    return f"{answers[beyond]} ({p})"
 
 
 # --- scores -----------------------------------------------------------------------------------------------

@@ -92,10 +92,15 @@ def test_tasks_and_models_have_a_line_each():
     ("gaps", "words"),
     [
         (
-            (AHEAD, AHEAD, AHEAD),
-            "ahead in 3 of 3 cells, mean +11.0 [+11.0, +11.0] points over 3 tasks; b_v is ahead",
+            (AHEAD,) * 6,
+            "ahead in 6 of 6 cells, mean +11.0 [+11.0, +11.0] points over 6 tasks; b_v is ahead",
         ),
-        ((BEHIND, BEHIND, BEHIND), "b_q is ahead (p over tasks 0.25, smallest possible 0.25)"),
+        ((BEHIND,) * 6, "b_q is ahead (p over tasks 0.031, smallest possible 0.031)"),
+        (
+            (AHEAD,) * 3,
+            "no difference is shown, though the interval excludes 0: it is too narrow for few tasks "
+            "(p over tasks 0.25, smallest possible 0.25)",
+        ),
         ((AHEAD, LEVEL, BEHIND), "no difference is shown (p over tasks 1,"),
         ((AHEAD,), "ahead in 1 of 1 cell, mean +11.0 points over one task; one task: no interval."),
         ((AHEAD, AHEAD), "2 tasks: no interval."),
@@ -119,22 +124,27 @@ def test_terms_without_a_common_seed_or_without_runs():
 
 def test_the_better_guide_is_affirmed_denied_or_left_open():
     values = {
-        "mag_angle": (0.5, 0.5, 0.6),
-        "reach": (1.0, 1.0, 1.0),
-        "magnitude": (0.0, 0.1, 0.0),
-        "fisher": (0, 1, 0.6),
+        "mag_angle": (0.5, 0.5, 0.6) * 2,
+        "reach": (1.0, 1.0, 1.0) * 2,
+        "magnitude": (0.0, 0.1, 0.0) * 2,
+        "fisher": (0, 1, 0.6) * 2,
     }
     text = _scores(values)
     assert text.splitlines()[0].startswith(
         "Mean tau, all terms: reach +1.00 [+1.00, +1.00], Mag+Angle +0.53 ["
     )
     assert "Is Mag+Angle the better guide?" in text
-    assert "against Magnitude +0.50 [+0.40, +0.60]: yes (p over tasks 0.25, smallest possible 0.25)." in text
-    assert "against reach -0.47 [-0.50, -0.40]: no, it is the worse one" in text
-    assert "against Fisher (per example) +0.00 [-0.50, +0.50]: not shown" in text
-    assert "Is reach the better guide?\n    against Mag+Angle +0.47 [+0.40, +0.50]: yes" in _scores(
+    assert ": yes (p over tasks 0.031, smallest possible 0.031)." in text
+    assert "against reach -0.47 [-0.50, -0.43]: no, it is the worse one (p over tasks 0.031" in text
+    assert "]: not shown (p over tasks 1," in text.split("Fisher (per example)")[-1]
+    assert "Is reach the better guide?\n    against Mag+Angle +0.47 [+0.43, +0.50]: yes" in _scores(
         values, "reach"
     )
+
+
+def test_three_tasks_on_one_side_are_not_enough_to_affirm():
+    text = _scores({"mag_angle": (1.0, 1.0, 1.0), "magnitude": (0.0, 0.1, 0.0)})
+    assert "against Magnitude +0.97 [+0.90, +1.00]: not shown, though the interval excludes 0" in text
 
 
 def test_scores_of_one_task_have_no_interval():
