@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import threading
 from collections.abc import Iterator, Sequence
@@ -90,6 +91,7 @@ def connect(address: str) -> Iterator[Any]:
     if local:
         count = int(local[1])
         with (
+            _same_environment(),
             LocalCluster(
                 n_workers=count,
                 threads_per_worker=1,
@@ -118,6 +120,17 @@ def connect(address: str) -> Iterator[Any]:
         if not client.scheduler_info(n_workers=-1)["workers"]:
             print(f"the scheduler at {address} has no workers yet: waiting for one", flush=True)
         yield client
+
+
+@contextmanager
+def _same_environment() -> Iterator[None]:
+    """Dask sets the number of threads in this process's environment for the workers, and leaves it there."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 async def _identity(address: str) -> None:

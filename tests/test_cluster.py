@@ -46,8 +46,9 @@ def undisturbed(tmp_path_factory):
 
 
 def test_two_workers_write_the_records_of_this_process(tmp_path, undisturbed):
-    store = Store(tmp_path / "shared")
+    store, environment = Store(tmp_path / "shared"), dict(os.environ)
     there = sweep.run_all(JOBS, store, progress=False, bank_size=2, scheduler="local:2")
+    assert dict(os.environ) == environment, "what is started later would have Dask's number of threads"
     assert timeless(there) == timeless(undisturbed)
     assert len(store.all("run")) == 6
     again = sweep.run_all(JOBS, store, progress=False, bank_size=2, scheduler="tcp://nobody.invalid:1")

@@ -336,7 +336,6 @@ def test_two_sweeps_on_one_folder_both_finish_and_train_every_run_once(tmp_path,
     environment = {
         "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
         "BEFT_RUN_LOG": str(log),
-        "OMP_NUM_THREADS": "1",
     }
     processes = [
         subprocess.Popen(
