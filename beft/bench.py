@@ -55,11 +55,16 @@ class Options:
     full: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "epochs", "repeats", "samples"):
-            if getattr(self, name) < 1:
-                raise BeftError(f"{name} {getattr(self, name)} is too small: give at least 1")
-        if self.rows < Study.batch_size:
-            raise BeftError(f"rows {self.rows} do not fill one batch: give at least {Study.batch_size}")
+        check_sizes(self, "seeds", "epochs", "repeats", "samples")
+
+
+def check_sizes(options: Any, *counts: str) -> None:
+    """Raise BeftError where one of these counts is below 1, or `rows` fill no batch."""
+    for name in counts:
+        if getattr(options, name) < 1:
+            raise BeftError(f"{name} {getattr(options, name)} is too small: give at least 1")
+    if options.rows < Study.batch_size:
+        raise BeftError(f"rows {options.rows} do not fill one batch: give at least {Study.batch_size}")
 
 
 def find_data(task: str | None) -> tuple[TaskData, str]:
@@ -198,7 +203,6 @@ def _advance(bar: tqdm, cost: float) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns 0 whether or not the targets are met, 2 (nothing measured), 130 (interrupted)."""
     parser = argparse.ArgumentParser(prog="python -m beft.bench", description=__doc__, allow_abbrev=False)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     start = Options()
     parser.add_argument("--model", default=start.model)
     parser.add_argument(
@@ -214,25 +218,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--samples", type=int, default=start.samples, help="batches of the plain protocol to time"
     )
     parser.add_argument("--full", action="store_true", help="run the plain protocol whole (about two hours)")
+    return run(parser, arguments, lambda given: measure(Options(**given)), report, "steps", summary)
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    measured: Callable[[dict[str, Any]], dict[str, Any]],
+    report: Callable[[dict[str, Any]], str],
+    name: str,
+    summary: Callable[[dict[str, Any]], str],
+) -> int:
+    """Measure what the command line asks for; write the record, its report and README's table `name` (`summary`).
+
+    Returns the exit status, as `main`.
+    """
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--out", type=Path, help="default: data/results/bench")
     given = vars(parser.parse_args(arguments))
     out = given.pop("out")
     try:
         store = Store(out or settings.home() / "data" / "results" / "bench")
-        path = store.write(measure(Options(**given)))
+        path = store.write(measured(given))
     except BeftError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\ninterrupted: nothing was written", file=sys.stderr)
         return 130
-    text = report(store.read(path))
-    path.with_suffix(".md").write_text(text, encoding="utf-8")
-    if out is None:  # README's table
-        shown = settings.home() / "figures" / "bench" / "steps.md"
+    record = store.read(path)
+    path.with_suffix(".md").write_text(report(record), encoding="utf-8")
+    if out is None:
+        shown = settings.home() / "figures" / "bench" / f"{name}.md"
         shown.parent.mkdir(parents=True, exist_ok=True)
-        shown.write_text(summary(store.read(path)), encoding="utf-8")
-    print(text)
+        shown.write_text(summary(record), encoding="utf-8")
+    print(report(record))
     print(f"record: {path}")
     return 0
 

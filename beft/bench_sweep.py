@@ -19,8 +19,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import models, settings, sweep
-from .bench import find_data
+from . import models, sweep
+from .bench import check_sizes, find_data, run
 from .bench_report import table
 from .context import Context
 from .errors import BeftError
@@ -49,13 +49,9 @@ class Options:
     workers: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "seeds", "rates", "singles", "cells", "workers"):
-            if getattr(self, name) < 1:
-                raise BeftError(f"{name} {getattr(self, name)} is too small: give at least 1")
+        check_sizes(self, "epochs", "seeds", "rates", "singles", "cells", "workers")
         if self.rates > len(RATES):
             raise BeftError(f"rates {self.rates} is too large: give at most {len(RATES)}")
-        if self.rows < Study.batch_size:
-            raise BeftError(f"rows {self.rows} do not fill one batch: give at least {Study.batch_size}")
 
 
 def measure(options: Options, progress: bool = True) -> dict[str, Any]:
@@ -211,28 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m beft.bench_sweep", description=__doc__, allow_abbrev=False
     )
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     for name, value in asdict(Options()).items():
         parser.add_argument(f"--{name}", default=value, type=int if isinstance(value, int) else str)
-    parser.add_argument("--out", type=Path, help="default: data/results/bench")
-    given = vars(parser.parse_args(arguments))
-    out = given.pop("out")
-    try:
-        store = Store(out or settings.home() / "data" / "results" / "bench")
-        path = store.write(measure(Options(**given)))
-    except BeftError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted: nothing was written", file=sys.stderr)
-        return 130
-    text = report(store.read(path))
-    shown = (out or settings.home() / "figures" / "bench") / "sweep.md"  # README's table
-    shown.parent.mkdir(parents=True, exist_ok=True)
-    shown.write_text(text, encoding="utf-8")
-    print(text)
-    print(f"record: {path}")
-    return 0
+    return run(parser, arguments, lambda given: measure(Options(**given)), report, "sweep", report)
 
 
 if __name__ == "__main__":

@@ -30,22 +30,26 @@ COLORS = {
     "b_k": "#E69F00",
     "b_v": "#D55E00",
     "all_biases": "#009E73",
+    "lora": "#56B4E9",
+    "full": "#CC79A7",
+    "mask": "#999999",
     "q": "#0072B2",
     "k": "#E69F00",
     "v": "#D55E00",
 }
-MARKERS = {"head": "s", "b_q": "o", "b_k": "D", "b_v": "^", "all_biases": "P"}
+MARKERS = {
+    "head": "s",
+    "b_q": "o",
+    "b_k": "D",
+    "b_v": "^",
+    "all_biases": "P",
+    "lora": "X",
+    "full": "v",
+    "mask": "*",
+}
 DASHES = {"head": "-", "b_q": "-", "b_k": (0, (2, 1.5)), "b_v": "-", "all_biases": "-"}
 TERMS = ("q", "k", "v")
 TERM_NAMES = {"q": r"$b_q$", "k": r"$b_k$", "v": r"$b_v$"}
-SCORE_NAMES = {
-    "magnitude": "Magnitude",
-    "fisher": "Fisher (per example)",
-    "fisher_batch": "Fisher (batch)",
-    "mag_angle": "Mag+Angle",
-    "reach": "Reach",
-    "norms": "Pre-trained norm",
-}
 DPI = 130
 _RC = {
     **sns.axes_style("whitegrid"),
@@ -96,7 +100,7 @@ def save(
         measured: on the profile's model or data; False for what needs neither.
     """
     s.figures.mkdir(parents=True, exist_ok=True)
-    caption = tables.full_caption(caption, s, measured)
+    caption = tables.full_caption(caption, s, measured, records)
     files = [s.figures / f"{name}.pdf", s.figures / f"{name}.png"]
     fig.savefig(files[0], metadata={"CreationDate": None, "Creator": None, "Producer": None})
     fig.savefig(files[1], dpi=DPI, metadata={"Software": None})

@@ -13,22 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from . import comparisons, statistics
-from .plots import SCORE_NAMES, look_of, methods_of, styled
-from .readings import MISSING, method_name
+from .plots import look_of, methods_of, styled
+from .readings import MISSING, SCORE_NAMES, method_name
 from .readings_grid import cells_text, no_interval
 
-_WEIGHTS = {  # methods that train weights, beside the biases of `plots.COLORS`
-    "lora": {"color": "#56B4E9", "marker": "X"},
-    "full": {"color": "#CC79A7", "marker": "v"},
-    "mask": {"color": "#999999", "marker": "*"},
-}
 _TASKS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4d4d4d", "#8c6d31")
 _TASK_MARKERS = "o^sDvPX*<>"
-
-
-def look(method: str) -> dict[str, Any]:
-    """`plots.look_of`, with a colour and a marker for methods that train weights."""
-    return look_of(method) | _WEIGHTS.get(method, {})
 
 
 def task_looks(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -79,7 +69,7 @@ def by_size(runs: pd.DataFrame, metric_of: Mapping[str, str]) -> Figure:
     for ax in axes.flat[len(places) :]:
         ax.set_visible(False)
     handles = [
-        Line2D([], [], ms=5, lw=1.5, **look(m))
+        Line2D([], [], ms=5, lw=1.5, **look_of(m))
         for m in methods
         if len(statistics.finished(runs[runs["method"] == m]))
     ]
@@ -92,7 +82,7 @@ def _size_line(ax: Axes, rows: pd.DataFrame, method: str, shift: float) -> None:
     table = statistics.summary(rows, ("train_size",)).sort_values("train_size")
     known = table[table["n"] > 0]
     half = (100 * (known["high"] - known["mean"])).fillna(0)
-    style = {n: v for n, v in look(method).items() if n != "label"}
+    style = {n: v for n, v in look_of(method).items() if n != "label"}
     ax.errorbar(known["train_size"] * shift, 100 * known["mean"], half, ms=5, lw=1.5, capsize=2.5, **style)
     lost = table[table["lost"] > 0]["train_size"] * shift
     ax.plot(lost, [0.03] * len(lost), "x", color=style["color"], transform=ax.get_xaxis_transform())

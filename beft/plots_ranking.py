@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from . import statistics
-from .plots import COLORS, SCORE_NAMES, TERM_NAMES, TERMS, methods_as_points, styled
+from .plots import COLORS, TERM_NAMES, TERMS, methods_as_points, styled
+from .readings import SCORE_NAMES
 
 WIDE = 12  # layers; beyond, the cells of a heat map hold no numbers
 

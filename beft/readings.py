@@ -21,6 +21,14 @@ METHOD_NAMES = {
     "lora": "LoRA (q, v)",
 }
 FORM_NAMES = {"lora": "LoRA", "vera": "VeRA", "vera1d": "VeRA-1D", "dora": "DoRA"}
+SCORE_NAMES = {
+    "magnitude": "Magnitude",
+    "fisher": "Fisher (per example)",
+    "fisher_batch": "Fisher (batch)",
+    "mag_angle": "Mag+Angle",
+    "reach": "Reach",
+    "norms": "Pre-trained norm",
+}
 PAPER_ORDER = ("b_v", "b_q", "b_k")  # by accuracy, Fig. 2
 
 

@@ -15,16 +15,9 @@ import numpy as np
 import pandas as pd
 
 from . import comparisons, statistics
-from .readings import MISSING, method_name
+from .readings import MISSING, SCORE_NAMES, method_name
 
 ALPHA = 0.05
-SCORES = {
-    "magnitude": "Magnitude",
-    "fisher": "Fisher (per example)",
-    "fisher_batch": "Fisher (batch)",
-    "mag_angle": "Mag+Angle",
-    "reach": "reach",
-}
 
 
 def points(mean: float, low: float, high: float, scale: float = 100, form: str = "+.1f") -> str:
@@ -156,4 +149,4 @@ def _against(row: Mapping[Any, Any]) -> str:
 
 
 def _name(score: str) -> str:
-    return SCORES.get(score, score)
+    return SCORE_NAMES.get(score, score)

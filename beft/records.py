@@ -58,20 +58,8 @@ class Store:
         return self.place.fetch(f"adapters/{name}")
 
     def path(self, settings: Mapping[str, Any]) -> Path:
-        """Where the record of these settings is, or would be, in a folder of this machine; of a URL see `where`."""
+        """Where the record of these settings is, or would be, in a folder of this machine."""
         return self.folder / self.name(settings)
-
-    def where(self, settings: Mapping[str, Any]) -> str:
-        """The path or URL of the record of these settings, for people to read."""
-        return self.place.full(self.name(settings))
-
-    def has(self, settings: Mapping[str, Any]) -> bool:
-        """Whether there is a record of exactly these settings; it is not read.
-
-        Raises:
-            BeftError: the folder cannot be reached.
-        """
-        return self.place.has(self.name(settings))
 
     def name(self, settings: Mapping[str, Any]) -> str:
         """The file name of a record: `<task>-<model>-<method>-seed<s>-rate<r>-<key>.json`.

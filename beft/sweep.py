@@ -169,6 +169,7 @@ def train(
     name = key({"bank": [key(s) for s in settings]})
     with store.lock(name):  # another sweep on the same store may have trained it while we waited
         found = [recorded(store, s) for s in settings]
+        halves: list[list[Run]] = []
         if again or None in found:
             try:
                 _fit(context, runs, settings, name, store, progress, seen)
@@ -176,11 +177,13 @@ def train(
                 if len(runs) == 1:
                     raise
                 tqdm.write(f"{error}; going on with banks of half the size")
-                half = len(runs) // 2
-                for part in (runs[:half], runs[half:]):
-                    train(context, part, store, progress, seen, again)
+                halves = [runs[: len(runs) // 2], runs[len(runs) // 2 :]]
         else:
             seen(_rows(context, runs))
+        for part in (
+            halves
+        ):  # after the handler: while it runs, the error's traceback holds the bank that did not fit
+            train(context, part, store, progress, seen, again)
     return [record for s in settings if (record := recorded(store, s)) is not None]
 
 

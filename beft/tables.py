@@ -79,9 +79,17 @@ def tex(frame: pd.DataFrame, caption: str, name: str) -> str:
     return "\n".join([*wrap, r"\end{table}"]) + "\n"
 
 
-def full_caption(caption: str, s: Settings, measured: bool = True) -> str:
-    """The caption with the note that names a stand-in model or generated data, where `measured` on one."""
-    return f"{caption.rstrip()} {s.substitute_note if measured else ''}".rstrip()
+def full_caption(
+    caption: str, s: Settings, measured: bool = True, records: Sequence[Mapping | str] = ()
+) -> str:
+    """The caption with the note that names a stand-in model or generated data, where `measured` on one.
+
+    A table over cells may hold generated text beside a real main task: then its records say so.
+    """
+    note = s.substitute_note if measured else ""
+    if not note and any(not isinstance(r, str) and r["data"].get("substitute") for r in records):
+        note = "(Substitute: some of it is generated micro-world text.)"
+    return f"{caption.rstrip()} {note}".rstrip()
 
 
 def register(
@@ -117,7 +125,7 @@ def save(
         records: the records the numbers come from, or their keys.
         measured: on the profile's model or data; False for what needs neither.
     """
-    shown, caption = display(frame), full_caption(caption, s, measured)
+    shown, caption = display(frame), full_caption(caption, s, measured, records)
     texts = {"csv": shown.to_csv(index=False, lineterminator="\n"), "tex": tex(shown, caption, name)}
     texts["md"] = f"{markdown(shown)}\n{caption}\n"
     files = [s.figures / f"{name}.{ending}" for ending in sorted(texts)]

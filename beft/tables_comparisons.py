@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from .readings import MISSING, method_name
-from .readings_grid import cells_text, no_interval, points
+from .readings_grid import no_interval, points
 
 
 def p_text(p: float) -> str:
@@ -35,24 +35,6 @@ def comparison_table(compared: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, "p", "smallest possible p", "p, Holm"])
 
 
-def overall_table(overall: pd.DataFrame) -> pd.DataFrame:
-    """`comparisons.overall`: mean difference in points; the interval and the first p are over tasks."""
-    rows = []
-    for r in overall.to_dict("records"):
-        row = {"comparison": _pair(r), "first ahead": f"{r['ahead']} of {cells_text(r['cells'])}"}
-        row |= {"tasks": str(r["tasks"]), "mean difference, points": _over_tasks(r, 100, "+.1f")}
-        rows.append(row | {"p over tasks": p_text(r["p_tasks"]), "p over cells": p_text(r["p"])})
-    columns = [
-        "comparison",
-        "first ahead",
-        "tasks",
-        "mean difference, points",
-        "p over tasks",
-        "p over cells",
-    ]
-    return pd.DataFrame(rows, columns=columns)
-
-
 def tau_table(overall: pd.DataFrame) -> pd.DataFrame:
     """`comparisons.tau_overall`: mean Kendall's tau over cells, interval over tasks."""
     rows = []
@@ -60,18 +42,6 @@ def tau_table(overall: pd.DataFrame) -> pd.DataFrame:
         row = {"score": r["score"], "terms": r["view"], "cells": str(r["cells"]), "tasks": str(r["tasks"])}
         rows.append(row | {"Kendall's tau": _over_tasks(r, 1, "+.2f")})
     return pd.DataFrame(rows, columns=["score", "terms", "cells", "tasks", "Kendall's tau"])
-
-
-def tau_difference_table(differences: pd.DataFrame) -> pd.DataFrame:
-    """`comparisons.tau_differences`: how much higher the first score's tau is, interval and p over tasks."""
-    rows = []
-    for r in differences.to_dict("records"):
-        row = {"comparison": f"{r['first']} - {r['second']}", "terms": r["view"]}
-        row |= {"first ahead": f"{r['ahead']} of {cells_text(r['cells'])}", "tasks": str(r["tasks"])}
-        row |= {"difference of tau": _over_tasks(r, 1, "+.2f"), "p over tasks": p_text(r["p_tasks"])}
-        rows.append(row)
-    columns = ["comparison", "terms", "first ahead", "tasks", "difference of tau", "p over tasks"]
-    return pd.DataFrame(rows, columns=columns)
 
 
 def _over_tasks(row: Mapping[Any, Any], scale: float, form: str) -> str:

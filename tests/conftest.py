@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,3 +58,14 @@ def real_data() -> Path:
         if folder and (Path(folder) / "glue" / "sst2" / "train.jsonl").exists():
             return Path(folder)
     pytest.skip("no real data: BEFT_DATA does not name a folder with glue/sst2")
+
+
+@pytest.fixture
+def quiet_figures():
+    """No figure may warn (an empty legend, a missing glyph, a bad limit); all are closed afterwards."""
+    import matplotlib.pyplot as plt
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+    plt.close("all")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -80,6 +82,23 @@ def test_a_bank_that_does_not_fit_is_halved_until_it_does(tmp_path, monkeypatch,
     assert [r["settings"]["seed"] for r in records] == list(range(5))
     assert all(r["outcome"] == "ok" for r in records)
     assert "not enough memory for 5 runs; going on with banks of half the size" in capsys.readouterr().out
+
+
+def test_the_bank_that_did_not_fit_is_gone_when_its_halves_are_trained(tmp_path, monkeypatch):
+    """An error that is being handled keeps its traceback, and that the bank's tensors: on a GPU nothing would fit."""
+    first = []
+
+    def small(loaded, data, study, members, **more):
+        if len(members) > 1:
+            tensors = torch.zeros(10)
+            first.append(weakref.ref(tensors))
+            raise OutOfMemory("not enough memory")
+        gc.collect()
+        assert first[0]() is None
+        return fit(loaded, data, study, members, **more)
+
+    monkeypatch.setattr(sweep, "fit", small)
+    assert len(sweep.run(STUDY, runs("b_v", seeds=range(2)), Store(tmp_path), progress=False)) == 2
 
 
 def test_where_not_one_run_fits_the_sentence_says_so_and_what_was_finished_stays(tmp_path, monkeypatch):

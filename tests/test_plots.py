@@ -1,7 +1,6 @@
 """Figures from made-up records: they draw what they were given, survive gaps, and save without dates."""
 
 import json
-import warnings
 
 import matplotlib as mpl
 import pytest
@@ -14,14 +13,7 @@ from beft.frames import curves, frame
 
 RATES = (1e-4, 1e-3, 1e-2)
 
-
-@pytest.fixture(autouse=True)
-def _quiet_and_closed():
-    """No figure may warn (an empty legend, a missing glyph, a bad limit)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
-    plots.plt.close("all")
+pytestmark = pytest.mark.usefixtures("quiet_figures")
 
 
 def _averages(seeds=(0, 1, 2), dtypes=("float32",), by_epoch=False):

@@ -131,13 +131,13 @@ def test_the_better_guide_is_affirmed_denied_or_left_open():
     }
     text = _scores(values)
     assert text.splitlines()[0].startswith(
-        "Mean tau, all terms: reach +1.00 [+1.00, +1.00], Mag+Angle +0.53 ["
+        "Mean tau, all terms: Reach +1.00 [+1.00, +1.00], Mag+Angle +0.53 ["
     )
     assert "Is Mag+Angle the better guide?" in text
     assert ": yes (p over tasks 0.031, smallest possible 0.031)." in text
-    assert "against reach -0.47 [-0.50, -0.43]: no, it is the worse one (p over tasks 0.031" in text
+    assert "against Reach -0.47 [-0.50, -0.43]: no, it is the worse one (p over tasks 0.031" in text
     assert "]: not shown (p over tasks 1," in text.split("Fisher (per example)")[-1]
-    assert "Is reach the better guide?\n    against Mag+Angle +0.47 [+0.43, +0.50]: yes" in _scores(
+    assert "Is Reach the better guide?\n    against Mag+Angle +0.47 [+0.43, +0.50]: yes" in _scores(
         values, "reach"
     )
 
@@ -149,7 +149,7 @@ def test_three_tasks_on_one_side_are_not_enough_to_affirm():
 
 def test_scores_of_one_task_have_no_interval():
     text = _scores({"mag_angle": (1.0,), "reach": (0.5,)})
-    assert "(1 cell, one task: no interval)" in text and "against reach +0.50: one task: no interval." in text
+    assert "(1 cell, one task: no interval)" in text and "against Reach +0.50: one task: no interval." in text
 
 
 def test_scores_without_rankings_or_without_a_rival():

@@ -119,3 +119,12 @@ def test_empty_table_says_not_run_and_all_lost_is_not_called_not_run(tmp_path):
     shown = tables.save(pd.DataFrame(columns=["seed", "gap"]), fake_settings(tmp_path), "t", "Gaps.")
     assert shown.to_numpy().tolist() == [["not run", "not run"]]
     assert tables.percent(frame([run(outcome="diverged: x")]), "final") == "1 of 1 diverged or failed"
+
+
+def test_a_table_over_cells_names_generated_text_even_beside_a_real_main_task(tmp_path):
+    real, generated = run("b_v", 0), run("b_v", 1)
+    generated["data"]["substitute"] = True
+    s = fake_settings(tmp_path)
+    assert tables.full_caption("Numbers.", s, True, [real]) == "Numbers."
+    note = "Numbers. (Substitute: some of it is generated micro-world text.)"
+    assert tables.full_caption("Numbers.", s, True, [real, generated]) == note
