@@ -90,14 +90,19 @@ def connect(address: str) -> Iterator[Any]:
     local = _LOCAL.fullmatch(address)
     if local:
         count = int(local[1])
+        import dask
+
+        # Threads that wait must not take the others' cores. Set before a worker starts: one that imports this
+        # process's main module may have read it by the time Dask's `env` comes.
+        waiting = {"distributed.nanny.pre-spawn-environ.OMP_WAIT_POLICY": "PASSIVE"}
         with (
             _same_environment(),
+            dask.config.set(waiting),
             LocalCluster(
                 n_workers=count,
                 threads_per_worker=1,
                 memory_limit=0,  # a model is larger than what Dask takes for a leak
                 dashboard_address=None,
-                env={"OMP_WAIT_POLICY": "PASSIVE"},  # threads that wait must not take the others' cores
             ) as here,
             Client(here) as client,
         ):

@@ -55,6 +55,14 @@ def test_two_workers_write_the_records_of_this_process(tmp_path, undisturbed):
     assert again == there, "nothing is missing, so nobody is asked"
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/environ"), reason="the system does not tell")
+def test_local_workers_wait_without_spinning_from_their_start():
+    """OpenMP reads its policy when it is loaded, which importing this process's main module may do at once."""
+    with cluster.connect("local:1") as client:
+        (born_with,) = client.run(lambda: open("/proc/self/environ", encoding="utf-8").read()).values()
+    assert "OMP_WAIT_POLICY=PASSIVE" in born_with.split("\0")
+
+
 def test_a_killed_worker_loses_its_running_bank_which_is_done_elsewhere(tmp_path, undisturbed, monkeypatch):
     """Two banks are on the workers; the one that took the first is killed as soon as a checkpoint is written."""
     store, killed = Store(tmp_path / "shared"), []
