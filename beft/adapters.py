@@ -41,8 +41,7 @@ def save_adapter(bank: BiasBank, run: int, folder: str | Path, base_model: str =
         if slot.kind != "bias":
             tensors[f"{name}.{'weight' if slot.kind == 'weight' else 'bias'}"] = values.contiguous()
         elif isinstance(module, nn.Linear):
-            full = torch.zeros(1, module.out_features)
-            full[0, slot.start : slot.stop] = values
+            full = slot.part.put(values, module.out_features)[None]
             tensors[f"{name}.beft_bias"] = tensors.get(f"{name}.beft_bias", 0) + full
             targets.append(slot.module)
             continue
@@ -110,7 +109,7 @@ def load_adapter(bank: BiasBank, run: int, folder: str | Path) -> None:
                 value = value - module.bias.detach().float().cpu()  # type: ignore[operator,union-attr]
                 used.add(f"{name}.weight")
             elif slot.kind == "bias" and len(value) == module.out_features:
-                value = value[slot.start : slot.stop]
+                value = slot.part.take(value)
             if value.shape != slot.values[run].shape:
                 raise BeftError(
                     f"adapter {folder}: {key} has shape {tuple(value.shape)}, not that of this model"
@@ -158,7 +157,7 @@ def merge(bank: BiasBank, run: int, folder: str | Path | None = None, tokenizer:
             elif module.bias is None:
                 raise BeftError(f"{slot.module} has no bias to merge into: save an adapter instead")
             else:
-                module.bias[slot.start : slot.stop] += values
+                module.bias += slot.part.put(values, len(module.bias))
     if folder is not None:
         plain.save_pretrained(str(folder))
         if tokenizer is not None:

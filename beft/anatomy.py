@@ -2,8 +2,8 @@
 
 Everything is an exact dotted name, found by walking attribute paths from the backbone; no name is matched by a
 part of it (`output.dense` is both the attention's and the feed-forward's). `families` says which paths to walk.
-Every user of a site adds to `output[..., start:stop]` of its module only, so a fused projection is a module with
-several sites.
+Every user of a site touches its `part` of its module's output only, so a fused projection is a module with several
+sites.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from .errors import BeftError, unknown
-from .families import FAMILIES, HEAD, Family
+from .families import FAMILIES, HEAD, NOT_NULL, Family
+from .fused import Slice, fused
 
 TERMS = ("q", "k", "v")
 LINEAR = (nn.Linear, Conv1D)
@@ -27,24 +28,31 @@ WITH_BIAS = (nn.Linear, Conv1D, nn.Conv1d, nn.Conv2d, nn.LayerNorm)
 
 @dataclass(frozen=True)
 class Site:
-    """One bias term of one layer: the slice `[start:stop]` of the output of `module` (exact dotted name)."""
+    """One bias term of one layer: `part` of the output of `module` (exact dotted name).
+
+    `attention` says which one where a model has several: "encoder", "decoder" or "cross" (whose keys and values come
+    from the encoder); their layers are numbered on.
+    """
 
     term: str
     layer: int
     module: str
-    start: int
-    stop: int
+    part: Slice
     has_bias: bool
+    attention: str = "self"
 
     @property
     def size(self) -> int:
         """Entries of this bias term."""
-        return self.stop - self.start
+        return self.part.size
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What a transformer's attention looks like; `sites` are ordered by term (q, k, v), then by layer."""
+    """What a transformer's attention looks like; `sites` are ordered by term (q, k, v), then by layer.
+
+    `causal`: a token sees those before it alone; False for models named by hand, of which it is not known.
+    """
 
     family: str
     layers: int
@@ -54,6 +62,7 @@ class Anatomy:
     positions: str
     extras: tuple[str, ...]
     sites: tuple[Site, ...]
+    causal: bool = False
 
     def of(self, term: str) -> tuple[Site, ...]:
         """The sites of one term, by layer. Raises BeftError for a term this model does not have."""
@@ -86,7 +95,8 @@ def describe(model: nn.Module, sites: Mapping[str, str] | None = None, heads: in
         model: a transformers model, with or without a head, or a module that contains exactly one.
         sites: for an architecture not known here, a dotted name per term with `{layer}` for the layer's number,
             e.g. `{"v": "decoder.layers.{layer}.attn.v_proj"}`; `[start:stop]` behind the name picks a slice of
-            a fused projection, e.g. `"h.{layer}.attn.c_attn[1536:2304]"`. Any subset of q, k, v.
+            a fused projection, e.g. `"h.{layer}.attn.c_attn[1536:2304]"`, and `[start:stop/blocks]` that slice of
+            each of so many equal blocks, for one interleaved by head. Any subset of q, k, v.
         heads: with `sites`, the number of query heads where the model's config does not say it.
 
     Raises:
@@ -96,16 +106,26 @@ def describe(model: nn.Module, sites: Mapping[str, str] | None = None, heads: in
     if sites is not None:
         return _by_hand(model, sites, heads)
     name, backbone, family = _backbone(model)
-    stack = _walk(backbone, family.stack)
-    found: list[Site] = []
-    for term in TERMS:
-        path = family.projections[term]
-        for layer in range(len(stack)):
-            full = _join(name, family.stack, str(layer), path)
-            found.append(_site(term, layer, full, _walk(stack[layer], path)))
     config = backbone.config
+    parts: Mapping[str, Slice] = {}
+    if family.fused is not None:
+        kv_heads, blocks = family.fused(config)
+        parts = fused(config.num_attention_heads, kv_heads, head_size(config), blocks)
+    found = [
+        _site(term, layer, full, module, parts.get(term), attention)
+        for term in TERMS
+        for layer, (attention, full, module) in enumerate(_projections(name, backbone, family, term))
+    ]
     positions, extras = family.positions(config)
-    return _anatomy(config.model_type, found, config.num_attention_heads, None, positions, extras)
+    size = head_size(config) if family.fused else None
+    return _anatomy(
+        config.model_type, found, config.num_attention_heads, size, positions, extras, family.causal
+    )
+
+
+def head_size(config: Any) -> int:
+    """Entries of a head, by a model's config."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def key_bias_is_null(model: nn.Module) -> Verdict:
@@ -120,15 +140,17 @@ def key_bias_is_null(model: nn.Module) -> Verdict:
     except BeftError:
         return Verdict(False, "not proven: this architecture is not known to beft.anatomy")
     positions, extras = family.positions(backbone.config)
-    if "position-to-content" in extras:
-        return Verdict(
-            False,
-            "position-to-content attention multiplies each key, bias included, by an embedding of its distance",
-        )
+    for extra, reason in NOT_NULL.items():
+        if extra in extras:
+            return Verdict(False, reason)
+    if positions.startswith("rotary"):
+        return Verdict(False, "RoPE turns the bias by another angle at each key")
     how = {
         "learned absolute": "positions are added to the input",
         "sinusoidal absolute": "positions are added to the input",
         "none": "there are no positions",
+        "ALiBi (relative)": "ALiBi adds to the logits what depends on the distance alone",
+        "additive relative": "what is added to the logits depends on the distance alone",
     }.get(positions, "relative positions meet the query only")
     return Verdict(
         True, f"all keys carry the same bias and {how}: one constant per query, which the softmax removes"
@@ -201,22 +223,39 @@ def _backbone(model: nn.Module) -> tuple[str, Any, Family]:
     return found[0]
 
 
+def _projections(
+    name: str, backbone: nn.Module, family: Family, term: str
+) -> Iterator[tuple[str, str, nn.Module]]:
+    """(attention, exact name, module) of every projection of a term, in the order of layers."""
+    places = {"self": (family.stack, family.projections)}
+    if family.further is not None:
+        places = {"encoder": places["self"], **family.further}
+    for attention, (stack, paths) in places.items():
+        layers = _find(backbone, stack)  # an encoder alone lacks the decoder's
+        for layer in range(len(layers) if layers is not None else 0):
+            yield attention, _join(name, stack, str(layer), paths[term]), _walk(layers[layer], paths[term])
+
+
 def _by_hand(model: nn.Module, sites: Mapping[str, str], heads: int | None) -> Anatomy:
     found: list[Site] = []
     for term in sorted(sites, key=lambda t: TERMS.index(t) if t in TERMS else -1):
         if term not in TERMS:
             raise unknown("bias term", term, TERMS)
-        match = re.fullmatch(r"([^\[\]]+?)(?:\[(\d+):(\d+)\])?", sites[term])
+        match = re.fullmatch(r"([^\[\]]+?)(?:\[(\d+):(\d+)(?:/([1-9]\d*))?\])?", sites[term])
         if match is None:
-            raise BeftError(f"site {sites[term]!r} is not a dotted name with an optional slice like [0:64]")
-        template, start, stop = match.groups()
+            raise BeftError(
+                f"site {sites[term]!r} is not a dotted name with an optional slice like [0:64] or, in each of 4 "
+                "blocks, [0:16/4]"
+            )
+        template, start, stop, blocks = match.groups()
+        part = None if start is None else Slice(int(start), int(stop), int(blocks or 1))
         mine = []
         for layer, (name, module) in enumerate(_expand(model, template)):
             if not isinstance(module, LINEAR):
                 raise BeftError(
                     f"site {name!r} is a {type(module).__name__}; a site is an nn.Linear or a Conv1D"
                 )
-            mine.append(_site(term, layer, name, module, start, stop))
+            mine.append(_site(term, layer, name, module, part))
         if not mine:
             names = "; ".join(_linear_names(model)) or "none"
             raise BeftError(f"site {sites[term]!r} is not in this model; its linear modules are: {names}")
@@ -229,41 +268,54 @@ def _by_hand(model: nn.Module, sites: Mapping[str, str], heads: int | None) -> A
         raise BeftError(
             "this model's config does not give the number of heads: call describe(..., heads=...)"
         )
-    head_size = getattr(config, "head_dim", None)
-    if head_size is None and "q" not in sites and getattr(config, "hidden_size", None):
-        head_size = config.hidden_size // heads  # type: ignore[union-attr]
-    return _anatomy("by hand", found, heads, head_size, "unknown", ())
+    size = getattr(config, "head_dim", None)
+    if size is None and "q" not in sites and getattr(config, "hidden_size", None):
+        size = config.hidden_size // heads  # type: ignore[union-attr]
+    return _anatomy("by hand", found, heads, size, "unknown", (), False)
 
 
 def _anatomy(
-    family: str, found: list[Site], heads: int, head_size: int | None, positions: str, extras: tuple[str, ...]
+    family: str,
+    found: list[Site],
+    heads: int,
+    size: int | None,
+    positions: str,
+    extras: tuple[str, ...],
+    causal: bool,
 ) -> Anatomy:
     by_term = {term: [site for site in found if site.term == term] for term in TERMS}
     counts = {term: len(mine) for term, mine in by_term.items() if mine}
     if len(set(counts.values())) != 1:
         raise BeftError(f"the terms have different numbers of layers ({counts}): name every layer of each")
-    head_size = head_size or found[0].size // heads
+    size = size or found[0].size // heads
     keys = by_term["k"] or by_term["v"] or found
     return Anatomy(
         family,
         len(by_term[found[0].term]),
         heads,
-        keys[0].size // head_size,
-        head_size,
+        keys[0].size // size,
+        size,
         positions,
         extras,
         tuple(found),
+        causal,
     )
 
 
-def _site(
-    term: str, layer: int, name: str, module: Any, start: str | None = None, stop: str | None = None
-) -> Site:
-    width = module.nf if isinstance(module, Conv1D) else module.out_features
-    first, last = int(start or 0), int(stop or width)
-    if not 0 <= first < last <= width:
-        raise BeftError(f"slice [{first}:{last}] does not fit {name!r}, whose output has {width} entries")
-    return Site(term, layer, name, first, last, module.bias is not None)
+def _site(term: str, layer: int, name: str, module: Any, part: Slice | None, attention: str = "self") -> Site:
+    width = width_of(module)
+    part = part or Slice(0, width)
+    if not part.fits(width):
+        blocks = f" in each of {part.blocks} blocks" if part.blocks > 1 else ""
+        raise BeftError(
+            f"slice [{part.start}:{part.stop}]{blocks} does not fit {name!r}, whose output has {width} entries"
+        )
+    return Site(term, layer, name, part, module.bias is not None, attention)
+
+
+def width_of(module: Any) -> int:
+    """Entries of the output of a linear module."""
+    return int(module.nf if isinstance(module, Conv1D) else module.out_features)
 
 
 def _expand(model: nn.Module, template: str) -> Iterator[tuple[str, nn.Module]]:
@@ -282,9 +334,7 @@ def _linear_names(model: nn.Module) -> list[str]:
     for name, module in model.named_modules():
         if isinstance(module, LINEAR):
             short = re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)", "{layer}", name, count=1)
-            kinds.setdefault(short, []).append(
-                module.nf if isinstance(module, Conv1D) else module.out_features
-            )
+            kinds.setdefault(short, []).append(width_of(module))
     return [f"{name} ({len(sizes)} of {sizes[0]})" for name, sizes in kinds.items()]
 
 

@@ -81,11 +81,7 @@ class BiasBank(nn.Module):
         before, after = [], []
         for site in self.anatomy.of(term):
             bias = self._frozen(site.module, "bias")
-            b0 = (
-                torch.zeros(site.size)
-                if bias is None
-                else bias[site.start : site.stop].detach().float().cpu()
-            )
+            b0 = torch.zeros(site.size) if bias is None else site.part.take(bias.detach()).float().cpu()
             moved = [s.delta()[run].detach().cpu() for s in self.slots if self._is(s, site)]
             before.append(b0)
             after.append(b0 + sum(moved))
@@ -93,7 +89,7 @@ class BiasBank(nn.Module):
 
     @staticmethod
     def _is(slot: Slot, site: anatomy.Site) -> bool:
-        return (slot.module, slot.start, slot.stop) == (site.module, site.start, site.stop)
+        return (slot.module, slot.part) == (site.module, site.part)
 
     # forward --------------------------------------------------------------------------------------------------
 
@@ -168,8 +164,7 @@ class BiasBank(nn.Module):
             # a lone run may also change what a batch shares, such as DeBERTa's embeddings of distances
             rows = self._rows if len(output) == len(self._rows) else self._rows[:1]
             delta = slot.delta().index_select(0, rows).to(output.dtype)  # (B, d)
-            if slot.stop - slot.start < output.shape[axis]:
-                delta = nn.functional.pad(delta, (slot.start, output.shape[axis] - slot.stop))
+            delta = slot.part.put(delta, output.shape[axis])
             shape = [len(delta)] + [1] * (output.dim() - 1)
             shape[axis] = -1
             return output + delta.view(shape)  # (B, 1, d)

@@ -68,7 +68,7 @@ def reach(model: nn.Module, batches: Batch | Sequence[Batch]) -> dict[str, np.nd
 
     Args:
         model: a model `anatomy` knows, whose key bias is null.
-        batches: one tokenised batch (input_ids or pixel_values, attention_mask) or several.
+        batches: one tokenised batch (input_ids or pixel_values, attention_mask) or several, padded on the right.
 
     Returns:
         term -> (layers,), dimensionless.
@@ -84,11 +84,15 @@ def sensitivity(model: nn.Module, batches: Batch | Sequence[Batch], spectral: bo
     """Norms of do_i/db_q and entropies of the attention, per layer, from one pass. Arguments as in `reach`."""
     anatomy = describe(model)
     verdict = key_bias_is_null(model)
-    if not verdict.null or "relative" in anatomy.positions:
+    reason = None if verdict.null else verdict.reason
+    if "relative" in anatomy.positions:
+        reason = reason or "its attention adds terms of the position"
+    if "another scale of the logits" in anatomy.extras or anatomy.sites[0].attention != "self":
+        reason = reason or "its attention is another one than the formula's"
+    if reason is not None:
         raise BeftError(
-            f"reach is not defined yet for {anatomy.family} with {anatomy.positions} positions, because "
-            f"{'its attention adds terms of the position' if verdict.null else verdict.reason}: rank its terms by "
-            "another score"
+            f"reach is not defined yet for {anatomy.family} with {anatomy.positions} positions, because {reason}: "
+            "rank its terms by another score"
         )
     sums = np.zeros((5, anatomy.layers))
     heads = tokens = 0
@@ -97,13 +101,14 @@ def sensitivity(model: nn.Module, batches: Batch | Sequence[Batch], spectral: bo
         for layer in range(anatomy.layers):
             q, k, v = (projected[term][layer] for term in TERMS)  # (B, H, T, d)
             real = _real(batch, q)  # (B, T)
-            _, weights = attend(q, k, v, real[:, None, None, :])
+            seen = visible(real, anatomy.causal)
+            _, weights = attend(q, k, v, seen)
             rows = real[:, None, :].expand(weights.shape[:3])  # (B, H, T): queries that are real tokens
             jacobian = jacobian_q(weights, v, k)[rows]  # (real tokens x heads, d, d)
             norm = torch.linalg.matrix_norm(jacobian) / k.shape[-1] ** 0.5
             largest = _spectral(jacobian) if spectral else norm * torch.nan
             entropy = torch.special.entr(weights).sum(-1)[rows]
-            uniform = real.sum(-1).log()[:, None, None].expand_as(rows)[rows]
+            uniform = seen.sum(-1).log().expand_as(rows)[rows]
             sums[:, layer] += [float(x.double().sum()) for x in (norm**2, norm, largest, entropy, uniform)]
         tokens += int(real.sum())
         heads = rows.shape[1]
@@ -131,7 +136,7 @@ def capture(model: nn.Module, batch: Batch, anatomy: Anatomy | None = None) -> d
     found: dict[tuple[str, int], Tensor] = {}
 
     def record(site: Site, output: Tensor) -> None:
-        found[site.term, site.layer] = output[..., site.start : site.stop].detach()
+        found[site.term, site.layer] = site.part.take(output).detach()
 
     with _hooks(model, anatomy.sites, record), _evaluating(model), torch.no_grad():
         model(**batch)
@@ -153,13 +158,10 @@ def perturb(
     the model's own dtype and on projections without a bias; the model itself stays as it is.
     """
     generator = torch.Generator().manual_seed(seed)
-    shifts = {(s.module, s.start): scale * torch.randn(s.size, generator=generator) for s in sites}
+    shifts = {s: scale * torch.randn(s.size, generator=generator) for s in sites}
 
     def add(site: Site, output: Tensor) -> Tensor:
-        shift = torch.zeros(output.shape[-1]).index_copy(
-            0, torch.arange(site.start, site.stop), shifts[site.module, site.start]
-        )
-        return output + shift.to(output)
+        return output + site.part.put(shifts[site], output.shape[-1]).to(output)
 
     with _evaluating(model), torch.no_grad():
         before = _output(model, batch)
@@ -201,6 +203,12 @@ def _output(model: nn.Module, batch: Batch) -> Tensor:
         return output.logits.double()
     hidden = output.last_hidden_state
     return hidden[_real(batch, hidden.unsqueeze(1))].double()
+
+
+def visible(real: Tensor, causal: bool) -> Tensor:
+    """Which keys a query sees, (B, 1, 1 or T, T), where `real` (B, T) says which tokens are not padding."""
+    seen = real[:, None, None, :]
+    return seen & torch.ones(2 * real.shape[-1:], dtype=torch.bool).tril() if causal else seen
 
 
 def _real(batch: Batch, states: Tensor) -> Tensor:

@@ -213,7 +213,7 @@ def before_training(context: Context, run: Run, batch: int = 8, at_once: int = 6
                 float(sum(g[at].mean(0).square().sum() for g in grads.values()) ** 0.5) for at in groups
             ]
             for site in bank.anatomy.sites:
-                own = grads[site.module, "bias"][:, site.start : site.stop]
+                own = site.part.take(grads[site.module, "bias"])
                 gradients.setdefault((site.term, site.layer), []).append(own.numpy())
                 means.setdefault((site.term, site.layer), []).append(
                     np.stack([own[at].mean(0) for at in groups])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from . import anatomy
+from .fused import Slice
 from .parameterize import FORMS, Form, draws
 from .study import WEIGHT_METHODS, split_method
 
@@ -20,22 +21,21 @@ class Slot:
 
     Attributes:
         module: exact dotted name.
-        kind: "bias" (added to `output[..., start:stop]`), "weight" and "offset" of a head's linear layer, "whole" and
+        kind: "bias" (added to `part` of the output), "weight" and "offset" of a head's linear layer, "whole" and
             "entries" of a parameter (see `weights`; `module` is then the parameter's name).
         group: "bias", "pooler", "head" or "weights", the parts of a parameter count.
-        start, stop: the slice of the module's output.
-        values: the trained numbers: (R, stop - start), for a weight (R, out, in), for another form (R, p).
+        part: which entries of the module's output, d of them.
+        values: the trained numbers: (R, d), for a weight (R, out, in), for another form (R, p).
         trained: bool (R,), the runs that train it; the other rows stay as they were.
         form: how `values` become a bias; None where they are one.
         fixed: (R, f) drawn numbers of a form that are not trained; places of entries (k,) in a flat parameter.
-        before: the pre-trained bias (stop - start,) of a form.
+        before: the pre-trained bias (d,) of a form.
     """
 
     module: str
     kind: str
     group: str
-    start: int
-    stop: int
+    part: Slice
     values: nn.Parameter
     trained: Tensor
     form: Form | None = None
@@ -43,7 +43,7 @@ class Slot:
     before: Tensor | None = None
 
     def delta(self) -> Tensor:
-        """What each run adds to the bias, (R, stop - start), in float32; zero for runs that do not train it."""
+        """What each run adds to the bias, (R, d), in float32; zero for runs that do not train it."""
         if self.form is None:
             return self.values
         assert self.fixed is not None and self.before is not None
@@ -54,46 +54,46 @@ class Slot:
 
 def bias_slots(model: Any, methods: Sequence[str], seeds: Sequence[int]) -> list[Slot]:
     """The biases that a bank of these methods adds to, nothing at first, and the pooler's, which every run trains."""
-    wanted: dict[tuple[str, int, int, str], list[int]] = {}
+    wanted: dict[tuple[str, Slice, str], list[int]] = {}
     for run, method in enumerate(methods):
         for place in places(model, method):
             wanted.setdefault((*place, split_method(method)[1]), []).append(run)
     slots = []
-    for (module, start, stop, form), runs in wanted.items():
-        slot = _slot(model, module, start, stop, "bias", runs, len(methods))
+    for (module, part, form), runs in wanted.items():
+        slot = _slot(model, module, part, "bias", runs, len(methods))
         slots.append(_in_form(model, slot, FORMS[form], seeds) if form else slot)
     pooler = anatomy.classifier(model).pooler
     if pooler is not None and "full" not in methods:
         size = model.get_submodule(pooler).out_features
-        slots.append(_slot(model, pooler, 0, size, "pooler", range(len(methods)), len(methods)))
+        slots.append(_slot(model, pooler, Slice(0, size), "pooler", range(len(methods)), len(methods)))
     return slots
 
 
-def places(model: Any, method: str) -> Iterator[tuple[str, int, int]]:
-    """(module, start, stop) of the biases a method trains."""
+def places(model: Any, method: str) -> Iterator[tuple[str, Slice]]:
+    """(module, part of its output) of the biases a method trains."""
     method, _ = split_method(method)
     if method == "all_biases":
         for name, module in anatomy.bias_modules(model).items():
-            yield name, 0, len(module.bias)  # type: ignore[arg-type]
+            yield name, Slice(0, len(module.bias))  # type: ignore[arg-type]
     elif method not in ("head", *WEIGHT_METHODS):
         for site in anatomy.describe(model).of(method[-1]):
-            yield site.module, site.start, site.stop
+            yield site.module, site.part
 
 
-def _slot(model: Any, module: str, start: int, stop: int, group: str, runs: Sequence[int], R: int) -> Slot:
+def _slot(model: Any, module: str, part: Slice, group: str, runs: Sequence[int], R: int) -> Slot:
     device = next(model.parameters()).device
     trained = torch.zeros(R, dtype=torch.bool, device=device)
     trained[list(runs)] = True
-    values = nn.Parameter(torch.zeros(R, stop - start, device=device))
-    return Slot(module, "bias", group, start, stop, values, trained)
+    values = nn.Parameter(torch.zeros(R, part.size, device=device))
+    return Slot(module, "bias", group, part, values, trained)
 
 
 def _in_form(model: Any, slot: Slot, form: Form, seeds: Sequence[int]) -> Slot:
     """The same place with its bias written in another form, each run's numbers drawn from its seed."""
-    d, device = slot.stop - slot.start, slot.values.device
+    d, device = slot.part.size, slot.values.device
     bias = model.get_submodule(slot.module).bias
-    before = torch.zeros(d) if bias is None else bias[slot.start : slot.stop].detach().float().cpu()
-    generators = [draws(seed, slot.module, slot.start) for seed in seeds]
+    before = torch.zeros(d) if bias is None else slot.part.take(bias.detach()).float().cpu()
+    generators = [draws(seed, slot.module, slot.part.start) for seed in seeds]
     slot.values = nn.Parameter(torch.stack([form.start(d, g, before) for g in generators]).to(device))
     slot.form, slot.before = form, before.to(device)
     slot.fixed = torch.stack([form.fixed(d, g) for g in generators]).to(device)
@@ -111,7 +111,7 @@ def head_slots(model: Any, seeds: Sequence[int]) -> list[Slot]:
         weight = torch.stack([torch.randn(out, width, generator=g) * std for g in generators])
         for kind, values in (("weight", weight), ("offset", torch.zeros(len(seeds), out))):
             parameter = nn.Parameter(values.to(device))
-            slots.append(Slot(name, kind, "head", 0, out, parameter, everyone))
+            slots.append(Slot(name, kind, "head", Slice(0, out), parameter, everyone))
     return slots
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from . import anatomy, paper
 from .errors import BeftError
+from .fused import Slice
 from .slots import Slot
 from .study import WEIGHT_METHODS
 
@@ -122,7 +123,7 @@ def mask_size(model: Any, total: int) -> int:
 
 def _slot(name: str, kind: str, values: Tensor, index: Tensor | None = None) -> Slot:
     everyone = torch.ones(1, dtype=torch.bool, device=values.device)
-    return Slot(name, kind, "weights", 0, 0, nn.Parameter(values), everyone, fixed=index)
+    return Slot(name, kind, "weights", Slice(0, 0), nn.Parameter(values), everyone, fixed=index)
 
 
 def replaced(model: Any, slots: list[Slot]) -> dict[str, Tensor]:

@@ -6,11 +6,16 @@ import transformers
 from torch import nn
 
 from beft import zoo
-from beft.anatomy import TERMS, Verdict, bias_modules, classifier, describe, key_bias_is_null
+from beft.anatomy import TERMS, Site, Verdict, bias_modules, classifier, describe, key_bias_is_null, width_of
 from beft.errors import BeftError
 from beft.expressiveness import capture, perturb
 
-ENCODERS = [name for name, specimen in zoo.ZOO.items() if not specimen.keys]
+ENCODERS = ["BERT", "RoBERTa", "DistilBERT", "ELECTRA", "ViT", "DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)"]
+DECODERS = [name for name in zoo.ZOO if name not in ENCODERS]
+# family -> heads of key and value, where they are fewer than the query's
+GROUPED = {name: 2 for name in DECODERS if name.startswith(("LLaMA", "Mistral", "Qwen", "Gemma", "gpt-oss"))}
+GROUPED |= {"Phi": 2, "Phi-3": 2, "StableLM": 2, "Falcon (grouped)": 2}
+GROUPED |= {"Falcon (multi-query)": 1, "GPT-BigCode": 1}
 
 # family -> (prefix of the backbone, q, k, v of a layer, pooler and head of the classification model)
 NAMES = {
@@ -58,10 +63,10 @@ def test_moving_one_site_moves_its_slice_of_that_projection_and_no_other(name, b
         module = model.get_submodule(site.module)
         shift = torch.arange(1.0, site.size + 1, dtype=torch.float64)
         with torch.no_grad():
-            module.bias[site.start : site.stop] += shift
+            module.bias += site.part.put(shift, len(module.bias))
         after = capture(model, batch)
         with torch.no_grad():
-            module.bias[site.start : site.stop] -= shift
+            module.bias -= site.part.put(shift, len(module.bias))
         for term in TERMS:
             for layer in range(site.layer):  # earlier layers do not see it at all
                 assert torch.equal(after[term][layer], before[term][layer])
@@ -70,6 +75,77 @@ def test_moving_one_site_moves_its_slice_of_that_projection_and_no_other(name, b
                 shift.view(anatomy.heads, 1, -1) if term == site.term else torch.zeros(1, dtype=shift.dtype)
             )
             torch.testing.assert_close(moved, expected.expand_as(moved), atol=1e-9, rtol=0)
+
+
+def attentions(model: nn.Module, batch: dict, site: Site) -> list[torch.Tensor]:
+    """The weights (B, H, T, T) of every layer of the attention that the site belongs to."""
+    output = model(**batch, output_attentions=True)
+    name = {"self": "attentions", "cross": "cross_attentions"}.get(
+        site.attention, f"{site.attention}_attentions"
+    )
+    return list(getattr(output, name))
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_site_is_that_term_of_those_heads_whatever_the_layout(name):
+    """Moved at one token: a query changes the weights of its row alone, a key those of others too, a value none."""
+    model = zoo.build(name)
+    model.set_attn_implementation("eager")
+    batch = zoo.inputs(model, batch=1)
+    anatomy, token, head = describe(model), 4, 1
+    size, group = anatomy.head_size, anatomy.heads // anatomy.kv_heads
+    numbers = {"self": 0, "encoder": 0, "decoder": zoo.LAYERS, "cross": 2 * zoo.LAYERS}
+    for site in anatomy.sites:
+        j = head % (site.size // size)
+        shift = torch.zeros(site.size, dtype=torch.float64)
+        shift[j * size : (j + 1) * size] = torch.linspace(0.5, 2.0, size)
+        whole = site.part.put(shift, width_of(model.get_submodule(site.module)))
+
+        def move(module, args, output, whole=whole):
+            changed = output.reshape(1, -1, output.shape[-1]).clone()
+            changed[:, token] += whole
+            return changed.view_as(output)
+
+        with torch.no_grad():
+            before, out = attentions(model, batch, site), model(**batch).last_hidden_state
+            handle = model.get_submodule(site.module).register_forward_hook(move)
+            after, moved_out = attentions(model, batch, site), model(**batch).last_hidden_state
+            handle.remove()
+        layer = site.layer - numbers[site.attention]
+        assert all(torch.equal(x, y) for x, y in zip(before[:layer], after[:layer], strict=True))
+        moved = (after[layer] - before[layer]).abs()[0] > 1e-7  # (H, T, T); BLOOM's softmax is float32
+        rows, heads = moved.any(-1).any(0).nonzero().flatten(), moved.any(-1).any(-1).nonzero().flatten()
+        assert (out - moved_out).abs().max() > 1e-6
+        if site.term == "v":
+            assert not moved.any()
+        elif site.term == "q":
+            assert rows.tolist() == [token] and heads.tolist() == [j]
+        else:
+            assert len(rows) > 1 and heads.tolist() == list(range(j * group, (j + 1) * group))
+            assert moved[..., token].any()
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_heads_of_decoders_and_which_have_biases(name):
+    anatomy = describe(zoo.build(name))
+    kv_heads = GROUPED.get(name, zoo.HEADS)
+    assert (anatomy.heads, anatomy.kv_heads, anatomy.head_size) == (zoo.HEADS, kv_heads, zoo.SIZE)
+    assert [anatomy.of(t)[0].size for t in TERMS] == [n * zoo.SIZE for n in (zoo.HEADS, kv_heads, kv_heads)]
+    bare = {"GPT-J", "LLaMA", "Mistral", "Qwen3", "Gemma 2", "Gemma 3", "Phi-3", "T5"}
+    assert all(site.has_bias is (name not in bare) for site in anatomy.sites)
+    assert anatomy.causal is (name not in ("T5", "BART"))
+    assert anatomy.layers == zoo.LAYERS * (3 if name in ("T5", "BART") else 1)
+
+
+def test_an_encoder_without_its_decoder_has_the_encoders_sites_alone():
+    model = transformers.T5EncoderModel(transformers.T5Config(**zoo.ZOO["T5"].settings))
+    assert {site.attention for site in describe(model).sites} == {"encoder"}
+
+
+def test_parts_of_heads_that_are_turned_are_said():
+    assert describe(zoo.build("GPT-J")).positions == f"rotary ({zoo.SIZE // 2} of {zoo.SIZE} dimensions)"
+    assert describe(zoo.build("GPT-NeoX")).positions.startswith("rotary (4 of 16")
+    assert describe(zoo.build("LLaMA")).positions == "rotary"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -187,7 +263,7 @@ def test_verdicts_give_their_reason():
 
 
 def test_an_unknown_architecture_is_never_called_null():
-    verdict = key_bias_is_null(zoo.build("GPT-2"))
+    verdict = key_bias_is_null(stranger())
     assert isinstance(verdict, Verdict)
     assert not verdict.null
     assert "not known" in verdict.reason
@@ -199,16 +275,23 @@ def test_every_specimen_behaves_as_theory_says(row):
     assert (row["change"] < (1e-6 if row["model"] == "BLOOM" else 1e-12)) is row["null"]
 
 
+def stranger() -> nn.Module:
+    """A model of a family that beft does not know."""
+    return transformers.CTRLModel(
+        transformers.CTRLConfig(vocab_size=zoo.VOCABULARY, n_embd=zoo.WIDTH, n_layer=2, n_head=4, dff=32)
+    )
+
+
 # --- unknown architectures ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ask", [describe, bias_modules, classifier])
 def test_unknown_architecture_lists_linear_modules_and_the_remedy(ask):
     with pytest.raises(BeftError) as caught:
-        ask(zoo.build("GPT-2"))
+        ask(stranger())
     message = str(caught.value)
-    assert "GPT2Model" in message
-    assert "h.{layer}.attn.c_attn (2 of 192)" in message
+    assert "CTRLModel" in message
+    assert "h.{layer}.multi_head_attention.Wk (2 of 64)" in message
     assert "describe(model, sites=" in message
 
 
@@ -227,6 +310,13 @@ def test_sites_named_by_hand_work_on_a_fused_projection():
     assert perturb(model, batch, anatomy.of("k")).relative < 1e-12
     assert perturb(model, batch, anatomy.of("q")).relative > 1e-3
     assert perturb(model, batch, anatomy.of("v")).relative > 1e-3
+
+
+def test_sites_named_by_hand_may_be_interleaved():
+    model, size = zoo.build("GPT-NeoX"), zoo.SIZE
+    name = "layers.{{layer}}.attention.query_key_value[{}:{}/4]"
+    sites = {t: name.format(i * size, (i + 1) * size) for i, t in enumerate(TERMS)}
+    assert describe(model, sites=sites).sites == describe(model).sites
 
 
 def test_sites_named_by_hand_count_grouped_heads():
@@ -256,6 +346,8 @@ def test_sites_named_by_hand_on_a_plain_module():
         ({"q": "h.{layer}.attn.c_attn[a]"}, "not a dotted name"),
         ({"q": "h.{layer}.attn"}, "is a GPT2Attention"),
         ({"q": "h.{layer}.attn.c_attn", "v": "h.0.attn.c_attn"}, "different numbers of layers"),
+        ({"q": "h.{layer}.attn.c_attn[0:99/2]"}, r"slice \[0:99\] in each of 2 blocks does not fit"),
+        ({"q": "h.{layer}.attn.c_attn[0:2/5]"}, "in each of 5 blocks does not fit"),
         ({}, "no sites given"),
     ],
 )
