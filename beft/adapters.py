@@ -11,9 +11,11 @@ from peft import BeftConfig, PeftModel, TaskType
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from .bank import BiasBank
 from .errors import BeftError
+from .export import with_biases
 from .slots import Slot
 from .weights import lora_changes, replaced
 
@@ -31,7 +33,8 @@ def save_adapter(bank: BiasBank, run: int, folder: str | Path, base_model: str =
         base_model: name of the base model, for the adapter's config.
 
     Raises:
-        BeftError: the run trains no bias of a linear layer (head only, on a model without a pooler), or weights.
+        BeftError: the run trains no bias of a linear layer (head only, on a model without a pooler), or weights, or a
+            bias of a Conv1D (GPT-2), which PEFT's BEFT does not know.
     """
     _refuse_weights(bank, run)
     targets, whole, tensors = [], [], {}
@@ -45,6 +48,11 @@ def save_adapter(bank: BiasBank, run: int, folder: str | Path, base_model: str =
             tensors[f"{name}.beft_bias"] = tensors.get(f"{name}.beft_bias", 0) + full
             targets.append(slot.module)
             continue
+        elif isinstance(module, Conv1D):
+            raise BeftError(
+                f"{slot.module} is a Conv1D, whose bias PEFT's BEFT cannot hold: export the run with merge() as a "
+                "plain checkpoint"
+            )
         else:
             tensors[f"{name}.weight"] = module.weight.detach().float().cpu().clone()  # type: ignore[operator,union-attr]
             tensors[f"{name}.bias"] = module.bias.detach().float().cpu() + values  # type: ignore[operator,union-attr]
@@ -57,7 +65,7 @@ def save_adapter(bank: BiasBank, run: int, folder: str | Path, base_model: str =
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = BeftConfig(
-        task_type=TaskType.SEQ_CLS,
+        task_type=_task_type(bank),
         target_modules=sorted(set(targets)),
         modules_to_save=sorted(set(whole)),
         base_model_name_or_path=base_model,
@@ -67,6 +75,15 @@ def save_adapter(bank: BiasBank, run: int, folder: str | Path, base_model: str =
     _sort_names(folder / CONFIG)
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     return folder
+
+
+def _task_type(bank: BiasBank) -> TaskType | None:
+    """What PEFT calls a model of this kind; None makes it a plain wrapper, as for masked language models."""
+    if not bank.language_model:
+        return TaskType.SEQ_CLS
+    if bank.model.config.is_encoder_decoder:
+        return TaskType.SEQ_2_SEQ_LM
+    return TaskType.CAUSAL_LM if bank.anatomy.causal else None
 
 
 def _sort_names(path: Path) -> None:
@@ -132,13 +149,21 @@ def load_tuned(model: Any, folder: str | Path) -> PeftModel:
 def merge(bank: BiasBank, run: int, folder: str | Path | None = None, tokenizer: Any = None) -> Any:
     """A plain copy of the model with one run's biases added to its own and its head in place.
 
-    With `folder` it is also written there as safetensors (with the tokenizer, if given), so that
-    `AutoModelForSequenceClassification.from_pretrained` loads it with neither beft nor peft.
+    Where the model has no bias to add to, its config's own flag gives it some, zero elsewhere (see `export`). With
+    `folder` it is also written there as safetensors (with the tokenizer, if given), so that the
+    `AutoModelFor...from_pretrained` of its kind, or an inference server, loads it with neither beft nor peft.
 
     Raises:
-        BeftError: a tuned layer has no bias to merge into.
+        BeftError: a tuned layer has no bias and the family no flag for it.
     """
-    plain = bank.plain_copy()
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # a model that is made draws weights, though they are replaced at once
+        plain = bank.plain_copy()
+        slots = [s for s in _trained(bank, run) if s.kind == "bias"]
+        bare = dict.fromkeys(s.module for s in slots if plain.get_submodule(s.module).bias is None)
+        if bare:
+            plain = with_biases(plain, list(bare))
     with torch.no_grad():
         if "lora" in bank.methods:
             for name, change in lora_changes(bank.model, bank.slots).items():
@@ -154,8 +179,6 @@ def merge(bank: BiasBank, run: int, folder: str | Path | None = None, tokenizer:
                 module.weight.copy_(values)
             elif slot.kind == "offset":
                 module.bias.copy_(values)
-            elif module.bias is None:
-                raise BeftError(f"{slot.module} has no bias to merge into: save an adapter instead")
             else:
                 module.bias += slot.part.put(values, len(module.bias))
     if folder is not None:

@@ -26,19 +26,23 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)  # their outputs have the bias on axis 1
 
 
 class BiasBank(nn.Module):
-    """R runs on one frozen sequence classifier; R = 1 is plain BEFT.
+    """R runs on one frozen classifier or language model; R = 1 is plain BEFT.
+
+    A bias that the model does not have is injected: what a run adds to a projection's output is its bias.
 
     Args:
-        model: a frozen `...ForSequenceClassification`; the bank hooks into it until `detach()`.
+        model: a frozen `...ForSequenceClassification`, or one with a language model's head, which stays as it is; the
+            bank hooks into it until `detach()`.
         methods: one of `study.ALL_METHODS` per run: the term whose bias is tuned (also in another form, "b_v:lora"),
             all biases of linear layers and layer norms (BitFit), or the head alone. Every run also has a head of its
-            own and, where the model has a pooler, a bias of its own there (the paper's protocol). "full", "mask" and
-            "lora" train weights, in a bank of one run.
+            own and, where the model has a pooler, a bias of its own there (the paper's protocol); on a language model
+            it has neither. "full", "mask" and "lora" train weights, in a bank of one run.
         seeds: one per run, for the initial head and for dropout.
         dtype: "float32", or "bfloat16" for autocast. Trained values are float32 either way.
 
     Raises:
-        BeftError: unknown method or dtype, unknown architecture, or a model that already has a bank.
+        BeftError: unknown method or dtype, unknown architecture, a model without a head that beft knows, a method
+            that trains nothing of it, or a model that already has a bank.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class BiasBank(nn.Module):
         self._rows: Tensor | None = None
         biases, weights = bias_slots(model, methods, seeds), weight_slots(model, methods, seeds)
         self.slots = [*biases, *weights, *head_slots(model, seeds)]
+        self._check_head()
         for i, slot in enumerate(self.slots):  # named, so that state_dict() and .to() see them
             self.register_parameter(f"slot{i}", slot.values)
         if self.R > 1 and shares_places(self.anatomy, self.methods):
@@ -67,6 +72,19 @@ class BiasBank(nn.Module):
         self.trains_weights = bool(weights)
         self.encoder_is_frozen = not any(slot.group in ("bias", "weights") for slot in self.slots)
         self._attach()
+
+    def _check_head(self) -> None:
+        """Refuse a model whose head nobody would train, and runs that would train nothing."""
+        self.language_model = self.model.get_output_embeddings() is not None
+        kind = f"{type(self.model).__name__} ({self.anatomy.family})"
+        if not (self.language_model or anatomy.classifier(self.model).modules):
+            raise BeftError(
+                f"{kind} has no head that beft knows: give a language model, or a sequence classifier of the families "
+                "bert, roberta, electra, distilbert, deberta-v2 or vit"
+            )
+        for run, method in enumerate(self.methods):
+            if not any(slot.trained[run] for slot in self.slots):
+                raise BeftError(f"{method} trains nothing of {kind}: choose another method")
 
     def parameter_counts(self, run: int) -> dict[str, int]:
         """Trained numbers of one run: {"bias", "head", "pooler"}, and "weights" where it trains some."""
@@ -94,7 +112,10 @@ class BiasBank(nn.Module):
     # forward --------------------------------------------------------------------------------------------------
 
     def forward(self, rows: Tensor, keys: Tensor | None = None, **inputs: Tensor) -> Tensor:
-        """Logits (B, C) of examples whose runs are `rows` (B,); dropout from `keys` (B,), none without."""
+        """Logits (B, C), of a language model (B, T, V), of examples whose runs are `rows` (B,).
+
+        Dropout is drawn from `keys` (B,); there is none without.
+        """
         return self._call(rows, keys, inputs)
 
     def every_run(self, **inputs: Tensor) -> Tensor:
@@ -125,7 +146,7 @@ class BiasBank(nn.Module):
     def _attach(self) -> None:
         self.model.beft_bank = True
         self._attention = getattr(self.model.config, "_attn_implementation", None)
-        if self.model._can_set_attn_implementation():
+        if self._drops_attention():
             self.model.set_attn_implementation("beft")
         place = 0
         for module in self.model.modules():
@@ -149,6 +170,13 @@ class BiasBank(nn.Module):
             self._hooks.append(self.model.get_submodule(mixer).register_forward_pre_hook(_first_token))
         self._cast = [] if self.dtype == "float32" or self.trains_weights else self._cast_frozen(heads)
 
+    def _drops_attention(self) -> bool:
+        """Whether the model's attention can be exchanged for the one with keyed dropout, which is SDPA otherwise.
+
+        Not where it is more than that: with soft-capped logits or sinks, or written out by the family itself.
+        """
+        return bool(self.model._can_set_attn_implementation() and self.model._supports_sdpa)
+
     def _hook(self, module: nn.Module, function: Any) -> None:
         self._hooks.append(module.register_forward_hook(function))
 
@@ -161,8 +189,11 @@ class BiasBank(nn.Module):
         def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
             if self._rows is None:  # every run at once, behind an encoder that no run changes
                 return output + slot.delta()[:, None].to(output.dtype)  # (R, B, d)
-            # a lone run may also change what a batch shares, such as DeBERTa's embeddings of distances
-            rows = self._rows if len(output) == len(self._rows) else self._rows[:1]
+            rows = self._rows
+            if len(output) != len(rows):
+                # a lone run may also change what a batch shares, such as DeBERTa's embeddings of distances; OPT's
+                # feed-forward layers have a row per token
+                rows = rows[:1] if self.R == 1 else rows.repeat_interleave(len(output) // len(rows))
             delta = slot.delta().index_select(0, rows).to(output.dtype)  # (B, d)
             delta = slot.part.put(delta, output.shape[axis])
             shape = [len(delta)] + [1] * (output.dim() - 1)
@@ -186,8 +217,9 @@ class BiasBank(nn.Module):
     def _cast_frozen(self, heads: dict[str, list[Slot]]) -> list[tuple[str, nn.Linear, Any]]:
         """Cast frozen linear layers to bfloat16 once, as autocast would at every call; returns the originals."""
         kept = []
+        output = self.model.get_output_embeddings()  # its weight may be that of the input's, too
         for name, module in self.model.named_modules():
-            if type(module) is nn.Linear and name not in heads:
+            if type(module) is nn.Linear and name not in heads and module is not output:
                 kept.append((name, module, {n: p.data for n, p in module.named_parameters()}))
                 module.to(torch.bfloat16)
         return kept
@@ -200,7 +232,7 @@ class BiasBank(nn.Module):
         return getattr(self.model.get_submodule(module), name)  # type: ignore[no-any-return]
 
     def plain_copy(self) -> Any:
-        """A copy of the model without hooks, in float32."""
+        """A copy of the model without hooks, in its own precision."""
         config = copy.deepcopy(self.model.config)
         state = {  # of a model that holds PEFT's LoRA layers, the layers they wrap
             name.replace(".base_layer.", "."): value
@@ -209,8 +241,10 @@ class BiasBank(nn.Module):
         }
         for name, _, originals in self._cast:
             state |= {f"{name}.{n}": data for n, data in originals.items()}
-        plain = type(self.model)(config)
+        plain = type(self.model)(config).to(next(self.model.parameters()).dtype)
         plain.load_state_dict(state)
+        if hasattr(self.model, "generation_config"):
+            plain.generation_config = self.model.generation_config
         if self._attention and plain._can_set_attn_implementation():
             plain.set_attn_implementation(self._attention)
         return plain.to(self.device).eval()
@@ -227,7 +261,7 @@ class BiasBank(nn.Module):
         for module in self.model.modules():
             if hasattr(module, "beft_attention"):
                 del module.beft_attention
-        if self.model._can_set_attn_implementation() and self._attention:
+        if self._drops_attention() and self._attention:
             self.model.set_attn_implementation(self._attention)
         self.model.beft_bank = False
         return without_lora(self.model)
@@ -252,7 +286,7 @@ def _first_token(module: nn.Module, args: tuple[Tensor, Tensor]) -> tuple[Tensor
 
 def _attention_dropout(attention: nn.Module) -> float:
     """The drop probability of attention weights, where the families keep it."""
-    for name in ("dropout", "attention_dropout", "dropout_prob"):
+    for name in ("dropout", "attention_dropout", "dropout_prob", "attn_dropout"):
         value = getattr(attention, name, None)
         if isinstance(value, nn.Dropout):
             return value.p

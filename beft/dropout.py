@@ -122,6 +122,9 @@ def keyed_attention(
             module, query, key, value, attention_mask, dropout=0.0, scaling=scaling, **kwargs
         )
     switch, number, p = place
+    if key.shape[1] not in (1, query.shape[1]):  # heads of the query that share a key and a value
+        groups = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = torch.matmul(query * (scaling or query.shape[-1] ** -0.5), key.transpose(2, 3))  # (B, H, T, T)
     if attention_mask is not None:
         scores = scores + attention_mask.to(scores.dtype)

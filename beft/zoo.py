@@ -112,8 +112,12 @@ ZOO: Mapping[str, Specimen] = {
 }
 
 
-def build(name: str, seed: int = 0) -> nn.Module:
-    """The tiny random model `name` of `ZOO`: float64, eval mode, no head. Raises BeftError for another name."""
+def build(name: str, seed: int = 0, auto: str = "AutoModel") -> nn.Module:
+    """The tiny random model `name` of `ZOO` in float64 and eval mode. Raises BeftError for another name.
+
+    Args:
+        auto: name of the transformers class that makes it; this one gives it no head.
+    """
     if name not in ZOO:
         raise unknown("specimen", name, ZOO)
     specimen = ZOO[name]
@@ -121,7 +125,7 @@ def build(name: str, seed: int = 0) -> nn.Module:
     # Fork, so that building a specimen does not disturb the caller's random numbers.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: nn.Module = transformers.AutoModel.from_config(config)
+        model: nn.Module = getattr(transformers, auto).from_config(config)
     return model.double().eval()
 
 

@@ -180,10 +180,14 @@ def test_a_head_without_any_bias_has_no_adapter_but_merges(tmp_path):
         torch.testing.assert_close(plain(**inputs).logits, bank.every_run(**inputs)[0], rtol=0, atol=1e-5)
 
 
-def test_a_bias_that_the_model_does_not_have_cannot_be_merged(small_vit):
+def test_a_bias_that_the_model_does_not_have_is_switched_on_by_its_config(small_vit):
     model = small_vit(qkv_bias=False)
-    with bank_on(model, ["b_v"], [0]) as bank, pytest.raises(BeftError, match="has no bias to merge into"):
-        adapters.merge(bank, 0)
+    with bank_on(model, ["b_v"], [0]) as bank, torch.no_grad():
+        fill(bank)
+        plain = adapters.merge(bank, 0)
+        pixels = {"pixel_values": torch.linspace(-1, 1, 2 * 3 * 8 * 8).view(2, 3, 8, 8)}
+        torch.testing.assert_close(plain(**pixels).logits, bank.every_run(**pixels)[0], rtol=0, atol=1e-5)
+    assert plain.config.qkv_bias is True and model.config.qkv_bias is False
 
 
 def test_a_bfloat16_bank_merges_into_unrounded_weights(tmp_path, tiny):

@@ -1,0 +1,55 @@
+"""Biases where a model has none, switched on by its own config, so that any loader takes the checkpoint."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from .errors import BeftError
+
+
+def with_biases(model: Any, modules: Sequence[str]) -> Any:
+    """A copy of `model` whose linear layers `modules` (exact names) have biases, zero like all that come with them.
+
+    The family's own flags are asked for, not listed: every flag of the config that has "bias" in its name and is off
+    is tried on an empty model, and the one that gives the layers their biases with the fewest others is taken.
+
+    Raises:
+        BeftError: no flag of this family does it; an adapter holds such a bias.
+    """
+    config = copy.deepcopy(model.config)
+    setattr(config, bias_flag(model, modules), True)
+    biased = type(model)(config).to(model.device, model.dtype)
+    state = model.state_dict()
+    added = {name: torch.zeros_like(p) for name, p in biased.named_parameters() if name not in state}
+    biased.load_state_dict(state | added)
+    if hasattr(model, "generation_config"):
+        biased.generation_config = model.generation_config
+    return biased.requires_grad_(False).eval()
+
+
+def bias_flag(model: Any, modules: Sequence[str]) -> str:
+    """The flag of the model's config that gives `modules` biases. Raises BeftError as `with_biases`."""
+    added: dict[str, int] = {}
+    for flag in _flags_off(model.config):
+        config = copy.deepcopy(model.config)
+        setattr(config, flag, True)
+        with torch.device("meta"):
+            tried = type(model)(config)
+        linear = dict(tried.named_modules())
+        if all(isinstance(linear[name], nn.Linear) and linear[name].bias is not None for name in modules):
+            added[flag] = sum(1 for _ in tried.parameters()) - sum(1 for _ in model.parameters())
+    if not added:
+        raise BeftError(
+            f"no flag of {type(model.config).__name__} gives {modules[0]} a bias, so a plain checkpoint cannot hold "
+            "one: save an adapter instead"
+        )
+    return min(added, key=lambda flag: (added[flag], flag))
+
+
+def _flags_off(config: Any) -> Iterator[str]:
+    return (name for name, value in config.to_dict().items() if value is False and "bias" in name)

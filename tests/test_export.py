@@ -1,0 +1,180 @@
+"""Tuned language models leave the package: plain checkpoints with biases switched on, and PEFT adapters."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from beft import adapters, anatomy, zoo
+from beft.bank import bank_on
+from beft.errors import BeftError
+from beft.export import bias_flag
+
+HAVE = ["GPT-2", "OPT", "BLOOM", "GPT-NeoX", "Qwen2", "Phi", "Falcon (grouped)", "GPT-BigCode"]
+FLAGS = {
+    "LLaMA": "attention_bias",
+    "Qwen3": "attention_bias",
+    "Gemma 2": "attention_bias",
+    "Gemma 3": "attention_bias",
+}
+NO_FLAG = ["Mistral", "GPT-J", "Phi-3"]
+
+ELSEWHERE = """
+import json, sys, torch
+from pathlib import Path
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+here, logits = Path(sys.argv[1]), {}
+inputs = load_file(here / "inputs.safetensors")
+with torch.inference_mode():
+    for folder in sorted((here / "plain").iterdir()):
+        logits["plain " + folder.name] = AutoModelForCausalLM.from_pretrained(folder)(**inputs).logits
+    for folder in sorted((here / "adapters").iterdir()):
+        base = AutoModelForCausalLM.from_pretrained(here / "base" / folder.name)
+        logits["base " + folder.name] = base(**inputs).logits
+        logits["adapter " + folder.name] = PeftModel.from_pretrained(base, folder).eval()(**inputs).logits
+assert not [name for name in sys.modules if name.partition(".")[0] == "beft"], "beft was imported"
+save_file({k: v.contiguous() for k, v in logits.items()}, here / "logits.safetensors")
+"""
+
+
+def language_model(name: str, **changes: Any) -> Any:
+    specimen = zoo.ZOO[name]
+    config = getattr(transformers, specimen.config)(**(specimen.settings | changes))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+
+
+def inputs_of(model: Any) -> dict[str, Tensor]:
+    return zoo.inputs(model)
+
+
+def fill(bank: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for slot in bank.slots:
+        slot.values.data = torch.randn(slot.values.shape, generator=generator) * 0.3 * slot.trained[:, None]
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """Logits of tuned models here, and of their exports in a process that has neither beft nor this one's memory."""
+    here, expected = tmp_path_factory.mktemp("elsewhere"), {}
+    for name in (*HAVE, *FLAGS):
+        model = language_model(name)
+        model.save_pretrained(here / "base" / name)
+        inputs = inputs_of(model)
+        save_file(inputs, here / "inputs.safetensors")
+        with bank_on(model, ["b_q", "b_v"], [0, 0]) as bank, torch.no_grad():
+            fill(bank)
+            expected[name] = bank(torch.ones(4, dtype=torch.long), None, **inputs)
+            adapters.merge(bank, 1, here / "plain" / name)
+            if name != "GPT-2":
+                adapters.save_adapter(bank, 1, here / "adapters" / name, "base")
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", ELSEWHERE, str(here)],
+        cwd=here,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return expected, load_file(here / "logits.safetensors"), here
+
+
+@pytest.mark.parametrize("name", [*HAVE, *FLAGS])
+def test_a_plain_checkpoint_needs_neither_beft_nor_peft(elsewhere, name):
+    expected, there, _ = elsewhere
+    torch.testing.assert_close(there[f"plain {name}"], expected[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in (*HAVE, *FLAGS) if name != "GPT-2"])
+def test_peft_loads_the_adapter_to_the_same_logits(elsewhere, name):
+    expected, there, _ = elsewhere
+    assert (there[f"base {name}"] - expected[name]).abs().max() > 1e-2
+    torch.testing.assert_close(there[f"adapter {name}"], expected[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FLAGS)
+def test_a_family_without_biases_gets_them_by_its_own_flag_zero_elsewhere(elsewhere, name):
+    here = elsewhere[2]
+    config = transformers.AutoConfig.from_pretrained(here / "plain" / name)
+    assert getattr(config, FLAGS[name]) is True
+    tensors = load_file(here / "plain" / name / "model.safetensors")
+    biases = {n: x for n, x in tensors.items() if n.endswith("bias")}
+    values = {n for n, x in biases.items() if x.any()}
+    assert values == {n for n in biases if "v_proj" in n} and len(values) == zoo.LAYERS < len(biases)
+
+
+@pytest.mark.parametrize("name", NO_FLAG)
+def test_a_family_without_a_flag_is_named_and_an_adapter_offered(name, tmp_path):
+    model = language_model(name)
+    inputs = inputs_of(model)
+    with bank_on(model, ["b_v"], [0]) as bank, torch.no_grad():
+        fill(bank)
+        expected = bank(torch.zeros(4, dtype=torch.long), None, **inputs)
+        with pytest.raises(
+            BeftError, match=f"no flag of {zoo.ZOO[name].config} gives .* a bias.*save an adapter"
+        ):
+            adapters.merge(bank, 0)
+        adapters.save_adapter(bank, 0, tmp_path)
+    with torch.no_grad():
+        tuned = adapters.load_tuned(model, tmp_path)
+        torch.testing.assert_close(tuned(**inputs).logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_flag_that_adds_least_is_taken():
+    model = language_model("LLaMA")
+    modules = [site.module for site in anatomy.describe(model).of("v")]
+    assert bias_flag(model, modules) == "attention_bias"
+    assert bias_flag(model, ["model.layers.0.mlp.up_proj"]) == "mlp_bias"
+    with pytest.raises(BeftError, match="no flag of LlamaConfig"):
+        bias_flag(model, ["lm_head"])
+
+
+def test_a_conv1d_has_no_adapter_and_says_so(tmp_path):
+    with bank_on(language_model("GPT-2"), ["b_v"], [0]) as bank:
+        with pytest.raises(BeftError, match="c_attn is a Conv1D.*merge"):
+            adapters.save_adapter(bank, 0, tmp_path)
+
+
+def test_an_injected_bias_comes_back_from_its_adapter(tmp_path):
+    model = language_model("LLaMA")
+    with bank_on(model, ["b_v"], [0]) as bank:
+        fill(bank)
+        saved = bank.biases(0, "v")[1]
+        adapters.save_adapter(bank, 0, tmp_path)
+    with bank_on(model, ["b_q", "b_v"], [0, 0]) as bank:
+        adapters.load_adapter(bank, 1, tmp_path)
+        assert torch.equal(bank.biases(1, "v")[1], saved)
+        with pytest.raises(BeftError, match="another model or method"):
+            adapters.load_adapter(bank, 0, tmp_path)
+
+
+def test_a_model_in_bfloat16_stays_so(tmp_path):
+    model = language_model("LLaMA").to(torch.bfloat16)
+    with bank_on(model, ["b_v"], [0]) as bank:
+        fill(bank)
+        plain = adapters.merge(bank, 0, tmp_path)
+    assert plain.dtype == torch.bfloat16
+    assert {x.dtype for x in load_file(tmp_path / "model.safetensors").values()} == {torch.bfloat16}
+
+
+def test_exporting_draws_no_random_numbers_and_leaves_the_model_alone():
+    model = language_model("LLaMA")
+    state, before = torch.get_rng_state(), {n: x.clone() for n, x in model.state_dict().items()}
+    with bank_on(model, ["b_v"], [0]) as bank:
+        adapters.merge(bank, 0)
+    after = model.state_dict()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)
