@@ -130,16 +130,20 @@ class BiasBank(nn.Module):
         repeated = {name: x.repeat(self.R, *[1] * (x.dim() - 1)) for name, x in inputs.items()}
         return self._call(rows, None, repeated).unflatten(0, (self.R, B))
 
-    def _call(self, rows: Tensor | None, keys: Tensor | None, inputs: dict[str, Tensor]) -> Tensor:
+    def _call(self, rows: Tensor | None, keys: Tensor | None, inputs: dict[str, Any]) -> Tensor:
+        with self.running(rows, keys) as model:
+            if self.trains_weights:
+                return functional_call(model, replaced(model, self.slots), (), inputs).logits.float()
+            return model(**inputs).logits.float()
+
+    @contextmanager
+    def running(self, rows: Tensor | None, keys: Tensor | None = None) -> Iterator[Any]:
+        """The model as the runs `rows` (B,) have it, for whatever is done with it in the block: scoring, generating."""
         cast = torch.autocast(self.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
         self._rows, self.switch.keys = rows, keys
         try:
             with cast:
-                if self.trains_weights:
-                    return functional_call(
-                        self.model, replaced(self.model, self.slots), (), inputs
-                    ).logits.float()
-                return self.model(**inputs).logits.float()
+                yield self.model
         finally:
             self._rows, self.switch.keys = None, None
 

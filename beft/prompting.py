@@ -1,0 +1,181 @@
+"""How probable a language model finds each option: what prompts have in common is computed once.
+
+Three passes with a key/value cache: the tokens that all examples start with (demonstrations, say) once per run, the
+rest of each prompt once per example, and of each option what the others do not share.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from .bank import BiasBank
+from .batches import CHUNKS, ChunkCost, chunks
+from .options import Encoded, common_prefix
+
+Running = Callable[[Tensor], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Log-probabilities of an example's options (K,), summed over their tokens, in nats; `tokens` (K,) of each."""
+
+    total: np.ndarray
+    tokens: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Per token (K,), by which the paper compares options."""
+        return self.total / self.tokens
+
+
+@torch.inference_mode()
+def option_scores(
+    model: Any,
+    examples: Sequence[Encoded],
+    runs: Sequence[int] | np.ndarray | None = None,
+    cost: ChunkCost | None = None,
+) -> list[Scored]:
+    """The log-probability of every option of every example.
+
+    Args:
+        model: a causal language model in eval mode, or a bank on one.
+        examples: as `options.encode` gives them, with options.
+        runs: of a bank, which run scores each example (N,); the first by default.
+        cost: of a chunk; `tokens` are those of the prompts, or of the options, computed at a time.
+    """
+    device = next(model.parameters()).device if not isinstance(model, BiasBank) else model.device
+    owner = np.zeros(len(examples), dtype=np.int64) if runs is None else np.asarray(runs)
+    found: list[Scored | None] = [None] * len(examples)
+    if not examples:
+        return []
+    forks = [_fork(e) for e in examples]
+    shared = min(
+        common_prefix([e.sequences[0] for e in examples]),
+        *(fork - 1 for fork in forks),
+        *(min(e.starts) - 1 for e in examples),
+    )
+    shared = max(shared, 0)
+    scorer = _Scorer(model, device, shared)
+    scorer.prepare(examples[0].sequences[0][:shared], int(owner.max()) + 1)
+    lengths = np.array([fork - shared for fork in forks])
+    for part in chunks(lengths, cost or CHUNKS[device.type]):
+        picked = [examples[i] for i in part]
+        for i, scored in zip(part, scorer.chunk(picked, [forks[i] for i in part], owner[part]), strict=True):
+            found[i] = scored
+    return found  # type: ignore[return-value]
+
+
+def _fork(example: Encoded) -> int:
+    """Where the options of an example part; each has a token of its own behind it."""
+    return min(common_prefix(example.sequences), min(map(len, example.sequences)) - 1)
+
+
+class _Scorer:
+    """The passes over one list of examples, whose first `shared` tokens are the same."""
+
+    def __init__(self, model: Any, device: torch.device, shared: int) -> None:
+        self.bank = model if isinstance(model, BiasBank) else None
+        self.model, self.device, self.shared = model if self.bank is None else model.model, device, shared
+        accepted = inspect.signature(self.model.forward).parameters
+        self.positions = "position_ids" in accepted
+        self.keep = "logits_to_keep" in accepted
+        self.cache: Any = None
+
+    def prepare(self, ids: list[int], runs: int) -> None:
+        """The first pass: the tokens that all share, once per run."""
+        if ids:
+            rows = torch.tensor([ids] * runs, device=self.device)  # (R, C)
+            mask = torch.ones_like(rows)
+            self.cache = self._forward(rows, mask, None, np.arange(runs), torch.zeros(1, dtype=torch.long))[1]
+
+    def chunk(self, examples: list[Encoded], forks: list[int], owner: np.ndarray) -> Iterator[Scored]:
+        """Scores of some examples."""
+        heads = [e.sequences[0][self.shared : fork] for e, fork in zip(examples, forks, strict=True)]
+        ids, real = self._padded(heads)
+        mask = torch.cat([real.new_ones(len(ids), self.shared), real], dim=1)
+        starts = [min(e.starts) - 1 - self.shared for e in examples]
+        wanted = torch.arange(
+            max(min(starts), 0), ids.shape[1]
+        )  # from there on something is asked of some row
+        cache = self._shared_cache(owner)
+        logits, cache = self._forward(ids, mask, cache, owner, wanted)
+        first = logits.log_softmax(-1)  # (B, |wanted|, V)
+        totals = [np.zeros(len(e.sequences)) for e in examples]
+        tails: list[tuple[int, int]] = []
+        for b, (e, fork) in enumerate(zip(examples, forks, strict=True)):
+            for k, sequence in enumerate(e.sequences):
+                at = np.arange(e.starts[k], fork + 1)  # tokens whose logits are in this pass
+                totals[b][k] = float(
+                    first[b, at - 1 - self.shared - int(wanted[0]), sequence[e.starts[k] : fork + 1]].sum()
+                )
+                if len(sequence) > fork + 1:
+                    tails.append((b, k))
+        if tails:
+            self._tails(examples, forks, owner, mask, cache, tails, totals)
+        for e, total in zip(examples, totals, strict=True):
+            lengths = [len(s) - start for s, start in zip(e.sequences, e.starts, strict=True)]
+            yield Scored(total, np.array(lengths))
+
+    def _tails(
+        self,
+        examples: list[Encoded],
+        forks: list[int],
+        owner: np.ndarray,
+        mask: Tensor,
+        cache: Any,
+        tails: list[tuple[int, int]],
+        totals: list[np.ndarray],
+    ) -> None:
+        """The third pass: of each option, the tokens behind the fork but the last."""
+        rows = torch.tensor([b for b, _ in tails], device=self.device)
+        ids, real = self._padded([examples[b].sequences[k][forks[b] : -1] for b, k in tails])
+        cache.batch_select_indices(rows)
+        whole = torch.cat([mask[rows], real], dim=1)
+        logits, _ = self._forward(ids, whole, cache, owner[[b for b, _ in tails]], torch.arange(ids.shape[1]))
+        found = logits.log_softmax(-1)
+        for row, (b, k) in enumerate(tails):
+            own = examples[b].sequences[k][forks[b] + 1 :]
+            totals[b][k] += float(found[row, np.arange(len(own)), own].sum())
+
+    def _padded(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+        """Ids and mask (B, T), padded on the right; what stands there is never looked at."""
+        longest = max(map(len, rows))
+        ids = torch.zeros(len(rows), longest, dtype=torch.long)
+        mask = torch.zeros(len(rows), longest, dtype=torch.long)
+        for b, row in enumerate(rows):
+            ids[b, : len(row)], mask[b, : len(row)] = torch.tensor(row), 1
+        return ids.to(self.device), mask.to(self.device)
+
+    def _shared_cache(self, owner: np.ndarray) -> Any:
+        """The cache of the first pass for rows of these runs."""
+        if self.cache is None:
+            return None
+        cache = copy.deepcopy(self.cache)
+        cache.batch_select_indices(torch.from_numpy(owner).to(self.device))
+        return cache
+
+    def _forward(
+        self, ids: Tensor, mask: Tensor, cache: Any, owner: np.ndarray, wanted: Tensor
+    ) -> tuple[Tensor, Any]:
+        """Logits (B, |wanted|, V) at these places of ids (B, T), and the cache with them in it."""
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": True}
+        inputs["past_key_values"] = cache if cache is not None else DynamicCache(config=self.model.config)
+        if self.positions:
+            inputs["position_ids"] = (mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
+        if self.keep:
+            inputs["logits_to_keep"] = wanted.to(self.device)
+        rows = torch.from_numpy(owner).to(self.device)
+        with self.bank.running(rows) if self.bank is not None else nullcontext():
+            output = self.model(**inputs)
+        logits = output.logits if self.keep else output.logits[:, wanted.to(self.device)]
+        return logits.float(), output.past_key_values
