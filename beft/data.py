@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -28,6 +28,25 @@ GENERATORS: dict[str, Callable[[], Any]] = {
     "microworld_acceptability": microworld_pairs.acceptability,
     "microworld_similarity": microworld_pairs.similarity,
 }
+
+
+class Rows(Protocol):
+    """Training rows that know their labels (N,)."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def labels(self) -> np.ndarray: ...
+
+
+class Drawable(Protocol):
+    """A task with rows to draw from."""
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def train(self) -> Rows: ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +94,7 @@ def load(task: str, *, offline: bool = False, folder: str | Path | None = None) 
     return _from_folder(known, folder) or _from_hub(known, offline)
 
 
-def draw(data: TaskData, regime: str | int, seed: int, tuning: float = 0.0) -> Draw:
+def draw(data: Drawable, regime: str | int, seed: int, tuning: float = 0.0) -> Draw:
     """The training rows of a regime by the paper's rule: the first n of `RandomState(seed).permutation(len(train))`.
 
     Args:

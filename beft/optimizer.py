@@ -11,7 +11,7 @@ from .slots import Slot
 
 
 class StackedAdam:
-    """AdamW with no weight decay at a constant rate, as torch.optim.AdamW on every run alone (PROTOCOL, encoders).
+    """AdamW with no weight decay, as torch.optim.AdamW on every run alone (PROTOCOL).
 
     Args:
         slots: stacked parameters (R, ...); their gradients are read by `step`.
@@ -35,14 +35,14 @@ class StackedAdam:
         self.steps = 0
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Clip every run's gradient to norm `clip`, update its values, forget the gradients."""
+    def step(self, factor: float = 1.0) -> None:
+        """Clip every run's gradient to norm `clip`, update its values at `factor` of its rate, forget the gradients."""
         gradients = [_own_rows(s) for s in self.slots]
         norms = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0).sqrt()  # (R,)
         scale = (self.clip / (norms + 1e-6)).clamp(max=1.0)
         self.steps += 1
         beta1, beta2 = self.betas
-        step_size = self.rates / (1 - beta1**self.steps)
+        step_size = self.rates * factor / (1 - beta1**self.steps)
         root = (1 - beta2**self.steps) ** 0.5
         for slot, g, m, v in zip(self.slots, gradients, self.first, self.second, strict=True):
             per_run = (-1, *[1] * (g.dim() - 1))

@@ -54,6 +54,7 @@ class Study:
         tuning: share of those rows held out of training, for choosing among rates.
         validate: score the validation split after "each" epoch or after the "last" one only.
         dtype: "float32", or "bfloat16" for autocast.
+        schedule: of the rate, "constant" or "linear": falling to zero over all steps (PROTOCOL, decoders).
     """
 
     model: str = "all-MiniLM-L6-v2"
@@ -68,9 +69,14 @@ class Study:
     clip: float = 1.0
     eps: float = 1e-6
     offline: bool = False
+    schedule: str = "constant"
 
     def __post_init__(self) -> None:
-        for name, valid in (("dtype", ("float32", "bfloat16")), ("validate", ("each", "last"))):
+        for name, valid in (
+            ("dtype", ("float32", "bfloat16")),
+            ("validate", ("each", "last")),
+            ("schedule", ("constant", "linear")),
+        ):
             if getattr(self, name) not in valid:
                 raise unknown(name, getattr(self, name), valid)
         for name in ("epochs", "batch_size", "max_length"):
@@ -82,8 +88,12 @@ class Study:
                 raise BeftError(f"{name} {value!r} is not a positive number")
 
     def identity(self) -> dict[str, Any]:
-        """The settings that decide a result (where the data may come from is not one of them)."""
-        return {name: value for name, value in asdict(self).items() if name not in ("offline", "tuning")}
+        """The settings that decide a result (where the data may come from is not one of them).
+
+        A constant rate goes without saying, as in records that are older than the choice.
+        """
+        unsaid = {"offline", "tuning"} | ({"schedule"} if self.schedule == "constant" else set())
+        return {name: value for name, value in asdict(self).items() if name not in unsaid}
 
 
 @dataclass

@@ -17,25 +17,22 @@ import torch
 from tqdm.auto import tqdm
 
 from .bank import BiasBank
-from .batches import CHUNKS, chunks, encode
+from .batches import CHUNKS, chunks
 from .checkpoint import load_checkpoint, save_checkpoint
-from .data import Draw, Split, TaskData, draw
+from .classification import Classification, Problem
+from .data import Draw, TaskData, draw
 from .dropout import example_keys
 from .errors import OutOfMemory
-from .evaluation import Scores, epoch_scores
+from .evaluation import Scores
 from .models import Loaded
-from .objective import losses as losses_of
-from .objective import targets
 from .optimizer import StackedAdam
+from .prompted import PromptData, Prompted
 from .study import Result, Run, Study
-
-# A mean training loss above it is taken for divergence. In nats, where chance is ln C; for values in their mean square.
-DIVERGED = 1e3
 
 
 def fit(
     loaded: Loaded,
-    data: TaskData,
+    data: TaskData | PromptData,
     study: Study,
     runs: Sequence[Run],
     *,
@@ -66,21 +63,21 @@ def fit(
     cost = CHUNKS[where.type]
     cost = replace(cost, tokens=chunk_tokens or cost.tokens)
     draws = [draw(data, study.regime, run.seed, study.tuning) for run in runs]
-    data, draws = _only_drawn(data, draws)
-    train = encode(loaded.tokenizer, data.train.texts, study.max_length)
-    validation = encode(loaded.tokenizer, data.validation.texts, study.max_length)
-    further = {name: encode(loaded.tokenizer, s.texts, study.max_length) for name, s in data.further.items()}
+    problem: Problem = (
+        Prompted(loaded.tokenizer, data, study, draws)
+        if isinstance(data, PromptData)
+        else Classification(loaded, data, study, draws)
+    )
+    draws = problem.draws
     bank = BiasBank(loaded.model.to(where), [r.method for r in runs], [r.seed for r in runs], study.dtype)
     try:
         rates = torch.tensor([run.rate for run in runs], dtype=torch.float32, device=where)
         optimizer = StackedAdam(bank.slots, rates, study.clip, study.eps)
         results = [
-            _blank(run, d, data, bank.parameter_counts(i))
+            _blank(run, d, problem.validation, bank.parameter_counts(i))
             for i, (run, d) in enumerate(zip(runs, draws, strict=True))
         ]
         done, before = load_checkpoint(checkpoint, optimizer, results)
-        labels = targets(data.train.labels)
-        limit = _limit(data)
         steps = math.ceil(len(draws[0].train) / study.batch_size)
         if on_epoch is not None and done == 0:
             on_epoch(bank, 0)
@@ -107,35 +104,25 @@ def fit(
                     b = len(index) // bank.R
                     owner = np.repeat(np.arange(bank.R), b)
                     place = np.tile(np.arange(b), bank.R)
-                    for part in chunks(train.lengths[index], cost):
+                    for part in chunks(problem.lengths[index], cost):
                         rows = torch.from_numpy(owner[part]).to(where)  # (B,)
                         keys = example_keys(
                             bank.seeds[rows],
                             (epoch - 1) * steps + step,
                             torch.from_numpy(place[part]).to(where),
                         )
-                        logits = bank(rows, keys, **train.rows(index[part], where))  # (B, C)
-                        target = labels[torch.from_numpy(index[part])].to(where)
-                        loss = losses_of(logits, target)  # (B,)
+                        loss = problem.loss(bank, rows, keys, index[part])  # (B,)
                         (
                             loss.sum() / b
                         ).backward()  # each run's own batch mean: its rows enter no other gradient
                         losses.index_add_(0, rows.cpu(), loss.detach().double().cpu())
-                    optimizer.step()
+                    done_share = ((epoch - 1) * steps + step) / (study.epochs * steps)
+                    optimizer.step(1.0 if study.schedule == "constant" else 1.0 - done_share)
                     bar.update()
                 last = epoch == study.epochs
-                scores = epoch_scores(
-                    bank,
-                    data,
-                    train,
-                    validation,
-                    further if last else {},
-                    draws,
-                    study.validate == "each" or last,
-                    cost,
-                )
+                scores = problem.scores(bank, study.validate == "each" or last, last, cost)
                 for i, result in enumerate(results):
-                    _note(result, epoch, float(losses[i]) / len(draws[i].train), limit, scores, i)
+                    _note(result, epoch, float(losses[i]) / len(draws[i].train), problem.limit, scores, i)
                 if on_epoch is not None:
                     on_epoch(bank, epoch)
                 if checkpoint is not None and not last:
@@ -147,7 +134,7 @@ def fit(
                 "runs": bank.R,
                 "seconds": seconds,
                 "peak_memory_bytes": peak_memory(where),
-                "padding_efficiency": train.padding.efficiency,
+                "padding_efficiency": problem.efficiency(),
             }
         if on_end is not None:
             on_end(bank, results)
@@ -165,23 +152,9 @@ def fit(
     return results
 
 
-def _only_drawn(data: TaskData, draws: Sequence[Draw]) -> tuple[TaskData, list[Draw]]:
-    """The same data and draws without the training rows that no run drew."""
-    used = np.unique(np.concatenate([np.concatenate([d.train, d.tuning]) for d in draws]))
-    split = Split(tuple(data.train.texts[i] for i in used), data.train.labels[used])
-    moved = [Draw(np.searchsorted(used, d.train), np.searchsorted(used, d.tuning)) for d in draws]
-    return replace(data, train=split), moved
-
-
-def _blank(run: Run, d: Draw, data: TaskData, parameters: dict[str, int]) -> Result:
-    rows = {"train": len(d.train), "tuning": len(d.tuning), "validation": len(data.validation.labels)}
+def _blank(run: Run, d: Draw, validation: int, parameters: dict[str, int]) -> Result:
+    rows = {"train": len(d.train), "tuning": len(d.tuning), "validation": validation}
     return Result(run, rows, parameters)
-
-
-def _limit(data: TaskData) -> float:
-    """The mean loss beyond which a run has diverged."""
-    labels = data.train.labels
-    return DIVERGED * (max(1.0, float(np.mean(labels**2))) if data.task.regression else 1.0)
 
 
 def _note(result: Result, epoch: int, loss: float, limit: float, scores: Scores, i: int) -> None:

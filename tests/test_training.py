@@ -243,7 +243,7 @@ def test_a_checkpoint_that_cannot_be_used_is_ignored(tmp_path, tiny, sentiment, 
     [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 GB")],
 )
 def test_too_little_memory_is_one_sentence_with_the_remedy(tiny, sentiment, monkeypatch, error):
-    def fail(self):
+    def fail(self, factor):
         raise error
 
     monkeypatch.setattr(training.StackedAdam, "step", fail)
@@ -264,7 +264,7 @@ def test_the_peak_of_memory_is_that_of_the_runs_and_not_of_what_was_before():
 
 
 def test_other_errors_are_not_taken_for_memory(tiny, sentiment, monkeypatch):
-    def fail(self):
+    def fail(self, factor):
         raise RuntimeError("something else")
 
     monkeypatch.setattr(training.StackedAdam, "step", fail)

@@ -1,0 +1,104 @@
+"""Answers written by a language model, greedily and many at a time, and how close they come."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import GenerationConfig
+
+from .bank import BiasBank
+from .options import encode
+from .prompts import Example
+
+NEW_TOKENS = 50  # PROTOCOL, decoders
+
+
+@torch.inference_mode()
+def generate(
+    model: Any,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    max_length: int,
+    runs: Sequence[int] | np.ndarray | None = None,
+    before: str = "",
+    new_tokens: int = NEW_TOKENS,
+    at_once: int = 16,
+) -> list[str]:
+    """What the model writes behind each prompt, up to a line's end.
+
+    Args:
+        model: a causal language model in eval mode, or a bank on one.
+        max_length: tokens of prompt and answer together; see `options.encode` for what is cut.
+        runs: of a bank, which run writes each answer (N,); the first by default.
+        before: text in front of every prompt, such as demonstrations.
+        at_once: prompts in a batch; they are sorted by length and padded on the left.
+
+    Raises:
+        BeftError: a prompt of which nothing more may be cut.
+    """
+    bank = model if isinstance(model, BiasBank) else None
+    plain = model if bank is None else bank.model
+    device = next(plain.parameters()).device
+    owner = np.zeros(len(examples), dtype=np.int64) if runs is None else np.asarray(runs)
+    prompts = [
+        encode(tokenizer, Example(e.prompt, keep=e.keep), max_length - new_tokens, before).sequences[0]
+        for e in examples
+    ]
+    config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=new_tokens,
+        stop_strings=["\n"],
+        pad_token_id=0,
+        eos_token_id=plain.generation_config.eos_token_id,
+        bos_token_id=plain.generation_config.bos_token_id,
+    )
+    texts = [""] * len(examples)
+    order = np.argsort([-len(ids) for ids in prompts], kind="stable")
+    for start in range(0, len(order), at_once):
+        part = order[start : start + at_once]
+        longest = len(prompts[part[0]])
+        ids = torch.zeros(len(part), longest, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for b, i in enumerate(part):
+            ids[b, longest - len(prompts[i]) :], mask[b, longest - len(prompts[i]) :] = (
+                torch.tensor(prompts[i]),
+                1,
+            )
+        rows = torch.from_numpy(owner[part]).to(device)
+        with bank.running(rows) if bank is not None else nullcontext():
+            out = plain.generate(
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                generation_config=config,
+                tokenizer=tokenizer,
+            )
+        for i, row in zip(part, out[:, longest:].tolist(), strict=True):
+            texts[i] = tokenizer.decode(row, skip_special_tokens=True).partition("\n")[0].strip()
+    return texts
+
+
+def token_f1(text: str, answers: Sequence[str]) -> float:
+    """F1 of the words of a text against the answer it comes closest to, as SQuAD counts it: in [0, 1].
+
+    Case, punctuation and articles do not count. Where either has no word, both must have none.
+    """
+    return max((_f1(_words(text), _words(answer)) for answer in answers), default=0.0)
+
+
+def _f1(given: list[str], right: list[str]) -> float:
+    if not given or not right:
+        return float(given == right)
+    common = sum((Counter(given) & Counter(right)).values())
+    return 2 * common / (len(given) + len(right))
+
+
+def _words(text: str) -> list[str]:
+    bare = "".join(letter for letter in text.lower() if letter not in string.punctuation)
+    return re.sub(r"\b(a|an|the)\b", " ", bare).split()

@@ -1,0 +1,219 @@
+"""What a bank on a language model learns: the right option or answer behind a prompt, and how it is scored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .bank import BiasBank
+from .batches import ChunkCost, Padding
+from .data import Draw
+from .evaluation import Scores
+from .generation import generate, token_f1
+from .options import Encoded, encode
+from .prompting import option_scores
+from .prompts import Example, Prompt
+from .study import Study
+from .tasks import Task, score
+
+LIMIT = 1e3  # nats per token: a mean training loss above it is divergence
+
+
+@dataclass(frozen=True)
+class PromptSplit:
+    """N examples."""
+
+    examples: tuple[Example, ...]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The right options (N,); where answers are generated each row has one of its own."""
+        found = np.array([e.label for e in self.examples], dtype=np.int64)
+        return found if len(found) and found.min() >= 0 else np.arange(len(found))
+
+
+@dataclass(frozen=True)
+class PromptData:
+    """A decoder task with its examples; the other fields as in `rows.TaskData`."""
+
+    task: Task
+    prompt: Prompt
+    train: PromptSplit
+    validation: PromptSplit
+    source: str
+    fingerprint: str
+    substitute: bool
+
+
+def prompt_data(
+    prompt: Prompt,
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    source: str,
+    substitute: bool = False,
+) -> PromptData:
+    """A decoder task with its examples and their fingerprint."""
+    digest = hashlib.sha256()
+    for part in (train, validation):
+        digest.update(json.dumps([asdict(e) for e in part]).encode())
+    task = Task(
+        prompt.task,
+        prompt.suite,
+        prompt.columns,
+        "label",
+        (),
+        (prompt.metric,),
+        {"low": min(1000, len(train))},
+        prompt.rate,
+        {"any": 5},
+        "Huang et al. 2026",
+    )
+    splits = (PromptSplit(tuple(train)), PromptSplit(tuple(validation)))
+    return PromptData(task, prompt, *splits, source, digest.hexdigest()[:16], substitute)
+
+
+@dataclass(frozen=True)
+class Paths:
+    """What is computed for one training example, and what is read from it.
+
+    Attributes:
+        ids: sequences that are computed, none of them the beginning of another.
+        reads: of each option (sequence, places whose logits are read, tokens they should say).
+    """
+
+    ids: list[list[int]]
+    reads: list[tuple[int, np.ndarray, list[int]]]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens with padding."""
+        return len(self.ids) * max(map(len, self.ids))
+
+
+def paths(encoded: Encoded, wanted: Sequence[int]) -> Paths:
+    """What must be computed to know the options `wanted`: prompts that options share are not computed twice.
+
+    The last token of an option is only read, so options of one token need the prompt alone.
+    """
+    needed = [encoded.sequences[k][:-1] for k in wanted]
+    kept: list[list[int]] = []
+    for ids in sorted(needed, key=len, reverse=True):
+        if not any(longer[: len(ids)] == ids for longer in kept):
+            kept.append(ids)
+    reads = []
+    for k, ids in zip(wanted, needed, strict=True):
+        start = encoded.starts[k]
+        at = next(n for n, longer in enumerate(kept) if longer[: len(ids)] == ids)
+        reads.append((at, np.arange(start - 1, len(ids)), encoded.sequences[k][start:]))
+    return Paths(kept, reads)
+
+
+class Prompted:
+    """Prompts with options or answers, and a frozen language model's own head. A `classification.Problem`."""
+
+    def __init__(self, tokenizer: Any, data: PromptData, study: Study, draws: Sequence[Draw]) -> None:
+        self.data, self.draws, self.tokenizer = data, list(draws), tokenizer
+        self.longest = min(study.max_length, data.prompt.max_length)
+        self.by_options = data.prompt.form == "options"
+        self.validation, self.limit, self.padding = len(data.validation), LIMIT, Padding()
+        used = np.unique(np.concatenate([d.train for d in draws]))
+        self.paths = {int(i): self._paths(data.train.examples[i]) for i in used}
+        self.lengths = np.zeros(len(data.train), dtype=np.int64)
+        self.lengths[used] = [self.paths[int(i)].tokens for i in used]
+        self._encoded: dict[tuple[str, int], Encoded] = {}
+
+    def _paths(self, example: Example) -> Paths:
+        if self.data.prompt.form == "answer":
+            right = Example(example.prompt, (f" {example.answers[0]}",), 0, keep=example.keep)
+            return paths(encode(self.tokenizer, right, self.longest), [0])
+        encoded = encode(self.tokenizer, example, self.longest)
+        return paths(encoded, range(len(example.options)) if self.by_options else [example.label])
+
+    def loss(self, bank: BiasBank, rows: Tensor, keys: Tensor | None, index: np.ndarray) -> Tensor:
+        """The loss of each example (B,), in nats: over its options, or per token of the right one.
+
+        The options' cross-entropy is that of their mean log-probabilities (PROTOCOL, decoders).
+        """
+        picked = [self.paths[int(i)] for i in index]
+        ids = [sequence for p in picked for sequence in p.ids]
+        whose = torch.tensor([b for b, p in enumerate(picked) for _ in p.ids], device=bank.device)
+        longest = max(map(len, ids))
+        self.padding.real += sum(map(len, ids))
+        self.padding.computed += longest * len(ids)
+        inputs = torch.zeros(len(ids), longest, dtype=torch.long)
+        mask = torch.zeros(len(ids), longest, dtype=torch.long)
+        for n, sequence in enumerate(ids):
+            inputs[n, : len(sequence)], mask[n, : len(sequence)] = torch.tensor(sequence), 1
+        first = min(int(at[0]) for p in picked for _, at, _ in p.reads)
+        logits = bank(  # (N, T - first, V)
+            rows[whose],
+            None if keys is None else keys[whose],
+            input_ids=inputs.to(bank.device),
+            attention_mask=mask.to(bank.device),
+            use_cache=False,
+            logits_to_keep=torch.arange(first, longest, device=bank.device),
+        )
+        chances = logits.log_softmax(-1)
+        losses, n = [], 0
+        for i, p in zip(index, picked, strict=True):
+            means = torch.stack([chances[n + at, places - first, own].mean() for at, places, own in p.reads])
+            right = self.data.train.examples[i].label if self.by_options else None
+            losses.append(-means[0] if right is None else -means.log_softmax(0)[right])
+            n += len(p.ids)
+        return torch.stack(losses)
+
+    def scores(self, bank: BiasBank, validate: bool, last: bool, cost: ChunkCost) -> Scores:
+        """The metric of each run on its tuning rows and on the validation split; None where not taken."""
+        found: Scores = {"tuning": [None] * bank.R, "validation": [None] * bank.R}
+        if len(self.draws[0].tuning):
+            found["tuning"] = self._score(bank, "train", [d.tuning for d in self.draws], cost)
+        if validate:
+            everything = np.arange(len(self.data.validation))
+            found["validation"] = self._score(bank, "validation", [everything] * bank.R, cost)
+        return found
+
+    def _score(
+        self, bank: BiasBank, split: str, wanted: list[np.ndarray], cost: ChunkCost
+    ) -> list[float | None]:
+        index, runs = np.concatenate(wanted), np.repeat(np.arange(bank.R), [len(w) for w in wanted])
+        examples = getattr(self.data, split).examples
+        ends = np.cumsum([len(w) for w in wanted])[:-1]
+        if self.data.prompt.form == "answer":
+            texts = generate(bank, self.tokenizer, [examples[i] for i in index], self.longest, runs)
+            hits = np.array(
+                [token_f1(text, examples[i].answers) for text, i in zip(texts, index, strict=True)]
+            )
+            return [float(part.mean()) for part in np.split(hits, ends)]
+        encoded = [self._encode(split, int(i)) for i in index]
+        means = [scored.mean for scored in option_scores(bank, encoded, runs, cost)]
+        finite = np.array([bool(np.isfinite(m).all()) for m in means])
+        best = np.array([int(np.argmax(m)) for m in means])
+        parts = zip(np.split(index, ends), np.split(best, ends), np.split(finite, ends), strict=True)
+        return [choice_score(self.data.prompt.metric, [examples[i] for i in at], b) if ok.all() else None
+                for at, b, ok in parts]  # fmt: skip
+
+    def _encode(self, split: str, i: int) -> Encoded:
+        if (split, i) not in self._encoded:
+            example = getattr(self.data, split).examples[i]
+            self._encoded[split, i] = encode(self.tokenizer, example, self.longest)
+        return self._encoded[split, i]
+
+    def efficiency(self) -> float:
+        """Real over computed tokens of training so far."""
+        return self.padding.efficiency
+
+
+def choice_score(metric: str, examples: Sequence[Example], best: np.ndarray) -> float:
+    """The metric of chosen options (N,); where several are right, any of them is."""
+    labels = np.array([int(b) if b in e.right else e.label for e, b in zip(examples, best, strict=True)])
+    return score(metric, labels, best)

@@ -1,0 +1,269 @@
+"""Language models tuned on prompts: the losses, the shared computation, generation, and the one training loop."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
+
+from beft import zoo
+from beft.bank import bank_on
+from beft.batches import CHUNKS
+from beft.data import Draw
+from beft.errors import BeftError
+from beft.generation import generate, token_f1
+from beft.models import Loaded
+from beft.options import Encoded, encode
+from beft.prompted import Prompted, choice_score, paths, prompt_data
+from beft.prompts import Example, Prompt
+from beft.study import Run, Study
+from beft.training import fit
+
+STUDY = Study(
+    model="zoo", task="made up", regime="low", epochs=3, batch_size=4, max_length=200, validate="last"
+)
+
+
+def letters() -> PreTrainedTokenizerFast:
+    """A token per character, within the specimens' vocabulary."""
+    characters = ["<pad>", "<s>", "</s>", "\n", *sorted({*string.printable[:95]})]
+    vocabulary = {c: i for i, c in enumerate(characters)}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<pad>"))
+    backend.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="</s>")
+
+
+def loaded(name: str = "LLaMA") -> Loaded:
+    model = zoo.build(name, auto="AutoModelForCausalLM").float().requires_grad_(False)
+    return Loaded(model, letters(), name, "zoo", "none", "none")
+
+
+def some_data(form: str = "options", rows: int = 12) -> Any:
+    """Sums and their parity: short prompts of several lengths, options of one to four characters."""
+    draw = np.random.default_rng(0)
+    examples = []
+    for _ in range(rows):
+        a, b = draw.integers(0, 30, 2)
+        prompt, odd = f"{a}+{b} is\n", int((a + b) % 2)
+        if form == "options":
+            examples.append(Example(prompt, ("Yes", "No", "Now"), odd))
+        elif form == "choice":
+            examples.append(Example(prompt, (" even", " odd"), odd))
+        else:
+            examples.append(Example(prompt, answers=(str(a + b),)))
+    metric = "f1" if form == "answer" else "accuracy"
+    return prompt_data(
+        Prompt("sums", "made up", (), None, form, metric), examples, examples[: rows // 2], "made here"
+    )  # type: ignore[arg-type]
+
+
+def everyone(data: Any, runs: int = 1) -> list[Draw]:
+    return [Draw(np.arange(len(data.train)), np.arange(0))] * runs
+
+
+def plain_loss(model: Any, tokenizer: Any, example: Example, form: str) -> float:
+    """The loss of one example, each option computed by itself."""
+    options = (f" {example.answers[0]}",) if form == "answer" else example.options
+    means = []
+    for option in options:
+        front, ids = tokenizer(example.prompt)["input_ids"], tokenizer(example.prompt + option)["input_ids"]
+        chances = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+        means.append(chances[np.arange(len(front) - 1, len(ids) - 1), ids[len(front) :]].mean())
+    if form == "options":
+        return float(-torch.stack(means).log_softmax(0)[example.label])
+    return float(-means[0 if form == "answer" else example.label])
+
+
+@pytest.mark.parametrize("form", ["options", "choice", "answer"])
+@pytest.mark.parametrize("name", ["LLaMA", "OPT", "GPT-2", "BLOOM", "GPT-J", "Falcon (grouped)"])
+def test_losses_are_those_of_every_option_computed_alone(name, form):
+    here, data = loaded(name), some_data(form)
+    problem = Prompted(here.tokenizer, data, STUDY, everyone(data))
+    with bank_on(here.model, ["b_v"], [0]) as bank, torch.no_grad():
+        got = problem.loss(bank, torch.zeros(12, dtype=torch.long), None, np.arange(12))
+    with torch.no_grad():
+        wanted = [plain_loss(here.model, here.tokenizer, e, form) for e in data.train.examples]
+    np.testing.assert_allclose(got.numpy(), wanted, rtol=1e-4, atol=1e-5)
+    assert 0 < problem.efficiency() <= 1
+
+
+def test_options_of_one_token_need_the_prompt_alone():
+    sequences = ([1, 5, 6, 7], [1, 5, 6, 8], [1, 5, 6, 9])
+    found = paths(Encoded(sequences, (3, 3, 3), Example("")), range(3))
+    assert found.ids == [[1, 5, 6]] and [own for _, _, own in found.reads] == [[7], [8], [9]]
+    longer = paths(Encoded((*sequences[:2], [1, 5, 6, 9, 4]), (3, 3, 3), Example("")), range(3))
+    assert longer.ids == [[1, 5, 6, 9]] and [at.tolist() for _, at, _ in longer.reads] == [[2], [2], [2, 3]]
+    assert longer.tokens == 4
+    apart = paths(Encoded(([1, 2, 3, 4], [1, 2, 5, 6]), (2, 2), Example("")), [0, 1])
+    assert len(apart.ids) == 2 and apart.tokens == 6
+
+
+RUNS = [Run("b_v", 0, 1e-2), Run("b_q", 0, 1e-2), Run("b_v", 1, 3e-2)]
+
+
+def values_of(
+    here: Loaded, data: Any, study: Study, runs: list[Run], run: int
+) -> tuple[list[torch.Tensor], Any]:
+    kept: list[torch.Tensor] = []
+    results = fit(
+        here,
+        data,
+        study,
+        runs,
+        device="cpu",
+        on_end=lambda bank, _: kept.extend(
+            s.values[run].detach().clone() for s in bank.slots if s.trained[run]
+        ),
+    )
+    return kept, results[run]
+
+
+@pytest.mark.parametrize("form", ["options", "choice", "answer"])
+def test_a_run_in_a_bank_of_language_models_is_the_run_alone(form):
+    here, data = loaded(), some_data(form)
+    study = replace(STUDY, schedule="linear")
+    for run in range(3):
+        together, result = values_of(here, data, study, RUNS, run)
+        alone, lone = values_of(here, data, study, [RUNS[run]], 0)
+        assert len(together) == len(alone) == zoo.LAYERS
+        for a, b in zip(together, alone, strict=True):
+            assert b.abs().max() > 1e-4
+            torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-4)
+        losses = [[e["train_loss"] for e in r.epochs] for r in (result, lone)]
+        np.testing.assert_allclose(*losses, rtol=1e-3)
+        assert result.epochs[-1]["validation"] == lone.epochs[-1]["validation"]
+
+
+def test_tuning_an_injected_bias_learns_something():
+    here, data = loaded(), some_data("options")
+    _, result = values_of(here, data, replace(STUDY, epochs=12), [Run("b_v", 0, 3e-2)], 0)
+    losses = [e["train_loss"] for e in result.epochs]
+    assert losses[-1] < 0.7 * losses[0]
+    assert result.rows == {"train": 12, "tuning": 0, "validation": 6}
+    assert result.parameters == {"bias": zoo.LAYERS * 2 * zoo.SIZE, "head": 0, "pooler": 0}
+
+
+def test_the_same_seed_gives_the_same_run_bit_for_bit():
+    data = some_data("choice")
+    first, second = (values_of(loaded(), data, STUDY, RUNS[:2], 1) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first[0], second[0], strict=True))
+    assert first[1].epochs == second[1].epochs
+
+
+def test_a_linear_schedule_is_torchs(monkeypatch):
+    """One run against torch.optim.AdamW with a falling rate, its gradients those of a bank of one."""
+    here, data = loaded(), some_data("choice", rows=8)
+    study = replace(STUDY, schedule="linear", clip=1e9)
+    tuned, _ = values_of(here, data, study, [Run("b_v", 0, 1e-2)], 0)
+    problem = Prompted(here.tokenizer, data, study, everyone(data))
+    with bank_on(here.model, ["b_v"], [0]) as bank:
+        values = [s.values for s in bank.slots]
+        optimizer = torch.optim.AdamW(values, lr=1e-2, weight_decay=0, eps=study.eps)
+        rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 6)
+        for epoch in range(1, 4):
+            chosen = np.random.RandomState(0).permutation(8)
+            order = np.random.default_rng([0, epoch]).permutation(chosen)
+            for at in (order[:4], order[4:]):
+                problem.loss(bank, torch.zeros(4, dtype=torch.long), None, at).mean().backward()
+                optimizer.step()
+                rate.step()
+                optimizer.zero_grad()
+        for a, b in zip(tuned, values, strict=True):
+            torch.testing.assert_close(a, b[0], rtol=1e-2, atol=1e-4)
+
+
+def test_a_constant_rate_keeps_the_identity_of_older_records():
+    assert "schedule" not in STUDY.identity()
+    assert replace(STUDY, schedule="linear").identity()["schedule"] == "linear"
+    with pytest.raises(BeftError, match="unknown schedule 'cosine'"):
+        replace(STUDY, schedule="cosine")
+
+
+def test_scores_are_taken_on_tuning_rows_and_validation_for_every_run():
+    here, data = loaded(), some_data("options")
+    draws = [Draw(np.arange(8), np.arange(8, 12)), Draw(np.arange(4, 12), np.arange(4))]
+    problem = Prompted(here.tokenizer, data, STUDY, draws)
+    with bank_on(here.model, ["b_v", "b_q"], [0, 0]) as bank:
+        found = problem.scores(bank, True, True, CHUNKS["cpu"])
+        only = problem.scores(bank, False, False, CHUNKS["cpu"])
+    assert len(found["tuning"]) == len(found["validation"]) == 2
+    assert found["validation"][0] == found["validation"][1], "nothing is trained yet"
+    assert only["validation"] == [None, None] and only["tuning"] == found["tuning"]
+    assert all(0 <= x <= 1 for x in found["tuning"] + found["validation"])
+
+
+def test_any_of_several_right_options_is_right():
+    examples = [Example("", ("a", "b", "c"), 0, right=(0, 2)), Example("", ("a", "b"), 1, right=(1,))]
+    assert choice_score("accuracy", examples, np.array([2, 1])) == 1.0
+    assert choice_score("accuracy", examples, np.array([1, 1])) == 0.5
+
+
+# --- generation -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["LLaMA", "OPT", "GPT-2", "BLOOM"])
+def test_answers_are_the_same_whatever_the_batch_and_end_at_a_line(name):
+    here = loaded(name)
+    examples = [Example("a short one "), Example("one that is rather longer than the first "), Example("b")]
+    together = generate(here.model, here.tokenizer, examples, 100, new_tokens=12)
+    alone = [generate(here.model, here.tokenizer, [e], 100, new_tokens=12)[0] for e in examples]
+    assert together == alone and all("\n" not in text for text in together)
+    for text, e in zip(together, examples, strict=True):
+        ids = here.tokenizer(e.prompt)["input_ids"]
+        said = []
+        with torch.no_grad():
+            for _ in range(12):
+                said.append(int(here.model(input_ids=torch.tensor([ids + said])).logits[0, -1].argmax()))
+                if "\n" in here.tokenizer.decode(said) or said[-1] == 2:
+                    break
+        assert text == here.tokenizer.decode(said, skip_special_tokens=True).partition("\n")[0].strip()
+
+
+def test_every_run_of_a_bank_writes_its_own_answer():
+    here, examples = loaded(), [Example("one two three "), Example("four ")]
+    with bank_on(here.model, ["b_v", "b_v"], [0, 1]) as bank:
+        for slot in bank.slots:
+            slot.values.data[1] = 3 * torch.randn(
+                slot.values.shape[1:], generator=torch.Generator().manual_seed(0)
+            )
+        both = generate(bank, here.tokenizer, examples * 2, 100, [0, 0, 1, 1], new_tokens=8)
+        again = generate(bank, here.tokenizer, examples, 100, [1, 1], new_tokens=8)
+    assert both[:2] == generate(here.model, here.tokenizer, examples, 100, new_tokens=8)
+    assert both[2:] == again != both[:2]
+
+
+def test_a_prompt_that_leaves_no_room_for_an_answer_is_an_error():
+    here = loaded()
+    with pytest.raises(BeftError, match="must not be cut"):
+        generate(here.model, here.tokenizer, [Example("x" * 90)], 100)
+
+
+@pytest.mark.parametrize(
+    ("text", "answers", "expected"),
+    [
+        ("the red Fox!", ["red fox"], 1.0),
+        ("red", ["red fox"], 2 / 3),
+        ("a big red fox", ["red fox", "nothing"], 0.8),
+        ("", ["red"], 0.0),
+        ("the", ["an"], 1.0),
+        ("fox fox", ["fox"], 2 / 3),
+        ("red", [], 0.0),
+    ],
+)
+def test_f1_of_tokens(text, answers, expected):
+    assert token_f1(text, answers) == pytest.approx(expected)
+
+
+def test_examples_are_encoded_with_their_own_options():
+    tokenizer = letters()
+    found = encode(tokenizer, Example("2+2 is\n", ("Yes", "No"), 0), 100)
+    assert [tokenizer.decode(s[at:]) for s, at in zip(found.sequences, found.starts, strict=True)] == [
+        "Yes",
+        "No",
+    ]
