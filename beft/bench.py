@@ -91,7 +91,7 @@ def measure(options: Options, progress: bool = True) -> dict[str, Any]:
     found, note = find_data(options.task)
     study = Study(options.model, options.task or found.task.name, options.rows, options.epochs)
     context = Context(study)
-    data, loaded, device = context.data, context.loaded, timing.where()
+    data, loaded, device = context.labelled, context.loaded, timing.where()
     rows = {"train": options.rows, "validation": len(data.validation)}
     runs = {m: [Run(m, seed, options.rate) for seed in range(options.seeds)] for m in METHODS}
     banks = list(pack(context, [run for group in runs.values() for run in group], BANK))
@@ -187,7 +187,7 @@ def _paddings(
 ) -> list[dict[str, Any]]:
     """Real over computed tokens of each bank, in training and in scoring."""
     study, device = context.study, timing.where()
-    lengths = encode(context.loaded.tokenizer, context.data.validation.texts, study.max_length).lengths
+    lengths = encode(context.loaded.tokenizer, context.labelled.validation.texts, study.max_length).lengths
     left, blocks = {m: list(parts) for m, parts in stacked.items()}, []
     for members in banks:
         training = [left[run.method].pop(0).efficiency for run in members][0]

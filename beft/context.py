@@ -9,6 +9,9 @@ from typing import Any
 from . import data as data_module
 from . import models
 from .data import TaskData, draw
+from .errors import BeftError
+from .prompt_data import load_prompts
+from .prompted import PromptData
 from .provenance import provenance
 from .study import Result, Run, Study
 from .training import default_device
@@ -18,9 +21,9 @@ from .training import default_device
 class Shelf:
     """What the studies of one sweep share: each task's rows, and the last model."""
 
-    rows: dict[tuple[str, bool], TaskData] = field(default_factory=dict)
+    rows: dict[tuple[str, bool, bool], TaskData | PromptData] = field(default_factory=dict)
     found: dict[tuple[str, bool], models.Found] = field(default_factory=dict)
-    model: dict[tuple[str, int], models.Loaded] = field(default_factory=dict)
+    model: dict[tuple[str, int | None], models.Loaded] = field(default_factory=dict)
 
 
 class Context:
@@ -33,9 +36,10 @@ class Context:
 
     def __init__(self, study: Study, shelf: Shelf | None = None) -> None:
         self.study, self.shelf = study, shelf or Shelf()
-        task, model = (study.task, study.offline), (study.model, study.offline)
+        task, model = (study.task, study.offline, study.prompted), (study.model, study.offline)
         if task not in self.shelf.rows:
-            self.shelf.rows[task] = data_module.load(study.task, offline=study.offline)
+            load = load_prompts if study.prompted else data_module.load
+            self.shelf.rows[task] = load(study.task, offline=study.offline)
         if model not in self.shelf.found:
             self.shelf.found[model] = models.find(study.model, offline=study.offline)
         self.data, self.found = self.shelf.rows[task], self.shelf.found[model]
@@ -43,13 +47,24 @@ class Context:
     @property
     def loaded(self) -> models.Loaded:
         """The model, read once."""
-        wanted, shelf = (self.study.model, self.data.task.outputs), self.shelf.model
+        outputs = None if self.study.prompted else self.data.task.outputs
+        wanted, shelf = (self.study.model, outputs), self.shelf.model
         if wanted not in shelf:
             shelf.clear()  # one at a time: models are large
-            shelf[wanted] = models.load(
-                self.study.model, labels=self.data.task.outputs, offline=self.study.offline
-            )
+            if outputs is None:
+                shelf[wanted] = models.load_causal(self.study.model, offline=self.study.offline)
+            else:
+                shelf[wanted] = models.load(self.study.model, labels=outputs, offline=self.study.offline)
         return shelf[wanted]
+
+    @property
+    def labelled(self) -> TaskData:
+        """The rows of a task whose texts have labels. Raises BeftError for one that is prompted."""
+        if isinstance(self.data, PromptData):
+            raise BeftError(
+                f"{self.study.task} is prompted here, and this needs texts with labels: leave prompted out"
+            )
+        return self.data
 
     def settings(self, run: Run) -> dict[str, Any]:
         """What identifies a run: its key is a hash of this."""

@@ -78,7 +78,11 @@ def footprint(context: Context, methods: Sequence[str], device: torch.device) ->
         state = ADAM * sum(s.values.numel() * s.values.element_size() for s in bank.slots) // bank.R
         owner = torch.arange(rows, device=device) % bank.R
         with torch.autograd.graph.saved_tensors_hooks(note, lambda kept: kept):
-            logits = bank(owner, None, input_ids=ids, attention_mask=torch.ones_like(ids))
-            losses(logits, ids[:, 0].float() if context.data.task.regression else ids[:, 0]).sum()
+            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            if bank.language_model:  # of which few places are read
+                bank(owner, None, **inputs, use_cache=False, logits_to_keep=8).log_softmax(-1).sum()
+            else:
+                target = ids[:, 0].float() if context.data.task.regression else ids[:, 0]
+                losses(bank(owner, None, **inputs), target).sum()
     held = sum(size for place, size in seen.items() if place not in owned)
     return max(1, state), held * max(1, CHUNKS[device.type].tokens // ids.numel())

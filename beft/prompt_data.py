@@ -20,7 +20,7 @@ EVALUATED = 1000  # rows of the validation split that are reported on (PROTOCOL,
 def load_prompts(
     task: str, *, offline: bool = False, folder: str | Path | None = None, evaluated: int = EVALUATED
 ) -> PromptData:
-    """The examples of a task of `prompts.PROMPTS`, from `<folder>/<suite>/<task>/<split>.jsonl` or .parquet, or the hub.
+    """The examples of a task of `prompts.PROMPTS`, from `<folder>/<suite>/<task>/<split>.jsonl` (or .parquet) or hub.
 
     The validation examples are the first `evaluated` of the permutation of `RandomState(0)`, or all in their order
     where there are no more; they are the same for every seed of a run.

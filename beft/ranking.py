@@ -191,7 +191,7 @@ def before_training(context: Context, run: Run, batch: int = 8, at_once: int = 6
     """
     loaded, study = context.loaded, context.study
     rows = draw(context.data, study.regime, run.seed, study.tuning).train
-    texts = [context.data.train.texts[i] for i in rows]
+    texts = [context.labelled.train.texts[i] for i in rows]
     encoded = encode(loaded.tokenizer, texts, study.max_length)
     labels = targets(context.data.train.labels[rows])
     gradients: dict[tuple[str, int], list[np.ndarray]] = {}

@@ -54,6 +54,7 @@ class Study:
         tuning: share of those rows held out of training, for choosing among rates.
         validate: score the validation split after "each" epoch or after the "last" one only.
         dtype: "float32", or "bfloat16" for autocast.
+        prompted: the task as text that a causal language model goes on with, see `prompts`; else a head classifies.
         schedule: of the rate, "constant" or "linear": falling to zero over all steps (PROTOCOL, decoders).
     """
 
@@ -70,6 +71,7 @@ class Study:
     eps: float = 1e-6
     offline: bool = False
     schedule: str = "constant"
+    prompted: bool = False
 
     def __post_init__(self) -> None:
         for name, valid in (
@@ -90,9 +92,10 @@ class Study:
     def identity(self) -> dict[str, Any]:
         """The settings that decide a result (where the data may come from is not one of them).
 
-        A constant rate goes without saying, as in records that are older than the choice.
+        A constant rate and a head that classifies go without saying, as in records that are older than the choice.
         """
-        unsaid = {"offline", "tuning"} | ({"schedule"} if self.schedule == "constant" else set())
+        unsaid = {"offline", "tuning"}
+        unsaid |= {name for name in ("schedule", "prompted") if getattr(self, name) == getattr(Study, name)}
         return {name: value for name, value in asdict(self).items() if name not in unsaid}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import string
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from beft import zoo
+from beft import ranking, sweep, zoo
 from beft.bank import bank_on
 from beft.batches import CHUNKS
 from beft.data import Draw
@@ -22,6 +23,7 @@ from beft.models import Loaded
 from beft.options import Encoded, encode
 from beft.prompted import Prompted, choice_score, paths, prompt_data
 from beft.prompts import Example, Prompt
+from beft.records import Store
 from beft.study import Run, Study
 from beft.training import fit
 
@@ -181,6 +183,7 @@ def test_a_linear_schedule_is_torchs(monkeypatch):
 def test_a_constant_rate_keeps_the_identity_of_older_records():
     assert "schedule" not in STUDY.identity()
     assert replace(STUDY, schedule="linear").identity()["schedule"] == "linear"
+    assert "prompted" not in STUDY.identity() and replace(STUDY, prompted=True).identity()["prompted"] is True
     with pytest.raises(BeftError, match="unknown schedule 'cosine'"):
         replace(STUDY, schedule="cosine")
 
@@ -267,3 +270,51 @@ def test_examples_are_encoded_with_their_own_options():
         "Yes",
         "No",
     ]
+
+
+# --- sweeps -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def at_home(tmp_path, monkeypatch):
+    """A folder with a small LLaMA, and a folder of data sets with COPA's columns, its rows made up."""
+    here = loaded()
+    here.model.save_pretrained(tmp_path / "llama")
+    here.tokenizer.save_pretrained(tmp_path / "llama")
+    home = tmp_path / "data" / "super_glue" / "copa"
+    home.mkdir(parents=True)
+    rows = [
+        {
+            "premise": f"{i} fell.",
+            "choice1": f"{i} rose.",
+            "choice2": "Ants ran.",
+            "question": "effect",
+            "label": i % 2,
+        }
+        for i in range(10)
+    ]
+    for split in ("train", "validation"):
+        (home / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setenv("BEFT_DATA", str(tmp_path / "data"))
+    return tmp_path
+
+
+def test_a_sweep_records_runs_of_a_language_model_and_finds_them_again(at_home):
+    study = Study(
+        str(at_home / "llama"), "copa", epochs=2, batch_size=4, prompted=True, schedule="linear", offline=True
+    )
+    store = Store(at_home / "records")
+    first = sweep.run(study, RUNS, store, progress=False)
+    assert [r["outcome"] for r in first] == ["ok"] * 3
+    assert first[0]["settings"]["prompted"] is True and first[0]["settings"]["schedule"] == "linear"
+    assert first[0]["data"]["source"] == "data folder, super_glue/copa" and first[0]["bank"]["runs"] == 3
+    assert first[0]["parameters"] == {"bias": zoo.LAYERS * 2 * zoo.SIZE, "head": 0, "pooler": 0}
+    assert sweep.run(study, RUNS, store, progress=False) == first
+    folder = sweep.adapter(study, RUNS[0], store)
+    assert json.loads((folder / "adapter_config.json").read_text())["task_type"] == "CAUSAL_LM"
+
+
+def test_what_needs_labelled_texts_refuses_a_prompted_study(at_home):
+    study = Study(str(at_home / "llama"), "copa", epochs=1, prompted=True, offline=True)
+    with pytest.raises(BeftError, match="copa is prompted here"):
+        ranking.score_study(study, [0], 1e-3, Store(at_home / "records"), progress=False)

@@ -170,7 +170,9 @@ def test_the_runner_is_told_what_was_done_reused_and_failed(store, tmp_path, mon
 def test_an_interrupt_before_the_records_are_written_costs_no_more_than_an_epoch(store, monkeypatch):
     steps = []
     step = training.StackedAdam.step
-    monkeypatch.setattr(training.StackedAdam, "step", lambda self: (steps.append(1), step(self))[1])
+    monkeypatch.setattr(
+        training.StackedAdam, "step", lambda self, factor: (steps.append(1), step(self, factor))[1]
+    )
 
     def stop(self, record):
         raise KeyboardInterrupt
