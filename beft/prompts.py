@@ -1,4 +1,6 @@
-"""The eleven decoder tasks of the paper as text: prompt, what may follow it, and what is right (PROTOCOL, decoders).
+"""The eleven decoder tasks of the paper, and four generated ones, as text: what is asked, and what is right.
+
+Prompts and options are those of PROTOCOL, decoders.
 
 Data, not code: a further task is a further entry of `PROMPTS`.
 """
@@ -41,7 +43,7 @@ class Prompt:
 
     Attributes:
         task: its name.
-        suite: "glue", "super_glue", or the data set's own name on the hub.
+        suite: "glue", "super_glue", the data set's own name on the hub, or "microworld" for generated text.
         columns: those that are read.
         write: row -> Example.
         form: "options" (cross-entropy over the options' mean log-probabilities), "choice" (the right option's tokens
@@ -175,6 +177,11 @@ PROMPTS: dict[str, Prompt] = {
         Prompt("record", "super_glue", ("passage", "query", "entities", "answers"), _record, "choice", rate=1e-4),
         Prompt("squad", "squad", ("title", "context", "question", "answers"), _squad, "answer", "f1"),
         Prompt("drop", "drop", ("context", "question", "answers"), _drop, "answer", "f1", max_length=1536),
+        Prompt("microworld_sentiment", "microworld", ("sentence", "label"), _sst2),
+        Prompt("microworld_entailment", "microworld", ("premise", "hypothesis", "label"), _rte),
+        Prompt("microworld_choices", "microworld", ("premise", "choice1", "choice2", "question", "label"), _copa,
+               "choice"),
+        Prompt("microworld_questions", "microworld", ("context", "question", "answers"), _drop, "answer", "f1"),
     )
 }  # fmt: skip
 

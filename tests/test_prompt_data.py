@@ -123,6 +123,15 @@ def test_the_hub_is_asked_by_its_names(monkeypatch):
     assert asked == [("rajpurkar/squad",)] and found.train.examples[0].answers == ("rain",)
 
 
+@pytest.mark.parametrize("task", ["sentiment", "entailment", "choices", "questions"])
+def test_generated_tasks_read_as_prompts(task):
+    found = load_prompts(f"microworld_{task}", offline=True)
+    assert found.substitute and (len(found.train), len(found.validation)) == (4000, 500)
+    first = found.train.examples[0]
+    assert first.answers if task == "questions" else set(found.train.labels) == {0, 1}
+
+
+@pytest.mark.real
 @pytest.mark.parametrize("task", ["sst2", "rte", "cb", "boolq", "wic", "copa"])
 def test_real_tasks_read_as_prompts(real_data, task):
     found = load_prompts(task, folder=real_data)
