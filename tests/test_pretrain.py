@@ -1,0 +1,70 @@
+"""Small language models pre-trained on the micro-world: the same file every time, and only the training split in it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+
+from beft import models, pretrain
+from beft.errors import BeftError
+from beft.microworld_corpus import documents
+from beft.microworld_stories import questions
+
+SHORT = {"steps": 3, "batch": 2, "length": 32}
+
+
+@pytest.mark.parametrize("kind", pretrain.KINDS)
+def test_a_model_is_the_same_file_every_time_and_loads_by_its_folder(tmp_path, kind):
+    first = pretrain.pretrain(kind, tmp_path / "one", **SHORT)
+    second = pretrain.pretrain(kind, tmp_path / "two", **SHORT)
+    assert first["sha256"] == second["sha256"] == models.weight_hash(tmp_path / "one")
+    assert first["curve"] == second["curve"] and first["tokens"] == 3 * 2 * 32
+    assert first["sha256"] != pretrain.pretrain(kind, tmp_path / "other", seed=1, **SHORT)["sha256"]
+    loaded = models.load_causal(str(tmp_path / "one"))
+    assert (
+        loaded.sha256
+        == first["sha256"]
+        == json.loads((tmp_path / "one" / "training.json").read_text())["sha256"]
+    )
+    size = sum(path.stat().st_size for path in (tmp_path / "one").iterdir())
+    assert size < 6e6 and first["parameters"] < 1.2e6
+
+
+@pytest.mark.parametrize("kind", pretrain.KINDS)
+def test_a_tokenizer_writes_any_text_back(kind):
+    tokenizer = pretrain.tokenizer_for(kind, count=300)
+    text = "Who has six eggs? Martin.\nÜber 7 naïve maps: 'no' — yes!"
+    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True).strip() == text
+    ids = tokenizer("a")["input_ids"]
+    assert (tokenizer.convert_ids_to_tokens(ids)[0] in ("<s>", "</s>")) is (kind != "tiny-gpt2")
+    assert (tokenizer.pad_token is None) is (kind == "tiny-gpt2")
+
+
+def test_rows_are_full_and_documents_end():
+    tokenizer = pretrain.tokenizer_for("tiny-opt", count=300)
+    rows = list(itertools.islice(pretrain.blocks(tokenizer, 0, 40), 20))
+    assert {len(row) for row in rows} == {40}
+    text = tokenizer.decode(sum(rows, []))
+    assert text.startswith("</s>" + next(documents(0)) + "</s>")
+
+
+def test_documents_are_deterministic_and_ask_nothing_of_the_validation_split():
+    some = list(itertools.islice(documents(0), 3000))
+    assert (
+        some[:100] == list(itertools.islice(documents(0), 100)) != list(itertools.islice(documents(1), 100))
+    )
+    held_out = questions(0, 0, 500)[1]
+    text = "\n".join(some)
+    assert not any(f"{row['context']} " in text and row["question"] in text for row in held_out)
+    kinds = ("That is why", "It follows that", "It does not follow", "Who has", "What a joy", "I hated it")
+    assert all(kind in text for kind in kinds)
+
+
+def test_wrong_arguments_are_one_sentence(tmp_path, capsys):
+    with pytest.raises(BeftError, match="unknown kind of model 'tiny-lama'.*tiny-llama"):
+        pretrain.pretrain("tiny-lama", tmp_path)
+    assert pretrain.main(["tiny-opt", "--out", str(tmp_path / "x"), "--steps", "0"]) == 2
+    assert capsys.readouterr().err == "error: steps 0 is too small: give a positive number\n"
+    assert not (tmp_path / "x").exists()
