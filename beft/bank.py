@@ -131,21 +131,37 @@ class BiasBank(nn.Module):
         return self._call(rows, None, repeated).unflatten(0, (self.R, B))
 
     def _call(self, rows: Tensor | None, keys: Tensor | None, inputs: dict[str, Any]) -> Tensor:
-        with self.running(rows, keys) as model:
-            if self.trains_weights:
-                return functional_call(model, replaced(model, self.slots), (), inputs).logits.float()
-            return model(**inputs).logits.float()
+        with self._as(rows, keys):
+            if self.trains_weights:  # gradients go through what stands in the parameters' places
+                return functional_call(
+                    self.model, replaced(self.model, self.slots), (), inputs
+                ).logits.float()
+            return self.model(**inputs).logits.float()
 
     @contextmanager
-    def running(self, rows: Tensor | None, keys: Tensor | None = None) -> Iterator[Any]:
-        """The model as the runs `rows` (B,) have it, for whatever is done with it in the block: scoring, generating."""
+    def _as(self, rows: Tensor | None, keys: Tensor | None) -> Iterator[None]:
         cast = torch.autocast(self.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
         self._rows, self.switch.keys = rows, keys
         try:
             with cast:
-                yield self.model
+                yield
         finally:
             self._rows, self.switch.keys = None, None
+
+    @contextmanager
+    def running(self, rows: Tensor) -> Iterator[Any]:
+        """The model as the runs `rows` (B,) have it, for what needs no gradient: scoring with a cache, generating."""
+        plain = {}
+        if self.trains_weights:
+            for name, value in replaced(self.model, self.slots).items():
+                parameter = self.model.get_parameter(name)
+                plain[name], parameter.data = parameter.data, value.detach()
+        try:
+            with self._as(rows, None):
+                yield self.model
+        finally:
+            for name, data in plain.items():
+                self.model.get_parameter(name).data = data
 
     def _attach(self) -> None:
         self.model.beft_bank = True

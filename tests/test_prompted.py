@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from beft import ranking, sweep, zoo
+from beft.adapters import merge
 from beft.bank import bank_on
 from beft.batches import CHUNKS
 from beft.data import Draw
@@ -22,6 +23,7 @@ from beft.generation import generate, token_f1
 from beft.models import Loaded
 from beft.options import Encoded, encode
 from beft.prompted import Prompted, choice_score, paths, prompt_data
+from beft.prompting import option_scores
 from beft.prompts import Example, Prompt
 from beft.records import Store
 from beft.study import Run, Study
@@ -205,6 +207,33 @@ def test_any_of_several_right_options_is_right():
     examples = [Example("", ("a", "b", "c"), 0, right=(0, 2)), Example("", ("a", "b"), 1, right=(1,))]
     assert choice_score("accuracy", examples, np.array([2, 1])) == 1.0
     assert choice_score("accuracy", examples, np.array([1, 1])) == 0.5
+
+
+@pytest.mark.parametrize("method", ["full", "mask", "lora"])
+@pytest.mark.parametrize("name", ["LLaMA", "OPT"])
+def test_baselines_that_train_weights_score_and_write_as_the_plain_model_they_come_to(method, name):
+    here, data = loaded(name), some_data("options")
+    before = {n: x.clone() for n, x in here.model.state_dict().items()}
+    kept: dict[str, Any] = {}
+    encoded = [encode(here.tokenizer, e, 200) for e in data.validation.examples]
+    asked = [Example("one two "), Example("3")]
+
+    def look(bank, results):
+        kept["scores"] = option_scores(bank, encoded)
+        kept["texts"] = generate(bank, here.tokenizer, asked, 100, new_tokens=5)
+        kept["plain"] = merge(bank, 0)
+
+    (result,) = fit(here, data, replace(STUDY, epochs=2), [Run(method, 0, 1e-2)], on_end=look)
+    plain = kept["plain"]
+    assert result.outcome == "ok" and result.parameters["weights"] > 0
+    for mine, theirs, old in zip(
+        kept["scores"], option_scores(plain, encoded), option_scores(here.model, encoded), strict=True
+    ):
+        np.testing.assert_allclose(mine.total, theirs.total, atol=1e-3)
+        assert not np.allclose(mine.total, old.total, atol=1e-3)
+    assert kept["texts"] == generate(plain, here.tokenizer, asked, 100, new_tokens=5)
+    after = here.model.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)
 
 
 # --- generation -------------------------------------------------------------------------------------------------------
