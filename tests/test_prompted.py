@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models
+from tokenizers import Tokenizer, decoders
+from tokenizers import models as tokenizer_models
 from transformers import PreTrainedTokenizerFast
 
-from beft import ranking, sweep, zoo
+from beft import models, ranking, sweep, untuned, zoo
 from beft.adapters import merge
 from beft.bank import bank_on
 from beft.batches import CHUNKS
@@ -22,6 +23,7 @@ from beft.errors import BeftError
 from beft.generation import generate, token_f1
 from beft.models import Loaded
 from beft.options import Encoded, encode
+from beft.prompt_data import load_prompts
 from beft.prompted import Prompted, choice_score, paths, prompt_data
 from beft.prompting import option_scores
 from beft.prompts import Example, Prompt
@@ -38,7 +40,7 @@ def letters() -> PreTrainedTokenizerFast:
     """A token per character, within the specimens' vocabulary."""
     characters = ["<pad>", "<s>", "</s>", "\n", *sorted({*string.printable[:95]})]
     vocabulary = {c: i for i, c in enumerate(characters)}
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<pad>"))
+    backend = Tokenizer(tokenizer_models.BPE(vocab=vocabulary, merges=[], unk_token="<pad>"))
     backend.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="</s>")
 
@@ -347,3 +349,46 @@ def test_what_needs_labelled_texts_refuses_a_prompted_study(at_home):
     study = Study(str(at_home / "llama"), "copa", epochs=1, prompted=True, offline=True)
     with pytest.raises(BeftError, match="copa is prompted here"):
         ranking.score_study(study, [0], 1e-3, Store(at_home / "records"), progress=False)
+
+
+# --- untuned ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_scored_as_it_is_and_with_demonstrations(at_home):
+    study = Study(str(at_home / "llama"), "copa", prompted=True, offline=True, max_length=400)
+    store = Store(at_home / "records")
+    (zero,) = untuned.score_untuned(study, [0, 1, 2], store)
+    shown = untuned.score_untuned(study, [0, 1], store, demonstrations=3)
+    assert zero["kind"] == "untuned" and zero["demonstrations"] == 0 and 0 <= zero["validation"] <= 1
+    assert [r["demonstrations"] for r in shown] == [3, 3] and len(store.all("untuned")) == 3
+    assert untuned.score_untuned(study, [0, 1], store, demonstrations=3) == shown
+    data = load_prompts("copa")
+    here = models.load_causal(study.model)
+    rows = np.random.RandomState(1).permutation(10)[:3]
+    before = "".join(untuned.demonstration(data.train.examples[i]) + "\n\n" for i in rows)
+    means = [
+        [plain_mean(here, before + e.prompt, option) for option in e.options]
+        for e in data.validation.examples
+    ]
+    right = np.mean([np.argmax(m) == e.label for m, e in zip(means, data.validation.examples, strict=True)])
+    assert shown[1]["validation"] == pytest.approx(right)
+
+
+def plain_mean(here: Loaded, prompt: str, option: str) -> float:
+    front, ids = here.tokenizer(prompt)["input_ids"], here.tokenizer(prompt + option)["input_ids"]
+    with torch.no_grad():
+        chances = here.model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+    return float(chances[np.arange(len(front) - 1, len(ids) - 1), ids[len(front) :]].mean())
+
+
+def test_as_many_demonstrations_are_shown_as_fit():
+    tokenizer, shown = letters(), [Example("12345 is\n", ("Yes",), 0)] * 32
+    text, used = untuned.fitting(tokenizer, shown, [Example("1 is\n", ("No",), 0)], 100)
+    assert text == "12345 is\nYes\n\n" * used and used == (100 - 7) // 14
+    assert untuned.fitting(tokenizer, shown, [Example("1 is\n", ("No",), 0)], 10) == ("", 0)
+
+
+def test_a_study_that_is_not_prompted_is_refused_and_answers_are_shown_too(at_home):
+    with pytest.raises(BeftError, match="prompted=True"):
+        untuned.score_untuned(Study(task="copa"), [0], Store(at_home / "records"))
+    assert untuned.demonstration(Example("Q?\nA:", answers=("red", "blue"))) == "Q?\nA: red"

@@ -1,0 +1,118 @@
+"""A language model as it is: zero-shot, and with demonstrations in front of every prompt (in-context learning)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .context import Context
+from .data import draw
+from .errors import BeftError
+from .generation import NEW_TOKENS, generate, token_f1
+from .options import encode
+from .prompted import PromptData, choice_score
+from .prompting import option_scores
+from .prompts import Example
+from .provenance import provenance
+from .records import Store
+from .study import Study
+from .training import default_device
+
+Record = dict[str, Any]
+BETWEEN = "\n\n"  # demonstrations and the prompt
+
+
+def score_untuned(study: Study, seeds: Sequence[int], store: Store, demonstrations: int = 0) -> list[Record]:
+    """The validation score of a model that nothing is tuned of, one record per seed; what `store` has is not repeated.
+
+    Args:
+        study: of a prompted task; of its settings the model, task, regime and max_length count.
+        seeds: each draws its demonstrations, the first of the rows that a run with this seed is trained on; without
+            demonstrations there is nothing to draw, and one record.
+        demonstrations: how many (PROTOCOL: 32). Where they do not fit beside the longest prompt, as many as do; the
+            record says how many.
+
+    Raises:
+        BeftError: as `prompt_data.load_prompts` and `models.load_causal`; a study that is not prompted.
+    """
+    if not study.prompted:
+        raise BeftError(f"{study.task} is to be classified here: give a study with prompted=True")
+    context = Context(study)
+    common = {
+        n: context.common()[n] for n in ("model", "model_sha256", "task", "data_fingerprint", "max_length")
+    }
+    records = []
+    for seed in seeds if demonstrations else [0]:
+        wanted = common | {"kind": "untuned", "demonstrations": demonstrations, "seed": seed}
+        wanted |= {"regime": study.regime} if demonstrations else {}
+        found = store.find(wanted)
+        if found is None:
+            store.write(_record(context, wanted))
+            found = store.find(wanted)
+        assert found is not None
+        records.append(found)
+    return records
+
+
+def _record(context: Context, settings: dict[str, Any]) -> Record:
+    began = time.perf_counter()
+    loaded, data = context.loaded, context.data
+    assert isinstance(data, PromptData)
+    loaded.model.to(default_device())
+    longest = min(context.study.max_length, data.prompt.max_length)
+    before, used = "", 0
+    if settings["demonstrations"]:
+        rows = draw(data, context.study.regime, settings["seed"]).train[: settings["demonstrations"]]
+        shown = [data.train.examples[i] for i in rows]
+        before, used = fitting(loaded.tokenizer, shown, data.validation.examples, longest)
+    value = evaluate(loaded.model, loaded.tokenizer, data, longest, before)
+    return {
+        "kind": "untuned",
+        "settings": settings,
+        **context.origin(),
+        **provenance(default_device()),
+        "demonstrations": used,
+        "validation": value,
+        "seconds": time.perf_counter() - began,
+        "outcome": "ok",
+    }
+
+
+def evaluate(model: Any, tokenizer: Any, data: PromptData, longest: int, before: str = "") -> float:
+    """The task's metric on the validation examples, `before` in front of each prompt."""
+    examples = data.validation.examples
+    if data.prompt.form == "answer":
+        texts = generate(model, tokenizer, examples, longest, before=before)
+        return float(np.mean([token_f1(text, e.answers) for text, e in zip(texts, examples, strict=True)]))
+    scored = option_scores(model, [encode(tokenizer, e, longest, before) for e in examples])
+    best = np.array([int(np.argmax(s.mean)) for s in scored])
+    return choice_score(data.prompt.metric, examples, best)
+
+
+def demonstration(example: Example) -> str:
+    """An example with its right option, or answer, behind the prompt."""
+    return example.prompt + (example.options[example.label] if example.options else f" {example.answers[0]}")
+
+
+def fitting(
+    tokenizer: Any, shown: Sequence[Example], asked: Sequence[Example], longest: int
+) -> tuple[str, int]:
+    """The text of as many demonstrations as fit in front of the longest prompt, and how many those are."""
+    room = longest - max(_tokens(tokenizer, e) for e in asked)
+    text, used = "", 0
+    for example in shown:
+        more = text + demonstration(example) + BETWEEN
+        if len(tokenizer(more)["input_ids"]) > room:
+            break
+        text, used = more, used + 1
+    return text, used
+
+
+def _tokens(tokenizer: Any, example: Example) -> int:
+    """Tokens of a prompt with its longest option, or with an answer's room."""
+    prompt = len(tokenizer(example.prompt)["input_ids"])
+    options = [len(tokenizer(example.prompt + option)["input_ids"]) for option in example.options]
+    return max(options, default=prompt + NEW_TOKENS)
