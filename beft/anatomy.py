@@ -18,12 +18,11 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from .errors import BeftError, unknown
-from .families import FAMILIES, HEAD, NOT_NULL, Family
+from .families import FAMILIES, NOT_NULL, Family
 from .fused import Slice, fused
 
 TERMS = ("q", "k", "v")
 LINEAR = (nn.Linear, Conv1D)
-WITH_BIAS = (nn.Linear, Conv1D, nn.Conv1d, nn.Conv2d, nn.LayerNorm)
 
 
 @dataclass(frozen=True)
@@ -80,14 +79,6 @@ class Verdict:
     reason: str
 
 
-@dataclass(frozen=True)
-class HeadParts:
-    """The pooler's dense layer, if there is one, and the linear layers of the classification head."""
-
-    pooler: str | None
-    modules: tuple[str, ...]
-
-
 def describe(model: nn.Module, sites: Mapping[str, str] | None = None, heads: int | None = None) -> Anatomy:
     """Find the query, key and value projections of `model`.
 
@@ -105,7 +96,7 @@ def describe(model: nn.Module, sites: Mapping[str, str] | None = None, heads: in
     """
     if sites is not None:
         return _by_hand(model, sites, heads)
-    name, backbone, family = _backbone(model)
+    name, backbone, family = backbone_of(model)
     config = backbone.config
     parts: Mapping[str, Slice] = {}
     if family.fused is not None:
@@ -136,7 +127,7 @@ def key_bias_is_null(model: nn.Module) -> Verdict:
     of prefix tuning, end it.
     """
     try:
-        _, backbone, family = _backbone(model)
+        _, backbone, family = backbone_of(model)
     except BeftError:
         return Verdict(False, "not proven: this architecture is not known to beft.anatomy")
     positions, extras = family.positions(backbone.config)
@@ -157,58 +148,13 @@ def key_bias_is_null(model: nn.Module) -> Verdict:
     )
 
 
-def bias_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Every linear, convolution or layer norm with a bias inside the backbone, by exact name, in model order.
-
-    Embeddings' norms and projections are included; the pooler and whatever stands outside the backbone are not.
-    Raises BeftError for an unknown architecture.
-    """
-    name, backbone, family = _backbone(model)
-    pooler = _join(name, family.pooler) if family.pooler else None
-    return {
-        full: module
-        for full, module in ((_join(name, part), module) for part, module in backbone.named_modules())
-        if isinstance(module, WITH_BIAS) and module.bias is not None and full != pooler
-    }
-
-
-def classifier(model: nn.Module) -> HeadParts:
-    """The pooler's dense layer (its bias is trained beside every method) and the head's linear layers (all of it).
-
-    Raises BeftError for an unknown architecture. A bare backbone has no `modules`.
-    """
-    name, _, family = _backbone(model)
-    parent = name.rpartition(".")[0]
-    places = [_join(name, family.pooler)] if family.pooler else []
-    if name and family.head_pooler:
-        places.append(_join(parent, family.head_pooler))
-    poolers = [place for place in places if isinstance(_find(model, place), LINEAR)]
-    modules = [_join(parent, part) for part in HEAD] if name else []
-    return HeadParts(
-        pooler=poolers[0] if poolers else None,
-        modules=tuple(part for part in modules if isinstance(_find(model, part), LINEAR)),
-    )
-
-
-def last_mixer(model: nn.Module) -> str | None:
-    """Name of the module of the last layer after which only the first token still matters to a classifier.
-
-    It takes two inputs (B, T, d), the attention's output and the residual, and neither it nor anything behind it
-    mixes tokens. None where the head reads more, or where this is not known of the family.
-    """
-    name, backbone, family = _backbone(model)
-    if family.mixed is None or not classifier(model).modules:
-        return None
-    return _join(name, family.stack, str(len(_walk(backbone, family.stack)) - 1), family.mixed)
-
-
-def _backbone(model: nn.Module) -> tuple[str, Any, Family]:
+def backbone_of(model: nn.Module) -> tuple[str, Any, Family]:
     """The one module of a known family that holds the stack of layers, and its dotted name ("" for `model`)."""
     found: list[tuple[str, Any, Family]] = []
     for name, module in model.named_modules():
         if isinstance(module, PreTrainedModel):
             family = FAMILIES.get(module.config.model_type)
-            if family is not None and isinstance(_find(module, family.stack), nn.ModuleList):
+            if family is not None and isinstance(find(module, family.stack), nn.ModuleList):
                 found.append((name, module, family))
     if not found:
         listing = "; ".join(_linear_names(model)) or "none"
@@ -231,9 +177,9 @@ def _projections(
     if family.further is not None:
         places = {"encoder": places["self"], **family.further}
     for attention, (stack, paths) in places.items():
-        layers = _find(backbone, stack)  # an encoder alone lacks the decoder's
+        layers = find(backbone, stack)  # an encoder alone lacks the decoder's
         for layer in range(len(layers) if layers is not None else 0):
-            yield attention, _join(name, stack, str(layer), paths[term]), _walk(layers[layer], paths[term])
+            yield attention, join(name, stack, str(layer), paths[term]), walk(layers[layer], paths[term])
 
 
 def _by_hand(model: nn.Module, sites: Mapping[str, str], heads: int | None) -> Anatomy:
@@ -321,7 +267,7 @@ def width_of(module: Any) -> int:
 def _expand(model: nn.Module, template: str) -> Iterator[tuple[str, nn.Module]]:
     """The modules a template with `{layer}` names, from layer 0 until one is missing."""
     layer = 0
-    while (module := _find(model, name := template.replace("{layer}", str(layer)))) is not None:
+    while (module := find(model, name := template.replace("{layer}", str(layer)))) is not None:
         yield name, module
         layer += 1
         if "{layer}" not in template:
@@ -338,17 +284,20 @@ def _linear_names(model: nn.Module) -> list[str]:
     return [f"{name} ({len(sizes)} of {sizes[0]})" for name, sizes in kinds.items()]
 
 
-def _join(*parts: str) -> str:
+def join(*parts: str) -> str:
+    """A dotted name of its parts, without the empty ones."""
     return ".".join(part for part in parts if part)
 
 
-def _walk(module: nn.Module, path: str) -> Any:
+def walk(module: nn.Module, path: str) -> Any:
+    """The module at a dotted path, which must be there."""
     for part in path.split("."):
         module = getattr(module, part)
     return module
 
 
-def _find(module: nn.Module, path: str) -> Any:
+def find(module: nn.Module, path: str) -> Any:
+    """The module at a dotted path, or None."""
     try:
         return module.get_submodule(path)
     except AttributeError:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from . import anatomy
+from . import anatomy, parts
 from .dropout import Switch
 from .errors import BeftError, unknown
 from .slots import Slot, bias_slots, head_slots, shares_places
@@ -77,7 +77,7 @@ class BiasBank(nn.Module):
         """Refuse a model whose head nobody would train, and runs that would train nothing."""
         self.language_model = self.model.get_output_embeddings() is not None
         kind = f"{type(self.model).__name__} ({self.anatomy.family})"
-        if not (self.language_model or anatomy.classifier(self.model).modules):
+        if not (self.language_model or parts.classifier(self.model).modules):
             raise BeftError(
                 f"{kind} has no head that beft knows: give a language model, or a sequence classifier of the families "
                 "bert, roberta, electra, distilbert, deberta-v2 or vit"
@@ -183,7 +183,7 @@ class BiasBank(nn.Module):
                 heads.setdefault(slot.module, []).append(slot)
         for name, (weight, offset) in heads.items():
             self._hook(self.model.get_submodule(name), self._head_hook(weight.values, offset.values))
-        mixer = anatomy.last_mixer(self.model)
+        mixer = parts.last_mixer(self.model)
         if (
             mixer is not None
         ):  # the rest of the last layer is computed for the token that the head reads, no other

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import anatomy
+from . import anatomy, parts
 from .data import Split, TaskData, draw
 from .errors import BeftError, unknown
 from .models import Loaded
@@ -47,9 +47,9 @@ class Rows:
 
 def tokenise(tokenizer: Any, split: Split, max_length: int) -> Rows:
     """A split with every row padded to `max_length`."""
-    parts = [list(part) for part in zip(*split.texts, strict=True)]
+    texts = [list(column) for column in zip(*split.texts, strict=True)]
     columns = tokenizer(
-        *parts, truncation=True, max_length=max_length, padding="max_length", return_tensors="pt"
+        *texts, truncation=True, max_length=max_length, padding="max_length", return_tensors="pt"
     )
     return Rows(dict(columns), columns["attention_mask"].sum(1).numpy(), targets(split.labels))
 
@@ -72,7 +72,7 @@ def prepare(loaded: Loaded, method: str, seed: int) -> tuple[Any, list[nn.Parame
     model = copy.deepcopy(loaded.model)
     biases: list[Any] = []
     if method == "all_biases":
-        biases = [module.bias for module in anatomy.bias_modules(model).values()]
+        biases = [module.bias for module in parts.bias_modules(model).values()]
     elif method not in ("head", "full"):
         for site in anatomy.describe(model).of(method[-1]):
             bias = model.get_submodule(site.module).bias
@@ -81,7 +81,7 @@ def prepare(loaded: Loaded, method: str, seed: int) -> tuple[Any, list[nn.Parame
                     f"{loaded.name} has no separate bias at {site.module}: the plain loop needs a model with one"
                 )
             biases.append(bias)
-    head = anatomy.classifier(model)
+    head = parts.classifier(model)
     if method == "full":
         biases = [p for name, p in model.named_parameters() if name.rpartition(".")[0] not in head.modules]
     elif head.pooler is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import anatomy
+from . import anatomy, parts
 from .fused import Slice
 from .parameterize import FORMS, Form, draws
 from .study import WEIGHT_METHODS, split_method
@@ -62,7 +62,7 @@ def bias_slots(model: Any, methods: Sequence[str], seeds: Sequence[int]) -> list
     for (module, part, form), runs in wanted.items():
         slot = _slot(model, module, part, "bias", runs, len(methods))
         slots.append(_in_form(model, slot, FORMS[form], seeds) if form else slot)
-    pooler = anatomy.classifier(model).pooler
+    pooler = parts.classifier(model).pooler
     if pooler is not None and "full" not in methods:
         size = model.get_submodule(pooler).out_features
         slots.append(_slot(model, pooler, Slice(0, size), "pooler", range(len(methods)), len(methods)))
@@ -73,7 +73,7 @@ def places(model: Any, method: str) -> Iterator[tuple[str, Slice]]:
     """(module, part of its output) of the biases a method trains."""
     method, _ = split_method(method)
     if method == "all_biases":
-        for name, module in anatomy.bias_modules(model).items():
+        for name, module in parts.bias_modules(model).items():
             yield name, Slice(0, len(module.bias))  # type: ignore[arg-type]
     elif method not in ("head", *WEIGHT_METHODS):
         for site in anatomy.describe(model).of(method[-1]):
@@ -106,7 +106,7 @@ def head_slots(model: Any, seeds: Sequence[int]) -> list[Slot]:
     generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
     device, slots = next(model.parameters()).device, []
     everyone = torch.ones(len(seeds), dtype=torch.bool, device=device)
-    for name in anatomy.classifier(model).modules:
+    for name in parts.classifier(model).modules:
         out, width = model.get_submodule(name).weight.shape
         weight = torch.stack([torch.randn(out, width, generator=g) * std for g in generators])
         for kind, values in (("weight", weight), ("offset", torch.zeros(len(seeds), out))):

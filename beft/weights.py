@@ -14,7 +14,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from . import anatomy, paper
+from . import anatomy, paper, parts
 from .errors import BeftError
 from .fused import Slice
 from .slots import Slot
@@ -43,7 +43,7 @@ def weight_slots(model: Any, methods: Sequence[str], seeds: Sequence[int]) -> li
 
 def _full(model: Any, seed: int) -> list[Slot]:
     """Every parameter but the head's, which a bank holds anyway, as it is."""
-    heads = anatomy.classifier(model).modules
+    heads = parts.classifier(model).modules
     slots = []
     for name, parameter in model.named_parameters():
         if name.rpartition(".")[0] not in heads:
@@ -109,8 +109,8 @@ def lora_changes(model: Any, slots: list[Slot]) -> dict[str, Tensor]:
 
 def encoder_parameters(model: Any) -> list[tuple[str, nn.Parameter]]:
     """(name, parameter) of the encoder's layers, without embeddings, pooler and head."""
-    parts = anatomy.describe(model).sites[0].module.split(".")
-    layers = ".".join(parts[: next(i for i, part in enumerate(parts) if part.isdecimal())]) + "."
+    steps = anatomy.describe(model).sites[0].module.split(".")
+    layers = ".".join(steps[: next(i for i, part in enumerate(steps) if part.isdecimal())]) + "."
     return [(name, p) for name, p in model.named_parameters() if name.startswith(layers)]
 
 

@@ -17,7 +17,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from beft import adapters, anatomy, models
+from beft import adapters, models, parts
 from beft.bank import BiasBank, bank_on
 from beft.batches import encode
 from beft.errors import BeftError
@@ -236,7 +236,7 @@ def test_parameter_counts_split_into_bias_head_and_pooler(tiny):
         counts = [bank.parameter_counts(r) for r in range(5)]
     assert counts[0] == {"bias": 0, "head": 2 * 32 + 2, "pooler": 32}
     assert [c["bias"] for c in counts[1:4]] == [2 * 32] * 3
-    modules = anatomy.bias_modules(tiny.model)
+    modules = parts.bias_modules(tiny.model)
     assert counts[4]["bias"] == sum(m.bias.numel() for m in modules.values())
 
 
