@@ -63,7 +63,7 @@ def check_sizes(options: Any, *counts: str) -> None:
     for name in counts:
         if getattr(options, name) < 1:
             raise BeftError(f"{name} {getattr(options, name)} is too small: give at least 1")
-    if options.rows < Study.batch_size:
+    if getattr(options, "rows", Study.batch_size) < Study.batch_size:
         raise BeftError(f"rows {options.rows} do not fill one batch: give at least {Study.batch_size}")
 
 
