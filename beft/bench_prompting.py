@@ -154,8 +154,8 @@ def report(record: dict[str, Any]) -> str:
         "",
         f"{record['model']['name']}: {len(OPTIONS)} options, of {tokens['zero-shot']:.0f} tokens with the prompt "
         f"zero-shot and {tokens['in context']:.0f} behind {record['demonstrations']} demonstrations (generated text); "
-        f"differences in nats. {device['name']}, {device['threads']} threads, torch {record['versions']['torch']}, commit "
-        f"{record['code']['commit'][:7]}{' and changes' if record['code']['dirty'] else ''}.",
+        f"differences in nats. {device['name']}, {device['threads']} threads, torch {record['versions']['torch']}, "
+        f"commit {record['code']['commit'][:7]}{' and changes' if record['code']['dirty'] else ''}.",
         "",
     ]
     return "\n".join(lines)
