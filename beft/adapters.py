@@ -188,6 +188,13 @@ def merge(bank: BiasBank, run: int, folder: str | Path | None = None, tokenizer:
     return plain
 
 
+def holds_adapter(bank: BiasBank, run: int) -> bool:
+    """Whether `save_adapter` can write this run: it trains biases of layers that PEFT's BEFT knows, and no weights."""
+    trained = [bank.model.get_submodule(s.module) for s in _trained(bank, run) if s.kind == "bias"]
+    linear = any(isinstance(module, nn.Linear) for module in trained)
+    return linear and not bank.trains_weights and not any(isinstance(module, Conv1D) for module in trained)
+
+
 def _refuse_weights(bank: BiasBank, run: int) -> None:
     if bank.trains_weights:
         raise BeftError(

@@ -16,14 +16,14 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from . import cluster, models
-from .adapters import save_adapter
-from .bank import BiasBank
+from .adapters import holds_adapter, load_adapter, merge, save_adapter
+from .bank import BiasBank, bank_on
 from .context import Context, Shelf, record_of, short
 from .errors import BeftError, OutOfMemory
 from .packing import bank_size as measured_size
 from .packing import pack
 from .records import Store, key
-from .study import WEIGHT_METHODS, Result, Run, Study
+from .study import WEIGHT_METHODS, Result, Run, Study, split_method
 from .training import fit
 
 Record = dict[str, Any]
@@ -116,8 +116,8 @@ def adapter(study: Study, run_: Run, store: Store) -> Path:
     """Folder of a run's PEFT adapter. Weights are kept beside the records; where they are not, the run is repeated.
 
     Raises:
-        BeftError: the run has no adapter because it diverged, trains weights, or is a head-only run of a model without
-            a pooler.
+        BeftError: the run has no adapter because it diverged, trains weights or a bias that PEFT's BEFT cannot hold, or
+            is a head-only run of a model without a pooler.
     """
     if run_.method in WEIGHT_METHODS:
         raise BeftError(
@@ -136,7 +136,36 @@ def adapter(study: Study, run_: Run, store: Store) -> Path:
             record = train(context, [run_], store, progress=True, again=True)[0]
         folder = store.fetch(name)
         if folder is None:
-            raise BeftError(f"the {run_.method} run of seed {run_.seed} has no adapter: {record['outcome']}")
+            reason = record["outcome"]
+            if reason == "ok":
+                reason = "it trains no bias that PEFT's BEFT can hold; export() writes a plain checkpoint"
+            raise BeftError(f"the {run_.method} run of seed {run_.seed} has no adapter: {reason}")
+    return folder
+
+
+def export(study: Study, run_: Run, store: Store, folder: str | Path) -> Path:
+    """Write a run as a plain checkpoint with its tokenizer, which any loader takes: see `adapters.merge`.
+
+    Its bias comes from its adapter; a run without one is repeated.
+
+    Raises:
+        BeftError: as `adapters.merge`, and for a run that diverged.
+    """
+    context, folder = Context(study), Path(folder)
+    tokenizer = context.loaded.tokenizer
+    try:
+        kept = adapter(study, run_, store)
+    except BeftError:
+
+        def write(bank: BiasBank, results: list[Result]) -> None:
+            results[0].raise_if_lost()
+            merge(bank, 0, folder, tokenizer)
+
+        fit(context.loaded, context.data, study, [run_], on_end=write, progress=run_.method)
+        return folder
+    with bank_on(context.loaded.model, [split_method(run_.method)[0]], [run_.seed]) as bank:
+        load_adapter(bank, 0, kept)
+        merge(bank, 0, folder, tokenizer)
     return folder
 
 
@@ -208,8 +237,7 @@ def _fit(
     def keep(bank: BiasBank, results: list[Result]) -> None:
         """Adapters, then records, while the checkpoint is still there: a kill in between loses one epoch."""
         for i, result in enumerate(results):
-            holds = result.parameters["bias"] or result.parameters["pooler"]
-            if result.outcome == "ok" and holds and not bank.trains_weights:
+            if result.outcome == "ok" and holds_adapter(bank, i):
                 folder = store.folder / "adapters" / f"{key(settings[i])}.{os.getpid()}.tmp"
                 save_adapter(bank, i, folder, models.HUB.get(context.study.model, short(context.study.model)))
                 store.keep(folder, key(settings[i]))

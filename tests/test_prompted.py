@@ -392,3 +392,29 @@ def test_a_study_that_is_not_prompted_is_refused_and_answers_are_shown_too(at_ho
     with pytest.raises(BeftError, match="prompted=True"):
         untuned.score_untuned(Study(task="copa"), [0], Store(at_home / "records"))
     assert untuned.demonstration(Example("Q?\nA:", answers=("red", "blue"))) == "Q?\nA: red"
+
+
+# --- export -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "holds"), [("LLaMA", True), ("GPT-2", False), ("OPT", True)])
+@pytest.mark.parametrize("method", ["b_v", "b_v:lora", "full"])
+def test_a_recorded_run_leaves_as_a_plain_checkpoint(at_home, name, holds, method):
+    here = loaded(name)
+    here.model.save_pretrained(at_home / "other")
+    here.tokenizer.save_pretrained(at_home / "other")
+    study = Study(str(at_home / "other"), "copa", epochs=2, batch_size=4, prompted=True, offline=True)
+    store, run = Store(at_home / "records"), Run(method, 0, 1e-2)
+    (record,) = sweep.run(study, [run], store, progress=False)
+    if method != "full" and not holds:
+        with pytest.raises(BeftError, match="no bias that PEFT's BEFT can hold; export"):
+            sweep.adapter(study, run, store)
+    folder = sweep.export(study, run, store, at_home / "plain")
+    plain = models.load_causal(str(folder))
+    data = load_prompts("copa")
+    score = untuned.evaluate(plain.model, plain.tokenizer, data, 128)
+    assert score == record["final"]["validation"]
+    before = untuned.evaluate(here.model, here.tokenizer, data, 128)
+    assert 0 <= before <= 1 and sweep.run(study, [run], store, progress=False) == [record]
+    moved = [x for n, x in plain.model.state_dict().items() if n.endswith("bias") and x.any()]
+    assert moved or method == "full"
