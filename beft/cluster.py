@@ -1,4 +1,4 @@
-"""Banks on the workers of a Dask cluster: one task per bank, records through the store that all of them reach."""
+"""Banks and rankings on the workers of a Dask cluster: a task each, records through a store that all reach."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 from .errors import BeftError
 
 if TYPE_CHECKING:
+    from .context import Context
     from .study import Run, Study
 
-Task = tuple["Study", "list[Run]", "list[str]"]  # a bank and the keys of its records
+Task = tuple[
+    "Study", "list[Run]", "list[str]"
+]  # a bank, or runs to rank terms by, and the keys of the records
 _LOCAL = re.compile(r"local:([1-9]\d*)")
 TIMEOUT = 10  # seconds for a scheduler to answer
 
@@ -24,18 +27,28 @@ _one_at_a_time = threading.Lock()  # a worker with several threads has one model
 _shelf: Any = None
 
 
-def each(address: str, tasks: Sequence[Task], location: str) -> Iterator[int]:
-    """Train every bank on some worker; yields the number of each as it ends.
+def train_each(address: str, tasks: Sequence[Task], location: str) -> Iterator[int]:
+    """Train every bank on some worker; yields the number of each as it ends. See `_each`."""
+    return _each(_train, address, tasks, location)
 
-    A bank whose worker dies is given to another one, which goes on from its checkpoint where the store is a shared
-    folder. A bank that fails stops none of the others.
+
+def rank_each(address: str, tasks: Sequence[Task], location: str) -> Iterator[int]:
+    """Score the terms by every set of runs on some worker; yields the number of each as it ends. See `_each`."""
+    return _each(_rank, address, tasks, location)
+
+
+def _each(work: Callable[..., Any], address: str, tasks: Sequence[Task], location: str) -> Iterator[int]:
+    """Give every task to some worker; yields the number of each as it ends.
+
+    A task whose worker dies is given to another one; a bank goes on from its checkpoint where the store is a shared
+    folder. A task that fails stops none of the others.
 
     Args:
         address: of a Dask scheduler, or "local:N".
         location: folder or URL of the store, the same for all workers.
 
     Raises:
-        BeftError: the scheduler does not answer, or what the first bank that failed says.
+        BeftError: the scheduler does not answer, or what the first task that failed says.
     """
     with connect(address) as client:
         import torch
@@ -43,12 +56,12 @@ def each(address: str, tasks: Sequence[Task], location: str) -> Iterator[int]:
 
         futures = {
             client.submit(
-                _train,
+                work,
                 *task,
                 location,
                 torch.get_num_threads(),
                 pure=False,
-                key=f"beft-bank-{i}-{task[2][0]}",
+                key=f"beft{work.__name__}-{i}-{task[2][0]}",
             ): i
             for i, task in enumerate(tasks)
         }
@@ -58,14 +71,14 @@ def each(address: str, tasks: Sequence[Task], location: str) -> Iterator[int]:
                 if future.status == "finished":
                     yield futures[future]
                 else:
-                    problem = problem or future.exception() or BeftError("a bank was cancelled: run again")
+                    problem = problem or future.exception() or BeftError("a task was cancelled: run again")
         finally:
             client.cancel([f for f in futures if not f.done()])
     if problem is not None:
         if isinstance(problem, BeftError):
             raise problem
         raise BeftError(
-            f"a bank failed on the cluster, {type(problem).__name__}: {problem}; finished runs are kept, the same "
+            f"a task failed on the cluster, {type(problem).__name__}: {problem}; finished runs are kept, the same "
             "command goes on"
         ) from problem
 
@@ -157,24 +170,51 @@ def _dask(address: str) -> tuple[Any, Any]:
 
 
 def _train(study: Study, runs: list[Run], names: list[str], location: str, threads: int) -> list[str]:
-    """Runs on a worker: train a bank, write its records, return their keys.
+    """Runs on a worker: train a bank, write its records, return their keys."""
+
+    def work(context: Context) -> list[str]:
+        from .records import Store, key
+        from .sweep import train
+
+        found = [key(context.settings(r)) for r in runs]
+        if found == names:
+            train(context, runs, Store(location))
+        return found
+
+    return _work(study, names, threads, work)
+
+
+def _rank(study: Study, runs: list[Run], names: list[str], location: str, threads: int) -> list[str]:
+    """Runs on a worker: score the terms by runs that tune all biases, write the records, return their keys."""
+
+    def work(context: Context) -> list[str]:
+        from .ranking import ranking_settings, score_missing
+        from .records import Store, key
+
+        settings = [ranking_settings(context, r) for r in runs]
+        found = [key(s) for s in settings]
+        if found == names:
+            score_missing(context, runs, settings, Store(location), False)
+        return found
+
+    return _work(study, names, threads, work)
+
+
+def _work(study: Study, names: list[str], threads: int, work: Callable[[Context], list[str]]) -> list[str]:
+    """Work on the data and the model of a study where the records' keys are those that were asked for.
 
     With as many threads as the process that asks: sums over another number of threads differ by rounding.
     """
     import torch
 
     from .context import Context, Shelf
-    from .records import Store, key
-    from .sweep import train
 
     global _shelf
     torch.set_num_threads(threads)
     with _one_at_a_time:
-        for shelf in (_shelf, None):  # what an earlier bank has read, unless it has changed since
+        for shelf in (_shelf, None):  # what an earlier task has read, unless it has changed since
             _shelf = shelf or Shelf()
-            context = Context(study, _shelf)
-            if [key(context.settings(r)) for r in runs] == names:
-                train(context, runs, Store(location))
+            if work(Context(study, _shelf)) == names:
                 return names
     raise BeftError(
         f"a worker finds other data or another model than this process for {study.task} and {study.model}: give all "

@@ -7,6 +7,7 @@ THEORY section 6), g loss gradients. A ranking puts the highest score first.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,16 +16,18 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from scipy.stats import kendalltau
+from tqdm.auto import tqdm
 
+from . import cluster
 from .anatomy import TERMS, key_bias_is_null
 from .bank import BiasBank, bank_on
 from .batches import encode
-from .context import Context, record_of
+from .context import Context, Shelf, record_of
 from .data import draw
 from .errors import BeftError
 from .expressiveness import reach
 from .objective import losses, targets
-from .records import Store
+from .records import Store, key
 from .study import Run, Study
 from .training import default_device, fit
 
@@ -125,18 +128,53 @@ def score_study(
     Raises:
         BeftError: as `sweep.run`.
     """
-    context = Context(replace(study, validate="last"))
-    runs = [Run("all_biases", seed, rate) for seed in seeds]
-    settings = [context.settings(run) | {"kind": "ranking", "method": None} for run in runs]
-    missing = [i for i, wanted in enumerate(settings) if store.find(wanted) is None]
-    if missing:
-        _score_missing(context, [runs[i] for i in missing], [settings[i] for i in missing], store, progress)
-    return [record for wanted in settings if (record := store.find(wanted)) is not None]
+    return score_all([(study, seeds, rate)], store, progress)[0]
 
 
-def _score_missing(
+def score_all(
+    jobs: Sequence[tuple[Study, Sequence[int], float]],
+    store: Store,
+    progress: bool = True,
+    scheduler: str | None = None,
+) -> list[list[Record]]:
+    """`score_study` of every (study, seeds, rate): in this process, or on the workers of a Dask cluster.
+
+    Args:
+        scheduler: as in `sweep.run_all`; by default the environment's BEFT_SCHEDULER, else this process.
+    """
+    shelf = Shelf()
+    wanted: list[list[dict[str, Any]]] = []
+    missing: list[tuple[Context, list[Run], list[dict[str, Any]]]] = []
+    for study, seeds, rate in jobs:
+        context = Context(replace(study, validate="last"), shelf)
+        runs = [Run("all_biases", seed, rate) for seed in seeds]
+        settings = [ranking_settings(context, run) for run in runs]
+        wanted.append(settings)
+        left = [i for i, s in enumerate(settings) if store.find(s) is None]
+        if left:
+            missing.append((context, [runs[i] for i in left], [settings[i] for i in left]))
+    address = scheduler or os.environ.get("BEFT_SCHEDULER")
+    with tqdm(total=len(missing), desc="rankings", disable=not progress or len(missing) < 2) as bar:
+        if address and missing:
+            tasks = [(c.study, runs, [key(s) for s in settings]) for c, runs, settings in missing]
+            for _ in cluster.rank_each(address, tasks, store.location):
+                bar.update()
+        else:
+            for context, runs, settings in missing:
+                score_missing(context, runs, settings, store, progress)
+                bar.update()
+    return [[record for s in settings if (record := store.find(s)) is not None] for settings in wanted]
+
+
+def ranking_settings(context: Context, run: Run) -> dict[str, Any]:
+    """What identifies the ranking by a run that tunes all biases."""
+    return context.settings(run) | {"kind": "ranking", "method": None}
+
+
+def score_missing(
     context: Context, runs: list[Run], settings: list[dict[str, Any]], store: Store, progress: bool
 ) -> None:
+    """Score the terms by each of `runs` and write the records."""
     by_epoch: list[list[dict[str, Any]]] = [[] for _ in runs]
     norms: list[dict[str, list[float]]] = [{} for _ in runs]
 

@@ -106,7 +106,7 @@ def _on_cluster(
         for members in pack(context, runs, bank_size or measured_size(context, runs))
     ]
     tasks = [(c.study, runs, [key(c.settings(r)) for r in runs]) for c, runs in banks]
-    for i in cluster.each(address, tasks, store.location):
+    for i in cluster.train_each(address, tasks, store.location):
         context, runs = banks[i]
         bar.update(_rows(context, runs))
         yield [record for r in runs if (record := store.find(context.settings(r))) is not None]

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import pytest
 
-from beft import cluster, models, reproduce, sweep
+from beft import cluster, models, ranking, reproduce, sweep
 from beft.errors import BeftError
 from beft.records import Store
 from beft.study import Run, Study
@@ -141,5 +141,15 @@ def test_a_bank_that_fails_on_a_worker_stops_none_of_the_others(tmp_path):
 
     tasks[1] = (*tasks[1][:2], [key(Context(STUDY).settings(tasks[1][1][0]))])
     with pytest.raises(BeftError, match="a worker finds other data or another model than this process"):
-        list(cluster.each("local:1", tasks, store.location))
+        list(cluster.train_each("local:1", tasks, store.location))
     assert len(store.all("run")) == 1
+
+
+def test_rankings_on_workers_are_those_of_this_process(tmp_path):
+    jobs = [(replace(STUDY, epochs=1), [0, 1], 1e-2), (replace(OTHER, epochs=1), [0], 1e-2)]
+    here = ranking.score_all(jobs, Store(tmp_path / "here"), progress=False)
+    store = Store(tmp_path / "there")
+    there = ranking.score_all(jobs, store, progress=False, scheduler="local:2")
+    assert [len(part) for part in here] == [2, 1] and timeless(there) == timeless(here)
+    again = ranking.score_all(jobs, store, progress=False, scheduler="tcp://nobody.invalid:1")
+    assert again == there, "nothing is missing, so nobody is asked"
