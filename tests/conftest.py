@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from transformers import AutoModelForImageClassification, ViTConfig
 
 from beft import data, models
 
 ROOT = Path(__file__).resolve().parent.parent
+settings.register_profile("beft", deadline=None)  # no test is about time, and machines are busy
+settings.load_profile("beft")
 
 
 @pytest.fixture

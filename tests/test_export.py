@@ -116,6 +116,7 @@ def test_a_family_without_biases_gets_them_by_its_own_flag_zero_elsewhere(elsewh
     assert values == {n for n in biases if "v_proj" in n} and len(values) == zoo.LAYERS < len(biases)
 
 
+@pytest.mark.filterwarnings("ignore:Detected that the base layer has no bias term")
 @pytest.mark.parametrize("name", NO_FLAG)
 def test_a_family_without_a_flag_is_named_and_an_adapter_offered(name, tmp_path):
     model = language_model(name)

@@ -60,7 +60,7 @@ TOKENIZERS = {"byte-level BPE": byte_level(), "SentencePiece": sentence_piece(),
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(prompt=st.text("the cat is.?Y\n ", min_size=1), option=st.text(" YesNomatgr\n", min_size=1))
 def test_an_options_tokens_are_those_of_the_full_text(kind, prompt, option):
     tokenizer = TOKENIZERS[kind]
