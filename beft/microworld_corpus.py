@@ -10,20 +10,17 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from .microworld import OPINIONS, PEOPLE, make_opinion, pick
+from .microworld import OPINIONS, PARTS, PEOPLE, make_claim, make_opinion, pick
 from .microworld_pairs import DISLIKED, LIKED
 from .microworld_stories import CAUSES, facts
 
+BEFORE = {
+    1: ("I was pleased:", "Good news:", "I loved it:"),
+    0: ("I was annoyed:", "Bad news:", "I hated it:"),
+}
 VERDICTS = {
-    1: (
-        "I loved it.",
-        "What a joy.",
-        "I would go back at once.",
-        "It was {w}.",
-        "All in all, {w}.",
-        "So {w}!",
-    ),
-    0: ("I hated it.", "What a waste.", "Never again.", "It was {w}.", "All in all, {w}.", "So {w}!"),
+    1: ("I loved it.", "What a joy.", "I would go back.", "All in all, {w}.", "It was {w}.", "It was {w}."),
+    0: ("I hated it.", "What a waste.", "Never again.", "All in all, {w}.", "It was {w}.", "It was {w}."),
 }
 LINKED = (
     "Since {c}, {e}.",
@@ -39,9 +36,8 @@ TALK = ("Is that so? Yes.", "Is that so? No.", "Yes or no? Yes.", "Yes or no? No
 def documents(seed: int = 0) -> Iterator[str]:
     """Documents of one to four sentences, without end."""
     rng = random.Random(f"corpus {seed}")
-    makers = (_opinion, _cause, _story, _story, _conclusion)
     while True:
-        text = pick(rng, makers)(rng)
+        text = pick(rng, MAKERS)(rng)
         yield f"{text} {pick(rng, TALK)}" if rng.random() < 0.1 else text
 
 
@@ -51,9 +47,21 @@ def _capital(text: str) -> str:
 
 def _opinion(rng: random.Random) -> str:
     label = int(rng.random() < 0.5)
-    opinion = make_opinion(rng, "train", label)
-    verdict = pick(rng, VERDICTS[label]).format(w=pick(rng, OPINIONS[label]))
-    return f"{opinion.text} {verdict}"
+    return _judged(rng, label, make_opinion(rng, "train", label).text)
+
+
+def _claim(rng: random.Random) -> str:
+    """The same with a single claim, from which it is easier to learn what the words mean."""
+    label, part = int(rng.random() < 0.5), int(rng.random() * len(PARTS))
+    claim, _ = make_claim(rng, "train", part, label, int(rng.random() < 0.2))
+    return _judged(rng, label, f"{_capital(claim)}.")
+
+
+def _judged(rng: random.Random, label: int, text: str) -> str:
+    """A text with its verdict before or behind it."""
+    if rng.random() < 0.3:
+        return f"{pick(rng, BEFORE[label])} {text}"
+    return f"{text} {pick(rng, VERDICTS[label]).format(w=pick(rng, OPINIONS[label]))}"
 
 
 def _cause(rng: random.Random) -> str:
@@ -68,17 +76,18 @@ def _story(rng: random.Random) -> str:
     while True:
         told, asked = facts(rng, "train")
         if asked:
-            answered = [
-                pick(rng, ANSWERED).format(q=q, a=a) for q, a in sorted(asked, key=lambda _: rng.random())[:3]
-            ]
-            return " ".join([told, *answered])
+            some = sorted(asked, key=lambda _: rng.random())[:3]
+            return " ".join([told, *(pick(rng, ANSWERED).format(q=q, a=a) for q, a in some)])
 
 
 def _conclusion(rng: random.Random) -> str:
     label = int(rng.random() < 0.5)
     opinion = make_opinion(rng, "train", label)
     part = opinion.pairs[-1][0].split(" of the ")[0]
-    follows = rng.random() < 0.5
-    liked = bool(label) is follows
-    said = pick(rng, LIKED if liked else DISLIKED).format(s=f"the {part}")
+    follows = rng.random() < 0.75
+    said = pick(rng, LIKED if bool(label) is follows else DISLIKED).format(s=f"the {part}")
     return f"{opinion.text} {'It follows that' if follows else 'It does not follow that'} {said}."
+
+
+# By documents; a story is four times as long as the others and would else be most of the text.
+MAKERS = (*[_opinion] * 5, *[_claim] * 4, *[_cause] * 3, *[_conclusion] * 4, *[_story] * 3)
