@@ -101,6 +101,7 @@ def measure(options: Options) -> dict[str, Any]:
 def _random() -> models.Loaded:
     """A LLaMA of the size of `data/models`, its context long enough for the demonstrations."""
     tokenizer = pretrain.tokenizer_for("tiny-llama")
+    tokenizer.model_max_length = 2048
     config = pretrain.config_for("tiny-llama", len(tokenizer))
     config.max_position_embeddings = 2048
     with torch.random.fork_rng(devices=[]):
