@@ -8,67 +8,18 @@ sites.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
-from .errors import BeftError, unknown
+from .by_hand import by_hand
+from .errors import BeftError
 from .families import FAMILIES, NOT_NULL, Family
 from .fused import Slice, fused
-
-TERMS = ("q", "k", "v")
-LINEAR = (nn.Linear, Conv1D)
-
-
-@dataclass(frozen=True)
-class Site:
-    """One bias term of one layer: `part` of the output of `module` (exact dotted name).
-
-    `attention` says which one where a model has several: "encoder", "decoder" or "cross" (whose keys and values come
-    from the encoder); their layers are numbered on.
-    """
-
-    term: str
-    layer: int
-    module: str
-    part: Slice
-    has_bias: bool
-    attention: str = "self"
-
-    @property
-    def size(self) -> int:
-        """Entries of this bias term."""
-        return self.part.size
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """What a transformer's attention looks like; `sites` are ordered by term (q, k, v), then by layer.
-
-    `causal`: a token sees those before it alone; False for models named by hand, of which it is not known.
-    """
-
-    family: str
-    layers: int
-    heads: int
-    kv_heads: int
-    head_size: int
-    positions: str
-    extras: tuple[str, ...]
-    sites: tuple[Site, ...]
-    causal: bool = False
-
-    def of(self, term: str) -> tuple[Site, ...]:
-        """The sites of one term, by layer. Raises BeftError for a term this model does not have."""
-        found = tuple(site for site in self.sites if site.term == term)
-        if not found:
-            raise unknown("bias term", term, dict.fromkeys(site.term for site in self.sites))
-        return found
+from .sites import TERMS, Anatomy, anatomy_of, find, join, linear_names, site_of, walk
 
 
 @dataclass(frozen=True)
@@ -95,7 +46,7 @@ def describe(model: nn.Module, sites: Mapping[str, str] | None = None, heads: in
             a hand-made name that is not in the model.
     """
     if sites is not None:
-        return _by_hand(model, sites, heads)
+        return by_hand(model, sites, heads)
     name, backbone, family = backbone_of(model)
     config = backbone.config
     parts: Mapping[str, Slice] = {}
@@ -103,13 +54,13 @@ def describe(model: nn.Module, sites: Mapping[str, str] | None = None, heads: in
         kv_heads, blocks = family.fused(config)
         parts = fused(config.num_attention_heads, kv_heads, head_size(config), blocks)
     found = [
-        _site(term, layer, full, module, parts.get(term), attention)
+        site_of(term, layer, full, module, parts.get(term), attention)
         for term in TERMS
         for layer, (attention, full, module) in enumerate(_projections(name, backbone, family, term))
     ]
     positions, extras = family.positions(config)
     size = head_size(config) if family.fused else None
-    return _anatomy(
+    return anatomy_of(
         config.model_type, found, config.num_attention_heads, size, positions, extras, family.causal
     )
 
@@ -157,7 +108,7 @@ def backbone_of(model: nn.Module) -> tuple[str, Any, Family]:
             if family is not None and isinstance(find(module, family.stack), nn.ModuleList):
                 found.append((name, module, family))
     if not found:
-        listing = "; ".join(_linear_names(model)) or "none"
+        listing = "; ".join(linear_names(model)) or "none"
         raise BeftError(
             f"unknown architecture {type(model).__name__} (known: {', '.join(FAMILIES)}): name its projections by "
             'hand, e.g. describe(model, sites={"q": "layers.{layer}.attn.q_proj", "v": '
@@ -180,125 +131,3 @@ def _projections(
         layers = find(backbone, stack)  # an encoder alone lacks the decoder's
         for layer in range(len(layers) if layers is not None else 0):
             yield attention, join(name, stack, str(layer), paths[term]), walk(layers[layer], paths[term])
-
-
-def _by_hand(model: nn.Module, sites: Mapping[str, str], heads: int | None) -> Anatomy:
-    found: list[Site] = []
-    for term in sorted(sites, key=lambda t: TERMS.index(t) if t in TERMS else -1):
-        if term not in TERMS:
-            raise unknown("bias term", term, TERMS)
-        match = re.fullmatch(r"([^\[\]]+?)(?:\[(\d+):(\d+)(?:/([1-9]\d*))?\])?", sites[term])
-        if match is None:
-            raise BeftError(
-                f"site {sites[term]!r} is not a dotted name with an optional slice like [0:64] or, in each of 4 "
-                "blocks, [0:16/4]"
-            )
-        template, start, stop, blocks = match.groups()
-        part = None if start is None else Slice(int(start), int(stop), int(blocks or 1))
-        mine = []
-        for layer, (name, module) in enumerate(_expand(model, template)):
-            if not isinstance(module, LINEAR):
-                raise BeftError(
-                    f"site {name!r} is a {type(module).__name__}; a site is an nn.Linear or a Conv1D"
-                )
-            mine.append(_site(term, layer, name, module, part))
-        if not mine:
-            names = "; ".join(_linear_names(model)) or "none"
-            raise BeftError(f"site {sites[term]!r} is not in this model; its linear modules are: {names}")
-        found += mine
-    if not found:
-        raise BeftError(f"no sites given: name at least one of {', '.join(TERMS)}")
-    config = getattr(model, "config", None)
-    heads = heads or getattr(config, "num_attention_heads", None)
-    if heads is None:
-        raise BeftError(
-            "this model's config does not give the number of heads: call describe(..., heads=...)"
-        )
-    size = getattr(config, "head_dim", None)
-    if size is None and "q" not in sites and getattr(config, "hidden_size", None):
-        size = config.hidden_size // heads  # type: ignore[union-attr]
-    return _anatomy("by hand", found, heads, size, "unknown", (), False)
-
-
-def _anatomy(
-    family: str,
-    found: list[Site],
-    heads: int,
-    size: int | None,
-    positions: str,
-    extras: tuple[str, ...],
-    causal: bool,
-) -> Anatomy:
-    by_term = {term: [site for site in found if site.term == term] for term in TERMS}
-    counts = {term: len(mine) for term, mine in by_term.items() if mine}
-    if len(set(counts.values())) != 1:
-        raise BeftError(f"the terms have different numbers of layers ({counts}): name every layer of each")
-    size = size or found[0].size // heads
-    keys = by_term["k"] or by_term["v"] or found
-    return Anatomy(
-        family,
-        len(by_term[found[0].term]),
-        heads,
-        keys[0].size // size,
-        size,
-        positions,
-        extras,
-        tuple(found),
-        causal,
-    )
-
-
-def _site(term: str, layer: int, name: str, module: Any, part: Slice | None, attention: str = "self") -> Site:
-    width = width_of(module)
-    part = part or Slice(0, width)
-    if not part.fits(width):
-        blocks = f" in each of {part.blocks} blocks" if part.blocks > 1 else ""
-        raise BeftError(
-            f"slice [{part.start}:{part.stop}]{blocks} does not fit {name!r}, whose output has {width} entries"
-        )
-    return Site(term, layer, name, part, module.bias is not None, attention)
-
-
-def width_of(module: Any) -> int:
-    """Entries of the output of a linear module."""
-    return int(module.nf if isinstance(module, Conv1D) else module.out_features)
-
-
-def _expand(model: nn.Module, template: str) -> Iterator[tuple[str, nn.Module]]:
-    """The modules a template with `{layer}` names, from layer 0 until one is missing."""
-    layer = 0
-    while (module := find(model, name := template.replace("{layer}", str(layer)))) is not None:
-        yield name, module
-        layer += 1
-        if "{layer}" not in template:
-            return
-
-
-def _linear_names(model: nn.Module) -> list[str]:
-    """Names of the linear modules with the layer's number abbreviated, e.g. `h.{layer}.mlp.c_fc (12 of 3072)`."""
-    kinds: dict[str, list[int]] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, LINEAR):
-            short = re.sub(r"(?<=\.)\d+(?=\.)|^\d+(?=\.)", "{layer}", name, count=1)
-            kinds.setdefault(short, []).append(width_of(module))
-    return [f"{name} ({len(sizes)} of {sizes[0]})" for name, sizes in kinds.items()]
-
-
-def join(*parts: str) -> str:
-    """A dotted name of its parts, without the empty ones."""
-    return ".".join(part for part in parts if part)
-
-
-def walk(module: nn.Module, path: str) -> Any:
-    """The module at a dotted path, which must be there."""
-    for part in path.split("."):
-        module = getattr(module, part)
-    return module
-
-
-def find(module: nn.Module, path: str) -> Any:
-    """The module at a dotted path, or None."""
-    try:
-        return module.get_submodule(path)
-    except AttributeError:
-        return None

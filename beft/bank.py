@@ -16,13 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from . import anatomy, parts
+from . import anatomy, hooks, parts
 from .dropout import Switch
 from .errors import BeftError, unknown
+from .sites import Site
 from .slots import Slot, bias_slots, head_slots, shares_places
 from .weights import replaced, weight_slots, without_lora
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)  # their outputs have the bias on axis 1
 
 
 class BiasBank(nn.Module):
@@ -58,7 +57,7 @@ class BiasBank(nn.Module):
         self.device = next(model.parameters()).device
         self.seeds = torch.tensor(list(seeds), device=self.device)
         self.switch, self._hooks = Switch(), []  # type: ignore[var-annotated]
-        self._rows: Tensor | None = None
+        self.rows: Tensor | None = None  # the run of every row of the chunk in hand
         biases, weights = bias_slots(model, methods, seeds), weight_slots(model, methods, seeds)
         self.slots = [*biases, *weights, *head_slots(model, seeds)]
         self._check_head()
@@ -106,7 +105,7 @@ class BiasBank(nn.Module):
         return torch.stack(before), torch.stack(after)
 
     @staticmethod
-    def _is(slot: Slot, site: anatomy.Site) -> bool:
+    def _is(slot: Slot, site: Site) -> bool:
         return (slot.module, slot.part) == (site.module, site.part)
 
     # forward --------------------------------------------------------------------------------------------------
@@ -141,12 +140,12 @@ class BiasBank(nn.Module):
     @contextmanager
     def _as(self, rows: Tensor | None, keys: Tensor | None) -> Iterator[None]:
         cast = torch.autocast(self.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
-        self._rows, self.switch.keys = rows, keys
+        self.rows, self.switch.keys = rows, keys
         try:
             with cast:
                 yield
         finally:
-            self._rows, self.switch.keys = None, None
+            self.rows, self.switch.keys = None, None
 
     @contextmanager
     def running(self, rows: Tensor) -> Iterator[Any]:
@@ -171,23 +170,23 @@ class BiasBank(nn.Module):
         place = 0
         for module in self.model.modules():
             if isinstance(module, nn.Dropout):  # stays in eval mode and passes its input on; the hook drops
-                self._hook(module, self._dropout_hook(place := place + 1, module.p))
+                self._hook(module, hooks.dropout(self.switch, place := place + 1, module.p))
         for site in self.anatomy.of(self.anatomy.sites[0].term):
             attention = self.model.get_submodule(site.module.rpartition(".")[0])
-            attention.beft_attention = (self.switch, place := place + 1, _attention_dropout(attention))
+            attention.beft_attention = (self.switch, place := place + 1, hooks.attention_dropout(attention))
         heads: dict[str, list[Slot]] = {}
         for slot in self.slots:
             if slot.kind == "bias":
-                self._hook(self.model.get_submodule(slot.module), self._bias_hook(slot))
+                self._hook(self.model.get_submodule(slot.module), hooks.bias(self, slot))
             elif slot.group == "head":
                 heads.setdefault(slot.module, []).append(slot)
         for name, (weight, offset) in heads.items():
-            self._hook(self.model.get_submodule(name), self._head_hook(weight.values, offset.values))
+            self._hook(self.model.get_submodule(name), hooks.head(self, weight.values, offset.values))
         mixer = parts.last_mixer(self.model)
         if (
             mixer is not None
         ):  # the rest of the last layer is computed for the token that the head reads, no other
-            self._hooks.append(self.model.get_submodule(mixer).register_forward_pre_hook(_first_token))
+            self._hooks.append(self.model.get_submodule(mixer).register_forward_pre_hook(hooks.first_token))
         self._cast = [] if self.dtype == "float32" or self.trains_weights else self._cast_frozen(heads)
 
     def _drops_attention(self) -> bool:
@@ -199,40 +198,6 @@ class BiasBank(nn.Module):
 
     def _hook(self, module: nn.Module, function: Any) -> None:
         self._hooks.append(module.register_forward_hook(function))
-
-    def _dropout_hook(self, place: int, p: float) -> Any:
-        return lambda module, args, output: self.switch(output, place, p)
-
-    def _bias_hook(self, slot: Slot) -> Any:
-        axis = 1 if isinstance(self.model.get_submodule(slot.module), CONVOLUTIONS) else -1
-
-        def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-            if self._rows is None:  # every run at once, behind an encoder that no run changes
-                return output + slot.delta()[:, None].to(output.dtype)  # (R, B, d)
-            rows = self._rows
-            if len(output) != len(rows):
-                # a lone run may also change what a batch shares, such as DeBERTa's embeddings of distances; OPT's
-                # feed-forward layers have a row per token
-                rows = rows[:1] if self.R == 1 else rows.repeat_interleave(len(output) // len(rows))
-            delta = slot.delta().index_select(0, rows).to(output.dtype)  # (B, d)
-            delta = slot.part.put(delta, output.shape[axis])
-            shape = [len(delta)] + [1] * (output.dim() - 1)
-            shape[axis] = -1
-            return output + delta.view(shape)  # (B, 1, d)
-
-        return hook
-
-    def _head_hook(self, weight: Tensor, offset: Tensor) -> Any:
-        def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-            with torch.autocast(self.device.type, enabled=False):  # heads are small: always float32
-                x = args[0].float()
-                if self._rows is None:
-                    x = x if x.dim() == 3 else x.expand(self.R, *x.shape)  # (R, B, d)
-                    return torch.baddbmm(offset[:, None], x, weight.transpose(1, 2))  # (R, B, C)
-                W = weight.index_select(0, self._rows)  # (B, C, d)
-                return torch.einsum("b...d,bcd->b...c", x, W) + offset.index_select(0, self._rows)
-
-        return hook
 
     def _cast_frozen(self, heads: dict[str, list[Slot]]) -> list[tuple[str, nn.Linear, Any]]:
         """Cast frozen linear layers to bfloat16 once, as autocast would at every call; returns the originals."""
@@ -297,19 +262,3 @@ def bank_on(
         yield bank
     finally:
         bank.detach()
-
-
-def _first_token(module: nn.Module, args: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-    """Inputs (B, T, d) of a module cut to the first token, (B, 1, d)."""
-    return tuple(x[:, :1] for x in args)
-
-
-def _attention_dropout(attention: nn.Module) -> float:
-    """The drop probability of attention weights, where the families keep it."""
-    for name in ("dropout", "attention_dropout", "dropout_prob", "attn_dropout"):
-        value = getattr(attention, name, None)
-        if isinstance(value, nn.Dropout):
-            return value.p
-        if isinstance(value, float):
-            return value
-    return 0.0

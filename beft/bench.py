@@ -28,7 +28,7 @@ from .batches import CHUNKS, encode
 from .bench_report import report, summary
 from .context import Context
 from .data import TaskData
-from .errors import BeftError
+from .errors import BeftError, exit_status
 from .packing import BANK, pack
 from .records import Store, provenance
 from .study import METHODS, Run, Study
@@ -237,24 +237,30 @@ def run(
     parser.add_argument("--out", type=Path, help="default: data/results/bench")
     given = vars(parser.parse_args(arguments))
     out = given.pop("out")
-    try:
+
+    def work() -> None:
         store = Store(out or settings.home() / "data" / "results" / "bench")
         path = store.write(measured(given))
-    except BeftError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted: nothing was written", file=sys.stderr)
-        return 130
-    record = store.read(path)
-    path.with_suffix(".md").write_text(report(record), encoding="utf-8")
-    if out is None:
-        shown = settings.home() / "figures" / "bench" / f"{name}.md"
-        shown.parent.mkdir(parents=True, exist_ok=True)
-        shown.write_text(summary(record), encoding="utf-8")
-    print(report(record))
-    print(f"record: {path}")
-    return 0
+        record = store.read(path)
+        path.with_suffix(".md").write_text(report(record), encoding="utf-8")
+        if out is None:
+            shown = settings.home() / "figures" / "bench" / f"{name}.md"
+            shown.parent.mkdir(parents=True, exist_ok=True)
+            shown.write_text(summary(record), encoding="utf-8")
+        print(report(record))
+        print(f"record: {path}")
+
+    return exit_status(work, "nothing was written")
+
+
+def parser_of(options: Any, module: str, description: str | None) -> argparse.ArgumentParser:
+    """An argument for each field of a dataclass of numbers and names; `options` has the defaults."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m beft.{module}", description=description, allow_abbrev=False
+    )
+    for name, value in asdict(options).items():
+        parser.add_argument(f"--{name}", default=value, type=int if isinstance(value, int) else str)
+    return parser
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Both are timed in turns in one process on one machine, on the same examples; a t
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import time
@@ -20,7 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from . import models, pretrain
-from .bench import check_sizes, run
+from .bench import check_sizes, parser_of, run
 from .bench_report import table
 from .options import Encoded, encode
 from .prompt_data import load_prompts
@@ -166,11 +165,7 @@ def report(record: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns 0 whether or not the targets are met, 2 (nothing measured), 130 (interrupted)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m beft.bench_prompting", description=__doc__, allow_abbrev=False
-    )
-    for name, value in asdict(Options()).items():
-        parser.add_argument(f"--{name}", default=value, type=int if isinstance(value, int) else str)
+    parser = parser_of(Options(), "bench_prompting", __doc__)
     return run(parser, arguments, lambda given: measure(Options(**given)), report, "prompting", report)
 
 

@@ -8,7 +8,6 @@ one, timed on a sample of the grid's runs, between the banks, and scaled by thei
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -20,7 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from . import models, sweep
-from .bench import check_sizes, find_data, run
+from .bench import check_sizes, find_data, parser_of, run
 from .bench_report import table
 from .context import Context
 from .errors import BeftError
@@ -208,11 +207,7 @@ def report(record: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns 0 whether or not the targets are met, 2 (nothing measured), 130 (interrupted)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m beft.bench_sweep", description=__doc__, allow_abbrev=False
-    )
-    for name, value in asdict(Options()).items():
-        parser.add_argument(f"--{name}", default=value, type=int if isinstance(value, int) else str)
+    parser = parser_of(Options(), "bench_sweep", __doc__)
     return run(parser, arguments, lambda given: measure(Options(**given)), report, "sweep", report)
 
 

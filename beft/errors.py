@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 
 
 class BeftError(ValueError):
@@ -26,3 +27,16 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> BeftError:
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return BeftError(f"unknown {kind} {str(name)!r}: {hint}(valid: {', '.join(names)})")
+
+
+def exit_status(work: Callable[[], object], interrupted: str) -> int:
+    """The exit status of a command that does `work`: 0, 2 after bad input, 130 after Ctrl-C; says why on stderr."""
+    try:
+        work()
+    except BeftError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\ninterrupted: {interrupted}", file=sys.stderr)
+        return 130
+    return 0

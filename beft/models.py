@@ -18,13 +18,12 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    BertConfig,
-    PreTrainedTokenizerFast,
 )
 from transformers.utils import logging as transformers_logging
 
 from . import anatomy
 from .errors import BeftError, unknown
+from .tiny import tiny
 
 DEFAULT = "all-MiniLM-L6-v2"
 TINY = "tiny-random-bert"
@@ -126,8 +125,8 @@ def load_causal(name: str, *, offline: bool = False, dtype: str = "float32") -> 
 def find(name: str, *, offline: bool = False, wheel: Path | None = None) -> Found:
     """Where `name` is and which weights it has, without reading them into memory; as `load` otherwise."""
     if name == TINY:
-        tiny = _tiny(2, 0)
-        return Found(None, tiny.source, tiny.revision, tiny.sha256)
+        made = _tiny(2, 0)
+        return Found(None, made.source, made.revision, made.sha256)
     folder, source, revision = _find(name, offline, wheel)
     return Found(folder, source, revision, weight_hash(folder))
 
@@ -280,47 +279,5 @@ def _freeze(model: Any) -> Any:
 
 
 def _tiny(labels: int, seed: int) -> Loaded:
-    """A random two-layer BERT over the micro-world's words: for tests, where only the machinery matters."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-
-    from . import microworld
-
-    train, _ = microworld.sentiment(seed=0, train=1000, validation=10)
-    splitter = pre_tokenizers.BertPreTokenizer()
-    words = sorted({word for text, _ in train for word, _ in splitter.pre_tokenize_str(text.lower())})
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    vocabulary = {word: i for i, word in enumerate([*special, *words])}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = splitter
-    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        model_max_length=128,
-    )
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=128,
-        num_labels=labels,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = AutoModelForSequenceClassification.from_config(config)
-        for name, parameter in model.named_parameters():  # pre-trained biases are not zero; nor are these
-            if name.endswith("bias"):
-                torch.nn.init.normal_(parameter, std=0.1)
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.base_model.state_dict().items()):
-        digest.update(name.encode() + tensor.numpy().tobytes())
-    return Loaded(
-        _freeze(model), tokenizer, TINY, f"random initialisation, seed {seed}", "none", digest.hexdigest()
-    )
+    model, tokenizer, digest = tiny(labels, seed)
+    return Loaded(_freeze(model), tokenizer, TINY, f"random initialisation, seed {seed}", "none", digest)

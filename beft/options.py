@@ -18,12 +18,10 @@ class Encoded:
         sequences: one list of ids per option: special tokens in front, prompt, option; the prompt alone where there is
             no option. They are what the tokenizer makes of the whole text, not of its parts.
         starts: the place of the first token of each option, the first that holds any character of it.
-        example: what was encoded.
     """
 
     sequences: tuple[list[int], ...]
     starts: tuple[int, ...]
-    example: Example
 
 
 def encode(tokenizer: Any, example: Example, max_length: int, before: str = "") -> Encoded:
@@ -36,7 +34,8 @@ def encode(tokenizer: Any, example: Example, max_length: int, before: str = "") 
         before: text in front, such as demonstrations, which goes first.
 
     Raises:
-        BeftError: an option without a token of its own, nothing more that may be cut, or a slow tokenizer.
+        BeftError: an option without a token of its own or with nothing in front of it, nothing more that may be cut, or
+            a slow tokenizer.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise BeftError(
@@ -57,7 +56,12 @@ def encode(tokenizer: Any, example: Example, max_length: int, before: str = "") 
         for n, option in enumerate(example.options or ("",)):
             sequences[n] = _cut(tokenizer, prompt + option, sequences[n], excess, keep, max_length)
             starts[n] -= excess
-    return Encoded(tuple(sequences), tuple(starts), example)
+    if (
+        min(starts) < 1
+    ):  # its first token has no probability: the prompt is empty, or one token holds the end of it too
+        option = (*example.options, "")[starts.index(min(starts))]
+        raise BeftError(f"no token stands in front of the option {option!r}: give a longer prompt")
+    return Encoded(tuple(sequences), tuple(starts))
 
 
 def _tokens(tokenizer: Any, text: str) -> tuple[list[int], list[int]]:

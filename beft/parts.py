@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from .anatomy import LINEAR, backbone_of, find, join, walk
+from .anatomy import backbone_of
 from .families import HEAD
+from .sites import LINEAR, find, join, walk
 
 WITH_BIAS = (nn.Linear, Conv1D, nn.Conv1d, nn.Conv2d, nn.LayerNorm)
 

@@ -30,7 +30,7 @@ from transformers import (
     get_cosine_schedule_with_warmup,
 )
 
-from .errors import BeftError, unknown
+from .errors import BeftError, exit_status, unknown
 from .microworld_corpus import documents
 from .models import weight_hash
 from .provenance import provenance
@@ -228,16 +228,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, value in {"seed": 0, "steps": 6000, "batch": 32, "length": 128, "rate": 2e-3}.items():
         parser.add_argument(f"--{name}", default=value, type=type(value))
     given = vars(parser.parse_args(arguments))
-    try:
+
+    def work() -> None:
         record = pretrain(given.pop("kind"), given.pop("out"), **given)
-    except BeftError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: nothing is written", file=sys.stderr)
-        return 130
-    print(f"loss {record['curve'][-1]['loss']} after {record['tokens']:,} tokens, {record['seconds']} s")
-    return 0
+        print(f"loss {record['curve'][-1]['loss']} after {record['tokens']:,} tokens, {record['seconds']} s")
+
+    return exit_status(work, "nothing is written")
 
 
 if __name__ == "__main__":

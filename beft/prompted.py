@@ -21,7 +21,7 @@ from .options import Encoded, encode
 from .prompting import option_scores
 from .prompts import Example, Prompt
 from .study import Study
-from .tasks import Task, score
+from .tasks import GENERATED, PAPER, Task, score
 
 LIMIT = 1e3  # nats per token: a mean training loss above it is divergence
 
@@ -76,7 +76,7 @@ def prompt_data(
         {"low": min(1000, len(train))},
         prompt.rate,
         {"any": 5},
-        "Huang et al. 2026",
+        GENERATED if substitute else PAPER,
     )
     splits = (PromptSplit(tuple(train)), PromptSplit(tuple(validation)))
     return PromptData(task, prompt, *splits, source, digest.hexdigest()[:16], substitute)

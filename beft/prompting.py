@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,8 +21,6 @@ from transformers import DynamicCache
 from .bank import BiasBank
 from .batches import CHUNKS, ChunkCost, chunks
 from .options import Encoded, common_prefix
-
-Running = Callable[[Tensor], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,6 @@ def option_scores(
         *(fork - 1 for fork in forks),
         *(min(e.starts) - 1 for e in examples),
     )
-    shared = max(shared, 0)
     scorer = _Scorer(model, device, shared)
     scorer.prepare(examples[0].sequences[0][:shared], int(owner.max()) + 1)
     # Every row has a copy of the shared keys and values, which attention reads: four of them cost about as much as a

@@ -19,7 +19,7 @@ from scipy.stats import kendalltau
 from tqdm.auto import tqdm
 
 from . import cluster
-from .anatomy import TERMS, key_bias_is_null
+from .anatomy import key_bias_is_null
 from .bank import BiasBank, bank_on
 from .batches import encode
 from .context import Context, Shelf, record_of
@@ -28,6 +28,7 @@ from .errors import BeftError
 from .expressiveness import reach
 from .objective import losses, targets
 from .records import Store, key
+from .sites import TERMS
 from .study import Run, Study
 from .training import default_device, fit
 

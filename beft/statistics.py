@@ -18,7 +18,6 @@ from . import ranking
 from .errors import BeftError
 
 LEVEL = 0.95
-KIND = "Student t, 95%, over seeds"
 FLIPS = 2**16  # sign patterns: all of them where there are no more, else a seeded sample of as many
 SPLIT = {"tuning": "final_tuning", "validation": "final"}
 
@@ -139,13 +138,6 @@ def choose_rate(frame: pd.DataFrame, on: str = "tuning") -> dict[str, float]:
     table = table[table["n"] > 0].sort_values(["lost", "mean", "rate"], ascending=[True, False, True])
     first = table.drop_duplicates("method")
     return dict(zip(first["method"].tolist(), first["rate"].tolist(), strict=True))
-
-
-def at_rates(frame: pd.DataFrame, rates: dict[str, float]) -> pd.DataFrame:
-    """The rows of each method at its own rate."""
-    return frame[
-        [np.isclose(rates.get(m, np.nan), r, rtol=1e-9) for m, r in zip(frame["method"], frame["rate"])]
-    ]
 
 
 def first_finished(records: Sequence[dict], prefer: str = "b_v") -> dict:

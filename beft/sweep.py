@@ -121,7 +121,7 @@ def adapter(study: Study, run_: Run, store: Store) -> Path:
     """
     if run_.method in WEIGHT_METHODS:
         raise BeftError(
-            f"a {run_.method} run trains weights, which no BEFT adapter holds: beft.tune gives a plain model"
+            f"a {run_.method} run trains weights, which no BEFT adapter holds: export() writes a plain model"
         )
     context = Context(study)
     wanted = context.settings(run_)
@@ -132,15 +132,23 @@ def adapter(study: Study, run_: Run, store: Store) -> Path:
     name = key(context.settings(run_))
     folder = store.fetch(name)
     if folder is None:
+        if not _may_hold(context, run_):
+            raise BeftError(
+                f"a {run_.method} run of {short(study.model)} trains no bias that PEFT's BEFT can hold: export() "
+                "writes a plain checkpoint"
+            )
         if record is None or record["outcome"] == "ok":
             record = train(context, [run_], store, progress=True, again=True)[0]
         folder = store.fetch(name)
         if folder is None:
-            reason = record["outcome"]
-            if reason == "ok":
-                reason = "it trains no bias that PEFT's BEFT can hold; export() writes a plain checkpoint"
-            raise BeftError(f"the {run_.method} run of seed {run_.seed} has no adapter: {reason}")
+            raise BeftError(f"the {run_.method} run of seed {run_.seed} has no adapter: {record['outcome']}")
     return folder
+
+
+def _may_hold(context: Context, run_: Run) -> bool:
+    """Whether such a run has an adapter; a bank of it says so without being trained."""
+    with bank_on(context.loaded.model, [run_.method], [run_.seed]) as bank:
+        return holds_adapter(bank, 0)
 
 
 def export(study: Study, run_: Run, store: Store, folder: str | Path) -> Path:
@@ -153,9 +161,7 @@ def export(study: Study, run_: Run, store: Store, folder: str | Path) -> Path:
     """
     context, folder = Context(study), Path(folder)
     tokenizer = context.loaded.tokenizer
-    try:
-        kept = adapter(study, run_, store)
-    except BeftError:
+    if run_.method in WEIGHT_METHODS or not _may_hold(context, run_):
 
         def write(bank: BiasBank, results: list[Result]) -> None:
             results[0].raise_if_lost()
@@ -163,6 +169,7 @@ def export(study: Study, run_: Run, store: Store, folder: str | Path) -> Path:
 
         fit(context.loaded, context.data, study, [run_], on_end=write, progress=run_.method)
         return folder
+    kept = adapter(study, run_, store)
     with bank_on(context.loaded.model, [split_method(run_.method)[0]], [run_.seed]) as bank:
         load_adapter(bank, 0, kept)
         merge(bank, 0, folder, tokenizer)

@@ -90,12 +90,12 @@ def _sizes(low: int, medium: int, high: int) -> dict[str, int]:
 
 _PAIR = ("sentence1", "sentence2")
 _ENTAILMENT = ("entailment", "not_entailment")
-_GENERATED = "generated text; sizes, rate and epochs are this package's choice, not the paper's"
+GENERATED = "generated text; sizes, rate and epochs are this package's choice, not the paper's"
 _WORLD = {
     "regimes": _sizes(1000, 2000, 4000),
     "rate": 3e-3,
     "epochs": {"all-MiniLM-L6-v2": 6},
-    "source": _GENERATED,
+    "source": GENERATED,
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -72,3 +74,21 @@ def quiet_figures():
         warnings.simplefilter("error")
         yield
     plt.close("all")
+
+
+@pytest.fixture(scope="session")
+def run_elsewhere() -> Callable[..., None]:
+    """Runs a script in a folder, offline, in a process that imports nothing of this repository; must end well."""
+
+    def run(script: str, folder: Path, *arguments: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", script, str(folder), *arguments],
+            cwd=folder,
+            env=os.environ | {"HF_HUB_OFFLINE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    return run

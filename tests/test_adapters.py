@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -72,7 +68,7 @@ def model_of(c):
 
 
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory):
+def elsewhere(tmp_path_factory, run_elsewhere):
     """Logits of every method's run here, and of its adapter and merged checkpoint in a process without beft."""
     here, loaded = tmp_path_factory.mktemp("elsewhere"), models.load(models.TINY, labels=2)
     loaded.model.save_pretrained(here / "base")
@@ -84,15 +80,7 @@ def elsewhere(tmp_path_factory):
         for run, name in enumerate(METHODS):
             adapters.save_adapter(bank, run, here / "adapters" / name, "base")
             adapters.merge(bank, run, here / "merged" / name)
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", ELSEWHERE, str(here), *METHODS],
-        cwd=here,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_elsewhere(ELSEWHERE, here, *METHODS)
     return dict(zip(METHODS, every)), load_file(here / "logits.safetensors")
 
 

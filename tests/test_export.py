@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -66,7 +63,7 @@ def fill(bank: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory):
+def elsewhere(tmp_path_factory, run_elsewhere):
     """Logits of tuned models here, and of their exports in a process that has neither beft nor this one's memory."""
     here, expected = tmp_path_factory.mktemp("elsewhere"), {}
     for name in (*HAVE, *FLAGS):
@@ -80,15 +77,7 @@ def elsewhere(tmp_path_factory):
             adapters.merge(bank, 1, here / "plain" / name)
             if name != "GPT-2":
                 adapters.save_adapter(bank, 1, here / "adapters" / name, "base")
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", ELSEWHERE, str(here)],
-        cwd=here,
-        env=os.environ | {"HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_elsewhere(ELSEWHERE, here)
     return expected, load_file(here / "logits.safetensors"), here
 
 

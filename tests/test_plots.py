@@ -32,7 +32,9 @@ def _figures(seeds, lost=()):
         "learning_curves": plots_fine_tuning.learning_curves(curves(equal)),
         "coincidence": plots_fine_tuning.coincidence(curves(equal)),
         "rate_sweep": plots_fine_tuning.rate_sweep(swept, own, 1e-3),
-        "two_views": plots_fine_tuning.two_views(frame(equal), statistics.at_rates(swept, own)),
+        "two_views": plots_fine_tuning.two_views(
+            frame(equal), swept[swept["rate"] == swept["method"].map(own)]
+        ),
         "overview": plots_fine_tuning.overview(frame(equal), swept, own, 1e-3),
         "heatmaps": plots_ranking.heatmaps(
             scores, frame(equal), ["magnitude", "fisher", "mag_angle", "reach"]

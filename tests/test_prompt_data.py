@@ -126,7 +126,11 @@ def test_the_hub_is_asked_by_its_names(monkeypatch):
 @pytest.mark.parametrize("task", ["sentiment", "entailment", "choices", "questions"])
 def test_generated_tasks_read_as_prompts(task):
     found = load_prompts(f"microworld_{task}", offline=True)
-    assert found.substitute and (len(found.train), len(found.validation)) == (4000, 500)
+    assert (
+        found.substitute
+        and found.task.source.startswith("generated")
+        and (len(found.train), len(found.validation)) == (4000, 500)
+    )
     first = found.train.examples[0]
     assert first.answers if task == "questions" else set(found.train.labels) == {0, 1}
 
@@ -135,6 +139,8 @@ def test_generated_tasks_read_as_prompts(task):
 @pytest.mark.parametrize("task", ["sst2", "rte", "cb", "boolq", "wic", "copa"])
 def test_real_tasks_read_as_prompts(real_data, task):
     found = load_prompts(task, folder=real_data)
-    assert len(found.validation) == min(1000, len(found.validation)) and len(found.train) >= 250
+    assert 50 < len(found.validation) <= 1000 and len(found.train) >= 250
     assert set(np.unique(found.train.labels)) == set(range(len(found.train.examples[0].options)))
-    assert all(e.prompt[-1] in "\n" or not e.prompt.endswith(" ") for e in found.train.examples)
+    assert not any(
+        e.prompt.endswith(" ") for e in found.train.examples
+    )  # a space belongs to the option behind it

@@ -67,7 +67,10 @@ def test_an_options_tokens_are_those_of_the_full_text(kind, prompt, option):
     try:
         found = encode(tokenizer, Example(prompt, (option,)), 1000)
     except BeftError as error:  # WordPiece drops spaces, so some options are nothing to it
-        assert "no token of its own" in str(error) and not option.strip()
+        first = tokenizer(prompt + option, return_offsets_mapping=True)["offset_mapping"][0][1]
+        assert ("no token of its own" in str(error) and not option.strip()) or (
+            "no token stands in front" in str(error) and first > len(prompt)
+        )
         return
     full = tokenizer(prompt + option)
     last = len(full["input_ids"]) - (1 if kind == "WordPiece" else 0)
@@ -105,6 +108,11 @@ def test_an_option_that_is_nothing_to_the_tokenizer_is_named():
         encode(TOKENIZERS["WordPiece"], Example("the cat", (" ", "Yes")), 100)
 
 
+def test_an_option_with_nothing_in_front_of_it_is_refused():
+    with pytest.raises(BeftError, match="no token stands in front of the option 'Yes'"):
+        encode(TOKENIZERS["byte-level BPE"], Example("", ("Yes", "No")), 100)
+
+
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=5))
 def test_common_prefix(sequences):
     n = common_prefix(sequences)
@@ -131,7 +139,7 @@ def some_examples(count: int = 7, demonstrations: int = 0, seed: int = 0) -> lis
         ]
         options.append([*options[0], 5])  # longer than another, and the same at first
         sequences = tuple(prompt + option for option in options)
-        found.append(Encoded(sequences, (len(prompt),) * len(options), Example("", ("",) * len(options))))
+        found.append(Encoded(sequences, (len(prompt),) * len(options)))
     return found
 
 

@@ -101,11 +101,6 @@ def test_rate_that_lost_a_run_is_not_chosen_for_its_survivors():
     assert statistics.choose_rate(frames.frame(rows[3:])) == {}
 
 
-def test_at_rates_keeps_each_method_at_its_own():
-    frame = statistics.at_rates(frames.frame(grid(rates=(1e-3, 1e-2))), {"b_v": 1e-2, "head": 1e-3})
-    assert set(zip(frame["method"], frame["rate"], strict=True)) == {("b_v", 1e-2), ("head", 1e-3)}
-
-
 def test_coincidence_is_zero_for_equal_curves_and_finds_a_difference():
     made = grid(("head", "b_k"), seeds=(0, 1))
     table = statistics.coincidence(frames.curves(made))
