@@ -30,15 +30,26 @@ LINKED = (
     "Why? {E}, so they say, because {c}.",
 )
 ANSWERED = ("{q} {a}.", "Tell me: {q} {a}, of course.", "{q} I think {a}.", "{q} It is {a}.")
-TALK = ("Is that so? Yes.", "Is that so? No.", "Yes or no? Yes.", "Yes or no? No.", "Maybe. Maybe not.")
+FOLLOWS = (  # {s} a conclusion; what is said of one that follows, and of one that does not
+    ("It follows that {s}.", "It does not follow that {s}."),
+    ("So {s}? Yes.", "So {s}? No."),
+    ("Is it so that {s}? Yes, it is.", "Is it so that {s}? No, it is not."),
+    ("Yes, {s}.", "No, nobody said that {s}."),
+)
+BREAK = 0.25  # share of the documents whose last sentence has a line of its own
 
 
 def documents(seed: int = 0) -> Iterator[str]:
     """Documents of one to four sentences, without end."""
     rng = random.Random(f"corpus {seed}")
     while True:
-        text = pick(rng, MAKERS)(rng)
-        yield f"{text} {pick(rng, TALK)}" if rng.random() < 0.1 else text
+        yield pick(rng, MAKERS)(rng)
+
+
+def _joined(rng: random.Random, *texts: str) -> str:
+    """Texts behind one another, sometimes the last on a line of its own."""
+    between = "\n" if rng.random() < BREAK else " "
+    return f"{' '.join(texts[:-1])}{between}{texts[-1]}"
 
 
 def _capital(text: str) -> str:
@@ -61,7 +72,7 @@ def _judged(rng: random.Random, label: int, text: str) -> str:
     """A text with its verdict before or behind it."""
     if rng.random() < 0.3:
         return f"{pick(rng, BEFORE[label])} {text}"
-    return f"{text} {pick(rng, VERDICTS[label]).format(w=pick(rng, OPINIONS[label]))}"
+    return _joined(rng, text, pick(rng, VERDICTS[label]).format(w=pick(rng, OPINIONS[label])))
 
 
 def _cause(rng: random.Random) -> str:
@@ -77,17 +88,25 @@ def _story(rng: random.Random) -> str:
         told, asked = facts(rng, "train")
         if asked:
             some = sorted(asked, key=lambda _: rng.random())[:3]
-            return " ".join([told, *(pick(rng, ANSWERED).format(q=q, a=a) for q, a in some)])
+            return _joined(rng, told, *(pick(rng, ANSWERED).format(q=q, a=a) for q, a in some))
 
 
 def _conclusion(rng: random.Random) -> str:
+    """What a narrator thinks of a part, and a conclusion that follows, or speaks of the other verdict or another part."""
     label = int(rng.random() < 0.5)
-    opinion = make_opinion(rng, "train", label)
-    part = opinion.pairs[-1][0].split(" of the ")[0]
-    follows = rng.random() < 0.75
-    said = pick(rng, LIKED if bool(label) is follows else DISLIKED).format(s=f"the {part}")
-    return f"{opinion.text} {'It follows that' if follows else 'It does not follow that'} {said}."
+    if rng.random() < 0.5:
+        opinion = make_opinion(rng, "train", label)
+        text, part = opinion.text, opinion.pairs[-1][0].split(" of the ")[0]
+    else:
+        place = int(rng.random() * len(PARTS))
+        claim, _ = make_claim(rng, "train", place, label, int(rng.random() < 0.3))
+        text, part = f"{_capital(claim)}.", PARTS[place][1]
+    follows, elsewhere = rng.random() < 0.5, rng.random() < 0.5
+    if not follows and elsewhere:
+        part = pick(rng, [name for _, name in PARTS if name not in text])
+    said = pick(rng, LIKED if bool(label) is (follows or elsewhere) else DISLIKED).format(s=f"the {part}")
+    return _joined(rng, text, _capital(pick(rng, FOLLOWS)[not follows].format(s=said)))
 
 
 # By documents; a story is four times as long as the others and would else be most of the text.
-MAKERS = (*[_opinion] * 5, *[_claim] * 4, *[_cause] * 3, *[_conclusion] * 4, *[_story] * 3)
+MAKERS = (*[_opinion] * 5, *[_claim] * 5, *[_cause] * 3, *[_conclusion] * 6, *[_story] * 3)
