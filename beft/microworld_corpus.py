@@ -30,6 +30,10 @@ LINKED = (
     "Why? {E}, so they say, because {c}.",
 )
 ANSWERED = ("{q} {a}.", "Tell me: {q} {a}, of course.", "{q} I think {a}.", "{q} It is {a}.")
+WORDS = {  # what an opinion word means
+    1: ("{W} means good.", "What is {w} is good.", "{W}? I love that.", "If it was {w}, it was {v}."),
+    0: ("{W} means bad.", "What is {w} is bad.", "{W}? I hate that.", "If it was {w}, it was {v}."),
+}
 FOLLOWS = (  # {s} a conclusion; what is said of one that follows, and of one that does not
     ("It follows that {s}.", "It does not follow that {s}."),
     ("So {s}? Yes.", "So {s}? No."),
@@ -64,15 +68,21 @@ def _opinion(rng: random.Random) -> str:
 def _claim(rng: random.Random) -> str:
     """The same with a single claim, from which it is easier to learn what the words mean."""
     label, part = int(rng.random() < 0.5), int(rng.random() * len(PARTS))
-    claim, _ = make_claim(rng, "train", part, label, int(rng.random() < 0.2))
+    claim, _ = make_claim(rng, "train", part, label, int(rng.random() < 0.15))
     return _judged(rng, label, f"{_capital(claim)}.")
 
 
 def _judged(rng: random.Random, label: int, text: str) -> str:
     """A text with its verdict before or behind it."""
-    if rng.random() < 0.3:
+    if rng.random() < 0.15:
         return f"{pick(rng, BEFORE[label])} {text}"
     return _joined(rng, text, pick(rng, VERDICTS[label]).format(w=pick(rng, OPINIONS[label])))
+
+
+def _word(rng: random.Random) -> str:
+    label = int(rng.random() < 0.5)
+    word, other = (pick(rng, OPINIONS[label]) for _ in range(2))
+    return pick(rng, WORDS[label]).format(w=word, W=_capital(word), v=other)
 
 
 def _cause(rng: random.Random) -> str:
@@ -85,14 +95,14 @@ def _cause(rng: random.Random) -> str:
 
 def _story(rng: random.Random) -> str:
     while True:
-        told, asked = facts(rng, "train")
+        told, asked = facts(rng, "train", least=1)
         if asked:
             some = sorted(asked, key=lambda _: rng.random())[:3]
             return _joined(rng, told, *(pick(rng, ANSWERED).format(q=q, a=a) for q, a in some))
 
 
 def _conclusion(rng: random.Random) -> str:
-    """What a narrator thinks of a part, and a conclusion that follows, or speaks of the other verdict or another part."""
+    """What a narrator thinks of a part, and a conclusion that follows, or one of the other verdict or another part."""
     label = int(rng.random() < 0.5)
     if rng.random() < 0.5:
         opinion = make_opinion(rng, "train", label)
@@ -108,5 +118,5 @@ def _conclusion(rng: random.Random) -> str:
     return _joined(rng, text, _capital(pick(rng, FOLLOWS)[not follows].format(s=said)))
 
 
-# By documents; a story is four times as long as the others and would else be most of the text.
-MAKERS = (*[_opinion] * 5, *[_claim] * 5, *[_cause] * 3, *[_conclusion] * 6, *[_story] * 3)
+# By documents; a story is three times as long as the others and would else be most of the text.
+MAKERS = (*[_word] * 3, *[_opinion] * 5, *[_claim] * 6, *[_cause] * 3, *[_conclusion] * 6, *[_story] * 4)

@@ -85,9 +85,9 @@ def _sentence(clause: str) -> str:
     return f"{clause[0].upper()}{clause[1:]}."
 
 
-def facts(rng: random.Random, split: SplitName) -> tuple[str, list[tuple[str, str]]]:
-    """A story of three to five facts, and (question, answer) pairs about those of `split`."""
-    people = sorted(_PEOPLE, key=lambda _: rng.random())[: 3 + int(rng.random() * 3)]
+def facts(rng: random.Random, split: SplitName, least: int = 3) -> tuple[str, list[tuple[str, str]]]:
+    """A story of `least` to five facts, and (question, answer) pairs about those of `split`."""
+    people = sorted(_PEOPLE, key=lambda _: rng.random())[: least + int(rng.random() * (6 - least))]
     things = sorted(HELD, key=lambda _: rng.random())
     places = sorted(PLACES, key=lambda _: rng.random())
     numbers = sorted(NUMBERS, key=lambda _: rng.random())

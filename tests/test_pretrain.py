@@ -50,6 +50,16 @@ def test_rows_are_full_and_documents_end():
     assert text.startswith("</s>" + next(documents(0)) + "</s>")
 
 
+def test_documents_stand_apart_at_first_and_one_after_another_at_last():
+    tokenizer = pretrain.tokenizer_for("tiny-opt", count=300)
+    steps = list(pretrain.batches(tokenizer, 0, 20, batch=4, length=40))
+    end = tokenizer.eos_token_id
+    assert len(steps) == 20 and all(sum(map(len, rows)) >= 160 for rows in steps)
+    for rows in steps[:17]:  # an end token begins a text of OPT's, too
+        assert all(row[0] == row[-1] == end and end not in row[1:-1] for row in rows)
+    assert [len(row) for rows in steps[17:] for row in rows] == [40] * 12
+
+
 def test_documents_are_deterministic_and_ask_nothing_of_the_validation_split():
     some = list(itertools.islice(documents(0), 3000))
     assert (
