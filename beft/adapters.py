@@ -154,8 +154,18 @@ def merge(bank: BiasBank, run: int, folder: str | Path | None = None, tokenizer:
     `AutoModelFor...from_pretrained` of its kind, or an inference server, loads it with neither beft nor peft.
 
     Raises:
-        BeftError: a tuned layer has no bias and the family no flag for it.
+        BeftError: a tuned layer has no bias and the family no flag for it; a prefix, which is no part of a checkpoint;
+            quantised weights.
     """
+    if "prefix" in bank.methods:
+        raise BeftError(
+            "a prefix is keys and values and no part of a plain checkpoint: export a run of another method"
+        )
+    if getattr(bank.model.config, "quantization_config", None) is not None:
+        raise BeftError(
+            f"the weights of this {bank.anatomy.family} model are quantised and a bias cannot be merged into them: "
+            "load it unquantised, or save an adapter"
+        )
     with torch.random.fork_rng(
         devices=[]
     ):  # a model that is made draws weights, though they are replaced at once

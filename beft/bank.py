@@ -10,18 +10,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from . import anatomy, hooks, parts
 from .dropout import Switch
 from .errors import BeftError, unknown
 from .sites import Site
 from .slots import Slot, bias_slots, head_slots, shares_places
-from .weights import replaced, weight_slots, without_lora
+from .weights import replaced, restored, weight_slots
 
 
 class BiasBank(nn.Module):
@@ -35,7 +38,7 @@ class BiasBank(nn.Module):
         methods: one of `study.ALL_METHODS` per run: the term whose bias is tuned (also in another form, "b_v:lora"),
             all biases of linear layers and layer norms (BitFit), or the head alone. Every run also has a head of its
             own and, where the model has a pooler, a bias of its own there (the paper's protocol); on a language model
-            it has neither. "full", "mask" and "lora" train weights, in a bank of one run.
+            it has neither. "full", "mask", "lora" and "prefix" train weights, in a bank of one run.
         seeds: one per run, for the initial head and for dropout.
         dtype: "float32", or "bfloat16" for autocast. Trained values are float32 either way.
 
@@ -58,6 +61,7 @@ class BiasBank(nn.Module):
         self.seeds = torch.tensor(list(seeds), device=self.device)
         self.switch, self._hooks = Switch(), []  # type: ignore[var-annotated]
         self.rows: Tensor | None = None  # the run of every row of the chunk in hand
+        self._recomputes = False
         biases, weights = bias_slots(model, methods, seeds), weight_slots(model, methods, seeds)
         self.slots = [*biases, *weights, *head_slots(model, seeds)]
         self._check_head()
@@ -145,7 +149,30 @@ class BiasBank(nn.Module):
             with cast:
                 yield
         finally:
-            self.rows, self.switch.keys = None, None
+            if not self._recomputes:
+                self.rows, self.switch.keys = None, None
+
+    @contextmanager
+    def recomputing(self) -> Iterator[None]:
+        """Gradient checkpointing of a call and its backward pass: layers keep their inputs and are computed again.
+
+        Raises:
+            BeftError: the bank trains weights, which stand in the model during a call alone.
+        """
+        if self.trains_weights:
+            raise BeftError(f"{self.methods[0]} has no gradient checkpointing: use smaller chunks")
+        # not the models' own switch: it puts layers in training mode, in which some drop out what we do not see
+        layers = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
+        for layer in layers:
+            again = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+            vars(layer)["forward"] = again
+        self._recomputes = True  # the rows stay known until the backward pass is over
+        try:
+            yield
+        finally:
+            self._recomputes, self.rows, self.switch.keys = False, None, None
+            for layer in layers:
+                del vars(layer)["forward"]
 
     @contextmanager
     def running(self, rows: Tensor) -> Iterator[Any]:
@@ -249,7 +276,7 @@ class BiasBank(nn.Module):
         if self._drops_attention() and self._attention:
             self.model.set_attn_implementation(self._attention)
         self.model.beft_bank = False
-        return without_lora(self.model)
+        return restored(self.model)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,6 +77,9 @@ def encode(tokenizer: Any, texts: Sequence[tuple[str, ...]], max_length: int) ->
             f"max_length {max_length} leaves no token for text beside {special} special tokens: "
             f"give {special + 1} or more"
         )
+    if tokenizer.pad_token is None:  # what is padded is masked: any token does, in a copy of the tokenizer
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     batch = tokenizer(*parts, truncation=True, max_length=max_length, padding="longest", return_tensors="pt")
     lengths = batch["attention_mask"].sum(1).numpy()
     return Encoded(dict(batch), lengths)

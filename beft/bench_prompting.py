@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM
 
-from . import models, pretrain
+from . import models, small_models
 from .bench import check_sizes, parser_of, run
 from .bench_report import table
 from .options import Encoded, encode
@@ -99,9 +99,9 @@ def measure(options: Options) -> dict[str, Any]:
 
 def _random() -> models.Loaded:
     """A LLaMA of the size of `data/models`, its context long enough for the demonstrations."""
-    tokenizer = pretrain.tokenizer_for("tiny-llama")
+    tokenizer = small_models.tokenizer_for("tiny-llama")
     tokenizer.model_max_length = 2048
-    config = pretrain.config_for("tiny-llama", len(tokenizer))
+    config = small_models.config_for("tiny-llama", len(tokenizer))
     config.max_position_embeddings = 2048
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -38,7 +38,7 @@ class Options:
     """What to time. `singles`: runs of each method timed alone; `cells`: tiny cells for the overhead.
 
     A grid's run sees its training rows many times and the validation split once; with much fewer rows or epochs than
-    these, scoring that split, which no bank makes faster, would be what is timed.
+    these, scoring that split, which no bank makes faster, would be what is timed. `dtype` is that of `laptop`.
     """
 
     model: str = models.DEFAULT
@@ -50,9 +50,14 @@ class Options:
     singles: int = 2
     cells: int = 20
     workers: int = 2
+    dtype: str = "bfloat16"
 
     def __post_init__(self) -> None:
         check_sizes(self, "epochs", "seeds", "rates", "singles", "cells", "workers")
+        if self.cells < 2:
+            raise BeftError(
+                "cells 1 is too small: the first cell's time has the reading of rows and model in it, give 2"
+            )
         if self.rates > len(RATES):
             raise BeftError(f"rates {self.rates} is too large: give at most {len(RATES)}")
 
@@ -66,7 +71,7 @@ def measure(options: Options, progress: bool = True) -> dict[str, Any]:
     began = time.perf_counter()
     found, note = find_data(options.task)
     task = options.task or found.task.name
-    study = Study(options.model, task, options.rows, options.epochs, validate="last")
+    study = Study(options.model, task, options.rows, options.epochs, dtype=options.dtype, validate="last")
     context = Context(study)
     with tqdm(total=100, disable=not progress, leave=False) as bar:
         bar.bar_format = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
@@ -133,15 +138,26 @@ def _overhead(study: Study, count: int) -> dict[str, Any]:
         (replace(study, max_length=16 + i % 64, clip=1 + i / 1000), [Run("b_v", 0, 1e-3)])
         for i in range(count)
     ]
-    with tempfile.TemporaryDirectory() as folder:
-        sweep.run_all(jobs[:1], Store(Path(folder) / "warm"), progress=False)
-        store, start = Store(Path(folder) / "store"), time.perf_counter()
-        records = sweep.run_all(jobs, store, progress=False)
+
+    def besides(some: list, store: Store) -> tuple[float, float]:
+        """Seconds of a sweep besides training, and of reading all of it back."""
+        start = time.perf_counter()
+        records = sweep.run_all(some, store, progress=False)
         middle = time.perf_counter()
-        sweep.run_all(jobs, store, progress=False)
-        end = time.perf_counter()
-    trained = sum(part[0]["bank"]["seconds"] for part in records)
-    return {"cells": count, "per_cell": (middle - start - trained) / count, "reread": (end - middle) / count}
+        sweep.run_all(some, store, progress=False)
+        trained = sum(part[0]["bank"]["seconds"] for part in records)
+        return middle - start - trained, time.perf_counter() - middle
+
+    with tempfile.TemporaryDirectory() as folder:
+        besides(jobs[:1], Store(Path(folder) / "warm"))
+        one, all_ = (besides(jobs[:n], Store(Path(folder) / str(n))) for n in (1, count))
+    # rows and model are read once for a sweep, whatever the number of its cells: the first cell's time has that in it
+    return {
+        "cells": count,
+        "per_cell": (all_[0] - one[0]) / (count - 1),
+        "reread": (all_[1] - one[1]) / (count - 1),
+        "once": one[0],
+    }
 
 
 def _dask(study: Study, options: Options) -> dict[str, Any]:
@@ -193,11 +209,12 @@ def report(record: dict[str, Any]) -> str:
         "",
         f"{grid['runs']} runs in banks of {', '.join(map(str, grid['banks']))}: {grid['stacked']:.0f} s; one by one "
         f"{grid['one_by_one']:.0f} s, scaled from {s['singles']} runs of each method. Reading a cell back: "
-        f"{1000 * overhead['reread']:.0f} ms. Dask: {dask['banks']} banks, {dask['here']:.0f} s in this process, "
+        f"{1000 * overhead['reread']:.0f} ms; rows and model, once a sweep: {overhead['once']:.1f} s. "
+        f"Dask: {dask['banks']} banks, {dask['here']:.0f} s in this process, "
         f"{dask['there']:.0f} s on workers that start in that time.",
         "",
         f"{record['model']['name']} on {record['data']['task']} ({record['data']['source']}), {s['rows']} rows, "
-        f"{s['epochs']} epochs, float32. {device['name']}, {device['threads']} threads, torch "
+        f"{s['epochs']} epochs, {s['dtype']}. {device['name']}, {device['threads']} threads, torch "
         f"{record['versions']['torch']}, commit {record['code']['commit'][:7]}"
         f"{' and changes' if record['code']['dirty'] else ''}.",
         "",

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from .prompts import PROMPTS, Prompt
 from .study import Run, Study
 from .tasks import TASKS, Task
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 MAIN = {"model", "task", "regime", "batch_size", "max_length", "seeds", "rate", "epochs", "held_out", "dtype"}
 """Parameters of the main runs of a notebook."""
+DECODER_EPOCHS = 5  # PROTOCOL, decoders
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ class Cell:
         return f"{s.task}, {s.regime}, {s.model}"
 
 
-def cells(s: Settings, name: str = "cells") -> list[Cell]:
-    """The cells that the parameter `name` of a notebook lists, in its order.
+def cells(s: Settings, name: str = "cells", prompted: bool = False) -> list[Cell]:
+    """The cells that the parameter `name` of a notebook lists, in its order; `prompted` for language models.
 
     Under other settings of the main runs than the profile's, and without cells given, a notebook has the one cell of
     those settings: nobody who asks for another task or rate means a grid of others with it.
@@ -63,14 +65,14 @@ def cells(s: Settings, name: str = "cells") -> list[Cell]:
     entries: Sequence[Mapping[str, Any]] = s[name]
     if MAIN & s.overrides.keys() and name not in s.overrides:
         entries = [{}]
-    return [cell for entry in entries for cell in _expand(s, entry)]
+    return [cell for entry in entries for cell in _expand(s, entry, prompted)]
 
 
-def _expand(s: Settings, entry: Mapping[str, Any]) -> Iterator[Cell]:
+def _expand(s: Settings, entry: Mapping[str, Any], prompted: bool) -> Iterator[Cell]:
     """A list of models, tasks or regimes stands for every combination."""
     values = {n: entry.get(n, [s[n]]) for n in ("model", "task", "regime")}
     for model, task, regime in itertools.product(*values.values()):
-        known = TASKS.get(task)
+        known = PROMPTS.get(task) if prompted else TASKS.get(task)
         study = s.study(
             model=model,
             task=task,
@@ -78,6 +80,7 @@ def _expand(s: Settings, entry: Mapping[str, Any]) -> Iterator[Cell]:
             epochs=_setting(entry, "epochs", s, known, model),
             tuning=s["held_out"],
             validate="last",
+            **({"prompted": True, "schedule": "linear"} if prompted else {}),
         )
         yield Cell(
             study,
@@ -87,13 +90,15 @@ def _expand(s: Settings, entry: Mapping[str, Any]) -> Iterator[Cell]:
         )
 
 
-def _setting(entry: Mapping[str, Any], name: str, s: Settings, task: Task | None, model: str) -> Any:
+def _setting(entry: Mapping[str, Any], name: str, s: Settings, task: Task | Prompt | None, model: str) -> Any:
     value = entry.get(name, s[name])
     if value != "paper":
         return value
     if task is None:
         return s[name]
-    return task.rate if name == "rate" else task.epochs_for(model)[0]
+    if name == "rate":
+        return task.rate
+    return task.epochs_for(model)[0] if isinstance(task, Task) else DECODER_EPOCHS
 
 
 def jobs(cells: Sequence[Cell], methods: Sequence[str]) -> list[tuple[Study, list[Run]]]:

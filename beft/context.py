@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from . import data as data_module
-from . import models
+from . import memory, models
 from .data import TaskData, draw
 from .errors import BeftError
+from .memory import Plan
 from .prompt_data import load_prompts
 from .prompted import PromptData
 from .provenance import provenance
@@ -52,10 +54,21 @@ class Context:
         if wanted not in shelf:
             shelf.clear()  # one at a time: models are large
             if outputs is None:
-                shelf[wanted] = models.load_causal(self.study.model, offline=self.study.offline)
+                assert self.plan is not None  # that a model fits is known before it is read
+                shelf[wanted] = models.load_causal(
+                    self.study.model, offline=self.study.offline, dtype=self.study.dtype
+                )
             else:
                 shelf[wanted] = models.load(self.study.model, labels=outputs, offline=self.study.offline)
         return shelf[wanted]
+
+    @cached_property
+    def plan(self) -> Plan | None:
+        """How a bank on a language model is trained; None for classifiers. Raises BeftError where it does not fit."""
+        if not isinstance(self.data, PromptData) or self.found.folder is None:
+            return None
+        longest = min(self.study.max_length, self.data.prompt.max_length)
+        return memory.plan(memory.config_of(self.found.folder), memory.BANK, longest, dtype=self.study.dtype)
 
     @property
     def labelled(self) -> TaskData:

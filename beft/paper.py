@@ -27,14 +27,21 @@ def same_model(name: str) -> str | None:
 def printed(settings: dict[str, Any]) -> dict[str, Any] | None:
     """The paper's result for a run with these settings: {"percent", "source", "settings"}, or None.
 
-    Model, task, training size and method must be the paper's; epochs and rate may differ (see `column`).
+    Model, task (prompted or not), training size and method must be the paper's; epochs and rate may differ (see
+    `column`).
     """
-    for result in data()["results"]:
-        here = (same_model(settings["model"]), settings["task"], settings["train_size"])
-        there = (result["model"], result["task"], result["settings"]["train_size"])
+    for result in _of_model(settings):
+        here = (settings["task"], settings["train_size"])
+        there = (result["task"], result["settings"]["train_size"])
         if here == there and settings["method"] in result["percent"]:
             return {**result, "percent": result["percent"][settings["method"]]}
     return None
+
+
+def _of_model(settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """The paper's results with the model of these settings, as a classifier or prompted like it."""
+    name, prompted = same_model(settings["model"]), bool(settings.get("prompted"))
+    return [r for r in data()["results"] if r["model"] == name and bool(r.get("prompted")) == prompted]
 
 
 def column(settings: dict[str, Any]) -> str:
@@ -44,7 +51,7 @@ def column(settings: dict[str, Any]) -> str:
     """
     if same_model(settings["model"]) is None:
         return "not comparable: other model"
-    results = [r for r in data()["results"] if r["model"] == same_model(settings["model"])]
+    results = _of_model(settings)
     if settings["task"] not in {r["task"] for r in results}:
         return "not comparable: other task"
     if settings["train_size"] not in {

@@ -90,14 +90,14 @@ def _one_of(kind: str, valid: Callable[[], tuple[str, ...]]) -> Callable[[Any], 
     return convert
 
 
-def _list(item: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
-    """A list of distinct items, not empty; a single item is a list of one; text is read as YAML."""
+def _list(item: Callable[[Any], Any], least: int = 1) -> Callable[[Any], list[Any]]:
+    """A list of distinct items, `least` of them or more; a single item is a list of one; text is read as YAML."""
 
     def convert(value: Any) -> list[Any]:
         value = yaml.safe_load(value) if isinstance(value, str) else value
         value = list(value) if isinstance(value, (list, tuple)) else [value]
         items = [item(v) for v in value]
-        if not items or any(items.count(i) > 1 for i in items):
+        if len(items) < least or any(items.count(i) > 1 for i in items):
             raise ValueError(value)
         return items
 
@@ -217,6 +217,20 @@ NOTEBOOKS: dict[str, dict[str, Kind]] = {
         "baseline_cells": _CELLS,
         "baseline_methods": _METHODS,
         "method_rates": _METHOD_RATES,
+    },
+    "04_bias_free_injection": {
+        "methods": _METHODS,
+        "seeds": _SEEDS,
+        "rate": _RATE,
+        "method_rates": _METHOD_RATES,
+        "epochs": _COUNT,
+        "held_out": _HELD_OUT,
+        "dtype": _DTYPE,
+        "cells": _CELLS,
+        "demonstrations": _COUNT,
+        "explained": Kind("a list of names of small models", _list(_text)),
+        "shapes": Kind("a list of names of shapes, see beft/shapes.json", _list(_text)),
+        "measured": Kind("a list, perhaps empty, of names of shapes", _list(_text, 0)),
     },
 }
 """Parameters of each notebook besides those that all have."""

@@ -33,11 +33,16 @@ COLORS = {
     "lora": "#56B4E9",
     "full": "#CC79A7",
     "mask": "#999999",
+    "prefix": "#8c6d31",
+    "zero_shot": "#999999",
+    "in_context": "#4d4d4d",
     "q": "#0072B2",
     "k": "#E69F00",
     "v": "#D55E00",
 }
 MARKERS = {
+    "zero_shot": "_",
+    "in_context": "|",
     "head": "s",
     "b_q": "o",
     "b_k": "D",
@@ -46,6 +51,7 @@ MARKERS = {
     "lora": "X",
     "full": "v",
     "mask": "*",
+    "prefix": "p",
 }
 DASHES = {"head": "-", "b_q": "-", "b_k": (0, (2, 1.5)), "b_v": "-", "all_biases": "-"}
 TERMS = ("q", "k", "v")

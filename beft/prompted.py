@@ -134,7 +134,8 @@ class Prompted:
 
     def _paths(self, example: Example) -> Paths:
         if self.data.prompt.form == "answer":
-            right = Example(example.prompt, (f" {example.answers[0]}",), 0, keep=example.keep)
+            # with the line's end, by which a model stops
+            right = Example(example.prompt, (f" {example.answers[0]}\n",), 0, keep=example.keep)
             return paths(encode(self.tokenizer, right, self.longest), [0])
         encoded = encode(self.tokenizer, example, self.longest)
         return paths(encoded, range(len(example.options)) if self.by_options else [example.label])

@@ -19,6 +19,9 @@ METHOD_NAMES = {
     "full": "full",
     "mask": "random mask",
     "lora": "LoRA (q, v)",
+    "prefix": "prefix",
+    "zero_shot": "zero-shot",
+    "in_context": "in context",
 }
 FORM_NAMES = {"lora": "LoRA", "vera": "VeRA", "vera1d": "VeRA-1D", "dora": "DoRA"}
 SCORE_NAMES = {

@@ -33,6 +33,7 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
 }
 _KIND_FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "run": {"parameters": dict, "epochs": list, "final": dict, "best": dict, "bank": dict},
+    "memory": {"expected_bytes": int, "peak_bytes": int},
     "untuned": {"validation": _number, "demonstrations": int},
     "ranking": {"scores": dict, "by_epoch": list, "key_bias_null": dict},
 }

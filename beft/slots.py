@@ -82,7 +82,8 @@ def places(model: Any, method: str) -> Iterator[tuple[str, Slice]]:
 
 def _slot(model: Any, module: str, part: Slice, group: str, runs: Sequence[int], R: int) -> Slot:
     device = next(model.parameters()).device
-    trained = torch.zeros(R, dtype=torch.bool, device=device)
+    # which runs train it is known even where a model has shapes and no numbers
+    trained = torch.zeros(R, dtype=torch.bool, device="cpu" if device.type == "meta" else device)
     trained[list(runs)] = True
     values = nn.Parameter(torch.zeros(R, part.size, device=device))
     return Slot(module, "bias", group, part, values, trained)

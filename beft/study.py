@@ -13,7 +13,8 @@ from .errors import BeftError, unknown
 METHODS = ("head", "b_k", "b_q", "b_v", "all_biases")
 # A single term in another form than d free numbers; see `parameterize.FORMS`.
 FORM_METHODS = tuple(f"b_{term}:{form}" for term in "kqv" for form in ("lora", "vera", "vera1d", "dora"))
-WEIGHT_METHODS = ("full", "mask", "lora")  # baselines that train weights, a bank each; see `weights`
+# Baselines that train weights, a bank each; see `weights`. A prefix is for language models.
+WEIGHT_METHODS = ("full", "mask", "lora", "prefix")
 ALL_METHODS = METHODS + FORM_METHODS + WEIGHT_METHODS
 
 

@@ -21,13 +21,14 @@ from .bank import BiasBank, bank_on
 from .context import Context, Shelf, record_of, short
 from .errors import BeftError, OutOfMemory
 from .packing import bank_size as measured_size
-from .packing import pack
+from .packing import former_banks, pack
 from .records import Store, key
 from .study import WEIGHT_METHODS, Result, Run, Study, split_method
 from .training import fit
 
 Record = dict[str, Any]
 Job = tuple[Study, Sequence[Run]]
+Todo = tuple[Context, list[list[Run]], list[Run]]  # former banks to repeat, and runs that are in none
 
 
 def run(
@@ -66,35 +67,47 @@ def run_all(
         for r, s in zip(runs, part, strict=True):
             if records[key(s)] is None:
                 missing.setdefault(key(context.common()), (context, {}))[1].setdefault(key(s), r)
-    todo = [(context, list(runs.values())) for context, runs in missing.values()]
-    count = sum(len(runs) for _, runs in todo)
+    todo = []
+    kept = store.all("run") if missing else []
+    for context, wanted in missing.values():
+        former = former_banks(context, list(wanted.values()), kept)
+        rest = [r for r in wanted.values() if not any(r in bank for bank in former)]
+        todo.append((context, former, rest))
+    count = sum(len(runs) for _, runs in missing.values())
     failed = 0
     address = scheduler or os.environ.get("BEFT_SCHEDULER")
-    work = sum(_rows(context, runs) for context, runs in todo)
+    work = sum(_rows(context, [*rest, *sum(former, [])]) for context, former, rest in todo)
     with tqdm(total=work, desc="sweep", unit="row", unit_scale=True, disable=not (progress and todo)) as bar:
         if address and todo:
             done = _on_cluster(address, todo, store, bank_size, bar)
         else:
             done = _here(todo, store, bank_size, bar)
         for written in done:
-            records |= {record["key"]: record for record in written}
-            failed += sum(record["outcome"] != "ok" for record in written)
+            new = {record["key"]: record for record in written if records.get(record["key"], 0) is None}
+            records |= new
+            failed += sum(record["outcome"] != "ok" for record in new.values())
     _log(done=count - failed, reused=len(records) - count, failed=failed)
     return [[records[key(s)] or recorded(store, s) for s in part] for part in settings]  # type: ignore[misc]
 
 
-def _here(
-    todo: Sequence[tuple[Context, list[Run]]], store: Store, bank_size: int | None, bar: tqdm
-) -> Iterator[list[Record]]:
+def _banks(
+    context: Context, former: list[list[Run]], rest: list[Run], size: int | None
+) -> Iterator[list[Run]]:
+    yield from former
+    if rest:
+        yield from pack(context, rest, size or measured_size(context, rest))
+
+
+def _here(todo: Sequence[Todo], store: Store, bank_size: int | None, bar: tqdm) -> Iterator[list[Record]]:
     """Train every bank in this process."""
-    for context, runs in todo:
-        for members in pack(context, runs, bank_size or measured_size(context, runs)):
+    for context, former, rest in todo:
+        for members in _banks(context, former, rest, bank_size):
             yield train(context, members, store, progress=not bar.disable, seen=bar.update)
 
 
 def _on_cluster(
     address: str,
-    todo: Sequence[tuple[Context, list[Run]]],
+    todo: Sequence[Todo],
     store: Store,
     bank_size: int | None,
     bar: tqdm,
@@ -102,8 +115,8 @@ def _on_cluster(
     """Train every bank on some worker."""
     banks = [
         (context, members)
-        for context, runs in todo
-        for members in pack(context, runs, bank_size or measured_size(context, runs))
+        for context, former, rest in todo
+        for members in _banks(context, former, rest, bank_size)
     ]
     tasks = [(c.study, runs, [key(c.settings(r)) for r in runs]) for c, runs in banks]
     for i in cluster.train_each(address, tasks, store.location):
@@ -249,10 +262,11 @@ def _fit(
                 save_adapter(bank, i, folder, models.HUB.get(context.study.model, short(context.study.model)))
                 store.keep(folder, key(settings[i]))
         for result, wanted in zip(results, settings, strict=True):
-            if store.find(wanted) is None:  # `adapter` repeats runs for their weights only
+            if recorded(store, wanted) is None:  # runs are repeated for their weights, or for their company
                 store.write(record_of(context, result, wanted))
 
     label = f"{', '.join(dict.fromkeys(r.method for r in runs))} x {len(runs)}"
+    plan = context.plan
     fit(
         context.loaded,
         context.data,
@@ -262,6 +276,8 @@ def _fit(
         on_end=keep,
         checkpoint=None if runs[0].method == "full" else checkpoint,  # three times the model at every epoch
         progress=label if progress else False,
+        chunk_tokens=plan.tokens if plan else None,
+        checkpointing=bool(plan and plan.checkpointing and runs[0].method not in WEIGHT_METHODS),
     )
 
 

@@ -41,6 +41,7 @@ def fit(
     checkpoint: Path | None = None,
     progress: bool | str = False,
     chunk_tokens: int | None = None,
+    checkpointing: bool = False,
     device: str | None = None,
 ) -> list[Result]:
     """Train `runs` in one bank; the model comes back as it was.
@@ -52,6 +53,7 @@ def fit(
             to the same result. Removed at the end.
         progress: show a bar; a text is its label.
         chunk_tokens: padded tokens computed at a time (memory against speed; results differ by rounding).
+        checkpointing: compute layers again in the backward pass rather than keep what they computed.
 
     Raises:
         BeftError: not enough rows for the regime; OutOfMemory, a kind of it. A run that diverges is no error: its
@@ -111,10 +113,10 @@ def fit(
                             (epoch - 1) * steps + step,
                             torch.from_numpy(place[part]).to(where),
                         )
-                        loss = problem.loss(bank, rows, keys, index[part])  # (B,)
-                        (
-                            loss.sum() / b
-                        ).backward()  # each run's own batch mean: its rows enter no other gradient
+                        with bank.recomputing() if checkpointing else contextlib.nullcontext():
+                            loss = problem.loss(bank, rows, keys, index[part])  # (B,)
+                            # each run's own batch mean: its rows enter no other gradient
+                            (loss.sum() / b).backward()
                         losses.index_add_(0, rows.cpu(), loss.detach().double().cpu())
                     done_share = ((epoch - 1) * steps + step) / (study.epochs * steps)
                     optimizer.step(1.0 if study.schedule == "constant" else 1.0 - done_share)
@@ -132,6 +134,7 @@ def fit(
             result.seconds = seconds / bank.R
             result.bank = {
                 "runs": bank.R,
+                "of": [[run.method, run.seed, run.rate] for run in runs],
                 "seconds": seconds,
                 "peak_memory_bytes": peak_memory(where),
                 "padding_efficiency": problem.efficiency(),

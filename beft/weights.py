@@ -1,4 +1,4 @@
-"""Baselines that train weights: full fine-tuning, a random uniform mask over the encoder's weights (PROTOCOL), LoRA.
+"""Baselines that train weights: full fine-tuning, a random uniform mask (PROTOCOL), LoRA, prefix tuning.
 
 They are banks of a single run: what they train is put in the place of the model's own parameters at every call.
 """
@@ -13,10 +13,12 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from . import anatomy, paper, parts
 from .errors import BeftError
 from .fused import Slice
+from .prefix import WEIGHT, add_prefix, without_prefix
 from .slots import Slot
 from .study import WEIGHT_METHODS
 
@@ -24,9 +26,9 @@ BERT_BASE = 85_054_464  # numbers in the encoder layers of bert-base-cased
 
 
 def weight_slots(model: Any, methods: Sequence[str], seeds: Sequence[int]) -> list[Slot]:
-    """The weights that a bank of these methods trains: none but for a lone `full`, `mask` or `lora`.
+    """The weights that a bank of these methods trains: none but for a lone run of such a method.
 
-    For `lora` the model gets PEFT's layers, which `without_lora` takes out again.
+    For `lora` and `prefix` the model gets parts of PEFT, which `restored` takes out again.
 
     Raises:
         BeftError: such a run beside others.
@@ -37,7 +39,7 @@ def weight_slots(model: Any, methods: Sequence[str], seeds: Sequence[int]) -> li
         raise BeftError(
             f"runs of {', '.join(WEIGHT_METHODS)} train weights and need a bank each: give one run"
         )
-    make = {"full": _full, "mask": _mask, "lora": _lora}[methods[0]]
+    make = {"full": _full, "mask": _mask, "lora": _lora, "prefix": _prefix}[methods[0]]
     return make(model, int(seeds[0]))
 
 
@@ -70,8 +72,12 @@ def _lora(model: Any, seed: int) -> list[Slot]:
     """PEFT's LoRA on the query and value projections, its first matrices drawn from the seed."""
     settings = paper.data()["lora"]
     sites = [site for site in anatomy.describe(model).sites if site.term in settings["projections"]]
+    transposed = any(isinstance(model.get_submodule(site.module), Conv1D) for site in sites)  # GPT-2's
     config = LoraConfig(
-        r=settings["rank"], lora_alpha=settings["alpha"], target_modules=[site.module for site in sites]
+        r=settings["rank"],
+        lora_alpha=settings["alpha"],
+        target_modules=[site.module for site in sites],
+        fan_in_fan_out=transposed,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -84,14 +90,18 @@ def _lora(model: Any, seed: int) -> list[Slot]:
     ]
 
 
-def without_lora(model: Any) -> Any:
-    """Put the layers that `_lora` wrapped back in their places."""
+def _prefix(model: Any, seed: int) -> list[Slot]:
+    return [_slot(WEIGHT, "whole", add_prefix(model, seed)[None])]
+
+
+def restored(model: Any) -> Any:
+    """The model as it was: the layers that `_lora` wrapped in their places, and no prefix."""
     for name, layer in list(model.named_modules()):
         if isinstance(layer, LoraLayer):
             owner, _, attribute = name.rpartition(".")
             setattr(model.get_submodule(owner), attribute, layer.get_base_layer())
     vars(model).pop("peft_config", None)
-    return model
+    return without_prefix(model)
 
 
 @torch.no_grad()

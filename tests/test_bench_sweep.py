@@ -36,10 +36,10 @@ def test_the_command_writes_a_record_and_a_table_with_every_target(tmp_path, cap
 def test_a_target_is_met_by_more_of_a_ratio_and_less_of_a_cost():
     record = {
         "grid": {"one_by_one": 30.0, "stacked": 10.0, "runs": 125, "banks": [25, 100]},
-        "overhead": {"per_cell": 0.01, "reread": 0.002},
+        "overhead": {"per_cell": 0.01, "reread": 0.002, "once": 1.5},
         "dask": {"workers": 2, "banks": 4, "here": 10.0, "there": 12.0},
         "targets": bench_sweep.TARGETS,
-        "settings": {"singles": 3, "rows": 200, "epochs": 2},
+        "settings": {"singles": 3, "rows": 200, "epochs": 2, "dtype": "bfloat16"},
         "device": {"kind": "cpu", "name": "chip", "threads": 2},
         "versions": {"torch": "2"},
         "model": {"name": "m"},
@@ -47,7 +47,8 @@ def test_a_target_is_met_by_more_of_a_ratio_and_less_of_a_cost():
         "code": {"commit": "abcdefghi", "dirty": False},
     }
     assert bench_sweep.report(record).count("pass") == 3
-    slow = record | {"dask": record["dask"] | {"there": 13.0}, "overhead": {"per_cell": 0.1, "reread": 0.0}}
+    slow = record | {"dask": record["dask"] | {"there": 13.0}}
+    slow["overhead"] = record["overhead"] | {"per_cell": 0.1}
     slow["grid"] = record["grid"] | {"one_by_one": 15.0}
     assert bench_sweep.report(slow).count("MISS") == 3
     fast = record | {"device": record["device"] | {"kind": "cuda"}}
@@ -55,7 +56,7 @@ def test_a_target_is_met_by_more_of_a_ratio_and_less_of_a_cost():
 
 
 @pytest.mark.parametrize(
-    "given", [["--rates", "9"], ["--cells", "0"], ["--rows", "3"], ["--task", "nothing"]]
+    "given", [["--rates", "9"], ["--cells", "0"], ["--cells", "1"], ["--rows", "3"], ["--task", "nothing"]]
 )
 def test_bad_options_are_one_sentence(given, capsys, tmp_path):
     assert bench_sweep.main([*FEW, *given, "--out", str(tmp_path)]) == 2

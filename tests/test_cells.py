@@ -52,6 +52,20 @@ def test_of_ones_own_file_paper_means_the_notebooks_values():
     assert (cell.rate, cell.study.epochs) == (load()["rate"], load()["epochs"])
 
 
+def test_cells_of_language_models_have_the_papers_rate_of_the_prompted_task():
+    given = {"cells": "[{task: [sst2, cb, copa], rate: paper, epochs: paper}]"}
+    s = settings.load("04_bias_free_injection", {"profile": "smoke", **given})
+    found = cells(s, prompted=True)
+    assert [(c.study.task, c.rate, c.study.epochs) for c in found] == [
+        ("sst2", 1e-3, 5),
+        ("cb", 1e-2, 5),
+        ("copa", 1e-4, 5),
+    ]
+    assert {(c.study.prompted, c.study.schedule, c.study.validate) for c in found} == {
+        (True, "linear", "last")
+    }
+
+
 def test_methods_may_have_rates_of_their_own():
     s = load(cells=[{"task": "rte", "seeds": [0, 1]}], method_rates="{full: 1e-5}", rate=1e-2)
     (job,) = jobs(cells(s), ["b_v", "full"])

@@ -168,3 +168,19 @@ def test_exporting_draws_no_random_numbers_and_leaves_the_model_alone():
     after = model.state_dict()
     assert torch.equal(torch.get_rng_state(), state)
     assert before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)
+
+
+def test_a_prefix_is_no_part_of_a_checkpoint():
+    with bank_on(
+        zoo.build("LLaMA", auto="AutoModelForCausalLM").requires_grad_(False), ["prefix"], [0]
+    ) as bank:
+        with pytest.raises(BeftError, match="a prefix is keys and values"):
+            adapters.merge(bank, 0)
+
+
+def test_quantised_weights_are_not_merged_into():
+    model = zoo.build("LLaMA", auto="AutoModelForCausalLM").requires_grad_(False)
+    model.config.quantization_config = {"quant_method": "gptq"}
+    with bank_on(model, ["b_v"], [0]) as bank:
+        with pytest.raises(BeftError, match="llama model are quantised"):
+            adapters.merge(bank, 0)

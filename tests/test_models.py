@@ -240,3 +240,28 @@ def test_a_language_model_without_its_head_or_a_layer_is_refused(decoder):
 def test_a_precision_that_is_not_known_is_refused(decoder):
     with pytest.raises(BeftError, match="unknown dtype 'int4'"):
         models.load_causal(str(decoder), dtype="int4")
+
+
+def test_quantised_weights_are_refused_by_their_method(tmp_path):
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "llama", "quantization_config": {"quant_method": "awq"}}'
+    )
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(BeftError, match=r"are quantised \(awq\)"):
+        models.load_causal(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", models.shipped())
+def test_a_shipped_model_is_what_its_training_record_says(name):
+    folder = models.SHIPPED / name
+    record = json.loads((folder / "training.json").read_text())
+    loaded = models.load_causal(name, offline=True)
+    assert loaded.sha256 == record["sha256"] and loaded.source == f"this repository, data/models/{name}"
+    assert record["parameters"] == sum(p.numel() for p in loaded.model.parameters())
+    assert record["command"].startswith(f"python -m beft.pretrain {name} --out data/models/{name} --seed ")
+    assert not record["code"]["dirty"] and record["curve"][-1]["loss"] < record["curve"][0]["loss"]
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 5e6
+
+
+def test_the_models_of_the_profiles_are_shipped():
+    assert models.shipped() == ["tiny-gpt2", "tiny-llama", "tiny-opt"]

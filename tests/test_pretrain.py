@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from beft import models, pretrain
+from beft import models, pretrain, small_models
 from beft.errors import BeftError
 from beft.microworld_corpus import documents
 from beft.microworld_stories import questions
@@ -15,7 +15,7 @@ from beft.microworld_stories import questions
 SHORT = {"steps": 3, "batch": 2, "length": 32}
 
 
-@pytest.mark.parametrize("kind", pretrain.KINDS)
+@pytest.mark.parametrize("kind", small_models.KINDS)
 def test_a_model_is_the_same_file_every_time_and_loads_by_its_folder(tmp_path, kind):
     first = pretrain.pretrain(kind, tmp_path / "one", **SHORT)
     second = pretrain.pretrain(kind, tmp_path / "two", **SHORT)
@@ -32,9 +32,9 @@ def test_a_model_is_the_same_file_every_time_and_loads_by_its_folder(tmp_path, k
     assert size < 6e6 and first["parameters"] < 1.2e6
 
 
-@pytest.mark.parametrize("kind", pretrain.KINDS)
+@pytest.mark.parametrize("kind", small_models.KINDS)
 def test_a_tokenizer_writes_any_text_back(kind):
-    tokenizer = pretrain.tokenizer_for(kind, count=300)
+    tokenizer = small_models.tokenizer_for(kind, count=300)
     text = "Who has six eggs? Martin.\nÜber 7 naïve maps: 'no' — yes!"
     assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True).strip() == text
     ids = tokenizer("a")["input_ids"]
@@ -43,7 +43,7 @@ def test_a_tokenizer_writes_any_text_back(kind):
 
 
 def test_rows_are_full_and_documents_end():
-    tokenizer = pretrain.tokenizer_for("tiny-opt", count=300)
+    tokenizer = small_models.tokenizer_for("tiny-opt", count=300)
     rows = list(itertools.islice(pretrain.blocks(tokenizer, 0, 40), 20))
     assert {len(row) for row in rows} == {40}
     text = tokenizer.decode(sum(rows, []))
@@ -51,7 +51,7 @@ def test_rows_are_full_and_documents_end():
 
 
 def test_documents_stand_apart_at_first_and_one_after_another_at_last():
-    tokenizer = pretrain.tokenizer_for("tiny-opt", count=300)
+    tokenizer = small_models.tokenizer_for("tiny-opt", count=300)
     steps = list(pretrain.batches(tokenizer, 0, 20, batch=4, length=40))
     end = tokenizer.eos_token_id
     assert len(steps) == 20 and all(sum(map(len, rows)) >= 160 for rows in steps)

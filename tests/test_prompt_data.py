@@ -129,7 +129,7 @@ def test_generated_tasks_read_as_prompts(task):
     assert (
         found.substitute
         and found.task.source.startswith("generated")
-        and (len(found.train), len(found.validation)) == (4000, 500)
+        and (len(found.train), len(found.validation)) == (4000, 200)
     )
     first = found.train.examples[0]
     assert first.answers if task == "questions" else set(found.train.labels) == {0, 1}

@@ -75,7 +75,7 @@ def everyone(data: Any, runs: int = 1) -> list[Draw]:
 
 def plain_loss(model: Any, tokenizer: Any, example: Example, form: str) -> float:
     """The loss of one example, each option computed by itself."""
-    options = (f" {example.answers[0]}",) if form == "answer" else example.options
+    options = (f" {example.answers[0]}\n",) if form == "answer" else example.options
     means = []
     for option in options:
         front, ids = tokenizer(example.prompt)["input_ids"], tokenizer(example.prompt + option)["input_ids"]

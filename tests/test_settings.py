@@ -204,7 +204,12 @@ def test_a_broken_profile_is_one_sentence(
 def test_a_notebooks_section_goes_before_common(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own_profile(tmp_path, monkeypatch, changed("02_ranking", regime="high"))
     regimes = {notebook: settings.load(notebook, {"profile": "mine"})["regime"] for notebook in NOTEBOOKS}
-    assert regimes == {"01_expressiveness": 48, "02_ranking": "high", "03_fine_tuning": 48}
+    assert regimes == {
+        "01_expressiveness": 48,
+        "02_ranking": "high",
+        "03_fine_tuning": 48,
+        "04_bias_free_injection": 16,
+    }
 
 
 def test_outputs_go_under_the_profile_and_overrides_beside_it(tmp_path: Path) -> None:

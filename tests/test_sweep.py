@@ -92,6 +92,34 @@ def test_only_missing_runs_are_trained_and_nothing_is_loaded_for_none(store, ban
     assert banks == []
 
 
+@pytest.mark.parametrize("validate", ["each", "last"])
+def test_a_deleted_record_comes_back_from_its_whole_bank_to_the_last_bit(store, banks, validate):
+    first, kept = go(store), files(store)
+    (store.folder / store.name(first[2]["settings"])).unlink()
+    banks.clear()
+    again = go(store, [RUNS[2]], replace(STUDY, validate=validate))
+    assert banks == [[RUNS[0], RUNS[2], RUNS[3]]]
+    assert (
+        again[0]["epochs"][-1] == first[2]["epochs"][-1] and again[0]["bank"]["of"] == first[2]["bank"]["of"]
+    )
+    now = files(store)
+    unchanged = {name for name in kept if now.get(name) == kept[name]}
+    assert len(unchanged) == 3 and len(now) == 4  # the others of the bank were repeated and not written
+
+
+def test_a_bank_whose_records_do_not_name_their_company_is_found_by_its_time(store, banks):
+    first = go(store)
+    shutil.rmtree(store.folder)
+    for record in (first[0], first[1], first[3]):
+        record["bank"].pop("of")
+        store.write(record)
+    banks.clear()
+    again = go(store)
+    assert [sorted(bank, key=str) for bank in banks] == [sorted([RUNS[0], RUNS[2], RUNS[3]], key=str)]
+    assert again[2]["final"]["validation"] == first[2]["final"]["validation"]
+    assert timeless(again[3]) == timeless(first[3])
+
+
 def test_jobs_of_one_study_share_banks_and_records_come_job_by_job(store, banks):
     other = replace(STUDY, task="microworld_similarity", regime=32)
     jobs = [(STUDY, RUNS[:2]), (other, RUNS[:1]), (STUDY, [RUNS[3], RUNS[0]])]

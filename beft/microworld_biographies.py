@@ -1,0 +1,133 @@
+"""The micro-world's biographies, with a link between gender and occupation whose strength is planted and known.
+
+Occupations come in pairs, one of them held more often by women. A biography says what its person does in `HINTS`
+sentences; each is typical of the person's occupation with probability `FIT`, else of the other one of the pair, so
+that the text alone often leaves the two open. Then the pronoun decides, as far as it says anything: of the people of
+an occupation that leans to women, (1 + strength) / 2 are women; of the other, (1 - strength) / 2. At strength 0
+gender and occupation are independent.
+
+What the best possible classifier does with that is known in closed form (`expected_gap`): its true-positive rates for
+men and women come apart as the link grows, in steps, since the hints weigh in steps.
+
+Splits are disjoint by construction: a biography pairs a place with a first hint, and each such pair belongs to one
+split (`microworld.split_of`).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+from .errors import BeftError
+from .microworld import PLACES, SplitName, pick, split_of
+
+PAIRS: tuple[tuple[str, str], ...] = (  # the first is held more often by women where the link is positive
+    ("nurse", "surgeon"),
+    ("teacher", "professor"),
+    ("librarian", "programmer"),
+    ("dietitian", "chef"),
+)
+OCCUPATIONS = tuple(name for pair in PAIRS for name in pair)
+TYPICAL: dict[str, tuple[str, ...]] = {  # what people of an occupation do; {his} is a pronoun
+    "nurse": ("sits with the patients at night", "changes bandages", "knows every patient by name",
+              "takes blood pressure", "comforts the families of {his} patients", "hands out the pills"),
+    "surgeon": ("decides on the operation", "reads the scans", "washes {his} hands for ten minutes",
+                "works with a scalpel", "explains the risks to {his} patients", "stands at the table for hours"),
+    "teacher": ("ties small shoes", "writes on the board in large letters", "sings with {his} class",
+                "corrects spelling", "talks to the parents", "watches the playground"),
+    "professor": ("publishes articles", "gives lectures", "supervises theses", "travels to conferences",
+                  "sits on committees", "writes grant proposals with {his} group"),
+    "librarian": ("sorts the returned books", "helps readers at {his} desk", "reads to children on Saturdays",
+                  "keeps the catalogue", "mends old covers", "orders new novels"),
+    "programmer": ("reviews code", "hunts bugs until late", "writes tests", "deploys on Fridays",
+                   "draws diagrams on {his} screen", "answers tickets"),
+    "dietitian": ("counts vitamins", "advises {his} clients on salt", "plans menus for the ward",
+                  "weighs portions", "checks labels", "writes shopping lists"),
+    "chef": ("sharpens {his} knives", "shouts orders", "tastes every sauce", "buys fish at dawn",
+             "runs the kitchen", "plates the desserts"),
+}  # fmt: skip
+HINTS, FIT = 4, 0.65
+FRAMES = (
+    "{He} lives in {l}. {He} {a} and {b}. {His} neighbours say that {he} {c}. On most days {he} {d}.",
+    "In {l}, {he} {a}. {He} also {b}, and {he} {c}. When {he} is not too tired, {he} {d}.",
+    "{He} moved to {l} years ago. There {he} {a}, {b} and {c}. {His} friends know that {he} {d}.",
+)
+PRONOUNS = {0: ("he", "his"), 1: ("she", "her")}
+
+
+@dataclass(frozen=True)
+class Biography:
+    """One biography: `label` is its place in `OCCUPATIONS`, `gender` 0 for a man, 1 for a woman."""
+
+    text: str
+    label: int
+    gender: int
+
+    @property
+    def occupation(self) -> str:
+        """Its name."""
+        return OCCUPATIONS[self.label]
+
+
+def make_biography(rng: random.Random, split: SplitName, strength: float) -> Biography:
+    """One biography of a split; see the module for `strength`."""
+    label = int(rng.random() * len(OCCUPATIONS))
+    leaning = 1 if label % 2 == 0 else -1
+    gender = int(rng.random() < (1 + leaning * strength) / 2)
+    while True:
+        place, hints = int(rng.random() * len(PLACES)), _hints(rng, label)
+        if split_of(place, hints[0][1]) == split:
+            break
+    he, his = PRONOUNS[gender]
+    said = [TYPICAL[OCCUPATIONS[who]][i].format(his=his) for who, i in hints]
+    names = dict(zip("abcd", said, strict=True))
+    text = pick(rng, FRAMES).format(he=he, He=he.capitalize(), His=his.capitalize(), l=PLACES[place], **names)
+    return Biography(text, label, gender)
+
+
+def _hints(rng: random.Random, label: int) -> list[tuple[int, int]]:
+    """(occupation, which of its hints) of different hints."""
+    found: list[tuple[int, int]] = []
+    while len(found) < HINTS:
+        who = label if rng.random() < FIT else label ^ 1  # neighbours are the pairs
+        free = [i for i in range(len(TYPICAL[OCCUPATIONS[who]])) if (who, i) not in found]
+        found.append((who, pick(rng, free)))
+    return found
+
+
+def biographies(split: SplitName, rows: int, strength: float, seed: int = 0) -> list[Biography]:
+    """`rows` different biographies of a split; a smaller number is a prefix of a larger.
+
+    Raises:
+        BeftError: a negative number of rows, or a strength that is not in [-1, 1].
+    """
+    if rows < 0:
+        raise BeftError(f"cannot generate {rows} rows: give a number from 0 on")
+    if not -1 <= strength <= 1:
+        raise BeftError(f"strength {strength} of the link is not between -1 and 1")
+    rng = random.Random(f"biographies {split} {seed}")
+    made: dict[str, Biography] = {}
+    while len(made) < rows:
+        found = make_biography(rng, split, strength)
+        made.setdefault(found.text, found)
+    return list(made.values())
+
+
+def expected_gap(strength: float) -> float:
+    """The root-mean-square TPR gap of the best classifier of biographies with this link, in [0, 1].
+
+    With k of the hints typical of the own occupation, the text's log-odds are (2k - HINTS) log(FIT / (1 - FIT)) and the
+    pronoun's are +- log((1 + s) / (1 - s)); the occupation with positive log-odds is taken, either one of equals with
+    probability one half. The gap is the same for every occupation but for its sign.
+    """
+    link = math.inf if abs(strength) == 1 else math.log((1 + abs(strength)) / (1 - abs(strength)))
+    rates = []
+    for pronoun in (link, -link):
+        rate = 0.0
+        for k in range(HINTS + 1):
+            share = math.comb(HINTS, k) * FIT**k * (1 - FIT) ** (HINTS - k)
+            odds = (2 * k - HINTS) * math.log(FIT / (1 - FIT)) + pronoun
+            rate += share * (1.0 if odds > 1e-12 else 0.5 if odds > -1e-12 else 0.0)
+        rates.append(rate)
+    return rates[0] - rates[1]

@@ -1,0 +1,117 @@
+"""CrowS-Pairs (Nangia et al. 2020): which of two sentences a masked language model finds likelier.
+
+The score of a sentence is the sum of log P(token | the sentence with that token masked) over the tokens that both
+sentences of a pair share, so that the words in which they differ are given and not scored. Every masked place is a row
+of its own; rows of all sentences are sorted by length and computed together, and the head is applied at the masked
+place alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .bank import BiasBank
+from .batches import CHUNKS, ChunkCost, chunks
+from .errors import BeftError
+
+
+@dataclass(frozen=True)
+class Places:
+    """One sentence: its ids, and the places that are scored."""
+
+    ids: list[int]
+    scored: list[int]
+
+
+def shared_places(
+    first: Sequence[int], second: Sequence[int], special: set[int]
+) -> tuple[list[int], list[int]]:
+    """Places of the tokens that two sentences share, in their order (difflib), without special tokens."""
+    one, other = [], []
+    for tag, a, b, c, _ in SequenceMatcher(None, first, second, autojunk=False).get_opcodes():
+        if tag == "equal":
+            kept = [n for n in range(b - a) if first[a + n] not in special]
+            one += [a + n for n in kept]
+            other += [c + n for n in kept]
+    return one, other
+
+
+def pair_places(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[tuple[Places, Places]]:
+    """Both sentences of every pair as `score_places` takes them.
+
+    Raises:
+        BeftError: a tokenizer without a mask token, or an empty sentence, by its number.
+    """
+    if tokenizer.mask_token_id is None:
+        raise BeftError(f"{type(tokenizer).__name__} has no mask token: give a masked language model")
+    special, found = set(tokenizer.all_special_ids), []
+    for n, pair in enumerate(pairs, 1):
+        if not all(text.strip() for text in pair):
+            raise BeftError(f"pair {n} has an empty sentence: correct it or leave it out")
+        ids = [tokenizer(text, truncation=True)["input_ids"] for text in pair]
+        places = shared_places(ids[0], ids[1], special)
+        found.append((Places(ids[0], places[0]), Places(ids[1], places[1])))
+    return found
+
+
+@torch.inference_mode()
+def pair_scores(
+    model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str]], run: int = 0, cost: ChunkCost | None = None
+) -> np.ndarray:
+    """Pseudo-log-likelihoods (N, 2) of both sentences of every pair, in nats, over the tokens they share.
+
+    Args:
+        model: a masked language model in eval mode, or a bank on one.
+        run: of a bank, which run scores.
+        cost: of a chunk.
+
+    Raises:
+        BeftError: as `pair_places`.
+    """
+    bank = model if isinstance(model, BiasBank) else None
+    plain = model if bank is None else bank.model
+    device = next(plain.parameters()).device
+    sentences = [sentence for pair in pair_places(tokenizer, pairs) for sentence in pair]
+    owner = np.repeat(np.arange(len(sentences)), [len(s.scored) for s in sentences])
+    place = np.array([i for s in sentences for i in s.scored], dtype=np.int64)
+    lengths = np.array([len(sentences[i].ids) for i in owner], dtype=np.int64)
+    total = np.zeros(len(sentences))
+    for part in chunks(lengths, cost or CHUNKS[device.type]) if len(owner) else ():
+        rows = [sentences[i].ids for i in owner[part]]
+        at = torch.from_numpy(place[part])
+        ids, mask = _padded(rows, tokenizer.pad_token_id or 0)
+        right = ids[torch.arange(len(rows)), at]
+        ids[torch.arange(len(rows)), at] = tokenizer.mask_token_id
+        runs = torch.full((len(rows),), run, device=device)
+        with bank.running(runs) if bank is not None else nullcontext():
+            chances = _at(plain, ids.to(device), mask.to(device), at.to(device)).float().log_softmax(-1)
+        values = chances.cpu()[torch.arange(len(rows)), right].double().numpy()
+        np.add.at(total, owner[part], values)
+    return total.reshape(-1, 2)
+
+
+def _padded(rows: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor]:
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), pad)
+    mask = torch.zeros(len(rows), longest, dtype=torch.long)
+    for n, row in enumerate(rows):
+        ids[n, : len(row)], mask[n, : len(row)] = torch.tensor(row), 1
+    return ids, mask
+
+
+def _at(model: Any, ids: Tensor, mask: Tensor, at: Tensor) -> Tensor:
+    """Logits (B, V) of the places `at` (B,): the head costs as much as the encoder where the vocabulary is large."""
+    rows = torch.arange(len(ids), device=ids.device)
+    head = getattr(model, "cls", None) or getattr(model, "lm_head", None)  # BERT's; RoBERTa's
+    if head is None:
+        return model(input_ids=ids, attention_mask=mask).logits[rows, at]  # type: ignore[no-any-return]
+    hidden = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
+    return head(hidden[rows, at][:, None])[:, 0]  # type: ignore[no-any-return]

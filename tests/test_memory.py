@@ -1,0 +1,173 @@
+"""What a bank needs is known before weights are read, and is what it then takes."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+import transformers
+
+from beft import full_size, memory, models, zoo
+from beft.bank import bank_on
+from beft.errors import BeftError
+from beft.records import Store
+
+SMALL = ["OPT", "LLaMA", "GPT-2", "GPT-J"]
+
+
+def config(name: str, **changes):
+    return getattr(transformers, zoo.ZOO[name].config)(**(zoo.ZOO[name].settings | changes))
+
+
+def kept(config, tokens: int, rows: int) -> int:
+    """Bytes autograd keeps on a real model, by the addresses of what it saves."""
+    model, seen = full_size.random_model(config, "float32", torch.device("cpu")), {}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        seen[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    with bank_on(model, ["b_v"], [0]) as bank:
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            memory.loss(bank, torch.zeros(rows, tokens // rows, dtype=torch.long))
+        owned = {
+            p.untyped_storage().data_ptr()
+            for p in (*model.parameters(), *bank.parameters(), *model.buffers())
+        }
+    return sum(size for place, (size, _) in seen.items() if place not in owned)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_estimate_is_what_a_real_forward_pass_keeps(name):
+    found = memory.estimate(config(name), tokens=64, rows=2, dtype="float32")
+    assert found.kept == pytest.approx(kept(config(name), 64, 2), rel=0.15)
+
+
+def test_weights_and_runs_are_counted_exactly():
+    c = config("LLaMA")
+    model = full_size.random_model(c, "float32", torch.device("cpu"))
+    found = memory.estimate(c, tokens=64, rows=2, dtype="float32")
+    with bank_on(model, ["b_v"], [0]) as bank:
+        assert found.run == memory.ADAM * 4 * bank.parameter_counts(0)["bias"]
+    assert (
+        found.parameters == sum(p.numel() for p in model.parameters())
+        and found.weights == 4 * found.parameters
+    )
+    assert memory.estimate(c, tokens=64, rows=2).weights == 2 * found.parameters
+    assert found.total(3) - found.total(1) == 2 * found.run
+    assert found.recomputed < found.kept and found.total(checkpointing=True) < found.total()
+
+
+def test_a_shape_is_the_papers_model_in_size():
+    sizes = {
+        name: memory.estimate(memory.config_of(name), tokens=64, rows=2).parameters
+        for name in memory.shapes()
+    }
+    assert sizes == pytest.approx(
+        {
+            "opt-1.3b": 1.3e9,
+            "opt-6.7b": 6.7e9,
+            "llama2-7b": 6.74e9,
+            "deepseek-coder-1.3b": 1.35e9,
+            "gpt-j-6b": 6.05e9,
+        },
+        rel=0.02,
+    )
+
+
+def test_a_plan_takes_what_fits_and_no_more():
+    c = config("LLaMA")
+    found = memory.estimate(c, tokens=128, rows=1, dtype="float32")
+    base = found.weights + 2 * found.run
+
+    def plan(room: float) -> memory.Plan:
+        return memory.plan(c, 2, 128, free=int(base + room / memory.SHARE) + 1, dtype="float32")
+
+    assert plan(1e9) == memory.Plan(False, memory.CHUNKS["cpu"].tokens)
+    assert plan(2 * found.kept) == memory.Plan(False, 256)
+    assert plan(1.01 * found.recomputed).checkpointing
+    with pytest.raises(
+        BeftError, match=r"llama model of .* billion parameters needs .* GB .* are free on cpu"
+    ):
+        plan(0.5 * found.recomputed)
+
+
+def test_a_model_that_is_too_large_is_refused_before_it_is_read(monkeypatch, tmp_path):
+    from beft import context
+    from beft.study import Study
+
+    zoo.build("LLaMA", auto="AutoModelForCausalLM").save_pretrained(tmp_path)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(models, "load_causal", lambda *a, **k: pytest.fail("it was read"))
+    study = Study(str(tmp_path), "microworld_sentiment", prompted=True, regime=8, offline=True)
+    with pytest.raises(BeftError, match="GB are free on cpu: use a smaller model"):
+        _ = context.Context(study).loaded
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_gradient_checkpointing_changes_no_gradient(name):
+    model = zoo.build(name, auto="AutoModelForCausalLM").float().requires_grad_(False)
+    inputs = zoo.inputs(model, batch=4)
+    inputs = {n: inputs[n] for n in ("input_ids", "attention_mask")} | {"use_cache": False}
+    rows, found = torch.tensor([0, 1, 0, 1]), []
+    with bank_on(model, ["b_v", "b_q"], [0, 1]) as bank:
+        for recomputes in (False, True):
+            bank.zero_grad()
+            if recomputes:
+                with bank.recomputing():
+                    bank(rows, None, **inputs).square().mean().backward()
+            else:
+                bank(rows, None, **inputs).square().mean().backward()
+            found.append([s.values.grad.clone() for s in bank.slots])
+        assert bank.rows is None and not any(m.training for m in model.modules())
+    for plain, again in zip(*found, strict=True):
+        assert plain.abs().max() > 0
+        torch.testing.assert_close(plain, again)
+
+
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_gradient_checkpointing_keeps_less(recomputes):
+    model = full_size.random_model(config("LLaMA", num_hidden_layers=6), "float32", torch.device("cpu"))
+    kept, inside = [], []
+
+    def note(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    with bank_on(model, ["b_v"], [0]) as bank:
+        layer = model.model.layers[3].mlp.act_fn.register_forward_hook(lambda *a: inside.append(1))
+        with bank.recomputing() if recomputes else nullcontext():
+            with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+                loss = memory.loss(bank, torch.zeros(2, 64, dtype=torch.long))
+            loss.backward()
+        layer.remove()
+    assert len(inside) == 1 + recomputes
+    assert (sum(kept) < 20 * 2 * 64 * model.config.hidden_size) is recomputes
+
+
+def test_a_step_at_full_size_is_measured_once_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        memory, "shapes", lambda: {"small": {"model_type": "llama", **zoo.ZOO["LLaMA"].settings}}
+    )
+    store = Store(tmp_path)
+    record = full_size.measured("small", store, runs=2, tokens=64, rows=2)
+    assert record["kind"] == "memory" and record["expected_bytes"] > 0 and record["seconds"] > 0
+    monkeypatch.setattr(full_size, "random_model", lambda *a: pytest.fail("measured again"))
+    assert full_size.measured("small", store, runs=2, tokens=64, rows=2) == record
+
+
+def test_a_random_model_computes_what_a_made_one_of_its_weights_does():
+    c = config("LLaMA")
+    random = full_size.random_model(c, "float32", torch.device("cpu"))
+    made = transformers.AutoModelForCausalLM.from_config(c).eval()
+    made.load_state_dict(random.state_dict())
+    ids = torch.arange(8)[None]
+    with torch.no_grad():
+        assert torch.equal(random(input_ids=ids).logits, made(input_ids=ids).logits)
+
+
+def test_an_unknown_shape_is_named_with_its_neighbours():
+    with pytest.raises(BeftError, match="llama2-7b"):
+        memory.config_of("llama2-7")

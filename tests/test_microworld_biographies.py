@@ -1,0 +1,79 @@
+"""Biographies with a planted link: the strength is what was asked for, and the best classifier's gap is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from beft.bias_metrics import tpr_gap
+from beft.counterfactual import axis, swapped
+from beft.errors import BeftError
+from beft.microworld_biographies import (
+    FIT,
+    HINTS,
+    OCCUPATIONS,
+    PAIRS,
+    TYPICAL,
+    biographies,
+    expected_gap,
+)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 0.9])
+def test_the_link_is_as_strong_as_planted(strength):
+    rows = biographies("train", 4000, strength)
+    women = np.array([b.gender for b in rows])
+    leaning = np.array([b.label % 2 == 0 for b in rows])
+    for kind, sign in ((leaning, 1), (~leaning, -1)):
+        share = women[kind].mean()
+        assert share == pytest.approx((1 + sign * strength) / 2, abs=4 * 0.5 / math.sqrt(kind.sum()))
+
+
+def log_odds(b):
+    """Of a biography's own pair's first occupation against the second, from its hints alone."""
+    pair = PAIRS[b.label // 2]
+    his = "her" if b.gender else "his"
+    own, other = (sum(hint.format(his=his) in b.text for hint in TYPICAL[name]) for name in pair)
+    return (own - other) * math.log(FIT / (1 - FIT))
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.3, 0.6, 0.9])
+def test_the_best_classifier_has_the_gap_that_is_expected(strength):
+    rows = biographies("validation", 3000, strength)
+    link = math.log((1 + strength) / (1 - strength))
+    rng = np.random.default_rng(0)
+    odds = np.array([log_odds(b) + (link if b.gender else -link) for b in rows])
+    first = np.where(np.abs(odds) < 1e-9, rng.random(len(rows)) < 0.5, odds > 0)
+    predicted = np.array([2 * (b.label // 2) for b in rows]) + ~first
+    found = tpr_gap([b.label for b in rows], predicted, [b.gender for b in rows])
+    assert found.rms == pytest.approx(expected_gap(strength), abs=0.08)
+
+
+def test_the_expected_gap_grows_with_the_link_from_nothing_to_all():
+    gaps = [expected_gap(s) for s in np.linspace(0, 1, 21)]
+    assert gaps[0] == 0 and gaps[-1] == 1 and all(a <= b for a, b in zip(gaps, gaps[1:]))
+    assert expected_gap(-0.4) == expected_gap(0.4)
+    assert expected_gap(0.2) == pytest.approx(math.comb(HINTS, 2) * FIT**2 * (1 - FIT) ** 2)
+
+
+def test_splits_are_disjoint_and_streams_prefixes_of_longer_ones():
+    train, test = (biographies(split, 500, 0.5) for split in ("train", "validation"))
+    assert not {b.text for b in train} & {b.text for b in test}
+    assert biographies("train", 100, 0.5) == train[:100] != biographies("train", 100, 0.5, seed=1)
+    assert {b.occupation for b in test} == set(OCCUPATIONS)
+
+
+def test_a_counterfactual_of_a_biography_is_that_of_the_other_gender_word_for_word():
+    gender = axis("gender")
+    for b in biographies("train", 200, 0.5):
+        other = swapped(b.text, gender)
+        assert other != b.text and swapped(other, gender) == b.text
+
+
+def test_impossible_sizes_and_strengths_are_refused():
+    with pytest.raises(BeftError, match="strength 1.5 of the link is not between -1 and 1"):
+        biographies("train", 1, 1.5)
+    with pytest.raises(BeftError, match="cannot generate -1 rows"):
+        biographies("train", -1, 0.0)

@@ -1,0 +1,115 @@
+"""Prefix tuning is PEFT's: the same logits, from the same start, and gone afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from peft import PrefixTuningConfig, TaskType, get_peft_model
+from transformers import LlamaConfig
+
+from beft import full_size, zoo
+from beft.bank import bank_on
+from beft.errors import BeftError
+from beft.generation import generate
+from beft.options import encode
+from beft.prefix import MODULE
+from beft.prompting import option_scores
+from beft.prompts import Example
+
+FAMILIES = ["OPT", "LLaMA", "GPT-2", "Qwen3"]
+
+
+def language_model(name: str) -> Any:
+    return zoo.build(name, auto="AutoModelForCausalLM").float().requires_grad_(False)
+
+
+def inputs_of(model: Any) -> dict[str, Any]:
+    return {n: x for n, x in zoo.inputs(model, batch=3).items() if n in ("input_ids", "attention_mask")}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_prefix_gives_what_pefts_own_model_gives(name):
+    model, rows = language_model(name), torch.zeros(3, dtype=torch.long)
+    inputs = inputs_of(model)
+    with bank_on(model, ["prefix"], [0]) as bank:
+        ours = bank(rows, None, **inputs, use_cache=False).detach()
+        values = bank.slots[0].values[0].detach().clone()
+        assert bank.parameter_counts(0) == {"bias": 0, "head": 0, "pooler": 0, "weights": values.numel()}
+    wrapped = get_peft_model(model, PrefixTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=5))
+    wrapped.prompt_encoder["default"].embedding.weight.data = values
+    with torch.no_grad():
+        theirs = wrapped(**inputs).logits
+    real = inputs["attention_mask"].bool()
+    torch.testing.assert_close(ours[real], theirs[real], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_prefix_begins_as_the_keys_and_values_of_real_tokens(name):
+    model = language_model(name)
+    ids = torch.randint(model.config.vocab_size, (1, 5), generator=torch.Generator().manual_seed(3))
+    inputs = inputs_of(model)
+    with bank_on(model, ["prefix"], [3]) as bank:
+        ours = bank(torch.zeros(3, dtype=torch.long), None, **inputs, use_cache=False).detach()
+    with torch.no_grad():
+        mask = torch.cat([torch.ones(3, 5, dtype=torch.long), inputs["attention_mask"]], dim=1)
+        whole = model(
+            input_ids=torch.cat([ids.expand(3, 5), inputs["input_ids"]], dim=1), attention_mask=mask
+        ).logits[:, 5:]
+    real = inputs["attention_mask"].bool()
+    torch.testing.assert_close(ours[real], whole[real], atol=1e-4, rtol=1e-4)
+
+
+def test_the_model_is_as_it_was_afterwards():
+    model = language_model("LLaMA")
+    names, inputs = list(model.state_dict()), inputs_of(model)
+    with torch.no_grad():
+        before = model(**inputs).logits
+        with bank_on(model, ["prefix"], [0]) as bank:
+            changed = bank(torch.zeros(3, dtype=torch.long), None, **inputs)
+        assert (changed - before).abs().max() > 1e-3
+        assert torch.equal(model(**inputs).logits, before)
+    assert list(model.state_dict()) == names and not hasattr(model, MODULE)
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_gradients_reach_the_prefix_and_nothing_else():
+    model = language_model("LLaMA")
+    with bank_on(model, ["prefix"], [0]) as bank:
+        bank(
+            torch.zeros(3, dtype=torch.long), None, **inputs_of(model), use_cache=False
+        ).square().sum().backward()
+        assert [s.values.grad is not None for s in bank.slots] == [True]
+        assert bank.slots[0].values.grad.abs().max() > 0
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_options_and_generation_see_the_prefix():
+    from test_prompting import TOKENIZERS
+
+    tokenizer = TOKENIZERS["byte-level BPE"]
+    settings = zoo.ZOO["LLaMA"].settings | {"vocab_size": len(tokenizer)}
+    model = full_size.random_model(LlamaConfig(**settings), "float32", torch.device("cpu"))
+    example = Example("the cat is not", (" great", " terrible"), 0)
+    encoded = encode(tokenizer, example, 100)
+    with bank_on(model, ["prefix"], [0]) as bank:
+        (found,) = option_scores(bank, [encoded])
+        for k, ids in enumerate(encoded.sequences):
+            logits = bank(
+                torch.zeros(1, dtype=torch.long),
+                None,
+                input_ids=torch.tensor([ids]),
+                attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+            ).detach()
+            chances = logits[0, :-1].log_softmax(-1)[range(len(ids) - 1), ids[1:]]
+            assert found.total[k] == pytest.approx(float(chances[encoded.starts[k] - 1 :].sum()), abs=1e-4)
+        with_prefix = generate(bank, tokenizer, [example], 60, new_tokens=8)
+        bank.slots[0].values.data.mul_(50.0)
+        assert generate(bank, tokenizer, [example], 60, new_tokens=8) != with_prefix
+
+
+def test_a_prefix_is_refused_where_there_is_no_causal_language_model():
+    with pytest.raises(BeftError, match="prefix tuning is for causal language models"):
+        with bank_on(zoo.build("BERT", auto="AutoModelForMaskedLM").requires_grad_(False), ["prefix"], [0]):
+            pass
