@@ -54,7 +54,7 @@ class Context:
         if wanted not in shelf:
             shelf.clear()  # one at a time: models are large
             if outputs is None:
-                assert self.plan is not None  # that a model fits is known before it is read
+                _ = self.plan  # that a model fits is known before it is read
                 shelf[wanted] = models.load_causal(
                     self.study.model, offline=self.study.offline, dtype=self.study.dtype
                 )
@@ -67,8 +67,10 @@ class Context:
         """How a bank on a language model is trained; None for classifiers. Raises BeftError where it does not fit."""
         if not isinstance(self.data, PromptData) or self.found.folder is None:
             return None
+        config = memory.config_of(self.found.folder)
+        models.check_causal(config, self.study.model)
         longest = min(self.study.max_length, self.data.prompt.max_length)
-        return memory.plan(memory.config_of(self.found.folder), memory.BANK, longest, dtype=self.study.dtype)
+        return memory.plan(config, memory.BANK, longest, dtype=self.study.dtype)
 
     @property
     def labelled(self) -> TaskData:

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from .errors import BeftError, unknown
 
@@ -206,8 +205,3 @@ def _others(text: str, axis: Axis) -> Iterable[str]:
     if len(axis.groups) == 2:
         return [swapped(text, axis)]
     return [swapped(text, axis, group) for group in range(len(axis.groups))]
-
-
-def as_dict(axis: Axis) -> dict[str, Any]:
-    """The axis for a record: its name, groups and number of sets."""
-    return {"name": axis.name, "groups": list(axis.groups), "sets": len(axis.sets)}

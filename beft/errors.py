@@ -29,14 +29,13 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> BeftError:
     return BeftError(f"unknown {kind} {str(name)!r}: {hint}(valid: {', '.join(names)})")
 
 
-def exit_status(work: Callable[[], object], interrupted: str) -> int:
-    """The exit status of a command that does `work`: 0, 2 after bad input, 130 after Ctrl-C; says why on stderr."""
+def exit_status(work: Callable[[], int | None], interrupted: str) -> int:
+    """The exit status of a command: what `work` returns, 2 after bad input, 130 after Ctrl-C; says why on stderr."""
     try:
-        work()
+        return work() or 0
     except BeftError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\ninterrupted: {interrupted}", file=sys.stderr)
+        print(f"\ninterrupted; {interrupted}", file=sys.stderr)
         return 130
-    return 0

@@ -18,21 +18,29 @@ from typing import Any
 import psutil
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from .bank import BiasBank, bank_on
 from .batches import CHUNKS
 from .errors import BeftError, unknown
+from .models import empty
 from .training import default_device
 
 BANK = 24  # runs: enough sentences a step for chunks of nearly equal lengths
-SHARE = (
-    0.7  # of the free memory: the rest is for what is not measured, such as temporaries of a backward pass
-)
+# Of the free memory: the rest is for what is not measured, such as temporaries of a backward pass.
+SHARE = 0.7
 ADAM = 4  # numbers per trained number: its value, gradient and two moments
 READ = 8  # places of a sequence whose logits are read, where options are short
 FULL = 16  # bytes a weight under full fine-tuning in float32: itself, its gradient and Adam's two moments
+
+
+class NoEstimate(BeftError):
+    """What a model computes depends on the numbers it is given, so its memory cannot be told from shapes."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,13 @@ def shapes() -> dict[str, dict[str, Any]]:
 def config_of(name: str | Path) -> Any:
     """The config of a named shape, or of a model's folder. Raises BeftError for an unknown name."""
     if Path(name, "config.json").is_file():
-        return AutoConfig.from_pretrained(name, local_files_only=True)
+        try:
+            return AutoConfig.from_pretrained(name, local_files_only=True)
+        except Exception as error:  # JSON's errors, transformers' own of several kinds
+            reason = str(error).strip().split("\n")[0]
+            raise BeftError(
+                f"{name} has no config.json that transformers knows ({reason}): fetch it again"
+            ) from error
     if str(name) not in shapes():
         raise unknown("shape", str(name), shapes())
     return AutoConfig.for_model(**shapes()[str(name)])
@@ -105,6 +119,9 @@ def estimate(
     Args:
         tokens: of a chunk with padding, in `rows` sequences.
         dtype: of the weights.
+
+    Raises:
+        NoEstimate: a model whose computation depends on its numbers, such as a mixture of experts.
     """
     whole = empty(config, dtype)
     element = next(whole.parameters()).element_size()
@@ -131,7 +148,10 @@ def plan(config: Any, runs: int, longest: int, free: int | None = None, dtype: s
     """
     device = torch.device(default_device())
     free = free_memory(device) if free is None else free
-    found = estimate(config, tokens=longest, rows=1, dtype=dtype)
+    try:
+        found = estimate(config, tokens=longest, rows=1, dtype=dtype)
+    except NoEstimate as error:
+        return Plan(False, CHUNKS[device.type].tokens, str(error))
     gb = f"{(found.weights + runs * found.run) / 1e9:.1f} GB for weights and runs, {free / 1e9:.1f} GB free"
     room = SHARE * (free - found.weights - runs * found.run)
     for checkpointing, kept in ((False, found.kept), (True, found.recomputed)):
@@ -146,13 +166,6 @@ def plan(config: Any, runs: int, longest: int, free: int | None = None, dtype: s
         f"{runs} runs at {longest} tokens, and {free / 1e9:.1f} GB are free on {device.type}: use a smaller model, "
         "fewer runs or a smaller max_length"
     )
-
-
-def empty(config: Any, dtype: str = "float32") -> Any:
-    """A frozen causal language model without numbers."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
-    return model.requires_grad_(False).eval()
 
 
 def with_layers(config: Any, layers: int) -> Any:
@@ -179,7 +192,13 @@ def _kept(config: Any, methods: Sequence[str], tokens: int, rows: int, dtype: st
         ids = torch.zeros(rows, tokens // rows, dtype=torch.long)
     with bank_on(model, methods, [0] * len(methods)) as bank:
         with mode, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            loss(bank, ids)
+            try:
+                loss(bank, ids)
+            except (DataDependentOutputException, DynamicOutputShapeException) as error:
+                raise NoEstimate(
+                    f"the memory of a {config.model_type} model is not known before it runs: what it computes depends "
+                    "on its numbers"
+                ) from error
         owned = {p.untyped_storage()._cdata for p in (*model.parameters(), *model.buffers())}
     storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in kept}
     return sum(size for place, size in storages.items() if place not in owned)

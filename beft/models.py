@@ -116,12 +116,27 @@ def load_causal(name: str, *, offline: bool = False, dtype: str = "float32") -> 
     if found.folder is None:
         raise BeftError(f"{name} looks both ways: give a causal language model, such as facebook/opt-1.3b")
     model, tokenizer = _read(found.folder, AutoModelForCausalLM, 0, dtype=getattr(torch, dtype))
-    if not anatomy.describe(model).causal:
-        raise BeftError(
-            f"{name} ({model.config.model_type}) looks both ways: give a causal language model, such as "
-            "facebook/opt-1.3b"
-        )
+    check_causal(model.config, name)
     return Loaded(model, tokenizer, name, found.source, found.revision, found.sha256)
+
+
+def empty(config: Any, dtype: str = "float32") -> Any:
+    """A frozen causal language model that has shapes and no numbers (torch's `meta` device)."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    return _freeze(model)
+
+
+def check_causal(config: Any, name: str) -> None:
+    """Raise BeftError unless a config is that of a causal language model, each token of which sees those before it."""
+    try:
+        causal = anatomy.describe(empty(config)).causal
+    except ValueError:  # transformers has no such class for this family
+        causal = False
+    if not causal:
+        raise BeftError(
+            f"{name} ({config.model_type}) looks both ways: give a causal language model, such as facebook/opt-1.3b"
+        )
 
 
 def find(name: str, *, offline: bool = False, wheel: Path | None = None) -> Found:

@@ -39,10 +39,10 @@ def former_banks(context: Context, runs: Sequence[Run], records: Sequence[dict])
     come out to the last bit as before. A bank that lost all its records is forgotten.
     """
     common = plain({n: v for n, v in context.common().items() if n != "validate"})
-    kept: dict[tuple[float, int], list[dict]] = {}  # seconds of a bank tell it from every other
+    kept: dict[tuple[float | None, int], list[dict]] = {}  # seconds of a bank tell it from every other
     for record in records:
         if common.items() <= record["settings"].items() and record["bank"].get("runs", 1) > 1:
-            kept.setdefault((record["bank"]["seconds"], record["bank"]["runs"]), []).append(record)
+            kept.setdefault((record["bank"].get("seconds"), record["bank"]["runs"]), []).append(record)
     banks = []
     left = [r for r in runs if r.method not in WEIGHT_METHODS]
     for (_, size), records in kept.items():

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from . import comparisons, statistics
+from .anatomy import describe
 from .readings import MISSING, method_name, order
-from .readings_grid import cells_text
+from .readings_grid import terms_over_cells
 
 NULL = 1e-10  # relative change in float64 below which a term did nothing: rounding stays far below, grips far above
 TERMS = ("b_v", "b_q", "b_k")
@@ -65,39 +65,29 @@ def terms(scores: pd.DataFrame, compared: pd.DataFrame, bare: Sequence[str]) -> 
         lines.append(f"{cell['model']}, {cell['task']}: {order(known, '{:.1f}')}")
     for kind, wanted in (("biases of their own", False), ("injected biases", True)):
         part = compared[compared["model"].isin(bare) == wanted]
-        for row in comparisons.overall(part).to_dict("records"):
-            lines.append(f"{kind}: {_over(row)}")
+        over = terms_over_cells(comparisons.overall(part)).splitlines()
+        lines += [f"{kind}: {line}" for line in over] if len(part) else []
     return "\n".join(lines)
 
 
-def _over(row: Mapping[Any, Any]) -> str:
-    pair = f"{method_name(row['first'])} - {method_name(row['second'])}"
-    text = f"{pair} {100 * row['mean']:+.1f} points over {cells_text(row['cells'])}"
-    if np.isfinite(row["low"]):
-        text += f" [{100 * row['low']:+.1f}, {100 * row['high']:+.1f}] (interval over {row['tasks']} tasks)"
-    return f"{text}, ahead in {row['ahead']}"
-
-
 def switched(config: Any, exported: Any) -> str:
-    """Which flags of the config differ between a model and what was exported of it."""
+    """Which flags of the config differ between a model and what was exported of it, and which biases are not zero."""
     was, now = config.to_dict(), exported.config.to_dict()
     changed = [f"{n}: {was.get(n)} -> {v}" for n, v in now.items() if isinstance(v, bool) and was.get(n) != v]
-    biases = [
-        p for n, p in exported.named_parameters() if n.endswith("_proj.bias") or n.endswith("attn.bias")
-    ]
-    moved = sum(int(p.detach().abs().max() > 0) for p in biases)
-    flags = ", ".join(changed) or "no flag was needed: the model had these biases"
-    return f"config: {flags}; of {len(biases)} attention biases {moved} are not zero"
+    found, moved = describe(exported), []
+    for term in "qkv":
+        biases = [(s.part, exported.get_submodule(s.module).bias) for s in found.of(term)]
+        count = sum(bias is not None and bool(part.take(bias.detach()).any()) for part, bias in biases)
+        moved.append(f"b_{term} in {count}")
+    flags = ", ".join(changed) or "no flag was needed, the model had these biases"
+    return f"config: {flags}; biases that are not zero: {', '.join(moved)} of {found.layers} layers"
 
 
 def summary(
     scores: pd.DataFrame, compared: pd.DataFrame, bare: Sequence[str], moves: Sequence[Mapping[str, Any]]
 ) -> str:
     """The findings of notebook 4, one to a line."""
-    lines = []
-    over = {(r["first"], r["second"]): r for r in comparisons.overall(compared).to_dict("records")}
-    for row in over.values():
-        lines.append(f"Over all models and tasks: {_over(row)}.")
+    lines = [f"All models: {line}" for line in terms_over_cells(comparisons.overall(compared)).splitlines()]
     for model in dict.fromkeys(scores["model"]):
         part = scores[scores["model"] == model]
         best = [_best(rows) for _, rows in comparisons.by_cell(part)]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from . import settings
-from .errors import BeftError, unknown
+from .errors import BeftError, exit_status, unknown
 from .notebooks import find, incomplete, parameter_names, read
 from .parameters import NOTEBOOKS
 
@@ -29,7 +29,7 @@ RUN_LOG = "BEFT_RUN_LOG"
 SCHEDULER = "BEFT_SCHEDULER"
 """Environment variable: where `sweep` trains; see `sweep.run_all`."""
 
-INTERRUPTED = "interrupted; finished runs are kept, the same command resumes"
+INTERRUPTED = "finished runs are kept, the same command resumes"
 
 
 @dataclass
@@ -265,25 +265,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--scheduler", metavar="ADDRESS", help="tcp://host:8786 of a Dask cluster, or local:N"
     )
     given = parser.parse_args(arguments)
-    try:
-        if given.action == "publish":
-            from .publish import publish
+    return exit_status(
+        lambda: _publish(given) if given.action == "publish" else _reproduce(given), INTERRUPTED
+    )
 
-            if given.parameters:
-                raise BeftError(
-                    "publish takes no -p: it publishes what a run of the plain profile left in build/"
-                )
-            for path in publish(given.profile, given.only):
-                print(f"published {path.name} with the outputs of profile {given.profile}")
-            return 0
-        values = {name: _value(value) for name, value in given.parameters}
-        results = reproduce(given.profile, given.only, values, scheduler=given.scheduler)
-    except BeftError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\n{INTERRUPTED}", file=sys.stderr)
-        return 130
+
+def _publish(given: argparse.Namespace) -> None:
+    from .publish import publish
+
+    if given.parameters:
+        raise BeftError("publish takes no -p: it publishes what a run of the plain profile left in build/")
+    for path in publish(given.profile, given.only):
+        print(f"published {path.name} with the outputs of profile {given.profile}")
+
+
+def _reproduce(given: argparse.Namespace) -> int:
+    values = {name: _value(value) for name, value in given.parameters}
+    results = reproduce(given.profile, given.only, values, scheduler=given.scheduler)
     print(summary(results))
     for result in results:
         if result.problem is not None:

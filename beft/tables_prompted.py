@@ -132,7 +132,8 @@ def memory(estimates: Mapping[str, Estimate], measured: Records = (), runs: int 
     """What b_v needs on each model, by name: a row per model, in GB (10^9 bytes).
 
     Columns: model; parameters (10^9); weights; one run (MB); a chunk (without and with gradient checkpointing);
-    in all, with a bank of so many `runs` (both ways); full fine-tuning without activations; measured, with its device.
+    in all, with a bank of so many `runs` and a chunk without it; full fine-tuning without activations; measured, with
+    its device.
     """
     peaks = {r["settings"]["model"]: r for r in measured}
     rows = []

@@ -13,6 +13,9 @@ from beft.bank import bank_on
 from beft.errors import BeftError
 from beft.records import Store
 
+ENCODERS = (
+    "BERT", "RoBERTa", "DistilBERT", "ELECTRA", "ViT", "DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)", "T5", "BART",
+)  # fmt: skip
 SMALL = ["OPT", "LLaMA", "GPT-2", "GPT-J"]
 
 
@@ -171,3 +174,36 @@ def test_a_random_model_computes_what_a_made_one_of_its_weights_does():
 def test_an_unknown_shape_is_named_with_its_neighbours():
     with pytest.raises(BeftError, match="llama2-7b"):
         memory.config_of("llama2-7")
+
+
+DECODERS = [n for n in zoo.ZOO if n not in ENCODERS]
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_every_family_has_a_plan_also_one_whose_memory_cannot_be_told(name):
+    plan = memory.plan(config(name), 2, 64, dtype="float32")
+    assert plan.tokens == memory.CHUNKS["cpu"].tokens and not plan.checkpointing
+    assert ("not known before it runs" in plan.said) is (name == "gpt-oss")
+
+
+def prompted(model):
+    from beft.context import Context
+    from beft.study import Study
+
+    return Context(Study(str(model), "microworld_sentiment", prompted=True, regime=8, offline=True))
+
+
+@pytest.mark.parametrize("name", ["BERT", "T5"])
+def test_a_model_that_is_not_causal_is_refused_in_a_sentence_before_it_is_read(name, tmp_path):
+    auto = {"BERT": "AutoModelForMaskedLM", "T5": "AutoModelForSeq2SeqLM"}[name]
+    zoo.build(name, auto=auto).save_pretrained(tmp_path)
+    for model in (tmp_path, models.TINY):
+        with pytest.raises(BeftError, match="looks both ways: give a causal language model"):
+            _ = prompted(model).loaded
+
+
+def test_a_config_that_cannot_be_read_is_named(tmp_path):
+    zoo.build("LLaMA", auto="AutoModelForCausalLM").save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": ')
+    with pytest.raises(BeftError, match="has no config.json that transformers knows"):
+        _ = prompted(tmp_path).loaded

@@ -20,7 +20,7 @@ def test_a_model_is_the_same_file_every_time_and_loads_by_its_folder(tmp_path, k
     first = pretrain.pretrain(kind, tmp_path / "one", **SHORT)
     second = pretrain.pretrain(kind, tmp_path / "two", **SHORT)
     assert first["sha256"] == second["sha256"] == models.weight_hash(tmp_path / "one")
-    assert first["curve"] == second["curve"] and first["tokens"] == 3 * 2 * 32
+    assert first["curve"] == second["curve"] and first["tokens"] >= 3 * 2 * 32
     assert first["sha256"] != pretrain.pretrain(kind, tmp_path / "other", seed=1, **SHORT)["sha256"]
     loaded = models.load_causal(str(tmp_path / "one"))
     assert (

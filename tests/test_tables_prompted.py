@@ -8,6 +8,7 @@ from fake_records import run
 from matplotlib import pyplot as plt
 
 from beft import (
+    adapters,
     comparisons,
     injection,
     memory,
@@ -17,6 +18,7 @@ from beft import (
     tables_prompted,
     zoo,
 )
+from beft.bank import bank_on
 from beft.records import key
 
 LLAMA = {"model": "meta-llama/Llama-2-7b-hf", "prompted": True, "epochs": 5, "rate": 1e-3}
@@ -125,8 +127,12 @@ def test_sentences_name_the_order_of_every_cell_and_both_kinds_of_models():
     compared = comparisons.compare(scores, [("b_v", "b_q"), ("b_v", "zero_shot")])
     text = readings_prompted.terms(scores, compared, ["tiny-llama"])
     assert "tiny-llama, sst2: LoRA (q, v) (86.0) > b_v (81.0) > b_q (71.0)" in text
-    assert "biases of their own: b_v - b_q +10.0 points over 3 cells" in text
-    assert "injected biases: b_v - zero-shot +26.0 points over 1 cell" in text
+    assert "biases of their own: b_v - b_q: ahead in 3 of 3 cells, mean +10.0" in text
+    assert "though the interval excludes 0: it is too narrow for few tasks (p over tasks 0.25" in text
+    assert (
+        "injected biases: b_v - zero-shot: ahead in 1 of 1 cell, mean +26.0 points over one task; one task"
+        in text
+    )
     whole = readings_prompted.summary(scores, compared, ["tiny-llama"], MOVES)
     assert "tiny-llama (injected biases), the best term: b_v in 3 of 3 tasks." in whole
     assert "Runs that diverged or failed: 0 of" in whole
@@ -143,6 +149,20 @@ def test_a_null_b_k_is_told_from_one_that_rotary_positions_give_a_grip():
     first, second = readings_prompted.rotary(MOVES).splitlines()
     assert first == "tiny-opt: b_k changes nothing (1e-16, rounding)"
     assert second == "tiny-llama: b_k changes the logits by 0.1, 0.25 of what b_v does"
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"), [("LLaMA", "attention_bias: False -> True"), ("OPT", "no flag was needed")]
+)
+def test_what_an_export_switched_on_is_read_from_config_and_sites(name, flag):
+    model = zoo.build(name, auto="AutoModelForCausalLM").requires_grad_(False)
+    for parameter in (p for n, p in model.named_parameters() if n.endswith("_proj.bias")):
+        parameter.data.zero_()
+    with bank_on(model, ["b_v"], [0]) as bank:
+        next(s for s in bank.slots if s.module.endswith("1.self_attn.v_proj")).values.data.fill_(1.0)
+        exported = adapters.merge(bank, 0)
+    said = readings_prompted.switched(model.config, exported)
+    assert flag in said and said.endswith("not zero: b_q in 0, b_k in 0, b_v in 1 of 2 layers")
 
 
 def test_scores_before_tuning_name_model_task_and_metric():
