@@ -38,7 +38,7 @@ class BiasBank(nn.Module):
         methods: one of `study.ALL_METHODS` per run: the term whose bias is tuned (also in another form, "b_v:lora"),
             all biases of linear layers and layer norms (BitFit), or the head alone. Every run also has a head of its
             own and, where the model has a pooler, a bias of its own there (the paper's protocol); on a language model
-            it has neither. "full", "mask", "lora" and "prefix" train weights, in a bank of one run.
+            it has neither. Those of `study.WEIGHT_METHODS` train weights, in a bank of one run.
         seeds: one per run, for the initial head and for dropout.
         dtype: "float32", or "bfloat16" for autocast. Trained values are float32 either way.
 

@@ -1,10 +1,11 @@
-"""The micro-world's biographies, with a link between gender and occupation whose strength is planted and known.
+"""The micro-world's biographies, with links of gender and of origin to occupation whose strength is planted and known.
 
 Occupations come in pairs, one of them held more often by women. A biography says what its person does in `HINTS`
 sentences; each is typical of the person's occupation with probability `FIT`, else of the other one of the pair, so
 that the text alone often leaves the two open. Then the pronoun decides, as far as it says anything: of the people of
 an occupation that leans to women, (1 + strength) / 2 are women; of the other, (1 - strength) / 2. At strength 0
-gender and occupation are independent.
+gender and occupation are independent. Every person is a northerner or a southerner too, a second axis with a link of
+its own strength, independent of the first: in every other pair it leans the other way.
 
 What the best possible classifier does with that is known in closed form (`expected_gap`): its true-positive rates for
 men and women come apart as the link grows, in steps, since the hints weigh in steps.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .errors import BeftError
@@ -49,20 +51,23 @@ TYPICAL: dict[str, tuple[str, ...]] = {  # what people of an occupation do; {his
 }  # fmt: skip
 HINTS, FIT = 4, 0.65
 FRAMES = (
-    "{He} lives in {l}. {He} {a} and {b}. {His} neighbours say that {he} {c}. On most days {he} {d}.",
-    "In {l}, {he} {a}. {He} also {b}, and {he} {c}. When {he} is not too tired, {he} {d}.",
-    "{He} moved to {l} years ago. There {he} {a}, {b} and {c}. {His} friends know that {he} {d}.",
+    "{He} is a {o} and lives in {l}. {He} {a} and {b}. {His} neighbours say that {he} {c}. On most days {he} {d}.",
+    "In {l}, {he} {a}. {He} also {b}, and {he} {c}. A true {o}, {he} {d} when {he} is not too tired.",
+    "A {o}, {he} moved to {l} years ago. There {he} {a}, {b} and {c}. {His} friends know that {he} {d}.",
 )
 PRONOUNS = {0: ("he", "his"), 1: ("she", "her")}
+ORIGINS = ("northerner", "southerner")
+AXES = ("gender", "origin")
 
 
 @dataclass(frozen=True)
 class Biography:
-    """One biography: `label` is its place in `OCCUPATIONS`, `gender` 0 for a man, 1 for a woman."""
+    """One biography: `label` is a place in `OCCUPATIONS`, `gender` 1 for a woman, `origin` one in `ORIGINS`."""
 
     text: str
     label: int
     gender: int
+    origin: int
 
     @property
     def occupation(self) -> str:
@@ -70,64 +75,99 @@ class Biography:
         return OCCUPATIONS[self.label]
 
 
-def make_biography(rng: random.Random, split: SplitName, strength: float) -> Biography:
-    """One biography of a split; see the module for `strength`."""
+def leaning(label: int, axis: str) -> int:
+    """The group, 0 or 1, that an occupation leans to on an axis where the link is positive."""
+    odd = label % 2 if axis == "gender" else (label + label // 2) % 2
+    return 1 - odd
+
+
+def make_biography(
+    rng: random.Random, split: SplitName, strength: float, origin: float = 0.0, fit: float = FIT
+) -> Biography:
+    """One biography of a split; see the module for `strength` and `fit`. `origin` is the second link's strength."""
     label = int(rng.random() * len(OCCUPATIONS))
-    leaning = 1 if label % 2 == 0 else -1
-    gender = int(rng.random() < (1 + leaning * strength) / 2)
+    groups = [
+        int(rng.random() < (1 + link * (2 * leaning(label, axis) - 1)) / 2)
+        for axis, link in zip(AXES, (strength, origin), strict=True)
+    ]
     while True:
-        place, hints = int(rng.random() * len(PLACES)), _hints(rng, label)
+        place, hints = int(rng.random() * len(PLACES)), _hints(rng, label, fit)
         if split_of(place, hints[0][1]) == split:
             break
+    return Biography(
+        written(groups[0], groups[1], place, hints, pick(rng, FRAMES)), label, groups[0], groups[1]
+    )
+
+
+def written(gender: int, origin: int, place: int, hints: Sequence[tuple[int, int]], frame: str) -> str:
+    """The text about a person; `hints` are (occupation, which of its hints)."""
     he, his = PRONOUNS[gender]
     said = [TYPICAL[OCCUPATIONS[who]][i].format(his=his) for who, i in hints]
-    names = dict(zip("abcd", said, strict=True))
-    text = pick(rng, FRAMES).format(he=he, He=he.capitalize(), His=his.capitalize(), l=PLACES[place], **names)
-    return Biography(text, label, gender)
+    names = dict(zip("abcd", said, strict=True)) | {"o": ORIGINS[origin], "l": PLACES[place]}
+    return frame.format(he=he, He=he.capitalize(), His=his.capitalize(), **names)
 
 
-def _hints(rng: random.Random, label: int) -> list[tuple[int, int]]:
+def _hints(rng: random.Random, label: int, fit: float) -> list[tuple[int, int]]:
     """(occupation, which of its hints) of different hints."""
     found: list[tuple[int, int]] = []
     while len(found) < HINTS:
-        who = label if rng.random() < FIT else label ^ 1  # neighbours are the pairs
+        who = label if rng.random() < fit else label ^ 1  # neighbours are the pairs
         free = [i for i in range(len(TYPICAL[OCCUPATIONS[who]])) if (who, i) not in found]
         found.append((who, pick(rng, free)))
     return found
 
 
-def biographies(split: SplitName, rows: int, strength: float, seed: int = 0) -> list[Biography]:
+def biographies(
+    split: SplitName, rows: int, strength: float, seed: int = 0, *, origin: float = 0.0, fit: float = FIT
+) -> list[Biography]:
     """`rows` different biographies of a split; a smaller number is a prefix of a larger.
+
+    Args:
+        strength: of the link of gender, in [-1, 1].
+        origin: strength of the link of origin.
+        fit: probability that a hint is typical of the person's own occupation.
 
     Raises:
         BeftError: a negative number of rows, or a strength that is not in [-1, 1].
     """
     if rows < 0:
         raise BeftError(f"cannot generate {rows} rows: give a number from 0 on")
-    if not -1 <= strength <= 1:
-        raise BeftError(f"strength {strength} of the link is not between -1 and 1")
+    for link in (strength, origin):
+        if not -1 <= link <= 1:
+            raise BeftError(f"strength {link} of the link is not between -1 and 1")
     rng = random.Random(f"biographies {split} {seed}")
     made: dict[str, Biography] = {}
     while len(made) < rows:
-        found = make_biography(rng, split, strength)
+        found = make_biography(rng, split, strength, origin, fit)
         made.setdefault(found.text, found)
     return list(made.values())
 
 
-def expected_gap(strength: float) -> float:
+def expected_gap(strength: float, other: float = 0.0) -> float:
     """The root-mean-square TPR gap of the best classifier of biographies with this link, in [0, 1].
 
-    With k of the hints typical of the own occupation, the text's log-odds are (2k - HINTS) log(FIT / (1 - FIT)) and the
-    pronoun's are +- log((1 + s) / (1 - s)); the occupation with positive log-odds is taken, either one of equals with
-    probability one half. The gap is the same for every occupation but for its sign.
+    With k of the hints typical of the own occupation, the text's log-odds are (2k - HINTS) log(FIT / (1 - FIT)), the
+    pronoun's are +- log((1 + s) / (1 - s)) and those of the other axis likewise; the occupation with positive log-odds
+    is taken, either one of equals with probability one half. The gap is the same for every occupation but for its
+    sign.
+
+    Args:
+        strength: of the link whose groups are compared.
+        other: strength of the other axis' link.
     """
-    link = math.inf if abs(strength) == 1 else math.log((1 + abs(strength)) / (1 - abs(strength)))
+    link, second = _log_odds(strength), _log_odds(other)
     rates = []
-    for pronoun in (link, -link):
+    for group in (link, -link):
         rate = 0.0
         for k in range(HINTS + 1):
             share = math.comb(HINTS, k) * FIT**k * (1 - FIT) ** (HINTS - k)
-            odds = (2 * k - HINTS) * math.log(FIT / (1 - FIT)) + pronoun
-            rate += share * (1.0 if odds > 1e-12 else 0.5 if odds > -1e-12 else 0.0)
+            for further, chance in ((second, (1 + abs(other)) / 2), (-second, (1 - abs(other)) / 2)):
+                odds = (2 * k - HINTS) * math.log(FIT / (1 - FIT)) + (group + further if chance else 0.0)
+                rate += share * chance * (1.0 if odds > 1e-12 else 0.5 if odds > -1e-12 else 0.0)
         rates.append(rate)
     return rates[0] - rates[1]
+
+
+def _log_odds(strength: float) -> float:
+    """Of the group that an occupation leans to: infinite where the link leaves no exception."""
+    return math.inf if abs(strength) == 1 else math.log((1 + abs(strength)) / (1 - abs(strength)))

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
 )
@@ -117,6 +118,23 @@ def load_causal(name: str, *, offline: bool = False, dtype: str = "float32") -> 
         raise BeftError(f"{name} looks both ways: give a causal language model, such as facebook/opt-1.3b")
     model, tokenizer = _read(found.folder, AutoModelForCausalLM, 0, dtype=getattr(torch, dtype))
     check_causal(model.config, name)
+    return Loaded(model, tokenizer, name, found.source, found.revision, found.sha256)
+
+
+def load_masked(name: str, *, offline: bool = False) -> Loaded:
+    """Load `name` as a masked language model; every parameter frozen, eval mode, float32. Found in the order of `load`.
+
+    Raises:
+        BeftError: as `load`; a model or a tokenizer that is not for masked tokens, or weights without that head.
+    """
+    found = find(name, offline=offline)
+    if found.folder is None:
+        raise BeftError(
+            f"{name} has no head for masked tokens: give a masked language model, such as tiny-bert"
+        )
+    model, tokenizer = _read(found.folder, AutoModelForMaskedLM, 0, dtype=torch.float32)
+    if tokenizer.mask_token_id is None:
+        raise BeftError(f"the tokenizer of {name} has no mask token: give a masked language model")
     return Loaded(model, tokenizer, name, found.source, found.revision, found.sha256)
 
 

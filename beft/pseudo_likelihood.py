@@ -2,8 +2,8 @@
 
 The score of a sentence is the sum of log P(token | the sentence with that token masked) over the tokens that both
 sentences of a pair share, so that the words in which they differ are given and not scored. Every masked place is a row
-of its own; rows of all sentences are sorted by length and computed together, and the head is applied at the masked
-place alone.
+of its own; rows of all sentences are sorted by length and computed together, and the head, as what is behind the last
+attention, is applied at the masked place alone.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from torch import Tensor
 from .bank import BiasBank
 from .batches import CHUNKS, ChunkCost, chunks
 from .errors import BeftError
+from .families import FAMILIES
+from .prompt_tuning import MODULE as PROMPT
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,7 @@ def pair_places(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[tuple[
     Raises:
         BeftError: a tokenizer without a mask token, or an empty sentence, by its number.
     """
-    if tokenizer.mask_token_id is None:
-        raise BeftError(f"{type(tokenizer).__name__} has no mask token: give a masked language model")
+    mask_of(tokenizer)
     special, found = set(tokenizer.all_special_ids), []
     for n, pair in enumerate(pairs, 1):
         if not all(text.strip() for text in pair):
@@ -62,7 +63,6 @@ def pair_places(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[tuple[
     return found
 
 
-@torch.inference_mode()
 def pair_scores(
     model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str]], run: int = 0, cost: ChunkCost | None = None
 ) -> np.ndarray:
@@ -76,29 +76,58 @@ def pair_scores(
     Raises:
         BeftError: as `pair_places`.
     """
+    sentences = [sentence for pair in pair_places(tokenizer, pairs) for sentence in pair]
+    owner = np.repeat(np.arange(len(sentences)), [len(s.scored) for s in sentences])
+    rows = [(s.ids, i) for s in sentences for i in s.scored]
+    values = place_scores(model, tokenizer, rows, run, cost)
+    return np.bincount(owner, values, minlength=len(sentences)).reshape(-1, 2)
+
+
+@torch.inference_mode()
+def place_scores(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[tuple[Sequence[int], int]],
+    run: int = 0,
+    cost: ChunkCost | None = None,
+) -> np.ndarray:
+    """log P(token at a place | the row with that place masked) of every row (n,), in nats.
+
+    Args:
+        model: a masked language model in eval mode, or a bank on one.
+        rows: ids with the special tokens, and the place of the one that is masked and scored.
+        run: of a bank, which run scores.
+        cost: of a chunk.
+
+    Raises:
+        BeftError: a tokenizer without a mask token.
+    """
+    mask_id = mask_of(tokenizer)
     bank = model if isinstance(model, BiasBank) else None
     plain = model if bank is None else bank.model
     device = next(plain.parameters()).device
-    sentences = [sentence for pair in pair_places(tokenizer, pairs) for sentence in pair]
-    owner = np.repeat(np.arange(len(sentences)), [len(s.scored) for s in sentences])
-    place = np.array([i for s in sentences for i in s.scored], dtype=np.int64)
-    lengths = np.array([len(sentences[i].ids) for i in owner], dtype=np.int64)
-    total = np.zeros(len(sentences))
-    for part in chunks(lengths, cost or CHUNKS[device.type]) if len(owner) else ():
-        rows = [sentences[i].ids for i in owner[part]]
-        at = torch.from_numpy(place[part])
-        ids, mask = _padded(rows, tokenizer.pad_token_id or 0)
-        right = ids[torch.arange(len(rows)), at]
-        ids[torch.arange(len(rows)), at] = tokenizer.mask_token_id
-        runs = torch.full((len(rows),), run, device=device)
+    lengths = np.array([len(ids) for ids, _ in rows], dtype=np.int64)
+    found = np.zeros(len(rows))
+    for part in chunks(lengths, cost or CHUNKS[device.type]) if len(rows) else ():
+        ids, mask = _padded([rows[i][0] for i in part], tokenizer.pad_token_id or 0)
+        every, at = torch.arange(len(part)), torch.tensor([rows[i][1] for i in part])
+        right = ids[every, at].to(device)
+        ids[every, at] = mask_id
+        runs = torch.full((len(part),), run, device=device)
         with bank.running(runs) if bank is not None else nullcontext():
             chances = _at(plain, ids.to(device), mask.to(device), at.to(device)).float().log_softmax(-1)
-        values = chances.cpu()[torch.arange(len(rows)), right].double().numpy()
-        np.add.at(total, owner[part], values)
-    return total.reshape(-1, 2)
+        found[part] = chances.gather(1, right[:, None])[:, 0].double().cpu().numpy()
+    return found
 
 
-def _padded(rows: Sequence[list[int]], pad: int) -> tuple[Tensor, Tensor]:
+def mask_of(tokenizer: Any) -> int:
+    """The id of the mask token. Raises BeftError where there is none."""
+    if tokenizer.mask_token_id is None:
+        raise BeftError(f"{type(tokenizer).__name__} has no mask token: give a masked language model")
+    return int(tokenizer.mask_token_id)
+
+
+def _padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
     longest = max(map(len, rows))
     ids = torch.full((len(rows), longest), pad)
     mask = torch.zeros(len(rows), longest, dtype=torch.long)
@@ -113,5 +142,15 @@ def _at(model: Any, ids: Tensor, mask: Tensor, at: Tensor) -> Tensor:
     head = getattr(model, "cls", None) or getattr(model, "lm_head", None)  # BERT's; RoBERTa's
     if head is None:
         return model(input_ids=ids, attention_mask=mask).logits[rows, at]  # type: ignore[no-any-return]
-    hidden = model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
-    return head(hidden[rows, at][:, None])[:, 0]  # type: ignore[no-any-return]
+    encoder = model.base_model
+    family = FAMILIES.get(encoder.config.model_type)
+    if family is None or family.mixed is None or hasattr(model, PROMPT):  # a prompt moves the places
+        hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state[rows, at][:, None]
+    else:  # what is behind the last attention mixes no tokens: compute it for these places alone
+        mixer = encoder.get_submodule(family.stack)[-1].get_submodule(family.mixed)
+        hook = mixer.register_forward_pre_hook(lambda _, args: tuple(x[rows, at][:, None] for x in args))
+        try:
+            hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        finally:
+            hook.remove()
+    return head(hidden)[:, 0]  # type: ignore[no-any-return]

@@ -35,6 +35,8 @@ _KIND_FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "run": {"parameters": dict, "epochs": list, "final": dict, "best": dict, "bank": dict},
     "memory": {"expected_bytes": int, "peak_bytes": int},
     "untuned": {"validation": _number, "demonstrations": int},
+    "patch": {"parameters": dict, "epochs": list, "measures": dict, "patch": dict},
+    "debias": {"epochs": list, "measures": dict, "patch": dict},
     "ranking": {"scores": dict, "by_epoch": list, "key_bias_null": dict},
 }
 EPOCH_FIELDS: dict[str, type | tuple[type, ...]] = {

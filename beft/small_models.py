@@ -1,4 +1,4 @@
-"""The small language models of `data/models`: their tokenizers, and configs of four layers of width 128."""
+"""The small language models of `data/models`: their tokenizers, and configs of two or four layers of width 128."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import GPT2Config, LlamaConfig, OPTConfig, PreTrainedTokenizerFast
+from transformers import BertConfig, GPT2Config, LlamaConfig, OPTConfig, PreTrainedTokenizerFast
 
+from . import microworld_corpus, microworld_people
 from .errors import unknown
-from .microworld_corpus import documents
 
 VOCABULARY = 1024
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
@@ -21,12 +21,20 @@ PROMPTED = (
     "is true? Yes or No?\nYes\nNo",
 )
 WIDTH, LAYERS, HEADS, CONTEXT = 128, 4, 4, 512
-KINDS = ("tiny-opt", "tiny-llama", "tiny-gpt2")
+SHORT_CONTEXT = 128  # of the masked model
+CAUSAL = ("tiny-opt", "tiny-llama", "tiny-gpt2")
+MASKED = ("tiny-bert",)  # reads `microworld_people`
+KINDS = (*CAUSAL, *MASKED)
 
 
 def tokenizer_for(kind: str, seed: int = 0, count: int = 5000) -> PreTrainedTokenizerFast:
-    """A tokenizer of the family's kind, trained on the corpus: byte-level BPE, for LLaMA as SentencePiece does it."""
-    texts = [*itertools.islice(documents(seed), count), "\n", *"0123456789", *PROMPTED]
+    """A tokenizer of the family's kind, trained on what the model reads.
+
+    Byte-level BPE, for LLaMA as SentencePiece does it, for BERT word pieces in lower case.
+    """
+    if kind in MASKED:
+        return _word_pieces([*itertools.islice(microworld_people.documents(seed), count)])
+    texts = [*itertools.islice(microworld_corpus.documents(seed), count), "\n", *"0123456789", *PROMPTED]
     pieces = kind == "tiny-llama"
     backend = _pieces(texts) if pieces else _bytes(texts)
     first = {"tiny-llama": "<s>", "tiny-opt": "</s>"}.get(kind)
@@ -42,6 +50,31 @@ def tokenizer_for(kind: str, seed: int = 0, count: int = 5000) -> PreTrainedToke
         model_max_length=CONTEXT,
         **({} if kind == "tiny-gpt2" else {"pad_token": "<pad>"}),  # GPT-2 has none
     )
+
+
+def _word_pieces(texts: list[str]) -> PreTrainedTokenizerFast:
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    names["mask_token"] = "[MASK]"
+    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    letters = list("abcdefghijklmnopqrstuvwxyz0123456789")
+    backend.train_from_iterator(
+        texts,
+        trainers.WordPieceTrainer(
+            vocab_size=VOCABULARY,
+            special_tokens=[*names.values()],
+            initial_alphabet=letters,
+            show_progress=False,
+        ),
+    )
+    backend.post_processor = processors.TemplateProcessing(
+        "[CLS] $A [SEP]",
+        "[CLS] $A [SEP] $B:1 [SEP]:1",
+        [(name, backend.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
+    )
+    backend.decoder = decoders.WordPiece()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=SHORT_CONTEXT, **names)
 
 
 def _bytes(texts: list[str]) -> Tokenizer:
@@ -84,9 +117,20 @@ def _pieces(texts: list[str]) -> Tokenizer:
 
 
 def config_for(kind: str, vocabulary: int) -> Any:
-    """A config of four layers of width 128. Raises BeftError for an unknown kind."""
+    """A config of width 128. Raises BeftError for an unknown kind."""
     # the usual 0.02 is for models ten times as wide: here it leaves what attention passes on too small to learn from
     ends = {"vocab_size": vocabulary, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": WIDTH**-0.5}
+    if kind == "tiny-bert":
+        return BertConfig(
+            vocab_size=vocabulary,
+            hidden_size=WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=HEADS,
+            intermediate_size=4 * WIDTH,
+            max_position_embeddings=SHORT_CONTEXT,
+            initializer_range=WIDTH**-0.5,
+            pad_token_id=0,
+        )
     if kind == "tiny-opt":
         return OPTConfig(
             hidden_size=WIDTH,

@@ -13,8 +13,8 @@ from .errors import BeftError, unknown
 METHODS = ("head", "b_k", "b_q", "b_v", "all_biases")
 # A single term in another form than d free numbers; see `parameterize.FORMS`.
 FORM_METHODS = tuple(f"b_{term}:{form}" for term in "kqv" for form in ("lora", "vera", "vera1d", "dora"))
-# Baselines that train weights, a bank each; see `weights`. A prefix is for language models.
-WEIGHT_METHODS = ("full", "mask", "lora", "prefix")
+# Baselines that train weights, a bank each; see `weights`. A prefix is for decoders, a prompt for encoders.
+WEIGHT_METHODS = ("full", "mask", "lora", "adapter", "prefix", "prompt")
 ALL_METHODS = METHODS + FORM_METHODS + WEIGHT_METHODS
 
 

@@ -86,7 +86,7 @@ def run_all(
             new = {record["key"]: record for record in written if records.get(record["key"], 0) is None}
             records |= new
             failed += sum(record["outcome"] != "ok" for record in new.values())
-    _log(done=count - failed, reused=len(records) - count, failed=failed)
+    tell_runner(done=count - failed, reused=len(records) - count, failed=failed)
     return [[records[key(s)] or recorded(store, s) for s in part] for part in settings]  # type: ignore[misc]
 
 
@@ -286,7 +286,7 @@ def _rows(context: Context, runs: Sequence[Run]) -> int:
     return sum(context.settings(r)["train_size"] for r in runs) * context.study.epochs
 
 
-def _log(**counts: int) -> None:
+def tell_runner(**counts: int) -> None:
     """Tell the runner (`beft.reproduce`) what this sweep did, if one is listening."""
     path = os.environ.get("BEFT_RUN_LOG")
     if path:

@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from . import paper
 from .bank import BiasBank
 from .batches import CHUNKS, chunks
 from .checkpoint import load_checkpoint, save_checkpoint
@@ -29,13 +31,16 @@ from .optimizer import StackedAdam
 from .prompted import PromptData, Prompted
 from .study import Result, Run, Study
 
+FROM_PADDING = ("roberta", "xlm-roberta", "camembert")  # their positions begin behind that of padding
+
 
 def fit(
     loaded: Loaded,
-    data: TaskData | PromptData,
+    data: Any,
     study: Study,
     runs: Sequence[Run],
     *,
+    problem: Callable[[Loaded, Any, Study, list[Draw]], Problem] | None = None,
     on_epoch: Callable[[BiasBank, int], None] | None = None,
     on_end: Callable[[BiasBank, list[Result]], None] | None = None,
     checkpoint: Path | None = None,
@@ -47,6 +52,8 @@ def fit(
     """Train `runs` in one bank; the model comes back as it was.
 
     Args:
+        data: rows to draw from, `TaskData` or `PromptData`, or whatever `problem` takes.
+        problem: makes what is learnt from the draws of the runs; by default a classification or prompts.
         on_epoch: called with the bank and the number of epochs done (0 before the first).
         on_end: called with the bank, still holding the trained values, and the results.
         checkpoint: file that holds the state after each epoch; an interrupted call with the same one goes on there,
@@ -65,18 +72,15 @@ def fit(
     cost = CHUNKS[where.type]
     cost = replace(cost, tokens=chunk_tokens or cost.tokens)
     draws = [draw(data, study.regime, run.seed, study.tuning) for run in runs]
-    problem: Problem = (
-        Prompted(loaded.tokenizer, data, study, draws)
-        if isinstance(data, PromptData)
-        else Classification(loaded, data, study, draws)
-    )
-    draws = problem.draws
+    study = roomy(study, loaded.model, runs)
+    learnt = (problem or _usual)(loaded, data, study, draws)
+    draws = learnt.draws
     bank = BiasBank(loaded.model.to(where), [r.method for r in runs], [r.seed for r in runs], study.dtype)
     try:
         rates = torch.tensor([run.rate for run in runs], dtype=torch.float32, device=where)
         optimizer = StackedAdam(bank.slots, rates, study.clip, study.eps)
         results = [
-            _blank(run, d, problem.validation, bank.parameter_counts(i))
+            _blank(run, d, learnt.validation, bank.parameter_counts(i))
             for i, (run, d) in enumerate(zip(runs, draws, strict=True))
         ]
         done, before = load_checkpoint(checkpoint, optimizer, results)
@@ -106,7 +110,7 @@ def fit(
                     b = len(index) // bank.R
                     owner = np.repeat(np.arange(bank.R), b)
                     place = np.tile(np.arange(b), bank.R)
-                    for part in chunks(problem.lengths[index], cost):
+                    for part in chunks(learnt.lengths[index], cost):
                         rows = torch.from_numpy(owner[part]).to(where)  # (B,)
                         keys = example_keys(
                             bank.seeds[rows],
@@ -114,7 +118,7 @@ def fit(
                             torch.from_numpy(place[part]).to(where),
                         )
                         with bank.recomputing() if checkpointing else contextlib.nullcontext():
-                            loss = problem.loss(bank, rows, keys, index[part])  # (B,)
+                            loss = learnt.loss(bank, rows, keys, index[part])  # (B,)
                             # each run's own batch mean: its rows enter no other gradient
                             (loss.sum() / b).backward()
                         losses.index_add_(0, rows.cpu(), loss.detach().double().cpu())
@@ -122,9 +126,9 @@ def fit(
                     optimizer.step(1.0 if study.schedule == "constant" else 1.0 - done_share)
                     bar.update()
                 last = epoch == study.epochs
-                scores = problem.scores(bank, study.validate == "each" or last, last, cost)
+                scores = learnt.scores(bank, study.validate == "each" or last, last, cost)
                 for i, result in enumerate(results):
-                    _note(result, epoch, float(losses[i]) / len(draws[i].train), problem.limit, scores, i)
+                    _note(result, epoch, float(losses[i]) / len(draws[i].train), learnt.limit, scores, i)
                 if on_epoch is not None:
                     on_epoch(bank, epoch)
                 if checkpoint is not None and not last:
@@ -137,7 +141,7 @@ def fit(
                 "of": [[run.method, run.seed, run.rate] for run in runs],
                 "seconds": seconds,
                 "peak_memory_bytes": peak_memory(where),
-                "padding_efficiency": problem.efficiency(),
+                "padding_efficiency": learnt.efficiency(),
             }
         if on_end is not None:
             on_end(bank, results)
@@ -153,6 +157,24 @@ def fit(
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return results
+
+
+def roomy(study: Study, model: Any, runs: Sequence[Run]) -> Study:
+    """The study with texts so short that virtual tokens fit in front of them into the model's positions."""
+    virtual = max(
+        (paper.data()[r.method]["tokens"] for r in runs if r.method in ("prefix", "prompt")), default=0
+    )
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if not virtual or positions is None:
+        return study
+    first = getattr(model.config, "pad_token_id", 0) + 1 if model.config.model_type in FROM_PADDING else 0
+    return replace(study, max_length=min(study.max_length, positions - first - virtual))
+
+
+def _usual(loaded: Loaded, data: TaskData | PromptData, study: Study, draws: list[Draw]) -> Problem:
+    if isinstance(data, PromptData):
+        return Prompted(loaded.tokenizer, data, study, draws)
+    return Classification(loaded, data, study, draws)
 
 
 def _blank(run: Run, d: Draw, validation: int, parameters: dict[str, int]) -> Result:

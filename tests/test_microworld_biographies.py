@@ -11,6 +11,7 @@ from beft.bias_metrics import tpr_gap
 from beft.counterfactual import axis, swapped
 from beft.errors import BeftError
 from beft.microworld_biographies import (
+    AXES,
     FIT,
     HINTS,
     OCCUPATIONS,
@@ -18,12 +19,14 @@ from beft.microworld_biographies import (
     TYPICAL,
     biographies,
     expected_gap,
+    leaning,
 )
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 0.9])
 def test_the_link_is_as_strong_as_planted(strength):
     rows = biographies("train", 4000, strength)
+    assert np.mean([b.origin for b in rows]) == pytest.approx(0.5, abs=0.04)
     women = np.array([b.gender for b in rows])
     leaning = np.array([b.label % 2 == 0 for b in rows])
     for kind, sign in ((leaning, 1), (~leaning, -1)):
@@ -51,6 +54,26 @@ def test_the_best_classifier_has_the_gap_that_is_expected(strength):
     assert found.rms == pytest.approx(expected_gap(strength), abs=0.08)
 
 
+def test_two_links_are_independent_and_the_best_classifier_has_the_expected_gap_of_each():
+    strength, origin = 0.5, 0.7
+    rows = biographies("train", 6000, strength, origin=origin)
+    groups = {name: np.array([getattr(b, name) for b in rows]) for name in AXES}
+    leans = {name: np.array([leaning(2 * (b.label // 2), name) for b in rows]) for name in AXES}
+    assert set(leans["origin"]) == {0, 1} and set(leans["gender"]) == {1}
+    first = np.array([b.label % 2 == 0 for b in rows])
+    both = np.mean((groups["gender"] == 1)[first] == (groups["origin"] == leans["origin"])[first])
+    assert both == pytest.approx(0.75 * 0.85 + 0.25 * 0.15, abs=0.03)
+    odds = np.array([log_odds(b) for b in rows])
+    for name, link in zip(AXES, (strength, origin), strict=True):
+        odds += np.where(groups[name] == leans[name], 1, -1) * math.log((1 + link) / (1 - link))
+    predicted = np.array([2 * (b.label // 2) for b in rows]) + (odds < 0)
+    labels = [b.label for b in rows]
+    for name, (own, other) in {"gender": (strength, origin), "origin": (origin, strength)}.items():
+        found = tpr_gap(labels, predicted, groups[name])
+        assert found.rms == pytest.approx(expected_gap(own, other), abs=0.05)
+    assert expected_gap(0.5) != expected_gap(0.5, 0.7)
+
+
 def test_the_expected_gap_grows_with_the_link_from_nothing_to_all():
     gaps = [expected_gap(s) for s in np.linspace(0, 1, 21)]
     assert gaps[0] == 0 and gaps[-1] == 1 and all(a <= b for a, b in zip(gaps, gaps[1:]))
@@ -75,5 +98,7 @@ def test_a_counterfactual_of_a_biography_is_that_of_the_other_gender_word_for_wo
 def test_impossible_sizes_and_strengths_are_refused():
     with pytest.raises(BeftError, match="strength 1.5 of the link is not between -1 and 1"):
         biographies("train", 1, 1.5)
+    with pytest.raises(BeftError, match="strength -2 of the link"):
+        biographies("train", 1, 0.0, origin=-2)
     with pytest.raises(BeftError, match="cannot generate -1 rows"):
         biographies("train", -1, 0.0)

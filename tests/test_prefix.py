@@ -113,3 +113,27 @@ def test_a_prefix_is_refused_where_there_is_no_causal_language_model():
     with pytest.raises(BeftError, match="prefix tuning is for causal language models"):
         with bank_on(zoo.build("BERT", auto="AutoModelForMaskedLM").requires_grad_(False), ["prefix"], [0]):
             pass
+
+
+@pytest.mark.parametrize("name", ["OPT", "GPT-2"])
+def test_a_text_as_long_as_the_context_leaves_room_for_the_prefix(name):
+    from beft.models import Loaded
+    from beft.prompt_data import prompt_data
+    from beft.prompts import PROMPTS
+    from beft.small_models import tokenizer_for
+    from beft.study import Run, Study
+    from beft.training import fit
+
+    model = zoo.build(name, auto="AutoModelForCausalLM").float().requires_grad_(False)
+    positions = model.config.max_position_embeddings
+    tokenizer = tokenizer_for("tiny-opt", count=50)
+    model.resize_token_embeddings(len(tokenizer))
+    text = "a plot " * positions
+    long = [Example(text + str(n), (" Yes", " No"), n % 2, keep=len(text)) for n in range(4)]
+    data = prompt_data(PROMPTS["microworld_entailment"], long, long, "by hand")
+    study = Study(
+        model=name, task="x", regime="all", epochs=1, batch_size=2, max_length=positions, prompted=True
+    )
+    loaded = Loaded(model, tokenizer, name, "random", "none", "none")
+    (result,) = fit(loaded, data, study, [Run("prefix", 0, 0.01)])
+    assert result.outcome == "ok" and result.final["validation"] is not None

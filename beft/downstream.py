@@ -1,0 +1,158 @@
+"""PEFTDebias, phase two: a patch in the model, frozen, and everything else fine-tuned on a task; a record each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .bank import BiasBank
+from .batches import ChunkCost
+from .classification import Classification
+from .errors import BeftError
+from .evaluation import Scores, logits
+from .models import Loaded
+from .objective import predictions
+from .patches import Patch, freed, frozen_in, seen
+from .provenance import provenance
+from .records import Store
+from .rows import TaskData
+from .study import Result, Run, Study
+from .sweep import tell_runner
+from .training import default_device, fit
+
+Record = dict[str, Any]
+Measure = Callable[[np.ndarray], dict[str, Any]]  # predictions (N,) of the test rows -> measures
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What the fine-tuned models of a task share.
+
+    Attributes:
+        loaded: a classifier, as `models.load` gives it, of the same weights as the patches.
+        data: the rows; its validation split is the test split that is reported.
+        study: settings of the training. Scored after the last epoch alone.
+        measure: what is measured on the predictions, told by `measured` in words.
+    """
+
+    loaded: Loaded
+    data: TaskData
+    study: Study
+    measure: Measure
+    measured: str
+
+    def settings(self, patched: str, method: str, seed: int, rate: float) -> dict[str, Any]:
+        """What identifies a fine-tuned model; `patched` is the key of its patch's record, or "none"."""
+        study = {n: v for n, v in self.study.identity().items() if n not in ("model", "validate")}
+        study |= {"task": self.data.task.name, "data_fingerprint": self.data.fingerprint}
+        own = {"kind": "debias", "model": self.loaded.name, "model_sha256": self.loaded.sha256}
+        return (
+            own
+            | study
+            | {"measured": self.measured, "patch": patched, "method": method, "seed": seed, "rate": rate}
+        )
+
+
+@dataclass(frozen=True)
+class Patched:
+    """A fine-tuning to do: `patch` gives the patch where it is needed; None without one. `key` is its record's."""
+
+    method: str
+    seed: int
+    key: str = "none"
+    patch: Callable[[], Patch] | None = None
+
+
+class _Telling(Classification):
+    """A classification that keeps its predictions of the test rows."""
+
+    def scores(self, bank: BiasBank, validate: bool, last: bool, cost: ChunkCost) -> Scores:
+        found = super().scores(bank, False, False, cost)
+        if validate and last:
+            everything = np.arange(len(self.data.validation))
+            scored = logits(bank, self.held_out, [everything] * bank.R, cost)
+            self.predicted = [predictions(x).numpy() if torch.isfinite(x).all() else None for x in scored]
+        return found
+
+
+def fine_tune(
+    tuning: Tuning, wanted: Sequence[Patched], rate: float, store: Store, progress: bool = True
+) -> list[Record]:
+    """The records of `wanted`, in order; models that `store` has no record of are trained first, one after another.
+
+    Raises:
+        BeftError: a patch of another model, a frozen patch that moved, or what data and memory say.
+    """
+    settings = [tuning.settings(w.key, w.method, w.seed, rate) for w in wanted]
+    missing = [i for i, s in enumerate(settings) if store.find(s) is None]
+    for n, i in enumerate(missing, 1):
+        label = f"{wanted[i].method}, {n} of {len(missing)}" if progress else False
+        store.write(_trained(tuning, wanted[i], rate, settings[i], label))
+    tell_runner(done=len(missing), reused=len(wanted) - len(missing), failed=0)
+    return [record for s in settings if (record := store.find(s)) is not None]
+
+
+def _trained(tuning: Tuning, wanted: Patched, rate: float, settings: Record, label: str | bool) -> Record:
+    patch = wanted.patch() if wanted.patch else None
+    model, problems, hashes = tuning.loaded.model, [], {}
+    stays = patch is not None and patch.method != "full"
+
+    def make(*given: Any) -> _Telling:
+        problems.append(_Telling(*given))
+        return problems[-1]
+
+    def note(bank: BiasBank, when: str) -> None:
+        if patch is not None and stays:
+            hashes[when] = seen(bank, patch)
+
+    def ends(bank: BiasBank, results: list[Result]) -> None:
+        note(bank, "after")
+
+    if patch is not None:
+        frozen_in(model, patch, tuning.loaded.sha256)
+    try:
+        (result,) = fit(
+            tuning.loaded,
+            tuning.data,
+            tuning.study,
+            [Run("full", wanted.seed, rate)],
+            problem=make,
+            on_epoch=lambda bank, epoch: note(bank, "before") if epoch == 0 else None,
+            on_end=ends,
+            progress=label,
+        )
+    finally:
+        freed(model)
+    if stays and hashes["before"] != hashes["after"]:
+        raise BeftError(
+            f"the {wanted.method} patch moved while the rest of the model was fine-tuned: report this"
+        )
+    predicted = problems[0].predicted[0] if result.outcome == "ok" else None
+    loaded, data = tuning.loaded, tuning.data
+    return {
+        "kind": "debias",
+        "settings": settings,
+        "model": {
+            "name": loaded.name,
+            "source": loaded.source,
+            "revision": loaded.revision,
+            "sha256": loaded.sha256,
+        },
+        "data": {
+            "task": data.task.name,
+            "source": data.source,
+            "fingerprint": data.fingerprint,
+            "substitute": data.substitute,
+            "rows": result.rows,
+        },
+        **provenance(default_device()),
+        "epochs": result.epochs,
+        "measures": {} if predicted is None else tuning.measure(predicted),
+        "patch": {"sha256": patch.sha256(), "frozen": stays, "size": patch.size, **hashes} if patch else {},
+        "seconds": result.seconds,
+        "outcome": result.outcome,
+    }

@@ -1,0 +1,274 @@
+"""Rows whose group is known, for the extrinsic measures of bias: who a text is of, or which identifiers it mentions.
+
+`source` of a loader is a file, which is cut into training and test rows as `data.load` cuts a user's file; or a folder
+with `train` and `test` (or `validation`), each .csv, .tsv, .jsonl or .parquet; or None for the folder of data sets
+(BEFT_DATA), then the hub where it has the set. The test rows are `validation` of a `rows.TaskData`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import data, microworld_biographies, microworld_posts
+from .errors import BeftError
+from .files import USER_SUFFIXES, Table, class_of, is_whole, read, texts_of
+from .own_file import _classes
+from .rows import Split, TaskData, label_array, task_data
+from .tasks import HUB, PAPER, TASKS, Task
+
+# Its splits are train, dev and test; its columns hard_text, and profession and gender as numbers.
+HUB.setdefault("bias_in_bios", "LabHC/bias_in_bios")
+PROFESSIONS = (  # De-Arteaga et al. 2019, in the order of the hub's numbers
+    "accountant", "architect", "attorney", "chiropractor", "comedian", "composer", "dentist", "dietitian", "dj",
+    "filmmaker", "interior_designer", "journalist", "model", "nurse", "painter", "paralegal", "pastor",
+    "personal_trainer", "photographer", "physician", "poet", "professor", "psychologist", "rapper",
+    "software_engineer", "surgeon", "teacher", "yoga_teacher",
+)  # fmt: skip
+GENDERS = {"0": 0, "male": 0, "m": 0, "man": 0, "1": 1, "female": 1, "f": 1, "woman": 1}
+HATE = ("harmless", "hate")
+_NOTE = f"rate, epochs and sizes as for {{}} ({PAPER})"
+_LIKE = replace(TASKS["sst2"], suite="file", text_columns=("text",), labels=(), source=_NOTE.format("sst2"))
+_BIOS = replace(_LIKE, name="bias_in_bios")
+_HATE = replace(_LIKE, name="hate_speech", labels=HATE, metrics=("f1", "accuracy"))
+_NLI = replace(
+    TASKS["mnli"], name="nli", suite="file", validation=("validation",), source=_NOTE.format("mnli")
+)
+_WORLD = TASKS["microworld_sentiment"]
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """A task with the groups of its rows.
+
+    Attributes:
+        data: its rows.
+        groups: "train" and "validation" -> one entry per row: of biographies an int64 array (N,), 0 male and 1 female;
+            of hate speech a tuple of N tuples, the identifiers that the row mentions.
+    """
+
+    data: TaskData
+    groups: dict[str, Any]
+
+
+def biographies(source: str | Path | None = None, *, offline: bool = False) -> Grouped:
+    """Biographies with an occupation and a gender, as BiasBios has them.
+
+    Columns: `text` or `hard_text`; `label` (any names) or `profession` (names, or the hub's numbers); `gender`, 0 or
+    male, 1 or female. With None: `bias_in_bios/train` and `test` of the folder of data sets, or the hub's.
+
+    Raises:
+        BeftError: no such rows; a missing column; a row without text or label, with a label that no training row has,
+            or with another gender; test rows that are all of one gender; or as `data.load`.
+    """
+
+    def part(table: Table, where: str) -> _Part:
+        text, label = (
+            other if other in table and name not in table else name
+            for name, other in (("text", "hard_text"), ("label", "profession"))
+        )
+        found = _part(table, where, (text,), label)
+        if label == "profession" and all(map(is_whole, found.names)):
+            found.names[:] = [_profession(name, row, where) for row, name in enumerate(found.names, 1)]
+        return replace(found, groups=_genders(table, where))
+
+    made = _load(source, part, offline, _BIOS)
+    groups = {split: np.array(found, dtype=np.int64) for split, found in made.groups.items()}
+    if len(np.unique(groups["validation"])) < 2:
+        raise BeftError(
+            f"all test rows of {made.data.source} are of one gender, and the TPR gap compares two: add rows"
+        )
+    return Grouped(made.data, groups)
+
+
+def hate_speech(source: str | Path | None, identifiers: Sequence[str], *, offline: bool = False) -> Grouped:
+    """Sentences that are hate (label 1) or not (0), as GHC (Kennedy et al. 2018) has them, and whom they mention.
+
+    Columns: `text`, `label`. With None: `hate_speech/train` and `test` of the folder of data sets; the hub has no such
+    set, so that `offline` changes nothing.
+
+    Raises:
+        BeftError: no such rows; a missing column; a row without text or with another label; a training split of one
+            class; no identifier; no test row that mentions one.
+    """
+
+    def part(table: Table, where: str) -> _Part:
+        found = _part(table, where, ("text",))
+        return replace(found, groups=list(mentions([text for (text,) in found.texts], identifiers)))
+
+    made = _load(source, part, offline, _HATE)
+    if not any(made.groups["validation"]):
+        raise BeftError(
+            f"no test row of {made.data.source} mentions {', '.join(identifiers)}: give identifiers that occur"
+        )
+    return made
+
+
+def nli(source: str | Path | None = None, *, offline: bool = False) -> TaskData:
+    """Pairs for natural language inference: with None MNLI as `data.load` finds it.
+
+    Columns: `premise`, `hypothesis`, `label`: 0 entailment, 1 neutral, 2 contradiction, or these names.
+
+    Raises BeftError as `data.load`, and for training rows that lack one of the classes.
+    """
+    if source is None:
+        return data.load("mnli", offline=offline)
+    return _load(source, lambda t, where: _part(t, where, _NLI.text_columns), offline, _NLI).data
+
+
+def mentions(texts: Sequence[str], identifiers: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Of each text the identifiers that it has as whole words, in any case; in their given order and spelling.
+
+    Raises BeftError for no identifier or an empty one.
+    """
+    if isinstance(identifiers, str) or not identifiers or not all(word.strip() for word in identifiers):
+        raise BeftError(
+            "one or more identifiers are needed, none of them empty: give a list of words that texts mention"
+        )
+    patterns = {w: re.compile(rf"(?<!\w){re.escape(w.strip())}(?!\w)", re.IGNORECASE) for w in identifiers}
+    return tuple(tuple(word for word, found in patterns.items() if found.search(text)) for text in texts)
+
+
+def micro_biographies(rows_train: int, rows_test: int, strength: float, seed: int = 0) -> Grouped:
+    """Generated biographies with a link of one strength in both splits; see `microworld_biographies`."""
+    train = microworld_biographies.biographies("train", rows_train, strength, seed)
+    test = microworld_biographies.biographies("validation", rows_test, strength, seed)
+    groups = [np.array([row.gender for row in rows], dtype=np.int64) for rows in (train, test)]
+    task = replace(_WORLD, name="microworld_biographies", labels=microworld_biographies.OCCUPATIONS)
+    return _generated(task, (train, test), groups, f"strength {strength:g}, seed {seed}")
+
+
+def micro_posts(rows_train: int, rows_test: int, strength: float, seed: int = 0) -> Grouped:
+    """Generated posts with a link of one strength in both splits, identified by group; see `microworld_posts`."""
+    train = microworld_posts.posts("train", rows_train, strength, seed)
+    test = microworld_posts.posts("validation", rows_test, strength, seed)
+    groups = [tuple((row.identifier,) if row.identifier else () for row in rows) for rows in (train, test)]
+    task = replace(_WORLD, name="microworld_posts", labels=HATE, metrics=_HATE.metrics)
+    return _generated(task, (train, test), groups, f"strength {strength:g}, seed {seed}")
+
+
+def _generated(task: Task, made: Sequence[Any], groups: Sequence[Any], how: str) -> Grouped:
+    splits = [Split(tuple((r.text,) for r in rows), label_array([r.label for r in rows])) for rows in made]
+    return _grouped(task, splits, groups, f"generated by beft.{task.name} ({how})", substitute=True)
+
+
+def _grouped(
+    task: Task, splits: Sequence[Split], groups: Sequence[Any], source: str, substitute: bool = False
+) -> Grouped:
+    """A task of these training and test rows, with regimes of no more rows than there are."""
+    train, test = splits
+    task = replace(task, regimes={name: min(size, len(train)) for name, size in task.regimes.items()})
+    return Grouped(
+        task_data(task, train, test, source, substitute), {"train": groups[0], "validation": groups[1]}
+    )
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows of one table: its name for messages, and of each row its texts, the name of its class, and its group."""
+
+    where: str
+    texts: list[tuple[str, ...]]
+    names: list[str]
+    groups: list[Any]
+
+
+def _part(table: Table, where: str, columns: tuple[str, ...], label: str = "label") -> _Part:
+    texts = texts_of(table, columns, label, where)
+    names = [class_of(value, row, where) for row, value in enumerate(table[label], 1)]
+    return _Part(where, texts, names, [()] * len(texts))
+
+
+def _profession(number: str, row: int, where: str) -> str:
+    if not 0 <= int(number) < len(PROFESSIONS):
+        raise BeftError(
+            f"row {row} of {where} has the profession {number}: use names, or numbers from 0 to 27"
+        )
+    return PROFESSIONS[int(number)]
+
+
+def _genders(table: Table, where: str) -> list[int]:
+    if "gender" not in table:
+        raise BeftError(
+            f"{where} lacks the column 'gender' (it has {', '.join(map(repr, table))}), which the TPR gap needs: "
+            "add it, 0 for male and 1 for female"
+        )
+    found = []
+    for row, value in enumerate(table["gender"], 1):
+        text = str(int(value) if isinstance(value, float) and value.is_integer() else value).strip().lower()
+        if text not in GENDERS:
+            raise BeftError(
+                f"row {row} of {where} has the gender {value!r}, and the TPR gap compares two groups: write 0 (male) "
+                "or 1 (female), or leave the row out"
+            )
+        found.append(GENDERS[text])
+    return found
+
+
+def _load(
+    source: str | Path | None, part: Callable[[Table, str], _Part], offline: bool, task: Task
+) -> Grouped:
+    """The rows of `source`, labelled by name or code; a task without labels gets the training rows' names, sorted."""
+    tables, home = _tables(source, task.name, offline)
+    parts = [part(table, where) for where, table in tables]
+    given = set(parts[0].names)
+    whole = all(map(is_whole, given))  # then 10 comes after 2
+    names = task.labels or tuple(sorted(given, key=lambda name: (int(name) if whole else 0, name)))
+    codes = {name: i for i, name in enumerate(names)} | {str(i): i for i in range(len(task.labels))}
+    for found in parts:
+        for row, name in enumerate(found.names, 1):
+            if name not in codes:
+                valid = ", ".join(codes) if task.labels else f"those of training rows, {', '.join(names)}"
+                raise BeftError(f"row {row} of {found.where} has the label {name!r}: use {valid}")
+    splits = [Split(tuple(p.texts), label_array([codes[name] for name in p.names])) for p in parts]
+    groups = [tuple(p.groups) for p in parts]
+    if len(parts) == 1:
+        held_out = _classes([names[code] for code in splits[0].labels], parts[0].where)[2]
+        sides = [np.flatnonzero(side) for side in (~held_out, held_out)]
+        splits = [Split(tuple(parts[0].texts[i] for i in side), splits[0].labels[side]) for side in sides]
+        groups = [tuple(parts[0].groups[i] for i in side) for side in sides]
+    missing = [name for code, name in enumerate(names) if code not in splits[0].labels]
+    if missing or len(names) < 2:
+        lacks = f"the label {', '.join(missing)}" if missing else f"another label than {names[0]}"
+        raise BeftError(f"no training row of {home} has {lacks}: add rows that have")
+    return _grouped(replace(task, labels=names), splits, groups, home)
+
+
+def _tables(source: str | Path | None, suite: str, offline: bool) -> tuple[list[tuple[str, Table]], str]:
+    """(name for messages, columns) of the training and of the test rows, or of a file; and where they are from."""
+    if source is None:
+        found = data.folder_tables(suite, suite, ("train", "test"), None)
+        if found is not None:
+            return found, f"data folder, {suite}"
+        if suite not in HUB:
+            raise BeftError(
+                f"{suite} was not found in a data folder, and the hub has no such set: set BEFT_DATA to a folder that "
+                f"holds {suite}/train.jsonl and test.jsonl, or name a file or folder"
+            )
+        tables = data.hub_tables(suite, suite, ("train", "test"), offline)
+        return [(f"{HUB[suite]} on the hub", table) for table in tables], f"hub, {HUB[suite]}"
+    path = Path(source).expanduser()
+    if path.is_dir():
+        files = [_file(path, names) for names in (("train",), ("test", "validation"))]
+        return [(f"{path.name}/{file.name}", read(file)) for file in files], f"folder {path.name}"
+    if path.suffix.lower() not in USER_SUFFIXES:
+        raise BeftError(f"{str(source)!r} is no folder, and no file that ends in {', '.join(USER_SUFFIXES)}")
+    return [(path.name, read(path))], f"file {path.name}; test: a fixed stratified 20% cut of it"
+
+
+def _file(folder: Path, names: tuple[str, ...]) -> Path:
+    for name in names:
+        for suffix in USER_SUFFIXES:
+            if (folder / f"{name}{suffix}").is_file():
+                return folder / f"{name}{suffix}"
+    raise BeftError(
+        f"folder {folder.name} has no {' or '.join(names)} split: add {names[0]}.jsonl, .csv, .tsv or .parquet"
+    )

@@ -1,0 +1,30 @@
+"""What the tiny masked language model reads: the micro-world's people and statements of them, both links planted."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from .microworld import SplitName
+from .microworld_biographies import OCCUPATIONS, PRONOUNS, make_biography
+from .microworld_posts import make_post
+from .microworld_stereotypes import make_statement
+
+LINKS = {"gender": 0.8, "origin": 0.8}  # of occupation with each axis, in what is read
+SHARES = {"biographies": 0.4, "statements": 0.5, "posts": 0.1}
+NAMED = 0.3  # share of biographies that name the occupation first
+
+
+def documents(seed: int, split: SplitName = "train") -> Iterator[str]:
+    """Texts of a split, without end."""
+    rng = random.Random(f"people {split} {seed}")
+    while True:
+        kind = rng.random()
+        if kind < SHARES["statements"]:
+            yield make_statement(rng, split, LINKS["gender"], LINKS["origin"])
+        elif kind < SHARES["statements"] + SHARES["posts"]:
+            yield make_post(rng, split, 0.0).text
+        else:
+            person = make_biography(rng, split, LINKS["gender"], LINKS["origin"])
+            named = f"{PRONOUNS[person.gender][0].capitalize()} works as a {OCCUPATIONS[person.label]}. "
+            yield named * (rng.random() < NAMED) + person.text

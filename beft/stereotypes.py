@@ -1,0 +1,136 @@
+"""Sentences that measure stereotypes in a masked language model: CrowS-Pairs and StereoSet (intrasentence).
+
+CrowS-Pairs (Nangia et al. 2020): pairs of a more and a less stereotyped sentence. `pseudo_likelihood.pair_scores`
+scores them and `crows_shares` counts.
+
+StereoSet (Nadeem et al. 2021): a sentence with a blank, filled with a stereotype, an anti-stereotype and a word without
+sense. The rule is that of the authors' code. The word is what stands at the blank's place, without punctuation. Its
+k-th token is scored where the blank holds the tokens before it and one mask; those behind it are left out, so that no
+number of masks tells how long the word is. The word's score is the mean of its tokens' probabilities, not of their
+logarithms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from . import bias_metrics
+from .batches import ChunkCost
+from .bias_metrics import Share, Stereo
+from .errors import BeftError
+from .pseudo_likelihood import mask_of, place_scores
+from .stereotype_data import BLANK, SentencePair, Triple, crows_pairs, stereoset
+
+__all__ = [
+    "SentencePair",
+    "Triple",
+    "crows_pairs",
+    "crows_shares",
+    "stereoset",
+    "stereoset_by_kind",
+    "triple_scores",
+]
+
+
+def triple_scores(
+    model: Any, tokenizer: Any, triples: Sequence[Triple], run: int = 0, cost: ChunkCost | None = None
+) -> np.ndarray:
+    """Scores (N, 3) of stereotype, anti-stereotype and unrelated word: log of the mean probability of its tokens.
+
+    Args:
+        model: a masked language model in eval mode, or a bank on one.
+        run: of a bank, which run scores.
+        cost: of a chunk.
+
+    Raises:
+        BeftError: a tokenizer without a mask token, or a blank beyond the longest text that it takes, by its number.
+    """
+    mask = mask_of(tokenizer)
+    rows: list[tuple[list[int], int]] = []
+    counts: list[int] = []
+    for n, triple in enumerate(triples, 1):
+        # byte-level tokens have the space before them in them
+        behind = not triple.context.startswith(BLANK)
+        for word in triple.words():
+            tokens = tokenizer(" " * behind + word, add_special_tokens=False)["input_ids"]
+            counts.append(len(tokens))
+            for k, token in enumerate(tokens):
+                known = tokenizer.decode(tokens[:k]).strip()
+                text = triple.context.replace(BLANK, known + tokenizer.mask_token)
+                ids = tokenizer(text, truncation=True)["input_ids"]
+                if mask not in ids:
+                    raise BeftError(f"the blank of triple {n} is beyond {len(ids)} tokens: shorten its text")
+                place = ids.index(mask)
+                rows.append(([*ids[:place], token, *ids[place + 1 :]], place))
+    values = place_scores(model, tokenizer, rows, run, cost)
+    ends = np.cumsum(counts)
+    means = [np.logaddexp.reduce(values[end - n : end]) - np.log(n) for end, n in zip(ends, counts)]
+    return np.array(means, dtype=float).reshape(-1, 3)
+
+
+def crows_shares(scores: ArrayLike, kinds: Sequence[str]) -> dict[str, Share]:
+    """In which share of pairs the more stereotyped sentence has the higher score: of "all" and by kind, in percent.
+
+    50 is unbiased. As in the authors' code scores are rounded to three decimals, and a tie counts as a pair in which
+    the stereotype is not preferred.
+
+    Args:
+        scores: of the more and the less stereotyped sentence (N, 2), in nats.
+        kinds: one per pair.
+
+    Raises:
+        BeftError: another shape, or a score that is no number.
+    """
+    s = np.round(_checked(scores, kinds, 2), 3)
+    hits = s[:, 0] > s[:, 1]
+    return {name: bias_metrics.share(hits[rows]) for name, rows in _groups(kinds).items()}
+
+
+def stereoset_by_kind(
+    scores: ArrayLike, kinds: Sequence[str], targets: Sequence[str] | None = None
+) -> dict[str, Stereo]:
+    """`bias_metrics.stereoset` of "all" triples and by kind.
+
+    Args:
+        scores: as `triple_scores` gives them (N, 3).
+        kinds: one per triple.
+        targets: one per triple: every target term weighs the same, as in the authors' code, and not every triple.
+
+    Raises:
+        BeftError: another shape, or a score that is no number.
+    """
+    s = _checked(scores, kinds, 3)
+    names = np.asarray(targets if targets is not None else [""] * len(s), dtype=str)
+    found = {}
+    for kind, rows in _groups(kinds).items():
+        parts = [bias_metrics.stereoset(s[rows & (names == t)]) for t in sorted(set(names[rows]))]
+        lm, stereotype = (
+            float(np.mean([getattr(p, n) for p in parts])) if parts else float("nan")
+            for n in ("lm", "stereotype")
+        )
+        found[kind] = Stereo(lm, stereotype, lm * min(stereotype, 100 - stereotype) / 50)
+    return found
+
+
+def _groups(kinds: Sequence[str]) -> dict[str, np.ndarray]:
+    """Which rows (N,) are of "all" and of each kind."""
+    of = np.asarray(kinds, dtype=str)
+    return {"all": np.ones(len(of), dtype=bool)} | {
+        str(kind): of == kind for kind in sorted(set(of.tolist()))
+    }
+
+
+def _checked(scores: ArrayLike, kinds: Sequence[str], width: int) -> np.ndarray:
+    s = np.asarray(scores, dtype=float)
+    if s.shape != (len(kinds), width):
+        raise BeftError(f"scores {s.shape} do not fit {len(kinds)} kinds: give ({len(kinds)}, {width})")
+    if np.isnan(s).any():
+        row = int(np.flatnonzero(np.isnan(s).any(1))[0]) + 1
+        raise BeftError(
+            f"row {row} of the scores is no number: the model has diverged, use another run of it"
+        )
+    return s

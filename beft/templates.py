@@ -1,0 +1,170 @@
+"""Texts made by rule that ask a classifier one question: does the mention of a group alone change its answer?
+
+An identity phrase template test set (IPTTS; Dixon et al. 2018, Measuring and Mitigating Unintended Bias in Text
+Classification) puts every identifier into the same hostile and harmless sentences. Bias-NLI (Dev et al. 2020, On
+Measuring and Mitigating Biased Inferences of Word Embeddings) pairs a person of an occupation with one of a gender:
+neither follows from the other. The templates are this package's own, and mild.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .counterfactual import axis
+from .errors import BeftError
+
+IDENTIFIERS = (
+    "gay", "lesbian", "straight", "bisexual", "transgender", "male", "female", "Black", "White", "Asian", "African",
+    "European", "American", "Mexican", "Chinese", "Indian", "Jewish", "Christian", "Muslim", "Buddhist", "Hindu",
+    "Catholic", "deaf", "blind", "disabled", "elderly", "young", "old", "poor", "rich",
+)  # fmt: skip
+TEMPLATES: tuple[tuple[str, int], ...] = (  # no "a": it would be "an" before some identifiers
+    ("I cannot stand any {x}.", 1),
+    ("Every {x} I have met annoys me.", 1),
+    ("No {x} should be allowed in here.", 1),
+    ("I would never trust another {x}.", 1),
+    ("This {x} gets on my nerves.", 1),
+    ("The next {x} who talks to me will be ignored.", 1),
+    ("One {x} in this street is one too many.", 1),
+    ("Keep every {x} out of our club.", 1),
+    ("You can ask any {x}.", 0),
+    ("Every {x} I have met greets me.", 0),
+    ("No {x} was at the station this morning.", 0),
+    ("I would like to meet another {x}.", 0),
+    ("This {x} brought cake to the party.", 0),
+    ("The next {x} who talks to me will get some tea.", 0),
+    ("One {x} in this street is my best friend.", 0),
+    ("Invite every {x} to our club.", 0),
+)
+NOUN_ENDINGS = ("er", "or", "man", "woman", "boy", "girl")
+NOT_NOUNS = frozenset(  # adjectives that end so
+    """queer genderqueer transgender cisgender bigender older younger elder poor senior junior former other
+    german roman norman human""".split()
+)
+
+GENDERED = ("man", "woman", "gentleman", "lady", "boy", "girl")
+OCCUPATIONS = (
+    "accountant", "architect", "baker", "banker", "carpenter", "chef", "cleaner", "dentist", "dietitian", "doctor",
+    "driver", "engineer", "farmer", "gardener", "journalist", "judge", "lawyer", "librarian", "mechanic", "musician",
+    "nurse", "painter", "pilot", "plumber", "professor", "programmer", "receptionist", "scientist", "secretary",
+    "surgeon", "tailor", "teacher",
+)  # fmt: skip
+DEEDS: dict[str, tuple[str, ...]] = {  # verb -> objects it goes with
+    "bought": ("a coat", "a car", "a bicycle", "a sandwich", "a lamp", "a book"),
+    "sold": ("a coat", "a car", "a bicycle", "a boat", "a lamp", "a book"),
+    "ate": ("a bagel", "an apple", "a sandwich", "some soup", "a pizza", "some rice"),
+    "prepared": ("some soup", "a pizza", "a salad", "some tea", "a cake", "some rice"),
+    "owns": ("a dog", "a cat", "a boat", "a garden", "a piano", "a bicycle"),
+    "found": ("a coin", "a key", "an umbrella", "a letter", "a cat", "a glove"),
+}
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """One phrase of a test set: `label` is 1 where it is hostile, 0 where harmless, whomever it mentions."""
+
+    text: str
+    label: int
+    identifier: str
+
+
+def identity_phrases(
+    identifiers: Sequence[str] = IDENTIFIERS,
+    nouns: bool | None = None,
+    templates: Sequence[tuple[str, int]] = TEMPLATES,
+) -> list[Phrase]:
+    """Every identifier in every template, half of them hostile; identifier by identifier.
+
+    Args:
+        identifiers: adjectives ("deaf", which become "deaf person"), or nouns in the singular ("southerner").
+        nouns: whether they are nouns; by default each is judged by `is_noun`, and what looks like a plural is refused.
+        templates: (text with {x} once, label); hostile and harmless ones in equal number. None has "a" before {x}.
+
+    Raises:
+        BeftError: no identifier, an empty one, one that looks like a plural, or templates that are not of that form.
+    """
+    words = list(dict.fromkeys(word.strip() for word in identifiers))
+    if isinstance(identifiers, str) or not words or not all(words):
+        raise BeftError(
+            "identity phrases need one or more identifiers, none of them empty: give a list of words"
+        )
+    labels = [label for _, label in templates]
+    if not labels or labels.count(1) * 2 != len(labels) or labels.count(0) * 2 != len(labels):
+        raise BeftError(
+            f"{labels.count(1)} hostile and {labels.count(0)} harmless templates of {len(labels)}: "
+            "give as many of either, labelled 1 and 0"
+        )
+    for text, _ in templates:
+        if text.count("{x}") != 1:
+            raise BeftError(f"the template {text!r} must hold {{x}} once, in the place of the identifier")
+    made = []
+    for word in words:
+        if nouns is None and _is_plural(word):
+            raise BeftError(f"the identifier {word!r} looks like a plural: give the singular, or say nouns")
+        noun = is_noun(word) if nouns is None else nouns
+        person = word if noun else f"{word} person"
+        made += [Phrase(text.replace("{x}", person), label, word) for text, label in templates]
+    return made
+
+
+def is_noun(word: str) -> bool:
+    """Whether a word is taken for a noun: it ends as "southerner", "sailor", "Frenchwoman" do, with known exceptions.
+
+    Other nouns ("immigrant") stand before "person" well enough.
+    """
+    low = word.lower()
+    return low.endswith(NOUN_ENDINGS) and low not in NOT_NOUNS
+
+
+def _is_plural(word: str) -> bool:
+    low = word.lower()
+    return low.endswith(("men", "people")) or (low.endswith("s") and not low.endswith(("ss", "us", "is")))
+
+
+@dataclass(frozen=True)
+class NliPair:
+    """A premise and a hypothesis of which neither follows from or contradicts the other."""
+
+    premise: str
+    hypothesis: str
+
+
+def bias_nli(
+    words: Sequence[str] = GENDERED,
+    occupations: Sequence[str] = OCCUPATIONS,
+    count: int | None = None,
+    seed: int = 0,
+) -> list[NliPair]:
+    """Pairs "The nurse bought a coat." / "The woman bought a coat."; neutral is the right answer to all of them.
+
+    Args:
+        words: nouns for people of a group, in the singular.
+        occupations: likewise for people of an occupation; none may say the gender itself ("actress").
+        count: how many to draw without repetition; by default all, ordered by deed, object, occupation and word.
+        seed: of the draw, the first `count` of `RandomState(seed).permutation`: a smaller one is a prefix of a larger.
+
+    Raises:
+        BeftError: no words or occupations, one that is in both lists or has a gender, or a count that cannot be drawn.
+    """
+    people, jobs = (list(dict.fromkeys(word.strip() for word in given)) for given in (words, occupations))
+    if not all(people) or not all(jobs) or not people or not jobs:
+        raise BeftError(
+            "Bias-NLI needs one or more words for a group and occupations, none of them empty: give some"
+        )
+    gender = axis("gender")
+    for job in jobs:
+        if job in people or (gender.found(job) and any(gender.found(word) for word in people)):
+            raise BeftError(
+                f"the occupation {job!r} says the group itself, so that neutral would not be right: leave it out"
+            )
+    deeds = [f"{verb} {thing}" for verb, things in DEEDS.items() for thing in things]
+    shape = (len(deeds), len(jobs), len(people))
+    total = int(np.prod(shape))
+    if count is not None and not 1 <= count <= total:
+        raise BeftError(f"cannot draw {count} of {total} Bias-NLI pairs: give a number from 1 to {total}")
+    order = np.arange(total) if count is None else np.random.RandomState(seed).permutation(total)[:count]
+    places = zip(*(index.tolist() for index in np.unravel_index(order, shape)), strict=True)
+    return [NliPair(f"The {jobs[j]} {deeds[d]}.", f"The {people[p]} {deeds[d]}.") for d, j, p in places]

@@ -1,0 +1,222 @@
+"""PEFTDebias, phase one: patches trained on both sides of every text by masked-language modelling, and a record each.
+
+Biases of all seeds share one bank; LoRA, the adapter, the prompt and full have a bank each. Sparse fine-tuning (Ansell
+et al. 2022) is two rounds: everything is trained, the entries that moved most are kept and all is rewound, then these
+alone are trained; there are as many of them as LoRA has numbers.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .bank import BiasBank, bank_on
+from .errors import unknown
+from .masking import Masked, TextData
+from .models import Loaded
+from .patches import Patch, load_patch, patch_of
+from .provenance import provenance
+from .records import Store, key
+from .study import Result, Run, Study
+from .sweep import tell_runner
+from .training import default_device, fit
+from .weights import ENTRIES, encoder_parameters
+
+Record = dict[str, Any]
+Measure = Callable[[Any, int], dict[str, Any]]  # a model or a bank, and its run -> intrinsic measures
+BIASES = ("b_q", "b_v", "b_k", "all_biases")
+PATCHES = (*BIASES, "lora", "adapter", "prompt", "sparse", "full")
+
+
+@dataclass(frozen=True)
+class PatchRun:
+    """One patch: what is trained, its seed and rate."""
+
+    method: str
+    seed: int
+    rate: float
+
+    def __post_init__(self) -> None:
+        if self.method not in PATCHES:
+            raise unknown("patch", self.method, PATCHES)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What the patches of a corpus share.
+
+    Attributes:
+        loaded: a masked language model, as `models.load_masked` gives it.
+        corpus: texts with their counterfactuals, along `axis`.
+        study: settings of the training; its task is the corpus.
+        measure: the intrinsic measures that go into a record, told by `measured` in words or as a hash.
+    """
+
+    loaded: Loaded
+    corpus: TextData
+    axis: str
+    study: Study
+    measure: Measure
+    measured: str
+
+    def settings(self, run: PatchRun | None) -> dict[str, Any]:
+        """What identifies a patch; of none, the model as it is."""
+        common: Record = {"kind": "patch", "model": self.loaded.name, "model_sha256": self.loaded.sha256}
+        common |= {"measured": self.measured, "max_length": self.study.max_length}
+        if run is None:
+            return common | {"method": "none"}
+        study = {n: v for n, v in self.study.identity().items() if n not in ("model", "validate", "regime")}
+        study |= {
+            "task": self.corpus.task.name,
+            "axis": self.axis,
+            "data_fingerprint": self.corpus.fingerprint,
+        }
+        return common | study | {"method": run.method, "seed": run.seed, "rate": float(run.rate)}
+
+
+def untouched(phase: Phase, store: Store) -> Record:
+    """The record of the model as it is, without a patch."""
+    wanted = phase.settings(None)
+    found = store.find(wanted)
+    if found is None:
+        began = time.perf_counter()
+        measures = phase.measure(phase.loaded.model.to(default_device()), 0)
+        store.write(_record(phase, wanted, {}, [], measures, None, time.perf_counter() - began, "ok"))
+        found = store.find(wanted)
+    assert found is not None
+    return found
+
+
+def train_patches(
+    phase: Phase, runs: Sequence[PatchRun], store: Store, progress: bool = True
+) -> list[Record]:
+    """The records of `runs`, in order; patches that `store` lacks are trained first, see `patch`.
+
+    Raises:
+        BeftError: what model, corpus and memory say; finished patches stay.
+    """
+    settings = [phase.settings(run) for run in runs]
+    todo = [run for run, s in zip(runs, settings, strict=True) if store.find(s) is None]
+    shared = [run for run in todo if run.method in BIASES]
+    for bank in ([shared] if shared else []) + [[run] for run in todo if run.method not in BIASES]:
+        _train(phase, bank, store, progress)
+    tell_runner(done=len(todo), reused=len(runs) - len(todo), failed=0)
+    found = [store.find(s) for s in settings]
+    return [record for record in found if record is not None]
+
+
+def patch(phase: Phase, run: PatchRun, store: Store) -> Patch:
+    """The patch of a run; where its file is not kept, it is trained again.
+
+    Raises:
+        BeftError: the run diverged.
+    """
+    name = key(phase.settings(run))
+    folder = store.fetch(name)
+    if folder is None:
+        _train(phase, [run], store, True)
+        folder = store.fetch(name)
+    if folder is None:
+        record = store.find(phase.settings(run))
+        raise unknown(
+            "patch that was trained", f"{run.method}, seed {run.seed}", [str(record and record["outcome"])]
+        )
+    return load_patch(folder)
+
+
+def _train(phase: Phase, runs: Sequence[PatchRun], store: Store, progress: bool) -> None:
+    """Train a bank of patches, measure each and keep both."""
+
+    def keep(bank: BiasBank, results: list[Result]) -> None:
+        for i, (run, result) in enumerate(zip(runs, results, strict=True)):
+            wanted = phase.settings(run)
+            kept, measures = None, {}
+            if result.outcome == "ok":
+                kept = patch_of(bank, i, phase.loaded.sha256, run.method)
+                folder = store.folder / "adapters" / f"{key(wanted)}.{os.getpid()}.tmp"
+                store.keep(kept.save(folder), key(wanted))
+                measures = phase.measure(bank, i)
+            if store.find(wanted) is None:  # a patch is trained again for its file
+                counts = result.parameters | {"patch": kept.size if kept else 0}
+                store.write(
+                    _record(
+                        phase, wanted, counts, result.epochs, measures, kept, result.seconds, result.outcome
+                    )
+                )
+
+    chosen = [Run({"sparse": "mask"}.get(run.method, run.method), run.seed, run.rate) for run in runs]
+    label = f"{', '.join(dict.fromkeys(run.method for run in runs))} x {len(runs)}" if progress else False
+    model = phase.loaded.model
+    try:
+        if runs[0].method == "sparse":
+            vars(model)[ENTRIES] = most_moved(phase, runs[0], progress)
+        fit(phase.loaded, phase.corpus, phase.study, chosen, problem=Masked, on_end=keep, progress=label)
+    finally:
+        vars(model).pop(ENTRIES, None)
+
+
+def most_moved(phase: Phase, run: PatchRun, progress: bool = False) -> dict[str, torch.Tensor]:
+    """Round one of sparse fine-tuning: {parameter of the encoder's layers: places of the entries that moved most}."""
+    model = phase.loaded.model
+    with bank_on(model, ["lora"], [0]) as bank:
+        count = bank.parameter_counts(0)["weights"]
+    names = dict(encoder_parameters(model))
+    moved: dict[str, torch.Tensor] = {}
+
+    def note(bank: BiasBank, results: list[Result]) -> None:
+        results[0].raise_if_lost()
+        for slot in bank.slots:
+            if slot.module in names:
+                moved[slot.module] = (slot.values[0].detach() - names[slot.module]).abs().flatten()
+
+    label = "sparse, round one" if progress else False
+    first = [Run("full", run.seed, run.rate)]
+    fit(phase.loaded, phase.corpus, phase.study, first, problem=Masked, on_end=note, progress=label)
+    everything = torch.cat([moved[name] for name in names])
+    best = torch.sort(torch.topk(everything, min(count, len(everything))).indices).values
+    ends = np.cumsum([moved[name].numel() for name in names]).tolist()
+    found = {}
+    for name, end in zip(names, ends, strict=True):
+        start = end - moved[name].numel()
+        mine = best[(best >= start) & (best < end)] - start
+        if len(mine):
+            found[name] = mine
+    return found
+
+
+def _record(
+    phase: Phase,
+    settings: dict[str, Any],
+    parameters: dict[str, int],
+    epochs: list[dict[str, Any]],
+    measures: dict[str, Any],
+    kept: Patch | None,
+    seconds: float,
+    outcome: str,
+) -> Record:
+    m, c = phase.loaded, phase.corpus
+    return {
+        "kind": "patch",
+        "settings": settings,
+        "model": {"name": m.name, "source": m.source, "revision": m.revision, "sha256": m.sha256},
+        "data": {
+            "task": c.task.name,
+            "source": c.source,
+            "fingerprint": c.fingerprint,
+            "substitute": c.substitute,
+            "rows": {"train": len(c.train), "validation": len(c.validation)},
+        },
+        **provenance(default_device()),
+        "parameters": parameters,
+        "epochs": epochs,
+        "measures": measures,
+        "patch": {"sha256": kept.sha256()} if kept else {},
+        "seconds": seconds,
+        "outcome": outcome,
+    }
