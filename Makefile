@@ -19,7 +19,7 @@ PY  := $(ENVIRONMENT)/bin/python
 RUN := $(PY) -m beft.reproduce
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce publish test bench bench-sweep bench-prompting lab clean existing
+.PHONY: help setup reproduce publish test bench bench-sweep bench-prompting bench-debiasing lab clean existing
 .DELETE_ON_ERROR:
 
 help:
@@ -34,6 +34,7 @@ help:
 	@echo 'make bench                       time and memory against the plain protocol'
 	@echo 'make bench-sweep                 time a grid in banks against one by one, and Dask'
 	@echo 'make bench-prompting             time options that share a prompt against one at a time'
+	@echo 'make bench-debiasing             time CrowS-Pairs scores in batches against one masked place at a time'
 	@echo 'make lab                         open the notebooks in JupyterLab'
 	@echo 'make clean                       remove build/ and caches; records and figures stay'
 	@echo 'PYTHON=python3.12 chooses the interpreter of .venv; VENV=path uses an environment you have.'
@@ -74,6 +75,9 @@ bench-sweep: $(READY)
 
 bench-prompting: $(READY)
 	@$(PY) -m beft.bench_prompting $(ARGS)
+
+bench-debiasing: $(READY)
+	@$(PY) -m beft.bench_debiasing $(ARGS)
 
 lab: $(READY)
 	@$(PY) -m jupyter lab notebooks

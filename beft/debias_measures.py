@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from .bias_metrics import fpr_difference, fraction_neutral, share, stereoset, tpr_gap
+from .bias_metrics import fpr_difference, fraction_neutral, stereoset, tpr_gap
 from .pseudo_likelihood import pair_scores
-from .stereotypes import SentencePair, Triple, triple_scores
+from .stereotypes import SentencePair, Triple, crows_shares, triple_scores
 from .tasks import score
 
 
@@ -31,7 +31,7 @@ def intrinsic(
         found: dict[str, Any] = {"crows": {}, "stereoset": {}}
         for name, given in pairs.items():
             scores = pair_scores(model, tokenizer, [(p.more, p.less) for p in given], run)
-            found["crows"][name] = asdict(share(scores[:, 0] > scores[:, 1]))
+            found["crows"][name] = asdict(crows_shares(scores, [name] * len(given))["all"])
         for name, asked in triples.items():
             found["stereoset"][name] = asdict(stereoset(triple_scores(model, tokenizer, asked, run)))
         return found

@@ -94,7 +94,9 @@ def stereotype_triples(name: str, count: int, seed: int = 0) -> list[Triple]:
         label = next(n for n, word in enumerate(OCCUPATIONS) if f" {word} " in f" {_bare(pair.more)} ")
         words = OCCUPATIONS[label], OCCUPATIONS[label ^ 1], pick(rng, UNRELATED)
         filled = [pair.more.replace(OCCUPATIONS[label], word) for word in words]
-        found.append(Triple(filled[0], filled[1], filled[2], name, pair.more.replace(OCCUPATIONS[label], BLANK)))
+        found.append(
+            Triple(filled[0], filled[1], filled[2], name, pair.more.replace(OCCUPATIONS[label], BLANK))
+        )
     return found
 
 

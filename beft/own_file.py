@@ -26,7 +26,7 @@ def user_file(path: Path) -> TaskData:
     table = read(path)
     columns = ("text_a", "text_b") if {"text_a", "text_b"} & set(table) else ("text",)
     texts = texts_of(table, columns, "label", path.name)
-    coded = _values if are_values(table["label"]) else _classes
+    coded = _values if are_values(table["label"]) else classes
     labels, names, held_out = coded(table["label"], path.name)
     train, validation = (
         Split(tuple(texts[i] for i in np.flatnonzero(part)), labels[part]) for part in (~held_out, held_out)
@@ -47,7 +47,7 @@ def user_file(path: Path) -> TaskData:
     return task_data(task, train, validation, f"file {path.name}; validation: a fixed {cut} cut of it")
 
 
-def _classes(column: list[Any], where: str) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
+def classes(column: list[Any], where: str) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
     """Codes (N,), names of the classes, and which rows are held out (N,), of a column of labels."""
     given = [class_of(value, row, where) for row, value in enumerate(column, 1)]
     whole = all(is_whole(name) for name in given)  # then 10 comes after 2

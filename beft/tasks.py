@@ -75,6 +75,7 @@ HUB = {  # suite -> its data set on the Hugging Face hub; the task is a configur
     "super_glue": "aps/super_glue",
     "squad": "rajpurkar/squad",
     "drop": "ucinlp/drop",
+    "bias_in_bios": "LabHC/bias_in_bios",
 }
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from .bank import BiasBank, bank_on
-from .errors import unknown
+from .errors import BeftError, unknown
 from .masking import Masked, TextData
 from .models import Loaded
 from .patches import Patch, load_patch, patch_of
@@ -124,8 +124,8 @@ def patch(phase: Phase, run: PatchRun, store: Store) -> Patch:
         folder = store.fetch(name)
     if folder is None:
         record = store.find(phase.settings(run))
-        raise unknown(
-            "patch that was trained", f"{run.method}, seed {run.seed}", [str(record and record["outcome"])]
+        raise BeftError(
+            f"the {run.method} patch of seed {run.seed} {record['outcome'] if record else 'is lost'}"
         )
     return load_patch(folder)
 

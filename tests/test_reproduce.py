@@ -307,7 +307,9 @@ def test_an_interrupt_says_that_the_same_command_resumes_and_leaves_no_kernel(
     finally:
         process.kill()
     assert process.returncode == 130, error
-    assert error.strip().splitlines()[-1] == f"interrupted; {reproduce.INTERRUPTED}" and "Traceback" not in error
+    assert (
+        error.strip().splitlines()[-1] == f"interrupted; {reproduce.INTERRUPTED}" and "Traceback" not in error
+    )
     with pytest.raises(ProcessLookupError):
         os.kill(int(started.read_text()), 0)
 

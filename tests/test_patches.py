@@ -1,0 +1,205 @@
+"""Patches: what one model learnt, put frozen into another, there and back, and in PEFT's own format."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from masked_models import folder_of, small
+from peft import PeftModel
+
+from beft import data, models
+from beft.bank import bank_on
+from beft.data import Draw
+from beft.errors import BeftError
+from beft.masking import Masked, text_data
+from beft.patches import Patch, freed, frozen_in, load_patch, patch_of, save_peft, seen
+from beft.study import Run, Study
+from beft.training import fit
+from beft.weights import ENTRIES, PATCH, replaced, restored
+
+TEXTS = [
+    f"the {part} was {word}"
+    for part in ("plot", "soup", "bed")
+    for word in ("dull", "superb", "poor", "fine")
+]
+STUDY = Study(
+    model="small", task="texts", regime="all", epochs=1, batch_size=4, max_length=16, validate="last"
+)
+METHODS = ("b_q", "b_v", "all_biases", "lora", "adapter", "prompt", "sparse", "full")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A folder with a masked language model."""
+    return folder_of(small(dropout=0.0), tmp_path_factory.mktemp("model") / "small")
+
+
+def trained(base, method, folder=None):
+    """(patch of a short training, logits of the language model with it on some texts)."""
+    loaded = models.load_masked(str(base))
+    if method == "sparse":
+        name = "bert.encoder.layer.0.attention.self.query.weight"
+        vars(loaded.model)[ENTRIES] = {name: torch.tensor([3, 40, 41])}
+    kept = []
+
+    def keep(bank, results):
+        inputs = loaded.tokenizer(TEXTS[:3], padding=True, return_tensors="pt")
+        kept.append(patch_of(bank, 0, loaded.sha256, method))
+        kept.append(bank(torch.zeros(3, dtype=torch.long), None, **inputs).detach())
+        if folder is not None:
+            save_peft(bank, folder)
+
+    corpus = text_data("texts", TEXTS, TEXTS[:3], "by hand")
+    run = Run("mask" if method == "sparse" else method, 0, 0.05)
+    fit(loaded, corpus, STUDY, [run], problem=Masked, on_end=keep)
+    return kept
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_patch_in_the_model_says_what_the_run_said_and_comes_out_again(base, method, tmp_path):
+    patch, said = trained(base, method)
+    patch.save(tmp_path)
+    again = load_patch(tmp_path)
+    assert (again.sha256(), again.method, again.base, again.size) == (
+        patch.sha256(), patch.method, patch.base, patch.size,
+    )  # fmt: skip
+    loaded = models.load_masked(str(base))
+    inputs = loaded.tokenizer(TEXTS[:3], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        before = loaded.model(**inputs).logits
+        again.put(loaded.model)
+        assert torch.allclose(loaded.model(**inputs).logits, said, atol=1e-5)
+    assert not torch.allclose(before, said, atol=1e-6)
+    vars(loaded.model)[PATCH] = again
+    restored(loaded.model)
+    freed(loaded.model)
+    with torch.no_grad():
+        assert torch.equal(loaded.model(**inputs).logits, before)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_rest_is_fine_tuned_and_the_patch_stays(base, method):
+    patch, _ = trained(base, method)
+    loaded = models.load(str(base), labels=2)
+    assert loaded.sha256 == patch.base
+    before = {name: p.detach().clone() for name, p in loaded.model.named_parameters()}
+    frozen_in(loaded.model, patch, loaded.sha256)
+    rows = data.load("microworld_sentiment")
+    study = Study(
+        task="microworld_sentiment", regime=24, epochs=1, batch_size=8, max_length=32, validate="last"
+    )
+    hashes, moved = [], {}
+
+    def note(bank, *_):
+        if method != "full":
+            hashes.append(seen(bank, patch))
+
+    def ends(bank, results):
+        note(bank)
+        for slot in bank.slots:
+            if slot.kind == "whole":
+                own = bank.model.get_parameter(slot.module)
+                moved[slot.module] = float((slot.values[0].detach() - own).abs().max())
+
+    (result,) = fit(loaded, rows, study, [Run("full", 0, 0.01)], on_epoch=note, on_end=ends)
+    freed(loaded.model)
+    assert result.outcome == "ok" and len(set(hashes)) == (method != "full")
+    value = "bert.encoder.layer.0.attention.self.value"
+    weight = f"{value}.base_layer.weight" if method == "lora" else f"{value}.weight"
+    assert moved[weight] > 0  # the weights beside the patch are trained
+    assert (f"{value}.bias" in moved) is (method not in ("b_v", "all_biases", "lora"))
+    after = dict(loaded.model.named_parameters())
+    assert set(after) == set(before) and all(torch.equal(after[name], p) for name, p in before.items())
+
+
+def test_a_sparse_patch_freezes_its_own_entries_and_no_others(base):
+    patch, _ = trained(base, "sparse")
+    loaded = models.load(str(base), labels=2)
+    frozen_in(loaded.model, patch, loaded.sha256)
+    name = "bert.encoder.layer.0.attention.self.query.weight"
+    study = Study(
+        task="microworld_sentiment", regime=16, epochs=1, batch_size=8, max_length=32, validate="last"
+    )
+    found = []
+
+    def ends(bank, results):
+        own, now = bank.model.get_parameter(name), replaced(bank.model, bank.slots)[name]
+        found.append((own != now).flatten())
+
+    fit(loaded, data.load("microworld_sentiment"), study, [Run("full", 0, 0.01)], on_end=ends)
+    still = (~found[0]).nonzero().flatten().tolist()
+    assert set(still) >= {3, 40, 41} and len(still) < 10
+
+
+@pytest.mark.parametrize("method", ["lora", "adapter"])
+def test_peft_loads_a_patch_to_the_same_logits(base, method, tmp_path):
+    _, said = trained(base, method, tmp_path)
+    loaded = models.load_masked(str(base))
+    wrapped = PeftModel.from_pretrained(loaded.model, str(tmp_path)).eval()
+    inputs = loaded.tokenizer(TEXTS[:3], padding=True, return_tensors="pt")
+    with torch.no_grad():
+        assert torch.allclose(wrapped(**inputs).logits, said, atol=1e-5)
+
+
+def test_peft_loads_a_prompt_with_the_same_virtual_tokens(base, tmp_path):
+    patch, _ = trained(base, "prompt", tmp_path)
+    loaded = models.load_masked(str(base))
+    wrapped = PeftModel.from_pretrained(loaded.model, str(tmp_path))
+    (values,) = patch.tensors.values()
+    assert torch.allclose(wrapped.get_prompt(batch_size=1)[0], values)
+
+
+def test_a_bias_patch_is_no_file_of_save_peft(base, tmp_path):
+    loaded = models.load_masked(str(base))
+    with (
+        bank_on(loaded.model, ["b_v"], [0]) as bank,
+        pytest.raises(BeftError, match="use adapters.save_adapter"),
+    ):
+        save_peft(bank, tmp_path)
+
+
+def test_a_patch_of_another_model_is_refused(base):
+    patch, _ = trained(base, "b_v")
+    other = models.load(models.TINY, labels=2)
+    with pytest.raises(BeftError, match="b_v patch was trained on weights .* use a patch of this model"):
+        frozen_in(other.model, patch, other.sha256)
+    wide = Patch("b_v", other.sha256, {name: torch.zeros(7) for name in patch.tensors})
+    with pytest.raises(BeftError, match=r"of shape \(7,\) and the model \(32,\): it is of another model"):
+        wide.put(other.model)
+    strange = Patch("b_v", other.sha256, {"decoder.layers.0.bias": torch.zeros(7)})
+    with pytest.raises(BeftError, match="the model has no decoder.layers.0, where a patch belongs"):
+        strange.put(other.model)
+
+
+def test_a_missing_or_damaged_file_is_named(tmp_path):
+    with pytest.raises(BeftError, match="no patch in .* train one there first"):
+        load_patch(tmp_path)
+    (tmp_path / "patch.safetensors").write_bytes(b"\x10\0\0\0")
+    with pytest.raises(BeftError, match="is truncated or no patch: train it again"):
+        load_patch(tmp_path)
+
+
+def test_a_model_without_biases_gets_one_for_the_patch():
+    from beft import zoo
+
+    model = zoo.build("LLaMA", auto="AutoModelForCausalLM").float().requires_grad_(False)
+    inputs = {n: x for n, x in zoo.inputs(model, batch=2).items() if n in ("input_ids", "attention_mask")}
+    with bank_on(model, ["b_v"], [0]) as bank, torch.no_grad():
+        for slot in bank.slots:
+            slot.values.normal_()
+        said = bank(torch.zeros(2, dtype=torch.long), None, **inputs, use_cache=False)
+        patch = patch_of(bank, 0, "x")
+    with torch.no_grad():
+        patch.put(model)
+        assert torch.allclose(model(**inputs).logits, said, atol=1e-5)
+        patch.take(model)
+    assert all(m.bias is None for n, m in model.named_modules() if n.endswith("v_proj"))
+
+
+def test_a_draw_needs_no_labels_but_rows(base):
+    loaded = models.load_masked(str(base))
+    problem = Masked(
+        loaded, text_data("t", TEXTS, TEXTS[:2], "by hand"), STUDY, [Draw(np.arange(3), np.arange(0))]
+    )
+    assert problem.validation == 2 and len(problem.lengths) == len(TEXTS)

@@ -1,0 +1,169 @@
+"""PEFTDebias, both phases, on a small random model: patches of one bank, records, resuming, frozen patches."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from masked_models import folder_of, small
+
+from beft import downstream, models, upstream
+from beft.counterfactual import augment, axis
+from beft.debias_measures import intrinsic, of_biographies, of_posts
+from beft.errors import BeftError
+from beft.masking import text_data
+from beft.microworld_biographies import biographies
+from beft.microworld_grouped import micro_biographies
+from beft.microworld_stereotypes import AXES, stereotype_pairs, stereotype_triples
+from beft.records import Store
+from beft.study import Study
+from beft.upstream import PATCHES, PatchRun
+
+STUDY = Study(
+    model="small", task="people", regime="all", epochs=1, batch_size=8, max_length=32, validate="last"
+)
+RATES = {"full": 0.003, "sparse": 0.003}
+RUNS = [PatchRun(m, 0, RATES.get(m, 0.03)) for m in PATCHES if m != "b_k"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A folder with a masked language model."""
+    return folder_of(small(), tmp_path_factory.mktemp("model") / "small")
+
+
+def phase_of(base, **changes):
+    loaded = models.load_masked(str(base))
+    texts = [b.text for b in biographies("train", 12, 0.5)]
+    corpus = text_data("people", augment(texts, axis("gender")).texts, texts[:4], "generated", True)
+    measure, measured = intrinsic(
+        loaded.tokenizer,
+        {name: stereotype_pairs(name, 6) for name in AXES},
+        {"gender": stereotype_triples("gender", 4)},
+    )
+    return upstream.Phase(loaded, corpus, "gender", replace(STUDY, **changes), measure, measured)
+
+
+def tuning_of(base):
+    rows = micro_biographies(40, 30, 0.8)
+    measure = of_biographies(rows.data.validation.labels, {"gender": rows.groups["validation"]})
+    loaded = models.load(str(base), labels=len(rows.data.task.labels))
+    study = replace(STUDY, task="microworld_biographies", regime=24, max_length=48)
+    return downstream.Tuning(loaded, rows.data, study, measure, "gap of gender")
+
+
+def test_every_patch_has_a_record_with_its_measures_and_its_file(base, tmp_path):
+    phase, store = phase_of(base), Store(tmp_path)
+    records = upstream.train_patches(phase, RUNS, store, progress=False)
+    assert [r["settings"]["method"] for r in records] == [r.method for r in RUNS]
+    for run, record in zip(RUNS, records, strict=True):
+        assert record["outcome"] == "ok" and set(record["measures"]["crows"]) == set(AXES)
+        assert 0 <= record["measures"]["stereoset"]["gender"]["lm"] <= 100
+        patch = upstream.patch(phase, run, store)
+        assert patch.sha256() == record["patch"]["sha256"] and patch.size == record["parameters"]["patch"]
+    size = {r["settings"]["method"]: r["parameters"]["patch"] for r in records}
+    assert size["b_v"] == size["b_q"] == 2 * 32 and size["sparse"] == size["lora"] == 2 * 2 * 8 * (32 + 32)
+    assert size["full"] == sum(p.numel() for p in phase.loaded.model.parameters()) > size["all_biases"]
+    assert len(store.all("patch")) == len(RUNS)
+
+
+def test_what_is_recorded_is_not_trained_again_and_a_lost_file_is(base, tmp_path, monkeypatch):
+    phase, store = phase_of(base), Store(tmp_path)
+    first = upstream.train_patches(phase, RUNS[:2], store, progress=False)
+    monkeypatch.setattr(upstream, "fit", lambda *a, **k: pytest.fail("it was trained again"))
+    assert upstream.train_patches(phase, RUNS[:2], store, progress=False) == first
+    monkeypatch.undo()
+    for path in (tmp_path / "adapters").rglob("*.safetensors"):
+        path.unlink()
+    for path in sorted((tmp_path / "adapters").iterdir()):
+        path.rmdir()
+    again = upstream.patch(phase, RUNS[0], store)
+    assert again.method == RUNS[0].method and upstream.train_patches(phase, RUNS[:2], store) == first
+
+
+def test_the_model_as_it_is_is_measured_once(base, tmp_path):
+    phase, store = phase_of(base), Store(tmp_path)
+    record = upstream.untouched(phase, store)
+    assert record["settings"]["method"] == "none" and record["parameters"] == {}
+    assert (
+        upstream.untouched(replace(phase, measure=lambda *a: pytest.fail("measured again")), store) == record
+    )
+    measure, _ = intrinsic(phase.loaded.tokenizer, {"gender": stereotype_pairs("gender", 6)}, {})
+    assert measure(phase.loaded.model, 0)["crows"]["gender"] == record["measures"]["crows"]["gender"]
+
+
+def test_sparse_trains_the_entries_that_moved_most(base):
+    phase = phase_of(base)
+    chosen = upstream.most_moved(phase, PatchRun("sparse", 0, 0.003))
+    assert sum(map(len, chosen.values())) == 2 * 2 * 8 * 64
+    assert all(name.startswith("bert.encoder.layer.") for name in chosen)
+    for name, places in chosen.items():
+        assert (
+            len(set(places.tolist())) == len(places)
+            and places.max() < phase.loaded.model.get_parameter(name).numel()
+        )
+
+
+def test_a_rate_that_diverges_is_recorded_and_the_others_are_untouched(base, tmp_path):
+    phase, store = phase_of(base), Store(tmp_path)
+    runs = [PatchRun("b_v", 0, 1e30), PatchRun("b_v", 1, 0.03)]
+    lost, kept = upstream.train_patches(phase, runs, store, progress=False)
+    assert lost["outcome"].startswith("diverged") and lost["measures"] == {} and kept["outcome"] == "ok"
+    with pytest.raises(BeftError, match="b_v patch of seed 0 diverged"):
+        upstream.patch(phase, runs[0], store)
+
+
+def test_downstream_the_patch_is_frozen_and_the_predictions_are_measured(base, tmp_path):
+    phase, store = phase_of(base), Store(tmp_path)
+    runs = [RUNS[1], next(r for r in RUNS if r.method == "lora"), next(r for r in RUNS if r.method == "full")]
+    records = upstream.train_patches(phase, runs, store, progress=False)
+    wanted = [downstream.Patched("none", 0)]
+    for run, record in zip(runs, records, strict=True):
+        wanted.append(
+            downstream.Patched(run.method, 0, record["key"], lambda r=run: upstream.patch(phase, r, store))
+        )
+    tuning = tuning_of(base)
+    done = downstream.fine_tune(tuning, wanted, 0.003, store, progress=False)
+    assert [r["settings"]["method"] for r in done] == ["none", *(r.method for r in runs)]
+    for record in done:
+        assert 0 <= record["measures"]["accuracy"] <= 1 and "gap gender" in record["measures"]
+        assert record["epochs"][-1]["validation"] is None  # the test split is read once, by the measures
+    assert done[0]["patch"] == {} and done[3]["patch"]["frozen"] is False
+    for record, patch in zip(done[1:3], records, strict=False):
+        assert record["patch"]["before"] == record["patch"]["after"] and record["patch"]["frozen"]
+        assert record["patch"]["sha256"] == patch["patch"]["sha256"]
+    assert downstream.fine_tune(tuning, wanted, 0.003, store, progress=False) == done
+    alone = Store(tmp_path / "again")
+    (again,) = downstream.fine_tune(tuning, wanted[:1], 0.003, alone, progress=False)
+    assert (
+        again["measures"] == done[0]["measures"] and again["epochs"] == done[0]["epochs"]
+    )  # to the last bit
+
+
+def test_a_patch_that_moved_is_an_error(base, tmp_path, monkeypatch):
+    phase, store = phase_of(base), Store(tmp_path)
+    (record,) = upstream.train_patches(phase, RUNS[:1], store, progress=False)
+    hashes = iter(["one", "another"])
+    monkeypatch.setattr(downstream, "seen", lambda *a: next(hashes))
+    wanted = downstream.Patched("b_q", 0, record["key"], lambda: upstream.patch(phase, RUNS[0], store))
+    with pytest.raises(BeftError, match="the b_q patch moved while"):
+        downstream.fine_tune(tuning_of(base), [wanted], 0.003, store, progress=False)
+    assert store.all("debias") == []
+
+
+def test_the_measures_are_those_of_the_predictions():
+    labels, groups = (
+        np.array([0, 0, 1, 1]),
+        {"gender": np.array([0, 1, 0, 1]), "origin": np.array([0, 0, 0, 0])},
+    )
+    found = of_biographies(labels, groups)(np.array([0, 1, 1, 1]))
+    assert found["accuracy"] == 0.75 and found["gap gender"] == pytest.approx(np.sqrt(0.5))
+    assert np.isnan(found["gap origin"])  # a group that is absent: undefined, and not zero
+    posts = of_posts(np.array([0, 0, 1]), [["a"], ["b"], []])(np.array([1, 0, 1]))
+    assert posts == {"f1": pytest.approx(2 / 3), "fprd": 1.0}
+
+
+def test_an_unknown_patch_is_named():
+    with pytest.raises(BeftError, match="unknown patch 'b_w': did you mean"):
+        PatchRun("b_w", 0, 0.1)
