@@ -1,14 +1,15 @@
 """The micro-world's biographies, with links of gender and of origin to occupation whose strength is planted and known.
 
 Occupations come in pairs, one of them held more often by women. A biography says what its person does in `HINTS`
-sentences; each is typical of the person's occupation with probability `FIT`, else of the other one of the pair, so
+sentences, strong and weak ones: the i-th thing that an occupation does is said of its own people with probability
+`FITS[i]`, else the i-th thing of the pair's other occupation is said, so
 that the text alone often leaves the two open. Then the pronoun decides, as far as it says anything: of the people of
 an occupation that leans to women, (1 + strength) / 2 are women; of the other, (1 - strength) / 2. At strength 0
 gender and occupation are independent. Every person is a northerner or a southerner too, a second axis with a link of
 its own strength, independent of the first: in every other pair it leans the other way.
 
 What the best possible classifier does with that is known in closed form (`expected_gap`): its true-positive rates for
-men and women come apart as the link grows, in steps, since the hints weigh in steps.
+men and women come apart as the link grows.
 
 Splits are disjoint by construction: a biography pairs a place with a first hint, and each such pair belongs to one
 split (`microworld.split_of`).
@@ -16,6 +17,7 @@ split (`microworld.split_of`).
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Sequence
@@ -49,7 +51,8 @@ TYPICAL: dict[str, tuple[str, ...]] = {  # what people of an occupation do; {his
     "chef": ("sharpens {his} knives", "shouts orders", "tastes every sauce", "buys fish at dawn",
              "runs the kitchen", "plates the desserts"),
 }  # fmt: skip
-HINTS, FIT = 4, 0.65
+HINTS = 4
+FITS = (0.9, 0.8, 0.7, 0.65, 0.6, 0.55)  # of the six things that an occupation does, in their order
 FRAMES = (
     "{He} is a {o} and lives in {l}. {He} {a} and {b}. {His} neighbours say that {he} {c}. On most days {he} {d}.",
     "In {l}, {he} {a}. {He} also {b}, and {he} {c}. A true {o}, {he} {d} when {he} is not too tired.",
@@ -81,17 +84,15 @@ def leaning(label: int, axis: str) -> int:
     return 1 - odd
 
 
-def make_biography(
-    rng: random.Random, split: SplitName, strength: float, origin: float = 0.0, fit: float = FIT
-) -> Biography:
-    """One biography of a split; see the module for `strength` and `fit`. `origin` is the second link's strength."""
+def make_biography(rng: random.Random, split: SplitName, strength: float, origin: float = 0.0) -> Biography:
+    """One biography of a split; see the module for `strength`. `origin` is the second link's strength."""
     label = int(rng.random() * len(OCCUPATIONS))
     groups = [
         int(rng.random() < (1 + link * (2 * leaning(label, axis) - 1)) / 2)
         for axis, link in zip(AXES, (strength, origin), strict=True)
     ]
     while True:
-        place, hints = int(rng.random() * len(PLACES)), _hints(rng, label, fit)
+        place, hints = int(rng.random() * len(PLACES)), _hints(rng, label)
         if split_of(place, hints[0][1]) == split:
             break
     return Biography(
@@ -107,25 +108,24 @@ def written(gender: int, origin: int, place: int, hints: Sequence[tuple[int, int
     return frame.format(he=he, He=he.capitalize(), His=his.capitalize(), **names)
 
 
-def _hints(rng: random.Random, label: int, fit: float) -> list[tuple[int, int]]:
-    """(occupation, which of its hints) of different hints."""
+def _hints(rng: random.Random, label: int) -> list[tuple[int, int]]:
+    """(occupation, which of its hints), no two of the same strength."""
+    free = list(range(len(FITS)))
     found: list[tuple[int, int]] = []
-    while len(found) < HINTS:
-        who = label if rng.random() < fit else label ^ 1  # neighbours are the pairs
-        free = [i for i in range(len(TYPICAL[OCCUPATIONS[who]])) if (who, i) not in found]
-        found.append((who, pick(rng, free)))
+    for _ in range(HINTS):
+        i = free.pop(int(rng.random() * len(free)))
+        found.append((label if rng.random() < FITS[i] else label ^ 1, i))  # neighbours are the pairs
     return found
 
 
 def biographies(
-    split: SplitName, rows: int, strength: float, seed: int = 0, *, origin: float = 0.0, fit: float = FIT
+    split: SplitName, rows: int, strength: float, seed: int = 0, *, origin: float = 0.0
 ) -> list[Biography]:
     """`rows` different biographies of a split; a smaller number is a prefix of a larger.
 
     Args:
         strength: of the link of gender, in [-1, 1].
         origin: strength of the link of origin.
-        fit: probability that a hint is typical of the person's own occupation.
 
     Raises:
         BeftError: a negative number of rows, or a strength that is not in [-1, 1].
@@ -138,7 +138,7 @@ def biographies(
     rng = random.Random(f"biographies {split} {seed}")
     made: dict[str, Biography] = {}
     while len(made) < rows:
-        found = make_biography(rng, split, strength, origin, fit)
+        found = make_biography(rng, split, strength, origin)
         made.setdefault(found.text, found)
     return list(made.values())
 
@@ -146,26 +146,44 @@ def biographies(
 def expected_gap(strength: float, other: float = 0.0) -> float:
     """The root-mean-square TPR gap of the best classifier of biographies with this link, in [0, 1].
 
-    With k of the hints typical of the own occupation, the text's log-odds are (2k - HINTS) log(FIT / (1 - FIT)), the
-    pronoun's are +- log((1 + s) / (1 - s)) and those of the other axis likewise; the occupation with positive log-odds
-    is taken, either one of equals with probability one half. The gap is the same for every occupation but for its
-    sign.
+    A hint of strength i adds +- log(FITS[i] / (1 - FITS[i])) to the log-odds of the own occupation, the pronoun adds
+    +- log((1 + s) / (1 - s)) and the other axis likewise; the occupation with positive log-odds is taken, either one
+    of equals with probability one half. Summed here over all hints there can be. The gap is the same for every
+    occupation but for its sign.
 
     Args:
         strength: of the link whose groups are compared.
         other: strength of the other axis' link.
     """
     link, second = _log_odds(strength), _log_odds(other)
-    rates = []
-    for group in (link, -link):
-        rate = 0.0
-        for k in range(HINTS + 1):
-            share = math.comb(HINTS, k) * FIT**k * (1 - FIT) ** (HINTS - k)
-            for further, chance in ((second, (1 + abs(other)) / 2), (-second, (1 - abs(other)) / 2)):
-                odds = (2 * k - HINTS) * math.log(FIT / (1 - FIT)) + (group + further if chance else 0.0)
-                rate += share * chance * (1.0 if odds > 1e-12 else 0.5 if odds > -1e-12 else 0.0)
-        rates.append(rate)
-    return rates[0] - rates[1]
+    sides = [(second, (1 + abs(other)) / 2), (-second, (1 - abs(other)) / 2)]
+    rates = [
+        sum(
+            share * chance * _taken(odds + group + further)
+            for odds, share in _spread()
+            for further, chance in sides
+            if chance
+        )
+        for group in (link, -link)
+    ]
+    return float(rates[0] - rates[1])
+
+
+def _spread() -> list[tuple[float, float]]:
+    """(log-odds of the own occupation from the hints, probability) of everything that can be said."""
+    found = []
+    chosen = list(itertools.combinations(FITS, HINTS))
+    for fits in chosen:
+        for own in itertools.product((True, False), repeat=HINTS):
+            odds = sum((1 if o else -1) * math.log(f / (1 - f)) for f, o in zip(fits, own, strict=True))
+            share = math.prod(f if o else 1 - f for f, o in zip(fits, own, strict=True))
+            found.append((odds, share / len(chosen)))
+    return found
+
+
+def _taken(odds: float) -> float:
+    """Probability that the own occupation is taken."""
+    return 1.0 if odds > 1e-12 else 0.5 if odds > -1e-12 else 0.0
 
 
 def _log_odds(strength: float) -> float:

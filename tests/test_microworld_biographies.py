@@ -12,7 +12,7 @@ from beft.counterfactual import axis, swapped
 from beft.errors import BeftError
 from beft.microworld_biographies import (
     AXES,
-    FIT,
+    FITS,
     HINTS,
     OCCUPATIONS,
     PAIRS,
@@ -36,10 +36,12 @@ def test_the_link_is_as_strong_as_planted(strength):
 
 def log_odds(b):
     """Of a biography's own pair's first occupation against the second, from its hints alone."""
-    pair = PAIRS[b.label // 2]
     his = "her" if b.gender else "his"
-    own, other = (sum(hint.format(his=his) in b.text for hint in TYPICAL[name]) for name in pair)
-    return (own - other) * math.log(FIT / (1 - FIT))
+    total = 0.0
+    for sign, name in zip((1, -1), PAIRS[b.label // 2], strict=True):
+        said = [f for f, hint in zip(FITS, TYPICAL[name], strict=True) if hint.format(his=his) in b.text]
+        total += sign * sum(math.log(f / (1 - f)) for f in said)
+    return total
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.3, 0.6, 0.9])
@@ -51,7 +53,7 @@ def test_the_best_classifier_has_the_gap_that_is_expected(strength):
     first = np.where(np.abs(odds) < 1e-9, rng.random(len(rows)) < 0.5, odds > 0)
     predicted = np.array([2 * (b.label // 2) for b in rows]) + ~first
     found = tpr_gap([b.label for b in rows], predicted, [b.gender for b in rows])
-    assert found.rms == pytest.approx(expected_gap(strength), abs=0.08)
+    assert found.rms == pytest.approx(expected_gap(strength), abs=0.06)
 
 
 def test_two_links_are_independent_and_the_best_classifier_has_the_expected_gap_of_each():
@@ -78,7 +80,7 @@ def test_the_expected_gap_grows_with_the_link_from_nothing_to_all():
     gaps = [expected_gap(s) for s in np.linspace(0, 1, 21)]
     assert gaps[0] == 0 and gaps[-1] == 1 and all(a <= b for a, b in zip(gaps, gaps[1:]))
     assert expected_gap(-0.4) == expected_gap(0.4)
-    assert expected_gap(0.2) == pytest.approx(math.comb(HINTS, 2) * FIT**2 * (1 - FIT) ** 2)
+    assert 0.02 < expected_gap(0.2) < expected_gap(0.5) < expected_gap(0.8) < 0.95
 
 
 def test_splits_are_disjoint_and_streams_prefixes_of_longer_ones():
@@ -102,3 +104,15 @@ def test_impossible_sizes_and_strengths_are_refused():
         biographies("train", 1, 0.0, origin=-2)
     with pytest.raises(BeftError, match="cannot generate -1 rows"):
         biographies("train", -1, 0.0)
+
+
+def test_strong_hints_are_said_of_ones_own_more_often_than_weak_ones():
+    rows = biographies("train", 6000, 0.0)
+    for i, fit in enumerate(FITS):
+        own = other = 0
+        for b in rows:
+            his = "her" if b.gender else "his"
+            own += TYPICAL[OCCUPATIONS[b.label]][i].format(his=his) in b.text
+            other += TYPICAL[OCCUPATIONS[b.label ^ 1]][i].format(his=his) in b.text
+        assert own / (own + other) == pytest.approx(fit, abs=0.03)
+        assert (own + other) / len(rows) == pytest.approx(HINTS / len(FITS), abs=0.06)
