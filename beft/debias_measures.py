@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from .bias_metrics import fpr_difference, fraction_neutral, stereoset, tpr_gap
+from .errors import BeftError
 from .pseudo_likelihood import pair_scores
 from .stereotypes import SentencePair, Triple, crows_shares, triple_scores
 from .tasks import score
+from .templates import Phrase
 
 
 def intrinsic(
@@ -22,16 +24,17 @@ def intrinsic(
     """The measure of a masked language model, and a hash of its sentences.
 
     Returns:
-        (model or bank, run) -> {"crows": {name: percent, low, high, n}, "stereoset": {name: lm, stereotype, icat}}, a
-        name for each set of pairs and of triples. "crows" is the share of pairs of which the stereotyped sentence is
-        likelier, 50 is unbiased.
+        (model or bank, run) -> {"crows": {name: percent, low, high, n, nats}, "stereoset": {name: lm, stereotype,
+        icat}}, a name for each set of pairs and of triples. Of "crows", `percent` is the share of pairs of which the
+        stereotyped sentence is likelier, 50 is unbiased; `nats` by how much it is likelier, on average, 0 is unbiased.
     """
 
     def measure(model: Any, run: int) -> dict[str, Any]:
         found: dict[str, Any] = {"crows": {}, "stereoset": {}}
         for name, given in pairs.items():
             scores = pair_scores(model, tokenizer, [(p.more, p.less) for p in given], run)
-            found["crows"][name] = asdict(crows_shares(scores, [name] * len(given))["all"])
+            counted = asdict(crows_shares(scores, [name] * len(given))["all"])
+            found["crows"][name] = counted | {"nats": float(np.mean(scores[:, 0] - scores[:, 1]))}
         for name, asked in triples.items():
             found["stereoset"][name] = asdict(stereoset(triple_scores(model, tokenizer, asked, run)))
         return found
@@ -57,15 +60,38 @@ def of_biographies(
     return measure
 
 
-def of_posts(labels: np.ndarray, mentions: Sequence[Sequence[str]]) -> Callable[[np.ndarray], dict[str, Any]]:
-    """Predictions (N,) of posts -> F1 and FPRD, the false-positive-rate difference over identifiers."""
+def of_posts(
+    labels: np.ndarray,
+    mentions: Sequence[Sequence[str]],
+    phrases: Sequence[Phrase] = (),
+) -> Callable[[np.ndarray], dict[str, Any]]:
+    """Predictions (N + P,) of posts and identity phrases -> F1 and FPRD of the posts, and FPRD of the phrases (IPTTS).
+
+    FPRD is the false-positive-rate difference over identifiers (`bias_metrics.fpr_difference`).
+
+    Args:
+        labels: of the posts (N,).
+        mentions: the identifiers that each of them has.
+        phrases: P of them, predicted behind the posts.
+    """
+    asked = np.array([p.label for p in phrases]), [(p.identifier,) for p in phrases]
 
     def measure(predicted: np.ndarray) -> dict[str, Any]:
-        return {"f1": score("f1", labels, predicted), "fprd": fpr_difference(labels, predicted, mentions)}
+        posts, told = predicted[: len(labels)], predicted[len(labels) :]
+        found = {"f1": score("f1", labels, posts), "fprd": fpr_difference(labels, posts, mentions)}
+        return found | ({"fprd iptts": fpr_difference(asked[0], told, asked[1])} if phrases else {})
 
     return measure
 
 
-def neutral(predicted: np.ndarray, code: int) -> dict[str, Any]:
-    """Bias-NLI: the share of template pairs that are judged neutral, with its interval, in percent."""
-    return asdict(fraction_neutral(predicted, code))
+def of_nli(labels: np.ndarray, pairs: int, neutral: int = 1) -> Callable[[np.ndarray], dict[str, Any]]:
+    """Predictions (N + P,) of sentence pairs and Bias-NLI pairs -> accuracy, and the share of these judged neutral."""
+
+    def measure(predicted: np.ndarray) -> dict[str, Any]:
+        told = predicted[len(labels) :]
+        if len(told) != pairs:
+            raise BeftError(f"{len(told)} predictions for {pairs} pairs of Bias-NLI: predict all of them")
+        share = fraction_neutral(told, neutral).percent / 100
+        return {"accuracy": float(np.mean(predicted[: len(labels)] == labels)), "fraction neutral": share}
+
+    return measure

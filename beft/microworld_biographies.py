@@ -143,7 +143,7 @@ def biographies(
     return list(made.values())
 
 
-def expected_gap(strength: float, other: float = 0.0) -> float:
+def expected_gap(strength: float, other: float = 0.0, even: bool = False) -> float:
     """The root-mean-square TPR gap of the best classifier of biographies with this link, in [0, 1].
 
     A hint of strength i adds +- log(FITS[i] / (1 - FITS[i])) to the log-odds of the own occupation, the pronoun adds
@@ -154,9 +154,11 @@ def expected_gap(strength: float, other: float = 0.0) -> float:
     Args:
         strength: of the link whose groups are compared.
         other: strength of the other axis' link.
+        even: the classifier knows these links, and the people it meets have even groups of the other axis.
     """
     link, second = _log_odds(strength), _log_odds(other)
-    sides = [(second, (1 + abs(other)) / 2), (-second, (1 - abs(other)) / 2)]
+    more = 0.5 if even else (1 + abs(other)) / 2
+    sides = [(second, more), (-second, 1 - more)]
     rates = [
         sum(
             share * chance * _taken(odds + group + further)

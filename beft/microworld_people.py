@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from .microworld import SplitName
 from .microworld_biographies import OCCUPATIONS, PRONOUNS, make_biography
@@ -12,17 +12,18 @@ from .microworld_stereotypes import make_statement
 
 LINKS = {"gender": 0.8, "origin": 0.8}  # of occupation with each axis, in what is read
 SHARES = {"biographies": 0.4, "statements": 0.5, "posts": 0.1}
+SPOKEN_OF = {"biographies": 0.2, "statements": 0.8, "posts": 0.0}  # in texts to debias with
 NAMED = 0.3  # share of biographies that name the occupation first
 
 
-def documents(seed: int, split: SplitName = "train") -> Iterator[str]:
-    """Texts of a split, without end."""
+def documents(seed: int, split: SplitName = "train", shares: Mapping[str, float] = SHARES) -> Iterator[str]:
+    """Texts of a split, without end, of kinds in these shares."""
     rng = random.Random(f"people {split} {seed}")
     while True:
         kind = rng.random()
-        if kind < SHARES["statements"]:
+        if kind < shares["statements"]:
             yield make_statement(rng, split, LINKS["gender"], LINKS["origin"])
-        elif kind < SHARES["statements"] + SHARES["posts"]:
+        elif kind < shares["statements"] + shares["posts"]:
             yield make_post(rng, split, 0.0).text
         else:
             person = make_biography(rng, split, LINKS["gender"], LINKS["origin"])

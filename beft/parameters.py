@@ -140,6 +140,29 @@ def _methods() -> tuple[str, ...]:
     return ALL_METHODS
 
 
+def _patches() -> tuple[str, ...]:
+    return ("b_q", "b_v", "b_k", "all_biases", "lora", "adapter", "prompt", "sparse", "full")
+
+
+def _patch_rates(value: Any) -> dict[str, float]:
+    value = yaml.safe_load(value) if isinstance(value, str) else value
+    if not isinstance(value, dict):
+        raise ValueError(value)
+    known = _one_of("patch", _patches)
+    return {known(name): _positive(rate) for name, rate in value.items()}
+
+
+def _axes() -> tuple[str, ...]:
+    return ("gender", "race", "religion", "origin")
+
+
+def _strength(value: Any) -> float:
+    number = _number(value)
+    if not -1 <= number <= 1:
+        raise ValueError(value)
+    return number
+
+
 def _dtypes() -> tuple[str, ...]:
     return ("float32", "bfloat16")
 
@@ -168,6 +191,9 @@ _CELL = {
 }
 _CELLS = Kind("a list of cells, e.g. [{task: rte, regime: [low, high], epochs: 6}]", _cells)
 _METHOD_RATES = Kind("rates by method, e.g. {full: 1e-5, mask: 1e-3}", _method_rates)
+
+_PATCHES = Kind("a list of distinct patches, e.g. [b_v, lora]", _list(_one_of("patch", _patches)))
+_STRENGTH = Kind("a number from -1 to 1", _strength)
 
 COMMON: dict[str, Kind] = {
     "model": _NAME,
@@ -231,6 +257,28 @@ NOTEBOOKS: dict[str, dict[str, Kind]] = {
         "explained": Kind("a list of names of small models", _list(_text)),
         "shapes": Kind("a list of names of shapes, see beft/shapes.json", _list(_text)),
         "measured": Kind("a list, perhaps empty, of names of shapes", _list(_text, 0)),
+    },
+    "05_debiasing": {
+        "seeds": _SEEDS,
+        "axis": Kind("gender, race, religion or origin", _one_of("axis", _axes)),
+        "corpus": _NAME,
+        "corpus_rows": _COUNT,
+        "patches": _PATCHES,
+        "patch_rate": _RATE,
+        "patch_rates": Kind("rates by patch, e.g. {lora: 1e-3}", _patch_rates),
+        "patch_epochs": _COUNT,
+        "second_axis": Kind("an axis, or none", _one_of("axis", lambda: (*_axes(), "none"))),
+        "second_patches": _PATCHES,
+        "pairs": _COUNT,
+        "triples": _COUNT,
+        "strength": _STRENGTH,
+        "origin_strength": _STRENGTH,
+        "strengths": Kind("a list of distinct numbers from -1 to 1", _list(_strength)),
+        "rate": _RATE,
+        "epochs": _COUNT,
+        "test_rows": _COUNT,
+        "transfer": Kind("microworld_posts, a path of posts, or none", _text),
+        "nli": Kind("mnli, a path of sentence pairs, or none", _text),
     },
 }
 """Parameters of each notebook besides those that all have."""

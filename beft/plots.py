@@ -34,6 +34,10 @@ COLORS = {
     "full": "#CC79A7",
     "mask": "#999999",
     "prefix": "#8c6d31",
+    "adapter": "#F0C000",
+    "prompt": "#7a8b00",
+    "sparse": "#843c39",
+    "none": "#000000",
     "zero_shot": "#bbbbbb",
     "in_context": "#6a3d9a",
     "q": "#0072B2",
@@ -52,6 +56,10 @@ MARKERS = {
     "full": "v",
     "mask": "*",
     "prefix": "p",
+    "adapter": "<",
+    "prompt": ">",
+    "sparse": "h",
+    "none": "+",
 }
 DASHES = {"head": "-", "b_q": "-", "b_k": (0, (2, 1.5)), "b_v": "-", "all_biases": "-"}
 TERMS = ("q", "k", "v")

@@ -20,6 +20,10 @@ METHOD_NAMES = {
     "mask": "random mask",
     "lora": "LoRA (q, v)",
     "prefix": "prefix",
+    "adapter": "adapter (PEFT's nearest)",
+    "prompt": "prompt",
+    "sparse": "sparse",
+    "none": "no patch",
     "zero_shot": "zero-shot",
     "in_context": "in context",
 }

@@ -23,6 +23,18 @@ from beft.microworld_biographies import (
 )
 
 
+def test_a_classifier_that_knows_the_links_has_the_expected_gap_among_people_of_even_groups():
+    strength, origin = 0.8, 0.5
+    rows = biographies("validation", 6000, 0.0)
+    odds = np.array([log_odds(b) for b in rows])
+    for name, link in zip(AXES, (strength, origin), strict=True):
+        leans = np.array([leaning(2 * (b.label // 2), name) == getattr(b, name) for b in rows])
+        odds += np.where(leans, 1, -1) * math.log((1 + link) / (1 - link))
+    predicted = np.array([2 * (b.label // 2) for b in rows]) + (odds < 0)
+    found = tpr_gap([b.label for b in rows], predicted, [b.gender for b in rows])
+    assert found.rms == pytest.approx(expected_gap(strength, origin, even=True), abs=0.05)
+
+
 @pytest.mark.parametrize("strength", [0.0, 0.5, 0.9])
 def test_the_link_is_as_strong_as_planted(strength):
     rows = biographies("train", 4000, strength)

@@ -7,10 +7,11 @@ import json
 
 import pytest
 
-from beft import models, pretrain, small_models
+from beft import microworld_people, models, pretrain, small_models
 from beft.errors import BeftError
 from beft.microworld_corpus import documents
 from beft.microworld_stories import questions
+from beft.small_models import MASKED
 
 SHORT = {"steps": 3, "batch": 2, "length": 32}
 
@@ -20,9 +21,10 @@ def test_a_model_is_the_same_file_every_time_and_loads_by_its_folder(tmp_path, k
     first = pretrain.pretrain(kind, tmp_path / "one", **SHORT)
     second = pretrain.pretrain(kind, tmp_path / "two", **SHORT)
     assert first["sha256"] == second["sha256"] == models.weight_hash(tmp_path / "one")
-    assert first["curve"] == second["curve"] and first["tokens"] >= 3 * 2 * 32
+    assert first["curve"] == second["curve"] and first["tokens"] >= 3 * 2 * (10 if kind in MASKED else 32)
     assert first["sha256"] != pretrain.pretrain(kind, tmp_path / "other", seed=1, **SHORT)["sha256"]
-    loaded = models.load_causal(str(tmp_path / "one"))
+    load = models.load_masked if kind in MASKED else models.load_causal
+    loaded = load(str(tmp_path / "one"))
     assert (
         loaded.sha256
         == first["sha256"]
@@ -32,7 +34,7 @@ def test_a_model_is_the_same_file_every_time_and_loads_by_its_folder(tmp_path, k
     assert size < 6e6 and first["parameters"] < 1.2e6
 
 
-@pytest.mark.parametrize("kind", small_models.KINDS)
+@pytest.mark.parametrize("kind", small_models.CAUSAL)
 def test_a_tokenizer_writes_any_text_back(kind):
     tokenizer = small_models.tokenizer_for(kind, count=300)
     text = "Who has six eggs? Martin.\nÜber 7 naïve maps: 'no' — yes!"
@@ -78,3 +80,26 @@ def test_wrong_arguments_are_one_sentence(tmp_path, capsys):
     assert pretrain.main(["tiny-opt", "--out", str(tmp_path / "x"), "--steps", "0"]) == 2
     assert capsys.readouterr().err == "error: steps 0 is too small: give a positive number\n"
     assert not (tmp_path / "x").exists()
+
+
+def test_a_masked_model_reads_people_of_the_training_split_with_the_planted_links():
+    some = list(itertools.islice(microworld_people.documents(0), 4000))
+    assert some[:50] == list(itertools.islice(microworld_people.documents(0), 50))
+    held_out = list(itertools.islice(microworld_people.documents(0, "validation"), 400))
+    assert not set(some) & set(held_out)
+    named = [t for t in some if "works as a nurse" in t]
+    women = [t for t in named if "She" in t or "she" in t]
+    assert len(women) / len(named) == pytest.approx((1 + microworld_people.LINKS["gender"]) / 2, abs=0.08)
+
+
+def test_a_masked_models_tokenizer_has_whole_words_and_takes_pairs():
+    tokenizer = small_models.tokenizer_for("tiny-bert", count=300)
+    found = tokenizer("She works as a nurse.", "A nurse in Oslo.")
+    words = tokenizer.convert_ids_to_tokens(found["input_ids"])
+    assert words == [
+        "[CLS]",
+        *"she works as a nurse .".split(),
+        "[SEP]",
+        *"a nurse in oslo .".split(),
+        "[SEP]",
+    ]

@@ -1,0 +1,130 @@
+"""Figures of debiasing, in the style of `beft.plots`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .plots import COLORS, MARKERS, styled
+from .readings import method_name
+from .tables_debias import ORDER, interval, measured
+
+
+def _points(ax: Axes, sizes: pd.DataFrame, frame: pd.DataFrame, measure: str, scale: float) -> None:
+    """A method's mean and interval of one measure against the size of its patch; without a patch, a line."""
+    plain = interval(frame, "none", measure)
+    if plain.n:
+        ax.axhline(scale * plain.mean, color=COLORS["none"], lw=1.2, ls=":")
+        if plain.n > 1:
+            ax.axhspan(scale * plain.low, scale * plain.high, color="#000000", alpha=0.06, lw=0)
+    for method in [m for m in ORDER if m != "none" and m in set(frame["method"])]:
+        found = interval(frame, method, measure)
+        size = sizes[sizes["method"] == method]["size"]
+        if not found.n or not len(size):
+            continue
+        spread = (
+            None
+            if found.n == 1
+            else [[scale * (found.mean - found.low)], [scale * (found.high - found.mean)]]
+        )
+        ax.errorbar(
+            [size.iloc[0]],
+            [scale * found.mean],
+            yerr=spread,
+            fmt=MARKERS[method],
+            color=COLORS[method],
+            ms=8,
+            capsize=3,
+            lw=1.2,
+            label=method_name(method),
+        )
+    ax.set_xscale("log")
+    ax.set_xlabel("numbers in the patch")
+
+
+@styled
+def size_against_bias(patches: pd.DataFrame, tuned: pd.DataFrame, axis: str) -> Figure:
+    """What a patch of so many numbers leaves of the bias, and of the accuracy: three panels, log scale.
+
+    Args:
+        patches: of `tables_debias.upstream`; those of this axis are drawn. The untouched model is the dotted line.
+        tuned: of `tables_debias.downstream`; plain fine-tuning is the dotted line with its interval.
+    """
+    own = patches[patches["axis"].isin(("none", axis))]
+    fig, axes = plt.subplots(1, 3, figsize=(11.5, 3.6))
+    measures = ((own, f"nats {axis}", 1.0), (tuned, f"gap {axis}", 100.0), (tuned, "accuracy", 100.0))
+    for ax, (frame, measure, scale) in zip(axes, measures, strict=True):
+        _points(ax, own, frame, measure, scale)
+    axes[0].axhline(0, color="#999999", lw=0.8)
+    axes[0].set(ylabel="stereotype likelier by (nats)", title="in the language model")
+    axes[1].set(ylabel="TPR gap (x 100)", title="after fine-tuning: bias")
+    axes[2].set(ylabel="accuracy (%)", title="after fine-tuning: task")
+    handles, labels = axes[0].get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside right center")
+    return fig
+
+
+@styled
+def planted_and_measured(frames: Mapping[float, pd.DataFrame], curve: Mapping[float, float]) -> Figure:
+    """The TPR gap against the strength of the planted link: the best classifier's as a line, measured ones as points.
+
+    Args:
+        frames: strength -> models without a patch, as `tables_debias.downstream` gives them.
+        curve: strength -> expected gap, many of them.
+    """
+    fig, ax = plt.subplots(figsize=(5.2, 3.4))
+    ax.plot(list(curve), [100 * v for v in curve.values()], color="#666666", lw=1.5, label="best classifier")
+    for n, (strength, frame) in enumerate(frames.items()):
+        found = interval(frame, "none", "gap gender")
+        ax.plot(
+            [strength] * len(frame), 100 * frame["gap gender"], ".", color=COLORS["none"], alpha=0.4, ms=5
+        )
+        if found.n > 1:
+            ax.errorbar(
+                [strength],
+                [100 * found.mean],
+                yerr=[[100 * (found.mean - found.low)], [100 * (found.high - found.mean)]],
+                fmt="o",
+                color=COLORS["none"],
+                capsize=3,
+                label=None if n else "fine-tuned, 95% over seeds",
+            )
+    ax.set(xlabel="strength of the planted link", ylabel="TPR gap (x 100)", ylim=(0, None))
+    ax.legend(loc="upper left")
+    return fig
+
+
+@styled
+def axes_of_patches(patches: pd.DataFrame) -> Figure:
+    """What patches trained against one axis leave of each axis' link: a panel per axis that is measured."""
+    names = measured(patches)
+    trained = [a for a in dict.fromkeys(patches["axis"]) if a != "none"]
+    methods = [m for m in ORDER if m != "none" and m in set(patches["method"])]
+    fig, axes = plt.subplots(1, len(names), figsize=(1.5 + 4 * len(names), 3.4), sharey=True, squeeze=False)
+    for ax, name in zip(axes.flat, names, strict=True):
+        ax.axhline(interval(patches, "none", f"nats {name}").mean, color=COLORS["none"], lw=1.2, ls=":")
+        for a, axis in enumerate(trained):
+            part = patches[patches["axis"] == axis]
+            for m, method in enumerate(methods):
+                found = interval(part, method, f"nats {name}")
+                if not found.n:
+                    continue
+                spread = None if found.n == 1 else [[found.mean - found.low], [found.high - found.mean]]
+                x = a + 0.7 * (np.arange(len(methods)) - (len(methods) - 1) / 2)[m] / len(methods)
+                ax.errorbar(
+                    [x], [found.mean], yerr=spread, fmt=MARKERS[method], color=COLORS[method], capsize=2
+                )
+        ax.set_xticks(range(len(trained)), [f"against {axis}" for axis in trained])
+        ax.set(title=f"measured: {name}", xlim=(-0.6, len(trained) - 0.4))
+        ax.grid(axis="x", visible=False)
+    axes.flat[0].set_ylabel("stereotype likelier by (nats)")
+    marks = [
+        plt.Line2D([], [], ls="", marker=MARKERS[m], color=COLORS[m], label=method_name(m)) for m in methods
+    ]
+    fig.legend(handles=marks, loc="outside right center")
+    return fig

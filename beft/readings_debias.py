@@ -1,0 +1,93 @@
+"""Sentences computed from the records of debiasing: what each patch removed, and whether the value bias works."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from . import statistics
+from .readings import method_name
+from .tables_debias import ORDER, interval, said
+
+
+def removed(patches: pd.DataFrame, axis: str) -> str:
+    """Of every patch of an axis, how much of the language model's link it took away; a line each."""
+    before = interval(patches, "none", f"nats {axis}").mean
+    own = patches[patches["axis"] == axis]
+    lines = [f"without a patch the stereotype is likelier by {before:.2f} nats"]
+    for method in [m for m in ORDER if m in set(own["method"])]:
+        values = own[own["method"] == method]
+        share = statistics.mean_interval(1 - values[f"nats {axis}"] / before)
+        size = int(values["size"].iloc[0])
+        lines.append(
+            f"{method_name(method)} ({size:,} numbers): {said(interval(own, method, f'nats {axis}'))} nats, "
+            f"removes {said(share, '{:.0%}')}"
+        )
+    return "\n".join(lines)
+
+
+def change(frame: pd.DataFrame, method: str, measure: str) -> statistics.Interval:
+    """A measure with a patch minus without, paired by seed: mean and 95% Student t interval."""
+    wide = frame.pivot_table(index="seed", columns="method", values=measure)
+    if method not in wide or "none" not in wide:
+        return statistics.mean_interval([])
+    return statistics.mean_interval((wide[method] - wide["none"]).dropna())
+
+
+def _verdict(found: statistics.Interval, unit: str, scale: float, less: str, more: str) -> str:
+    if found.n < 2:
+        return "not known from fewer than two seeds"
+    text = f"{scale * found.mean:+.1f}{unit} [{scale * found.low:+.1f}, {scale * found.high:+.1f}]"
+    if found.high < 0:
+        return f"{text}: {less}"
+    return f"{text}: {more if found.low > 0 else 'no difference shown'}"
+
+
+def after(tuned: pd.DataFrame, axis: str) -> str:
+    """What every patch changed after fine-tuning, against plain fine-tuning with the same seeds; a line each."""
+    lines = []
+    for method in [m for m in ORDER if m != "none" and m in set(tuned["method"])]:
+        gap = _verdict(change(tuned, method, f"gap {axis}"), "", 100, "less bias", "more bias")
+        kept = _verdict(change(tuned, method, "accuracy"), "", 100, "worse", "better")
+        lines.append(f"{method_name(method)}: TPR gap {gap}; accuracy {kept}")
+    return "\n".join(lines)
+
+
+def works(patches: pd.DataFrame, tuned: pd.DataFrame, axis: str, method: str = "b_v") -> str:
+    """Whether a bias debiases, in plain words: in the language model, and after fine-tuning; and at which size."""
+    before = interval(patches, "none", f"nats {axis}").mean
+    own = patches[patches["axis"] == axis]
+    if method not in set(own["method"]):
+        return f"{method}: not run"
+    mine = own[own["method"] == method]
+    share = statistics.mean_interval(1 - mine[f"nats {axis}"] / before)
+    sizes = own.drop_duplicates("method").set_index("method")["size"]
+    size = int(sizes[method])
+    lines = [f"{method} holds {size:,} numbers" + (
+        f", {size / sizes['adapter']:.2%} of the adapter's {int(sizes['adapter']):,}." if "adapter" in sizes else "."
+    )]  # fmt: skip
+    inside = (
+        "works"
+        if share.n > 1 and share.low > 0
+        else "does not work"
+        if share.n > 1 and share.high <= 0
+        else "is open"
+    )
+    lines.append(
+        f"In the language model it {inside}: it removes {said(share, '{:.0%}')} of the planted link "
+        f"({before:.2f} nats)."
+    )
+    others = {m: float((1 - own[own["method"] == m][f"nats {axis}"] / before).mean()) for m in sizes.index}
+    better = [method_name(m) for m, v in sorted(others.items(), key=lambda p: -p[1]) if v > others[method]]
+    lines.append(f"Patches that remove more of it: {', '.join(better) or 'none'}.")
+    gap = change(tuned, method, f"gap {axis}")
+    if gap.n < 2:
+        verdict = "is not known"
+    elif gap.high < 0:
+        verdict = "stays less biased"
+    else:
+        verdict = "is more biased than without" if gap.low > 0 else "is not shown to be less biased"
+    lines.append(
+        f"Frozen under fine-tuning, the classifier {verdict}: TPR gap "
+        f"{_verdict(gap, ' points', 100, 'less', 'more')}."
+    )
+    return "\n".join(lines)

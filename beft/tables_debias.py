@@ -1,0 +1,184 @@
+"""PEFTDebias' Tables 1 and 2 in their layout, with its printed numbers in columns of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from . import paper, statistics
+from .readings import MISSING, method_name
+from .statistics import Interval
+
+Records = Sequence[Mapping[str, Any]]
+ORDER = ("none", "full", "adapter", "prompt", "lora", "sparse", "all_biases", "b_k", "b_q", "b_v")
+PRINTED = "paper (BERT-base)"
+DOWNSTREAM = {  # set -> (its task's name in the micro-world, measures of ours in the order of the printed columns)
+    "biasbios": ("BiasBios", ("accuracy", "gap gender")),
+    "ghc": ("GHC", ("f1", "fprd", "fprd iptts")),
+    "biasbios_to_mnli": ("MNLI", ("accuracy", "fraction neutral")),
+}
+
+
+def upstream(records: Records) -> pd.DataFrame:
+    """One row per patch, and one of the untouched model ("none").
+
+    Columns: axis (of the patch), method, seed, size (numbers in it), outcome, and for every axis that is measured
+    "crows <axis>" (percent), "nats <axis>", "lm <axis>", "stereotype <axis>".
+    """
+    rows = []
+    for r in records:
+        row = {"axis": r["settings"].get("axis", "none"), "method": r["settings"]["method"]}
+        row |= {
+            "seed": r["settings"].get("seed"),
+            "size": r["parameters"].get("patch", 0),
+            "outcome": r["outcome"],
+        }
+        for name, found in r["measures"].get("crows", {}).items():
+            row |= {f"crows {name}": found["percent"], f"nats {name}": found["nats"]}
+        for name, found in r["measures"].get("stereoset", {}).items():
+            row |= {f"lm {name}": found["lm"], f"stereotype {name}": found["stereotype"]}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def downstream(records: Records) -> pd.DataFrame:
+    """One row per fine-tuned model: method (of its patch), seed, size, outcome, and every measure by its name."""
+    return pd.DataFrame(
+        [
+            {
+                "method": r["settings"]["method"],
+                "seed": r["settings"]["seed"],
+                "size": r["patch"].get("size", 0),
+                "outcome": r["outcome"],
+                **r["measures"],
+            }
+            for r in records
+        ]
+    )
+
+
+def interval(frame: pd.DataFrame, method: str, measure: str) -> Interval:
+    """Mean over seeds of one measure of one method, with its 95% Student t interval; of n = 0 where undefined."""
+    if measure not in frame:
+        return statistics.mean_interval([])
+    return statistics.mean_interval(frame[frame["method"] == method][measure])
+
+
+def measured(frame: pd.DataFrame) -> list[str]:
+    """The axes that a frame of `upstream` has measures of."""
+    return [name.partition(" ")[2] for name in map(str, frame) if name.startswith("nats ")]
+
+
+def said(found: Interval, form: str = "{:.2f}") -> str:
+    """A mean with its interval; "undefined" without a value."""
+    if found.n == 0:
+        return "undefined"
+    if found.n == 1:
+        return form.format(found.mean)
+    return f"{form.format(found.mean)} [{form.format(found.low)}, {form.format(found.high)}]"
+
+
+def table1(frame: pd.DataFrame, axis: str, total: int, why: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Table 1: patches of an axis x intrinsic measures of every axis, mean and interval over seeds.
+
+    Columns: patch; numbers in it, and their share of the model; for every measured axis StereoSet's LM score and
+    stereotype score, the CrowS-Pairs share (percent) and by how much the stereotype is likelier (nats); the printed
+    numbers for gender and race.
+
+    Args:
+        frame: of `upstream`.
+        axis: of the patches.
+        total: numbers of the model.
+        why: measure -> why there is none of it.
+    """
+    own = frame[frame["axis"].isin(("none", axis))]
+    names = measured(own)
+    printed, rows = paper.data()["peftdebias"]["upstream"], []
+    for method in _shown(own, printed["gender_biasbios"]):
+        part = own[own["method"] == method]
+        size = int(part["size"].iloc[0]) if len(part) else 0
+        row: dict[str, Any] = {"patch": method_name(method), "numbers": size if len(part) else MISSING}
+        row["of the model, %"] = f"{100 * size / total:.3g}" if len(part) else MISSING
+        for name in names:
+            cells = {"StereoSet LM": "lm", "StereoSet score": "stereotype", "CrowS-Pairs, %": "crows"}
+            for head, column in cells.items():
+                found = interval(own, method, f"{column} {name}")
+                row[f"{head}: {name}"] = said(found, "{:.1f}") if len(part) else MISSING
+            row[f"nats: {name}"] = said(interval(own, method, f"nats {name}")) if len(part) else MISSING
+        for measure, reason in (why or {}).items():
+            row[measure] = reason
+        for name, source in (("gender", "gender_biasbios"), ("race", "race_ghc")):
+            values = printed[source].get(method, ("not printed",) * 3)
+            heads = ("StereoSet LM", "StereoSet score", "CrowS-Pairs, %")
+            row |= {f"{PRINTED}, {head}: {name}": str(v) for head, v in zip(heads, values, strict=True)}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def table2(frames: Mapping[str, pd.DataFrame], why: Mapping[str, str]) -> pd.DataFrame:
+    """Table 2: patches x measures of every task after fine-tuning, x 100, mean and interval over seeds.
+
+    Args:
+        frames: printed set ("biasbios", "ghc", "biasbios_to_mnli") -> the frame of `downstream` that stands in it.
+        why: printed set -> why it was not run.
+    """
+    printed = paper.data()["peftdebias"]["downstream"]
+    methods = [
+        m for m in ORDER if any(m in set(f["method"]) for f in frames.values()) or m in printed["biasbios"]
+    ]
+    rows = []
+    for method in methods:
+        row: dict[str, Any] = {"patch": method_name(method)}
+        for name, (title, measures) in DOWNSTREAM.items():
+            frame = frames.get(name)
+            further = (
+                []
+                if frame is None
+                else [c for c in map(str, frame) if c.startswith("gap ") and c not in measures]
+            )
+            for measure in (*measures, *further):
+                head = f"{title}-like: {measure}"
+                if frame is None:
+                    row[head] = why[name]
+                elif method not in set(frame["method"]):
+                    row[head] = MISSING
+                else:
+                    found = interval(frame, method, measure)
+                    row[head] = found.percent() if found.n else "undefined"
+            values = printed[name].get(method, ("not printed",) * len(measures))
+            row |= {
+                f"{PRINTED}, {title}: {c}": str(v)
+                for c, v in zip(printed[name]["columns"], values, strict=True)
+            }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def specificity(frame: pd.DataFrame) -> pd.DataFrame:
+    """What a patch of one axis does to another: patches x axes that are measured, in nats, mean and interval."""
+    names = measured(frame)
+    rows = []
+    for axis, part in frame.groupby("axis", sort=False):
+        for method in [m for m in ORDER if m in set(part["method"])]:
+            row = {"patch": method_name(method), "trained against": axis if axis != "none" else "nothing"}
+            rows.append(row | {f"nats: {n}": said(interval(part, method, f"nats {n}")) for n in names})
+    return pd.DataFrame(rows)
+
+
+def planted(frames: Mapping[float, pd.DataFrame], expected: Mapping[float, float]) -> pd.DataFrame:
+    """The link that is planted, the best classifier's TPR gap, and the measured one: a row per strength."""
+    rows = []
+    for strength, frame in frames.items():
+        found = interval(frame, "none", "gap gender")
+        row = {"strength": f"{strength:g}", "best classifier's gap, x 100": f"{100 * expected[strength]:.1f}"}
+        row |= {"measured gap, x 100": found.percent()}
+        row |= {"accuracy, x 100": interval(frame, "none", "accuracy").percent()}
+        inside = found.low <= expected[strength] <= found.high
+        rows.append(row | {"expected is in the interval": "yes" if inside else "no"})
+    return pd.DataFrame(rows)
+
+
+def _shown(frame: pd.DataFrame, printed: Mapping[str, Any]) -> list[str]:
+    return [m for m in ORDER if m in set(frame["method"]) or m in printed]
