@@ -11,7 +11,7 @@ from .microworld_posts import make_post
 from .microworld_stereotypes import make_statement
 
 LINKS = {"gender": 0.8, "origin": 0.8}  # of occupation with each axis, in what is read
-SHARES = {"biographies": 0.4, "statements": 0.5, "posts": 0.1}
+SHARES = {"biographies": 0.3, "statements": 0.6, "posts": 0.1}
 SPOKEN_OF = {"biographies": 0.2, "statements": 0.8, "posts": 0.0}  # in texts to debias with
 NAMED = 0.3  # share of biographies that name the occupation first
 

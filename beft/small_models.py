@@ -128,6 +128,8 @@ def config_for(kind: str, vocabulary: int) -> Any:
             num_attention_heads=HEADS,
             intermediate_size=4 * WIDTH,
             max_position_embeddings=SHORT_CONTEXT,
+            hidden_dropout_prob=0.0,  # it is too small to do without some of its units
+            attention_probs_dropout_prob=0.0,
             initializer_range=WIDTH**-0.5,
             pad_token_id=0,
         )

@@ -55,7 +55,7 @@ def table5(records: Records, untuned: Records = ()) -> pd.DataFrame:
     shown = {
         (r["settings"]["model"], r["settings"]["task"]): r["demonstrations"]
         for r in untuned
-        if r["demonstrations"]
+        if r["settings"]["demonstrations"]  # asked for; of long texts, none may fit
     }
     columns: dict[str, list[str]] = {method_name(m): [] for m in UNTUNED}
     for place in table[["model", "task", "regime"]].itertuples(index=False, name=None):
