@@ -70,6 +70,12 @@ def test_a_model_without_untuned_scores_says_not_run():
     assert (row["zero-shot"], row["in context"]) == ("not run", "not run")
 
 
+def test_demonstrations_of_which_none_fitted_are_shown_as_none():
+    plain = [untuned(), *(untuned(demonstrations=8, seed=s, value=0.6, shown=0) for s in (0, 1))]
+    table = tables_prompted.table5(runs(), plain)
+    assert table["in context"].iloc[0].endswith(", 0 shown")
+
+
 def test_demonstrations_of_another_regime_are_not_this_cells():
     row = tables_prompted.table5(runs(regime=100), PLAIN).iloc[0]
     assert row["zero-shot"] == "55.0" and row["in context"] == "not run"
