@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import grouped_data, models, stereotypes
+from . import microworld_biographies as world
+from .bias_metrics import tpr_gap
 from .counterfactual import Augmented, augment, axis
 from .debias_measures import intrinsic, of_biographies, of_nli, of_posts
 from .downstream import Patched, Tuning
 from .errors import BeftError
 from .files import read
 from .masking import TextData, text_data
-from .microworld_biographies import AXES
 from .microworld_grouped import micro_biographies, micro_posts
 from .microworld_people import SPOKEN_OF, documents
 from .microworld_posts import PHRASES
@@ -74,8 +75,8 @@ def probes(s: Settings) -> Probes:
     Of the micro-world for its own people; elsewhere CrowS-Pairs and StereoSet, where they can be had.
     """
     if s["corpus"] == MICRO:
-        pairs = {name: stereotype_pairs(name, s["pairs"]) for name in AXES}
-        return pairs, {name: stereotype_triples(name, s["triples"]) for name in AXES}, {}
+        pairs = {name: stereotype_pairs(name, s["pairs"]) for name in world.AXES}
+        return pairs, {name: stereotype_triples(name, s["triples"]) for name in world.AXES}, {}
     absent: dict[str, str] = {}
     every = _or_reason(lambda: stereotypes.crows_pairs(offline=s["offline"]), "CrowS-Pairs", absent)
     asked = _or_reason(lambda: stereotypes.stereoset(offline=s["offline"]), "StereoSet", absent)
@@ -135,7 +136,9 @@ def biographies(s: Settings, strength: float | None = None) -> Tuning:
     """
     if s["task"] == "microworld_biographies":
         given = POOL * s["regime"], s["test_rows"], s["strength"] if strength is None else strength
-        rows = {name: micro_biographies(*given, origin=s["origin_strength"], axis=name) for name in AXES}
+        rows = {
+            name: micro_biographies(*given, origin=s["origin_strength"], axis=name) for name in world.AXES
+        }
         data = rows["gender"].data
         groups = {name: found.groups["validation"] for name, found in rows.items()}
     else:
@@ -143,6 +146,13 @@ def biographies(s: Settings, strength: float | None = None) -> Tuning:
         found = grouped_data.biographies(source, offline=s["offline"])
         data, groups = found.data, {"gender": np.asarray(found.groups["validation"])}
     return _tuning(s, data, of_biographies(data.validation.labels, groups), f"TPR gap: {', '.join(groups)}")
+
+
+def best_gap(s: Settings, strength: float) -> float:
+    """The TPR gap of gender of the best classifier on the micro-world's test rows, that knows links of this strength."""
+    rows = world.biographies("validation", s["test_rows"], 0.0)
+    best = world.best_classes(rows, strength, s["origin_strength"])
+    return tpr_gap([row.label for row in rows], best, [row.gender for row in rows]).rms
 
 
 def posts(s: Settings) -> Tuning:

@@ -143,6 +143,31 @@ def biographies(
     return list(made.values())
 
 
+def best_classes(rows: Sequence[Biography], strength: float, origin: float = 0.0) -> list[int]:
+    """The occupations that the best classifier takes people for, which has learnt links of these strengths.
+
+    It knows the pair of occupations from what is said, and weighs hints, pronoun and origin by their log-odds; where
+    they cancel out it takes the first.
+    """
+    found = []
+    for row in rows:
+        first = 2 * (row.label // 2)
+        odds = sum(
+            sign * math.log(fit / (1 - fit))
+            for sign, label in ((1, first), (-1, first + 1))
+            for fit, hint in zip(FITS, TYPICAL[OCCUPATIONS[label]], strict=True)
+            if hint.format(his=PRONOUNS[row.gender][1]) in row.text
+        )
+        for name, link in zip(AXES, (strength, origin), strict=True):
+            odds += (1 if leaning(first, name) == getattr(row, name) else -1) * _signed(link)
+        found.append(first + (odds < -1e-12))
+    return found
+
+
+def _signed(strength: float) -> float:
+    return math.copysign(_log_odds(strength), strength)
+
+
 def expected_gap(strength: float, other: float = 0.0, even: bool = False) -> float:
     """The root-mean-square TPR gap of the best classifier of biographies with this link, in [0, 1].
 

@@ -15,8 +15,8 @@ from beft.microworld_biographies import (
     FITS,
     HINTS,
     OCCUPATIONS,
-    PAIRS,
     TYPICAL,
+    best_classes,
     biographies,
     expected_gap,
     leaning,
@@ -24,15 +24,9 @@ from beft.microworld_biographies import (
 
 
 def test_a_classifier_that_knows_the_links_has_the_expected_gap_among_people_of_even_groups():
-    strength, origin = 0.8, 0.5
     rows = biographies("validation", 6000, 0.0)
-    odds = np.array([log_odds(b) for b in rows])
-    for name, link in zip(AXES, (strength, origin), strict=True):
-        leans = np.array([leaning(2 * (b.label // 2), name) == getattr(b, name) for b in rows])
-        odds += np.where(leans, 1, -1) * math.log((1 + link) / (1 - link))
-    predicted = np.array([2 * (b.label // 2) for b in rows]) + (odds < 0)
-    found = tpr_gap([b.label for b in rows], predicted, [b.gender for b in rows])
-    assert found.rms == pytest.approx(expected_gap(strength, origin, even=True), abs=0.05)
+    found = gap_of(rows, "gender", best_classes(rows, 0.8, 0.5))
+    assert found == pytest.approx(expected_gap(0.8, 0.5, even=True), abs=0.05)
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 0.9])
@@ -46,26 +40,24 @@ def test_the_link_is_as_strong_as_planted(strength):
         assert share == pytest.approx((1 + sign * strength) / 2, abs=4 * 0.5 / math.sqrt(kind.sum()))
 
 
-def log_odds(b):
-    """Of a biography's own pair's first occupation against the second, from its hints alone."""
-    his = "her" if b.gender else "his"
-    total = 0.0
-    for sign, name in zip((1, -1), PAIRS[b.label // 2], strict=True):
-        said = [f for f, hint in zip(FITS, TYPICAL[name], strict=True) if hint.format(his=his) in b.text]
-        total += sign * sum(math.log(f / (1 - f)) for f in said)
-    return total
+def gap_of(rows, name, predicted):
+    return tpr_gap([b.label for b in rows], predicted, [getattr(b, name) for b in rows]).rms
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.3, 0.6, 0.9])
 def test_the_best_classifier_has_the_gap_that_is_expected(strength):
-    rows = biographies("validation", 3000, strength)
-    link = math.log((1 + strength) / (1 - strength))
-    rng = np.random.default_rng(0)
-    odds = np.array([log_odds(b) + (link if b.gender else -link) for b in rows])
-    first = np.where(np.abs(odds) < 1e-9, rng.random(len(rows)) < 0.5, odds > 0)
-    predicted = np.array([2 * (b.label // 2) for b in rows]) + ~first
-    found = tpr_gap([b.label for b in rows], predicted, [b.gender for b in rows])
-    assert found.rms == pytest.approx(expected_gap(strength), abs=0.06)
+    rows = biographies("validation", 6000, strength)
+    found = gap_of(rows, "gender", best_classes(rows, strength))
+    assert found == pytest.approx(expected_gap(strength), abs=0.06)
+
+
+def test_the_best_classifier_errs_less_than_one_that_knows_no_link():
+    rows = biographies("validation", 3000, 0.8, origin=0.5)
+    right = [
+        np.mean([b.label == c for b, c in zip(rows, best_classes(rows, *known), strict=True)])
+        for known in ((0.8, 0.5), (0.8, 0.0), (0.0, 0.0))
+    ]
+    assert right[0] > right[1] > right[2] > 0.7
 
 
 def test_two_links_are_independent_and_the_best_classifier_has_the_expected_gap_of_each():
@@ -77,14 +69,9 @@ def test_two_links_are_independent_and_the_best_classifier_has_the_expected_gap_
     first = np.array([b.label % 2 == 0 for b in rows])
     both = np.mean((groups["gender"] == 1)[first] == (groups["origin"] == leans["origin"])[first])
     assert both == pytest.approx(0.75 * 0.85 + 0.25 * 0.15, abs=0.03)
-    odds = np.array([log_odds(b) for b in rows])
-    for name, link in zip(AXES, (strength, origin), strict=True):
-        odds += np.where(groups[name] == leans[name], 1, -1) * math.log((1 + link) / (1 - link))
-    predicted = np.array([2 * (b.label // 2) for b in rows]) + (odds < 0)
-    labels = [b.label for b in rows]
+    predicted = best_classes(rows, strength, origin)
     for name, (own, other) in {"gender": (strength, origin), "origin": (origin, strength)}.items():
-        found = tpr_gap(labels, predicted, groups[name])
-        assert found.rms == pytest.approx(expected_gap(own, other), abs=0.05)
+        assert gap_of(rows, name, predicted) == pytest.approx(expected_gap(own, other), abs=0.05)
     assert expected_gap(0.5) != expected_gap(0.5, 0.7)
 
 
