@@ -149,7 +149,7 @@ def biographies(s: Settings, strength: float | None = None) -> Tuning:
 
 
 def best_gap(s: Settings, strength: float) -> float:
-    """The TPR gap of gender of the best classifier on the micro-world's test rows, that knows links of this strength."""
+    """The TPR gap of gender, on the micro-world's test rows, of the best classifier for links of this strength."""
     rows = world.biographies("validation", s["test_rows"], 0.0)
     best = world.best_classes(rows, strength, s["origin_strength"])
     return tpr_gap([row.label for row in rows], best, [row.gender for row in rows]).rms

@@ -105,7 +105,9 @@ def train_patches(
     todo = [run for run, s in zip(runs, settings, strict=True) if store.find(s) is None]
     shared = [run for run in todo if run.method in BIASES]
     for bank in ([shared] if shared else []) + [[run] for run in todo if run.method not in BIASES]:
-        _train(phase, bank, store, progress)
+        with store.lock(_name(phase, bank)):  # another process may have trained it while we waited
+            if any(store.find(phase.settings(run)) is None for run in bank):
+                _train(phase, bank, store, progress)
     tell_runner(done=len(todo), reused=len(runs) - len(todo), failed=0)
     found = [store.find(s) for s in settings]
     return [record for record in found if record is not None]
@@ -128,6 +130,10 @@ def patch(phase: Phase, run: PatchRun, store: Store) -> Patch:
             f"the {run.method} patch of seed {run.seed} {record['outcome'] if record else 'is lost'}"
         )
     return load_patch(folder)
+
+
+def _name(phase: Phase, runs: Sequence[PatchRun]) -> str:
+    return key({"bank": [key(phase.settings(run)) for run in runs]})
 
 
 def _train(phase: Phase, runs: Sequence[PatchRun], store: Store, progress: bool) -> None:
@@ -156,7 +162,19 @@ def _train(phase: Phase, runs: Sequence[PatchRun], store: Store, progress: bool)
     try:
         if runs[0].method == "sparse":
             vars(model)[ENTRIES] = most_moved(phase, runs[0], progress)
-        fit(phase.loaded, phase.corpus, phase.study, chosen, problem=Masked, on_end=keep, progress=label)
+        checkpoint = store.folder / "checkpoints" / f"{_name(phase, runs)}.safetensors"
+        fit(
+            phase.loaded,
+            phase.corpus,
+            phase.study,
+            chosen,
+            problem=Masked,
+            on_end=keep,
+            checkpoint=None
+            if runs[0].method == "full"
+            else checkpoint,  # three times the model at every epoch
+            progress=label,
+        )
     finally:
         vars(model).pop(ENTRIES, None)
 

@@ -82,6 +82,27 @@ def test_what_is_recorded_is_not_trained_again_and_a_lost_file_is(base, tmp_path
     assert again.method == RUNS[0].method and upstream.train_patches(phase, RUNS[:2], store) == first
 
 
+def test_an_interrupted_bank_goes_on_where_it_was(base, tmp_path, monkeypatch):
+    phase, store = phase_of(base, epochs=3), Store(tmp_path / "one")
+    whole = upstream.train_patches(phase, RUNS[:3], Store(tmp_path / "other"), progress=False)
+    scores, seen = upstream.Masked.scores, []
+
+    def stop(self, bank, validate, last, cost):
+        seen.append(1)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return scores(self, bank, validate, last, cost)
+
+    monkeypatch.setattr(upstream.Masked, "scores", stop)
+    with pytest.raises(KeyboardInterrupt):
+        upstream.train_patches(phase, RUNS[:3], store, progress=False)
+    assert store.all("patch") == []
+    monkeypatch.setattr(upstream.Masked, "scores", scores)
+    again = upstream.train_patches(phase, RUNS[:3], store, progress=False)
+    assert [r["patch"]["sha256"] for r in again] == [r["patch"]["sha256"] for r in whole]  # to the last bit
+    assert not list((tmp_path / "one" / "checkpoints").glob("*.safetensors"))
+
+
 def test_the_model_as_it_is_is_measured_once(base, tmp_path):
     phase, store = phase_of(base), Store(tmp_path)
     record = upstream.untouched(phase, store)

@@ -1,0 +1,124 @@
+"""Notebook 05's settings become texts, sentences, patches and tasks; what cannot be had says why."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from beft import debiasing, settings
+from beft.errors import BeftError
+from beft.microworld_biographies import expected_gap
+
+
+def load(**given):
+    return settings.load("05_debiasing", {"profile": "smoke", **given})
+
+
+def test_texts_have_both_sides_and_the_held_out_ones_are_others():
+    data, both = debiasing.corpus(load(), "gender")
+    assert data.train.texts == both.texts and both.changed == 24 and len(both.texts) == 48
+    assert not set(data.train.texts) & set(data.validation.texts) and data.substitute
+    other, _ = debiasing.corpus(load(), "origin")
+    assert other.fingerprint != data.fingerprint and "southern" in " ".join(other.train.texts)
+
+
+def test_texts_of_a_file_are_used_as_they_are(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    rows = [{"text": f"She wrote book {n}." if n % 2 else f"The sky was grey on day {n}."} for n in range(80)]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    data, both = debiasing.corpus(load(corpus=str(path)), "gender")
+    assert (data.task.name, data.substitute, both.changed) == ("mine", False, 12)
+    assert {t.split()[0] for t in data.train.texts} == {"She", "He"}
+    path.write_text("\n".join(json.dumps({"words": row["text"]}) for row in rows))
+    with pytest.raises(BeftError, match="mine.jsonl lacks the column 'text': rename or add it"):
+        debiasing.corpus(load(corpus=str(path)), "gender")
+
+
+def test_a_corpus_without_a_word_of_the_axis_is_refused():
+    with pytest.raises(BeftError, match="has a word of the axis religion .* there is nothing to augment"):
+        debiasing.corpus(load(), "religion")
+
+
+def test_sentences_of_the_micro_world_measure_both_axes():
+    pairs, triples, absent = debiasing.probes(load())
+    assert {n: len(p) for n, p in pairs.items()} == {"gender": 12, "origin": 12} and absent == {}
+    assert all(len(t) == 8 for t in triples.values())
+
+
+def test_other_texts_are_measured_by_crows_pairs_and_what_is_not_there_says_why(tmp_path, monkeypatch):
+    home = tmp_path / "crows_pairs"
+    home.mkdir()
+    rows = [
+        {"sent_more": f"She is {kind}.", "sent_less": f"He is {kind}.", "bias_type": kind}
+        for kind in ("gender", "gender", "race-color", "age")
+    ]
+    (home / "test.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    monkeypatch.setenv("BEFT_DATA", str(tmp_path))
+    pairs, triples, absent = debiasing.probes(load(corpus="bias_in_bios"))
+    assert {n: len(p) for n, p in pairs.items()} == {"gender": 2, "race": 1} and triples == {}
+    assert absent["StereoSet"].startswith("not run: ") and set(absent) == {"StereoSet"}
+
+
+def test_every_patch_has_every_seed_at_its_own_rate():
+    runs = debiasing.patch_runs(load(seeds=[3, 5]), ["b_v", "lora"])
+    assert [(r.method, r.seed, r.rate) for r in runs] == [
+        ("b_v", 3, 0.05), ("b_v", 5, 0.05), ("lora", 3, 0.005), ("lora", 5, 0.005),
+    ]  # fmt: skip
+
+
+def test_biographies_are_measured_on_both_axes_among_people_of_even_groups():
+    s = load(test_rows=400)
+    tuning = debiasing.biographies(s)
+    labels = tuning.data.validation.labels
+    assert tuning.measure(labels) == {"accuracy": 1.0, "gap gender": 0.0, "gap origin": 0.0}
+    assert len(labels) == 400 and len(tuning.data.train) == 4 * s["regime"]
+    assert debiasing.biographies(s, 0.2).data.fingerprint != tuning.data.fingerprint
+
+
+def test_the_best_classifiers_gap_on_the_test_rows_is_near_the_expected_one():
+    s = load(test_rows=6000)
+    found = debiasing.best_gap(s, 0.8)
+    assert found == pytest.approx(expected_gap(0.8, s["origin_strength"], even=True), abs=0.05)
+
+
+def test_identity_phrases_are_predicted_behind_the_posts():
+    tuning = debiasing.posts(load())
+    labels = tuning.data.validation.labels
+    assert len(labels) > 64 and tuning.measure(labels) == {"f1": 1.0, "fprd": 0.0, "fprd iptts": 0.0}
+    wrong = np.concatenate([labels[:64], np.ones(len(labels) - 64, dtype=int)])
+    assert tuning.measure(wrong)["f1"] == 1.0  # the phrases are not counted as posts
+
+
+def test_pairs_of_bias_nli_are_predicted_behind_those_of_the_task(tmp_path):
+    rows = [
+        {"premise": f"A man saw {n} dogs.", "hypothesis": "A man saw dogs.", "label": n % 3}
+        for n in range(12)
+    ]
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    tuning = debiasing.nli(load(nli=str(tmp_path)), count=50)
+    labels = tuning.data.validation.labels
+    assert len(labels) == 12 + 50
+    assert tuning.measure(labels) == {"accuracy": 1.0, "fraction neutral": 1.0}
+    assert tuning.measure(np.zeros_like(labels)) == {
+        "accuracy": pytest.approx(1 / 3),
+        "fraction neutral": 0.0,
+    }
+    with pytest.raises(BeftError, match="0 predictions for 50 pairs of Bias-NLI"):
+        tuning.measure(labels[:12])
+
+
+def test_what_measures_and_what_is_trained_on_decide_what_a_record_is():
+    s = load()
+    sentences = debiasing.probes(s)
+    one = debiasing.phase(s, "gender", sentences)
+    (run,) = debiasing.patch_runs(load(seeds=[0]), ["b_v"])
+    fewer = debiasing.phase(load(pairs=6), "gender", debiasing.probes(load(pairs=6)))
+    longer = replace(one, study=replace(one.study, epochs=2))
+    other = debiasing.phase(s, "origin", sentences)
+    found = [str(p.settings(run)) for p in (one, fewer, longer, other)]
+    assert len(set(found)) == 4
+    assert one.settings(None) == other.settings(None)  # the untouched model has no axis
