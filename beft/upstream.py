@@ -1,4 +1,6 @@
-"""PEFTDebias, phase one: patches trained on both sides of every text by masked-language modelling, and a record each.
+"""PEFTDebias, phase one: patches trained on both sides of every text by language modelling, and a record each.
+
+Encoders are told masked tokens (`masking`), decoders the next ones (`next_tokens`).
 
 Biases of all seeds share one bank; LoRA, the adapter, the prompt and full have a bank each. Sparse fine-tuning (Ansell
 et al. 2022) is two rounds: everything is trained, the entries that moved most are kept and all is rewound, then these
@@ -16,10 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from .anatomy import describe
 from .bank import BiasBank, bank_on
 from .errors import BeftError, unknown
 from .masking import Masked, TextData
 from .models import Loaded
+from .next_tokens import NextTokens
 from .patches import Patch, load_patch, patch_of
 from .provenance import provenance
 from .records import Store, key
@@ -52,7 +56,7 @@ class Phase:
     """What the patches of a corpus share.
 
     Attributes:
-        loaded: a masked language model, as `models.load_masked` gives it.
+        loaded: a language model, as `models.load_masked` or `models.load_causal` gives it.
         corpus: texts with their counterfactuals, along `axis`.
         study: settings of the training; its task is the corpus.
         measure: the intrinsic measures that go into a record, told by `measured` in words or as a hash.
@@ -132,6 +136,10 @@ def patch(phase: Phase, run: PatchRun, store: Store) -> Patch:
     return load_patch(folder)
 
 
+def _problem(phase: Phase) -> type[Masked] | type[NextTokens]:
+    return NextTokens if describe(phase.loaded.model).causal else Masked
+
+
 def _name(phase: Phase, runs: Sequence[PatchRun]) -> str:
     return key({"bank": [key(phase.settings(run)) for run in runs]})
 
@@ -168,7 +176,7 @@ def _train(phase: Phase, runs: Sequence[PatchRun], store: Store, progress: bool)
             phase.corpus,
             phase.study,
             chosen,
-            problem=Masked,
+            problem=_problem(phase),
             on_end=keep,
             checkpoint=None
             if runs[0].method == "full"
@@ -195,7 +203,7 @@ def most_moved(phase: Phase, run: PatchRun, progress: bool = False) -> dict[str,
 
     label = "sparse, round one" if progress else False
     first = [Run("full", run.seed, run.rate)]
-    fit(phase.loaded, phase.corpus, phase.study, first, problem=Masked, on_end=note, progress=label)
+    fit(phase.loaded, phase.corpus, phase.study, first, problem=_problem(phase), on_end=note, progress=label)
     everything = torch.cat([moved[name] for name in names])
     best = torch.sort(torch.topk(everything, min(count, len(everything))).indices).values
     ends = np.cumsum([moved[name].numel() for name in names]).tolist()
