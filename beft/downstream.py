@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
 from .bank import BiasBank
 from .batches import ChunkCost
@@ -89,14 +90,19 @@ def fine_tune(
     """
     settings = [tuning.settings(w.key, w.method, w.seed, rate) for w in wanted]
     missing = [i for i, s in enumerate(settings) if store.find(s) is None]
-    for n, i in enumerate(missing, 1):
-        label = f"{wanted[i].method}, {n} of {len(missing)}" if progress else False
-        store.write(_trained(tuning, wanted[i], rate, settings[i], label))
+    with tqdm(
+        total=len(missing) * tuning.study.epochs,
+        desc=f"fine-tuning {len(missing)} models",
+        unit="epoch",
+        disable=not (progress and missing),
+    ) as bar:
+        for i in missing:
+            store.write(_trained(tuning, wanted[i], rate, settings[i], bar))
     tell_runner(done=len(missing), reused=len(wanted) - len(missing), failed=0)
     return [record for s in settings if (record := store.find(s)) is not None]
 
 
-def _trained(tuning: Tuning, wanted: Patched, rate: float, settings: Record, label: str | bool) -> Record:
+def _trained(tuning: Tuning, wanted: Patched, rate: float, settings: Record, bar: tqdm) -> Record:
     patch = wanted.patch() if wanted.patch else None
     model, problems, hashes = tuning.loaded.model, [], {}
     stays = patch is not None and patch.method != "full"
@@ -108,6 +114,12 @@ def _trained(tuning: Tuning, wanted: Patched, rate: float, settings: Record, lab
     def note(bank: BiasBank, when: str) -> None:
         if patch is not None and stays:
             hashes[when] = seen(bank, patch)
+
+    def begins(bank: BiasBank, epoch: int) -> None:
+        if epoch:
+            bar.update()
+        else:
+            note(bank, "before")
 
     def ends(bank: BiasBank, results: list[Result]) -> None:
         note(bank, "after")
@@ -121,9 +133,8 @@ def _trained(tuning: Tuning, wanted: Patched, rate: float, settings: Record, lab
             tuning.study,
             [Run("full", wanted.seed, rate)],
             problem=make,
-            on_epoch=lambda bank, epoch: note(bank, "before") if epoch == 0 else None,
+            on_epoch=begins,
             on_end=ends,
-            progress=label,
         )
     finally:
         freed(model)

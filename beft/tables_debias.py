@@ -143,7 +143,7 @@ def table2(frames: Mapping[str, pd.DataFrame], why: Mapping[str, str]) -> pd.Dat
                 if frame is None:
                     row[head] = why[name]
                 elif method not in set(frame["method"]):
-                    row[head] = MISSING
+                    row[head] = MISSING if name == "biasbios" else f"{MISSING}: not carried over"
                 else:
                     found = interval(frame, method, measure)
                     row[head] = found.percent() if found.n else "undefined"
@@ -169,15 +169,14 @@ def specificity(frame: pd.DataFrame) -> pd.DataFrame:
 
 def planted(frames: Mapping[float, pd.DataFrame], expected: Mapping[float, float]) -> pd.DataFrame:
     """The link that is planted, the best classifier's TPR gap, and the measured one: a row per strength."""
+    heads = ("strength", "best classifier's gap, x 100", "measured gap, x 100", "accuracy, x 100")
     rows = []
     for strength, frame in frames.items():
         found = interval(frame, "none", "gap gender")
-        row = {"strength": f"{strength:g}", "best classifier's gap, x 100": f"{100 * expected[strength]:.1f}"}
-        row |= {"measured gap, x 100": found.percent()}
-        row |= {"accuracy, x 100": interval(frame, "none", "accuracy").percent()}
         inside = found.low <= expected[strength] <= found.high
-        rows.append(row | {"expected is in the interval": "yes" if inside else "no"})
-    return pd.DataFrame(rows)
+        cells = f"{strength:g}", f"{100 * expected[strength]:.1f}", found.percent()
+        rows.append([*cells, interval(frame, "none", "accuracy").percent(), "yes" if inside else "no"])
+    return pd.DataFrame(rows, columns=[*heads, "expected is in the interval"])
 
 
 def _shown(frame: pd.DataFrame, printed: Mapping[str, Any]) -> list[str]:

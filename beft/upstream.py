@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 
 from .anatomy import describe
 from .bank import BiasBank, bank_on
@@ -108,10 +109,18 @@ def train_patches(
     settings = [phase.settings(run) for run in runs]
     todo = [run for run, s in zip(runs, settings, strict=True) if store.find(s) is None]
     shared = [run for run in todo if run.method in BIASES]
-    for bank in ([shared] if shared else []) + [[run] for run in todo if run.method not in BIASES]:
-        with store.lock(_name(phase, bank)):  # another process may have trained it while we waited
-            if any(store.find(phase.settings(run)) is None for run in bank):
-                _train(phase, bank, store, progress)
+    banks = ([shared] if shared else []) + [[run] for run in todo if run.method not in BIASES]
+    rounds = sum(len(bank) * (2 if bank[0].method == "sparse" else 1) for bank in banks)
+    with tqdm(
+        total=rounds * phase.study.epochs,
+        desc=f"{len(todo)} patches against {phase.axis}",
+        unit="epoch",
+        disable=not (progress and todo),
+    ) as bar:
+        for bank in banks:
+            with store.lock(_name(phase, bank)):  # another process may have trained it while we waited
+                if any(store.find(phase.settings(run)) is None for run in bank):
+                    _train(phase, bank, store, bar)
     tell_runner(done=len(todo), reused=len(runs) - len(todo), failed=0)
     found = [store.find(s) for s in settings]
     return [record for record in found if record is not None]
@@ -126,7 +135,8 @@ def patch(phase: Phase, run: PatchRun, store: Store) -> Patch:
     name = key(phase.settings(run))
     folder = store.fetch(name)
     if folder is None:
-        _train(phase, [run], store, True)
+        with tqdm(total=phase.study.epochs, desc=f"{run.method} again", unit="epoch") as bar:
+            _train(phase, [run], store, bar)
         folder = store.fetch(name)
     if folder is None:
         record = store.find(phase.settings(run))
@@ -144,7 +154,7 @@ def _name(phase: Phase, runs: Sequence[PatchRun]) -> str:
     return key({"bank": [key(phase.settings(run)) for run in runs]})
 
 
-def _train(phase: Phase, runs: Sequence[PatchRun], store: Store, progress: bool) -> None:
+def _train(phase: Phase, runs: Sequence[PatchRun], store: Store, bar: tqdm) -> None:
     """Train a bank of patches, measure each and keep both."""
 
     def keep(bank: BiasBank, results: list[Result]) -> None:
@@ -165,11 +175,10 @@ def _train(phase: Phase, runs: Sequence[PatchRun], store: Store, progress: bool)
                 )
 
     chosen = [Run({"sparse": "mask"}.get(run.method, run.method), run.seed, run.rate) for run in runs]
-    label = f"{', '.join(dict.fromkeys(run.method for run in runs))} x {len(runs)}" if progress else False
     model = phase.loaded.model
     try:
         if runs[0].method == "sparse":
-            vars(model)[ENTRIES] = most_moved(phase, runs[0], progress)
+            vars(model)[ENTRIES] = most_moved(phase, runs[0], bar)
         checkpoint = store.folder / "checkpoints" / f"{_name(phase, runs)}.safetensors"
         fit(
             phase.loaded,
@@ -181,13 +190,17 @@ def _train(phase: Phase, runs: Sequence[PatchRun], store: Store, progress: bool)
             checkpoint=None
             if runs[0].method == "full"
             else checkpoint,  # three times the model at every epoch
-            progress=label,
+            on_epoch=_seen(bar, len(runs)),
         )
     finally:
         vars(model).pop(ENTRIES, None)
 
 
-def most_moved(phase: Phase, run: PatchRun, progress: bool = False) -> dict[str, torch.Tensor]:
+def _seen(bar: tqdm | None, runs: int) -> Callable[[BiasBank, int], Any]:
+    return lambda _, epoch: bar.update(runs if epoch else 0) if bar is not None else None
+
+
+def most_moved(phase: Phase, run: PatchRun, bar: tqdm | None = None) -> dict[str, torch.Tensor]:
     """Round one of sparse fine-tuning: {parameter of the encoder's layers: places of the entries that moved most}."""
     model = phase.loaded.model
     with bank_on(model, ["lora"], [0]) as bank:
@@ -201,9 +214,16 @@ def most_moved(phase: Phase, run: PatchRun, progress: bool = False) -> dict[str,
             if slot.module in names:
                 moved[slot.module] = (slot.values[0].detach() - names[slot.module]).abs().flatten()
 
-    label = "sparse, round one" if progress else False
     first = [Run("full", run.seed, run.rate)]
-    fit(phase.loaded, phase.corpus, phase.study, first, problem=_problem(phase), on_end=note, progress=label)
+    fit(
+        phase.loaded,
+        phase.corpus,
+        phase.study,
+        first,
+        problem=_problem(phase),
+        on_end=note,
+        on_epoch=_seen(bar, 1),
+    )
     everything = torch.cat([moved[name] for name in names])
     best = torch.sort(torch.topk(everything, min(count, len(everything))).indices).values
     ends = np.cumsum([moved[name].numel() for name in names]).tolist()
