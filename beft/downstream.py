@@ -94,6 +94,7 @@ def fine_tune(
         total=len(missing) * tuning.study.epochs,
         desc=f"fine-tuning {len(missing)} models",
         unit="epoch",
+        mininterval=5.0,
         disable=not (progress and missing),
     ) as bar:
         for i in missing:

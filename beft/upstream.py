@@ -115,6 +115,7 @@ def train_patches(
         total=rounds * phase.study.epochs,
         desc=f"{len(todo)} patches against {phase.axis}",
         unit="epoch",
+        mininterval=5.0,
         disable=not (progress and todo),
     ) as bar:
         for bank in banks:
