@@ -22,18 +22,21 @@ def _points(ax: Axes, sizes: pd.DataFrame, frame: pd.DataFrame, measure: str, sc
         ax.axhline(scale * plain.mean, color=COLORS["none"], lw=1.2, ls=":")
         if plain.n > 1:
             ax.axhspan(scale * plain.low, scale * plain.high, color="#000000", alpha=0.06, lw=0)
+    taken: list[float] = []
     for method in [m for m in ORDER if m != "none" and m in set(frame["method"])]:
         found = interval(frame, method, measure)
         size = sizes[sizes["method"] == method]["size"]
         if not found.n or not len(size):
             continue
+        place = float(size.iloc[0]) * 1.25 ** taken.count(float(size.iloc[0]))  # beside another of its size
+        taken.append(float(size.iloc[0]))
         spread = (
             None
             if found.n == 1
             else [[scale * (found.mean - found.low)], [scale * (found.high - found.mean)]]
         )
         ax.errorbar(
-            [size.iloc[0]],
+            [place],
             [scale * found.mean],
             yerr=spread,
             fmt=MARKERS[method],
