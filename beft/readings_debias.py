@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from . import statistics
 from .readings import method_name
 from .tables_debias import ORDER, interval, said
 
+NOT_MEASURED = "not measured: there are no pairs of sentences for {}"
+
 
 def removed(patches: pd.DataFrame, axis: str) -> str:
     """Of every patch of an axis, how much of the language model's link it took away; a line each."""
     before = interval(patches, "none", f"nats {axis}").mean
+    if not np.isfinite(before):
+        return NOT_MEASURED.format(axis)
     own = patches[patches["axis"] == axis]
     lines = [f"without a patch the stereotype is likelier by {before:.2f} nats"]
     for method in [m for m in ORDER if m in set(own["method"])]:
@@ -58,6 +63,8 @@ def works(patches: pd.DataFrame, tuned: pd.DataFrame, axis: str, method: str = "
     own = patches[patches["axis"] == axis]
     if method not in set(own["method"]):
         return f"{method}: not run"
+    if not np.isfinite(before):
+        return NOT_MEASURED.format(axis)
     mine = own[own["method"] == method]
     share = statistics.mean_interval(1 - mine[f"nats {axis}"] / before)
     sizes = own.drop_duplicates("method").set_index("method")["size"]

@@ -147,3 +147,13 @@ def test_figures_draw_a_mark_for_every_patch_with_a_size(patches, tuned):
     drawn = [{c.get_label() for c in ax.containers} for ax in fig.axes]
     assert drawn[0] == {"full", "LoRA (q, v)", "b_q", "b_v"} and drawn[1] == {"LoRA (q, v)", "b_v"}
     assert len(plots_debias.axes_of_patches(patches).axes) == 2
+
+
+def test_an_axis_without_sentences_is_said_to_be_not_measured(patches, tuned):
+    said = "not measured: there are no pairs of sentences for religion"
+    other = patches.assign(axis=patches["axis"].replace("gender", "religion"))
+    assert (
+        readings_debias.removed(other, "religion") == readings_debias.works(other, tuned, "religion") == said
+    )
+    assert len(plots_debias.size_against_bias(other, tuned, "religion").axes) == 3
+    assert tables_debias.table1(other, "religion", 10_000)["patch"].tolist()[0] == "no patch"
