@@ -53,21 +53,19 @@ def tokenizer_for(kind: str, seed: int = 0, count: int = 5000) -> PreTrainedToke
 
 
 def _word_pieces(texts: list[str]) -> PreTrainedTokenizerFast:
+    """Every word of the texts whole, and letters to spell others with.
+
+    Not by the trainer of word pieces, whose vocabulary comes out differently from process to process.
+    """
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     names["mask_token"] = "[MASK]"
-    backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    letters = list("abcdefghijklmnopqrstuvwxyz0123456789")
-    backend.train_from_iterator(
-        texts,
-        trainers.WordPieceTrainer(
-            vocab_size=VOCABULARY,
-            special_tokens=[*names.values()],
-            initial_alphabet=letters,
-            show_progress=False,
-        ),
-    )
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words = {word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    learnt = sorted(words - set(letters))
+    vocabulary = [*names.values(), *letters, *(f"##{letter}" for letter in letters), *learnt]
+    backend = Tokenizer(models.WordPiece({w: i for i, w in enumerate(vocabulary)}, unk_token="[UNK]"))
+    backend.normalizer, backend.pre_tokenizer = normalizer, splitter
     backend.post_processor = processors.TemplateProcessing(
         "[CLS] $A [SEP]",
         "[CLS] $A [SEP] $B:1 [SEP]:1",

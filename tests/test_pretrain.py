@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -103,3 +105,21 @@ def test_a_masked_models_tokenizer_has_whole_words_and_takes_pairs():
         *"a nurse in oslo .".split(),
         "[SEP]",
     ]
+
+
+@pytest.mark.parametrize("kind", small_models.KINDS)
+def test_a_tokenizer_is_the_same_in_another_process(kind):
+    told = "import sys; from beft.small_models import tokenizer_for as t; "
+    told += "print(sorted(t(sys.argv[1], count=400).get_vocab().items(), key=lambda p: p[1]))"
+    runs = [
+        subprocess.run([sys.executable, "-c", told, kind], capture_output=True, text=True, check=True)
+        for _ in "12"
+    ]
+    assert runs[0].stdout == runs[1].stdout and runs[0].stdout.startswith("[(")
+
+
+def test_any_word_can_be_spelled_by_the_masked_models_tokenizer():
+    tokenizer = small_models.tokenizer_for("tiny-bert", count=300)
+    ids = tokenizer("Xylophones 42?")["input_ids"]
+    assert ids.count(tokenizer.unk_token_id) == 1  # the question mark, which nobody writes
+    assert tokenizer.decode(ids, skip_special_tokens=True).startswith("xylophones 42")
