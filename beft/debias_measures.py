@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from .bias_metrics import fpr_difference, fraction_neutral, stereoset, tpr_gap
+from .bias_metrics import fpr_difference, fraction_neutral, tpr_gap
 from .errors import BeftError
+from .next_tokens import causal_pair_scores
 from .pseudo_likelihood import pair_scores
-from .stereotypes import SentencePair, Triple, crows_shares, triple_scores
+from .stereotypes import SentencePair, Triple, crows_shares, stereoset_by_kind, triple_scores
 from .tasks import score
 from .templates import Phrase
 
@@ -27,16 +28,20 @@ def intrinsic(
         (model or bank, run) -> {"crows": {name: percent, low, high, n, nats}, "stereoset": {name: lm, stereotype,
         icat}}, a name for each set of pairs and of triples. Of "crows", `percent` is the share of pairs of which the
         stereotyped sentence is likelier, 50 is unbiased; `nats` by how much it is likelier, on average, 0 is unbiased.
+        Decoders, whose tokenizer has no mask, score pairs by what stands before a token, and no triples.
     """
 
     def measure(model: Any, run: int) -> dict[str, Any]:
         found: dict[str, Any] = {"crows": {}, "stereoset": {}}
         for name, given in pairs.items():
-            scores = pair_scores(model, tokenizer, [(p.more, p.less) for p in given], run)
+            score_pairs = causal_pair_scores if tokenizer.mask_token_id is None else pair_scores
+            scores = score_pairs(model, tokenizer, [(p.more, p.less) for p in given], run)
             counted = asdict(crows_shares(scores, [name] * len(given))["all"])
             found["crows"][name] = counted | {"nats": float(np.mean(scores[:, 0] - scores[:, 1]))}
-        for name, asked in triples.items():
-            found["stereoset"][name] = asdict(stereoset(triple_scores(model, tokenizer, asked, run)))
+        for name, asked in triples.items() if tokenizer.mask_token_id is not None else ():
+            chances = triple_scores(model, tokenizer, asked, run)
+            by_kind = stereoset_by_kind(chances, [name] * len(asked), [t.target for t in asked])
+            found["stereoset"][name] = asdict(by_kind["all"])
         return found
 
     everything = [{n: [asdict(x) for x in part] for n, part in given.items()} for given in (pairs, triples)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from . import grouped_data, models, stereotypes
 from . import microworld_biographies as world
 from .bias_metrics import tpr_gap
 from .counterfactual import Augmented, augment, axis
+from .data import draw
 from .debias_measures import intrinsic, of_biographies, of_nli, of_posts
 from .downstream import Patched, Tuning
 from .errors import BeftError
@@ -27,6 +30,7 @@ from .records import Store
 from .rows import Split, TaskData, label_array, task_data
 from .stereotypes import SentencePair, Triple
 from .study import Study
+from .tasks import TASKS
 from .templates import bias_nli, identity_phrases
 from .upstream import PatchRun, Phase, patch
 
@@ -36,7 +40,45 @@ if TYPE_CHECKING:
 MICRO = "microworld_people"
 KINDS = {"gender": "gender", "race": "race-color", "religion": "religion"}  # an axis in CrowS-Pairs
 POOL = 4  # rows to draw from, for every row that is trained on
+NONE = "none"
 Probes = tuple[dict[str, list[SentencePair]], dict[str, list[Triple]], dict[str, str]]
+
+
+def tasks(s: Settings) -> dict[str, Tuning]:
+    """What models are fine-tuned on: "biographies", and "posts" and "nli" unless they are `none`.
+
+    Rows are drawn once, so that whatever is wrong with a task or a regime is told before anything is trained.
+
+    Raises:
+        BeftError: rows that cannot be had, a regime larger than they are, or two equal axes.
+    """
+    if s["second_axis"] == s["axis"]:
+        raise BeftError(f"second_axis is {s['axis']}, as axis is: give another one, or none")
+    found = {"biographies": biographies(s)}
+    if s["transfer"] != NONE and s["second_axis"] != NONE:
+        found["posts"] = posts(s)
+    if s["nli"] != NONE:
+        found["nli"] = nli(s)
+    for tuning in found.values():
+        draw(tuning.data, s["regime"], s["seeds"][0])
+    return found
+
+
+def _pool(s: Settings) -> int:
+    """Rows to generate for a regime to be drawn from."""
+    sizes = TASKS["microworld_sentiment"].regimes
+    rows = sizes.get(s["regime"], s["regime"])
+    if isinstance(rows, str):
+        raise BeftError(
+            f"regime {rows!r} of generated text has no size: give {', '.join(sizes)} or a number of rows"
+        )
+    return POOL * int(rows)
+
+
+def shown(data: TextData, both: Augmented) -> str:
+    """The first text with its counterfactuals; nothing of real texts, which are not copied into a notebook."""
+    texts = [t for t, o in zip(both.texts, both.origin, strict=True) if o == both.origin[0]]
+    return "\n".join(texts) if data.substitute else "(real texts are not shown)"
 
 
 def corpus(s: Settings, name: str) -> tuple[TextData, Augmented]:
@@ -62,7 +104,15 @@ def corpus(s: Settings, name: str) -> tuple[TextData, Augmented]:
         table = read(Path(source).expanduser())
         if "text" not in table:
             raise BeftError(f"{Path(source).name} lacks the column 'text': rename or add it")
-        texts = [str(t) for t in table["text"]]
+        texts = ["" if t is None else str(t).strip() for t in table["text"]]
+        if "" in texts:
+            raise BeftError(
+                f"row {texts.index('') + 1} of {Path(source).name} has an empty 'text': fill it in"
+            )
+        if len(texts) <= held:
+            raise BeftError(
+                f"{Path(source).name} has {len(texts)} rows and {held} are held out: give more of them"
+            )
         train, test, where = texts[held : held + rows], texts[:held], f"file {Path(source).name}"
     both, other = augment(train, axis(name)), augment(test, axis(name))
     data = text_data(Path(source).stem, both.texts, other.texts, where, substitute=source == MICRO)
@@ -135,7 +185,7 @@ def biographies(s: Settings, strength: float | None = None) -> Tuning:
         strength: of the planted link of gender, by default that of the settings.
     """
     if s["task"] == "microworld_biographies":
-        given = POOL * s["regime"], s["test_rows"], s["strength"] if strength is None else strength
+        given = _pool(s), s["test_rows"], s["strength"] if strength is None else strength
         rows = {
             name: micro_biographies(*given, origin=s["origin_strength"], axis=name) for name in world.AXES
         }
@@ -145,7 +195,10 @@ def biographies(s: Settings, strength: float | None = None) -> Tuning:
         source = None if s["task"] == "bias_in_bios" else s["task"]
         found = grouped_data.biographies(source, offline=s["offline"])
         data, groups = found.data, {"gender": np.asarray(found.groups["validation"])}
-    return _tuning(s, data, of_biographies(data.validation.labels, groups), f"TPR gap: {', '.join(groups)}")
+    told = _hash({name: g.tolist() for name, g in groups.items()})
+    return _tuning(
+        s, data, of_biographies(data.validation.labels, groups), f"TPR gap: {', '.join(groups)} {told}"
+    )
 
 
 def best_gap(s: Settings, strength: float) -> float:
@@ -158,7 +211,7 @@ def best_gap(s: Settings, strength: float) -> float:
 def posts(s: Settings) -> Tuning:
     """Phase two on posts, to which patches of another corpus are carried over: F1, FPRD, FPRD on identity phrases."""
     if s["transfer"] == "microworld_posts":
-        rows = micro_posts(POOL * s["regime"], s["test_rows"], s["origin_strength"])
+        rows = micro_posts(_pool(s), s["test_rows"], s["origin_strength"])
         phrases = identity_phrases(["northerner", "southerner"], templates=PHRASES)
     else:
         phrases = identity_phrases()
@@ -167,7 +220,8 @@ def posts(s: Settings) -> Tuning:
     data = rows.data
     measure = of_posts(data.validation.labels, rows.groups["validation"], phrases)
     told = [(p.text,) for p in phrases]
-    return _tuning(s, _with(data, told, [p.label for p in phrases]), measure, "FPRD, with identity phrases")
+    measured = f"FPRD, with {len(phrases)} identity phrases {_hash(rows.groups['validation'])}"
+    return _tuning(s, _with(data, told, [p.label for p in phrases]), measure, measured)
 
 
 def nli(s: Settings, count: int = 2000) -> Tuning:
@@ -177,6 +231,11 @@ def nli(s: Settings, count: int = 2000) -> Tuning:
     pairs = [(p.premise, p.hypothesis) for p in bias_nli(count=count)]
     measure = of_nli(data.validation.labels, len(pairs))
     return _tuning(s, _with(data, pairs, [1] * len(pairs)), measure, f"fraction neutral of {len(pairs)}")
+
+
+def _hash(groups: Any) -> str:
+    """What tells two sets of groups of the same rows apart."""
+    return hashlib.sha256(json.dumps(groups).encode()).hexdigest()[:12]
 
 
 def _with(data: TaskData, texts: Sequence[tuple[str, ...]], labels: Sequence[int]) -> TaskData:

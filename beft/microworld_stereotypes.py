@@ -69,13 +69,14 @@ def stereotype_pairs(name: str, count: int, seed: int = 0) -> list[SentencePair]
     if name not in AXES:
         raise unknown("axis", name, AXES)
     rng, found = random.Random(f"pairs {name} {seed}"), dict[str, SentencePair]()
-    for _ in range(100 * max(count, 10)):
-        if len(found) >= count:
-            break
+    idle = 0
+    while len(found) < count and idle < 2000:  # so many draws without a new one: there are no more
         place, label = _place(rng, "validation")
         groups = {a: int(rng.random() < 0.5) for a in AXES} | {name: leaning(label, name)}
         more = _written(pick(rng, STATEMENTS), place, groups, OCCUPATIONS[label])
-        found[more] = SentencePair(more, swapped(more, axis(name)), name)
+        idle = idle + 1 if more in found else 0
+        if not idle:
+            found[more] = SentencePair(more, swapped(more, axis(name)), name)
     if len(found) < count:
         raise BeftError(
             f"there are only {len(found)} pairs of statements of axis {name}: ask for fewer than {count}"

@@ -132,7 +132,14 @@ def load_masked(name: str, *, offline: bool = False) -> Loaded:
         raise BeftError(
             f"{name} has no head for masked tokens: give a masked language model, such as tiny-bert"
         )
-    model, tokenizer = _read(found.folder, AutoModelForMaskedLM, 0, dtype=torch.float32)
+    try:
+        model, tokenizer = _read(found.folder, AutoModelForMaskedLM, 0, dtype=torch.float32)
+    except BeftError as error:
+        reason = str(error).partition(":")[0]
+        raise BeftError(
+            f"{name} cannot be used as a masked language model, it may have no head for masked tokens ({reason}): give "
+            "one that has, such as tiny-bert or bert-base-cased"
+        ) from error
     if tokenizer.mask_token_id is None:
         raise BeftError(f"the tokenizer of {name} has no mask token: give a masked language model")
     return Loaded(model, tokenizer, name, found.source, found.revision, found.sha256)

@@ -96,7 +96,9 @@ def causal_pair_scores(
     texts = [row[:length] for row, length in zip(ids, encoded.lengths, strict=True)]
     shared: list[list[int]] = []
     for first, second in zip(texts[::2], texts[1::2], strict=True):
-        shared += shared_places(first, second, special)
+        # nothing stands before a first token: where one side of a place is that, neither is scored
+        both = [(a, b) for a, b in zip(*shared_places(first, second, special), strict=True) if a and b]
+        shared += [[a for a, _ in both], [b for _, b in both]]
     found = np.zeros(len(ids))
     for part in chunks(encoded.lengths, cost or CHUNKS[device.type]):
         inputs = encoded.rows(part, device)
@@ -111,7 +113,7 @@ def causal_pair_scores(
             .numpy()
         )
         for row, n in enumerate(part):
-            found[n] = told[row, [i - 1 for i in shared[n] if i]].sum()
+            found[n] = told[row, [i - 1 for i in shared[n]]].sum()
     return found.reshape(-1, 2)
 
 

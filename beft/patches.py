@@ -63,6 +63,13 @@ class Patch:
         """
         originals: dict[str, Tensor | None] = {}
         vars(model)["beft_patch_originals"] = originals
+        try:
+            return self._put(model, originals)
+        except BeftError:
+            self.take(model)
+            raise
+
+    def _put(self, model: Any, originals: dict[str, Tensor | None]) -> Frozen:
         if self.method in ("lora", "adapter"):
             add_lora(model, 0, sorted({name.partition(".lora_")[0] for name in self.tensors}))
         elif self.method == "prompt":

@@ -67,8 +67,10 @@ def size_against_bias(patches: pd.DataFrame, tuned: pd.DataFrame, axis: str) -> 
     axes[0].set(ylabel="stereotype likelier by (nats)", title="in the language model")
     axes[1].set(ylabel="TPR gap (x 100)", title="after fine-tuning: bias")
     axes[2].set(ylabel="accuracy (%)", title="after fine-tuning: task")
-    handles, labels = axes[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside right center")
+    named = {
+        label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    fig.legend(list(named.values()), list(named), loc="outside right center")
     return fig
 
 
@@ -84,6 +86,8 @@ def planted_and_measured(frames: Mapping[float, pd.DataFrame], curve: Mapping[fl
     ax.plot(list(curve), [100 * v for v in curve.values()], color="#666666", lw=1.5, label="best classifier")
     for n, (strength, frame) in enumerate(frames.items()):
         found = interval(frame, "none", "gap gender")
+        if not found.n:
+            continue
         ax.plot(
             [strength] * len(frame), 100 * frame["gap gender"], ".", color=COLORS["none"], alpha=0.4, ms=5
         )
@@ -108,7 +112,11 @@ def axes_of_patches(patches: pd.DataFrame) -> Figure:
     names = measured(patches)
     trained = [a for a in dict.fromkeys(patches["axis"]) if a != "none"]
     methods = [m for m in ORDER if m != "none" and m in set(patches["method"])]
-    fig, axes = plt.subplots(1, len(names), figsize=(1.5 + 4 * len(names), 3.4), sharey=True, squeeze=False)
+    columns = max(1, len(names))
+    fig, axes = plt.subplots(1, columns, figsize=(1.5 + 4 * columns, 3.4), sharey=True, squeeze=False)
+    if not names:
+        axes.flat[0].set_title("not measured")
+        return fig
     for ax, name in zip(axes.flat, names, strict=True):
         ax.axhline(interval(patches, "none", f"nats {name}").mean, color=COLORS["none"], lw=1.2, ls=":")
         for a, axis in enumerate(trained):

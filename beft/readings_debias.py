@@ -21,8 +21,8 @@ def removed(patches: pd.DataFrame, axis: str) -> str:
     lines = [f"without a patch the stereotype is likelier by {before:.2f} nats"]
     for method in [m for m in ORDER if m in set(own["method"])]:
         values = own[own["method"] == method]
-        share = statistics.mean_interval(1 - values[f"nats {axis}"] / before)
-        size = int(values["size"].iloc[0])
+        share = statistics.mean_interval(_removed(values[f"nats {axis}"], before))
+        size = int(values["size"].max())
         lines.append(
             f"{method_name(method)} ({size:,} numbers): {said(interval(own, method, f'nats {axis}'))} nats, "
             f"removes {said(share, '{:.0%}')}"
@@ -30,8 +30,15 @@ def removed(patches: pd.DataFrame, axis: str) -> str:
     return "\n".join(lines)
 
 
+def _removed(nats: pd.Series, before: float) -> pd.Series:
+    """The share of a link that is gone; what overshoots zero has brought some of it back."""
+    return 1 - nats.abs() / abs(before)
+
+
 def change(frame: pd.DataFrame, method: str, measure: str) -> statistics.Interval:
     """A measure with a patch minus without, paired by seed: mean and 95% Student t interval."""
+    if measure not in frame:
+        return statistics.mean_interval([])
     wide = frame.pivot_table(index="seed", columns="method", values=measure)
     if method not in wide or "none" not in wide:
         return statistics.mean_interval([])
@@ -49,7 +56,7 @@ def _verdict(found: statistics.Interval, unit: str, scale: float, less: str, mor
 
 def after(tuned: pd.DataFrame, axis: str) -> str:
     """What every patch changed after fine-tuning, against plain fine-tuning with the same seeds; a line each."""
-    lines = []
+    lines = ["Intervals are of each patch alone, not corrected for their number."]
     for method in [m for m in ORDER if m != "none" and m in set(tuned["method"])]:
         gap = _verdict(change(tuned, method, f"gap {axis}"), "", 100, "less bias", "more bias")
         kept = _verdict(change(tuned, method, "accuracy"), "", 100, "worse", "better")
@@ -66,8 +73,8 @@ def works(patches: pd.DataFrame, tuned: pd.DataFrame, axis: str, method: str = "
     if not np.isfinite(before):
         return NOT_MEASURED.format(axis)
     mine = own[own["method"] == method]
-    share = statistics.mean_interval(1 - mine[f"nats {axis}"] / before)
-    sizes = own.drop_duplicates("method").set_index("method")["size"]
+    share = statistics.mean_interval(_removed(mine[f"nats {axis}"], before))
+    sizes = own.groupby("method")["size"].max()
     size = int(sizes[method])
     lines = [f"{method} holds {size:,} numbers" + (
         f", {size / sizes['adapter']:.2%} of the adapter's {int(sizes['adapter']):,}." if "adapter" in sizes else "."
@@ -80,10 +87,9 @@ def works(patches: pd.DataFrame, tuned: pd.DataFrame, axis: str, method: str = "
         else "is open"
     )
     lines.append(
-        f"In the language model it {inside}: it removes {said(share, '{:.0%}')} of the planted link "
-        f"({before:.2f} nats)."
+        f"In the language model it {inside}: it removes {said(share, '{:.0%}')} of the link ({before:.2f} nats)."
     )
-    others = {m: float((1 - own[own["method"] == m][f"nats {axis}"] / before).mean()) for m in sizes.index}
+    others = {m: float(_removed(own[own["method"] == m][f"nats {axis}"], before).mean()) for m in sizes.index}
     better = [method_name(m) for m, v in sorted(others.items(), key=lambda p: -p[1]) if v > others[method]]
     lines.append(f"Patches that remove more of it: {', '.join(better) or 'none'}.")
     gap = change(tuned, method, f"gap {axis}")

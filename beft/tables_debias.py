@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from . import paper, statistics
@@ -14,6 +15,7 @@ from .statistics import Interval
 Records = Sequence[Mapping[str, Any]]
 ORDER = ("none", "full", "adapter", "prompt", "lora", "sparse", "all_biases", "b_k", "b_q", "b_v")
 PRINTED = "paper (BERT-base)"
+RAW = ("fprd", "fprd iptts", "fraction neutral")  # printed as they are, and not x 100
 DOWNSTREAM = {  # set -> (its task's name in the micro-world, measures of ours in the order of the printed columns)
     "biasbios": ("BiasBios", ("accuracy", "gap gender")),
     "ghc": ("GHC", ("f1", "fprd", "fprd iptts")),
@@ -66,6 +68,17 @@ def interval(frame: pd.DataFrame, method: str, measure: str) -> Interval:
     return statistics.mean_interval(frame[frame["method"] == method][measure])
 
 
+def _scaled(found: Interval, scale: float) -> str:
+    """A mean with its interval, x 100 with one digit or as it is with two."""
+    values = statistics.Interval(scale * found.mean, scale * found.low, scale * found.high, found.n)
+    return said(values, "{:.1f}" if scale == 100 else "{:.2f}")
+
+
+def _lost(found: Interval, part: pd.DataFrame) -> str:
+    """How many seeds a mean is of, where some have none."""
+    return f" ({found.n} of {len(part)} seeds)" if 0 < found.n < len(part) else ""
+
+
 def measured(frame: pd.DataFrame) -> list[str]:
     """The axes that a frame of `upstream` has measures of."""
     return [name.partition(" ")[2] for name in map(str, frame) if name.startswith("nats ")]
@@ -98,15 +111,16 @@ def table1(frame: pd.DataFrame, axis: str, total: int, why: Mapping[str, str] | 
     printed, rows = paper.data()["peftdebias"]["upstream"], []
     for method in _shown(own, printed["gender_biasbios"]):
         part = own[own["method"] == method]
-        size = int(part["size"].iloc[0]) if len(part) else 0
+        size = int(part["size"].max()) if len(part) else 0  # of a run that diverged it is 0
         row: dict[str, Any] = {"patch": method_name(method), "numbers": size if len(part) else MISSING}
         row["of the model, %"] = f"{100 * size / total:.3g}" if len(part) else MISSING
         for name in names:
             cells = {"StereoSet LM": "lm", "StereoSet score": "stereotype", "CrowS-Pairs, %": "crows"}
             for head, column in cells.items():
                 found = interval(own, method, f"{column} {name}")
-                row[f"{head}: {name}"] = said(found, "{:.1f}") if len(part) else MISSING
-            row[f"nats: {name}"] = said(interval(own, method, f"nats {name}")) if len(part) else MISSING
+                row[f"{head}: {name}"] = said(found, "{:.1f}") + _lost(found, part) if len(part) else MISSING
+            found = interval(own, method, f"nats {name}")
+            row[f"nats: {name}"] = said(found) + _lost(found, part) if len(part) else MISSING
         for measure, reason in (why or {}).items():
             row[measure] = reason
         for name, source in (("gender", "gender_biasbios"), ("race", "race_ghc")):
@@ -118,7 +132,7 @@ def table1(frame: pd.DataFrame, axis: str, total: int, why: Mapping[str, str] | 
 
 
 def table2(frames: Mapping[str, pd.DataFrame], why: Mapping[str, str]) -> pd.DataFrame:
-    """Table 2: patches x measures of every task after fine-tuning, x 100, mean and interval over seeds.
+    """Table 2: patches x measures of every task after fine-tuning, scaled as printed; mean and interval over seeds.
 
     Args:
         frames: printed set ("biasbios", "ghc", "biasbios_to_mnli") -> the frame of `downstream` that stands in it.
@@ -139,14 +153,15 @@ def table2(frames: Mapping[str, pd.DataFrame], why: Mapping[str, str]) -> pd.Dat
                 else [c for c in map(str, frame) if c.startswith("gap ") and c not in measures]
             )
             for measure in (*measures, *further):
-                head = f"{title}-like: {measure}"
+                scale = 1 if measure in RAW else 100
+                head = f"{title}-like: {measure}" + (", x 100" if scale == 100 else "")
                 if frame is None:
                     row[head] = why[name]
                 elif method not in set(frame["method"]):
                     row[head] = MISSING if name == "biasbios" else f"{MISSING}: not carried over"
                 else:
                     found = interval(frame, method, measure)
-                    row[head] = found.percent() if found.n else "undefined"
+                    row[head] = _scaled(found, scale) + _lost(found, frame[frame["method"] == method])
             values = printed[name].get(method, ("not printed",) * len(measures))
             row |= {
                 f"{PRINTED}, {title}: {c}": str(v)
@@ -173,9 +188,11 @@ def planted(frames: Mapping[float, pd.DataFrame], expected: Mapping[float, float
     rows = []
     for strength, frame in frames.items():
         found = interval(frame, "none", "gap gender")
-        inside = found.low <= expected[strength] <= found.high
-        cells = f"{strength:g}", f"{100 * expected[strength]:.1f}", found.percent()
-        rows.append([*cells, interval(frame, "none", "accuracy").percent(), "yes" if inside else "no"])
+        inside = "yes" if found.low <= expected[strength] <= found.high else "no"
+        if found.n < 2 or not np.isfinite(expected[strength]):
+            inside = "undefined" if found.n != 1 else "no interval of one seed"
+        cells = f"{strength:g}", f"{100 * expected[strength]:.1f}", _scaled(found, 100)
+        rows.append([*cells, _scaled(interval(frame, "none", "accuracy"), 100), inside])
     return pd.DataFrame(rows, columns=[*heads, "expected is in the interval"])
 
 

@@ -30,6 +30,7 @@ from .models import Loaded
 from .optimizer import StackedAdam
 from .prompted import PromptData, Prompted
 from .study import Result, Run, Study
+from .weights import PATCH
 
 FROM_PADDING = ("roberta", "xlm-roberta", "camembert")  # their positions begin behind that of padding
 
@@ -161,9 +162,8 @@ def fit(
 
 def roomy(study: Study, model: Any, runs: Sequence[Run]) -> Study:
     """The study with texts so short that virtual tokens fit in front of them into the model's positions."""
-    virtual = max(
-        (paper.data()[r.method]["tokens"] for r in runs if r.method in ("prefix", "prompt")), default=0
-    )
+    methods = [*(r.method for r in runs), getattr(vars(model).get(PATCH), "method", "")]
+    virtual = max((paper.data()[m]["tokens"] for m in methods if m in ("prefix", "prompt")), default=0)
     positions = getattr(model.config, "max_position_embeddings", None)
     if not virtual or positions is None:
         return study

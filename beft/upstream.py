@@ -136,8 +136,12 @@ def patch(phase: Phase, run: PatchRun, store: Store) -> Patch:
     name = key(phase.settings(run))
     folder = store.fetch(name)
     if folder is None:
-        with tqdm(total=phase.study.epochs, desc=f"{run.method} again", unit="epoch") as bar:
-            _train(phase, [run], store, bar)
+        # in the company it had: that decides how sums are rounded
+        record = store.find(phase.settings(run))
+        members = record["bank"].get("of", []) if record else []
+        company = [PatchRun(*member) for member in members] if len(members) > 1 else [run]
+        with tqdm(total=len(company) * phase.study.epochs, desc=f"{run.method} again", unit="epoch") as bar:
+            _train(phase, company, store, bar)
         folder = store.fetch(name)
     if folder is None:
         record = store.find(phase.settings(run))
@@ -169,11 +173,8 @@ def _train(phase: Phase, runs: Sequence[PatchRun], store: Store, bar: tqdm) -> N
                 measures = phase.measure(bank, i)
             if store.find(wanted) is None:  # a patch is trained again for its file
                 counts = result.parameters | {"patch": kept.size if kept else 0}
-                store.write(
-                    _record(
-                        phase, wanted, counts, result.epochs, measures, kept, result.seconds, result.outcome
-                    )
-                )
+                told = result.epochs, measures, kept, result.seconds, result.outcome
+                store.write(_record(phase, wanted, counts, *told) | {"bank": result.bank})
 
     chosen = [Run({"sparse": "mask"}.get(run.method, run.method), run.seed, run.rate) for run in runs]
     model = phase.loaded.model
@@ -264,6 +265,7 @@ def _record(
         "epochs": epochs,
         "measures": measures,
         "patch": {"sha256": kept.sha256()} if kept else {},
+        "bank": {},
         "seconds": seconds,
         "outcome": outcome,
     }

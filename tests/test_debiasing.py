@@ -65,7 +65,7 @@ def test_other_texts_are_measured_by_crows_pairs_and_what_is_not_there_says_why(
 def test_every_patch_has_every_seed_at_its_own_rate():
     runs = debiasing.patch_runs(load(seeds=[3, 5]), ["b_v", "lora"])
     assert [(r.method, r.seed, r.rate) for r in runs] == [
-        ("b_v", 3, 0.05), ("b_v", 5, 0.05), ("lora", 3, 0.005), ("lora", 5, 0.005),
+        ("b_v", 3, 0.1), ("b_v", 5, 0.1), ("lora", 3, 0.01), ("lora", 5, 0.01),
     ]  # fmt: skip
 
 
@@ -122,3 +122,53 @@ def test_what_measures_and_what_is_trained_on_decide_what_a_record_is():
     found = [str(p.settings(run)) for p in (one, fewer, longer, other)]
     assert len(set(found)) == 4
     assert one.settings(None) == other.settings(None)  # the untouched model has no axis
+
+
+def test_who_is_of_which_group_decides_what_a_record_is(tmp_path):
+    def tuning(genders):
+        folder = tmp_path / "".join(map(str, genders))
+        folder.mkdir()
+        rows = [{"text": f"I {n}", "label": "ab"[n % 2], "gender": g} for n, g in enumerate(genders)]
+        for split in ("train", "test"):
+            (folder / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+        return debiasing.biographies(load(task=str(folder), regime=4)).settings("none", "none", 0, 0.1)
+
+    one, other = tuning([0, 1, 0, 1, 1, 0]), tuning([1, 1, 0, 1, 0, 0])
+    assert one["data_fingerprint"] == other["data_fingerprint"] and one != other
+
+
+def test_a_regime_by_name_is_a_number_of_generated_rows():
+    assert len(debiasing.biographies(load(regime="low")).data.train) == 4000
+    with pytest.raises(BeftError, match="regime 'all' of generated text has no size: give low, medium, high"):
+        debiasing.posts(load(regime="all"))
+
+
+def test_everything_is_looked_for_before_anything_is_trained(tmp_path):
+    assert set(debiasing.tasks(load())) == {"biographies", "posts"}
+    assert set(debiasing.tasks(load(second_axis="none"))) == {"biographies"}
+    with pytest.raises(BeftError, match="second_axis is gender, as axis is: give another one, or none"):
+        debiasing.tasks(load(second_axis="gender"))
+    with pytest.raises(BeftError, match="is no folder, and no file that ends in"):
+        debiasing.tasks(load(nli=str(tmp_path / "nowhere")))
+
+
+def test_a_file_that_is_too_small_or_has_gaps_is_named(tmp_path):
+    path = tmp_path / "few.jsonl"
+    path.write_text("\n".join(json.dumps({"text": "She said so."}) for _ in range(15)))
+    with pytest.raises(BeftError, match="few.jsonl has 15 rows and 20 are held out"):
+        debiasing.corpus(load(corpus=str(path)), "gender")
+    path.write_text("\n".join(json.dumps({"text": "" if n == 3 else "She said so."}) for n in range(40)))
+    with pytest.raises(BeftError, match="row 4 of few.jsonl has an empty 'text'"):
+        debiasing.corpus(load(corpus=str(path)), "gender")
+
+
+def test_real_texts_are_not_shown():
+    data, both = debiasing.corpus(load(), "gender")
+    assert debiasing.shown(data, both).splitlines() == list(both.texts[:2])
+    assert debiasing.shown(replace(data, substitute=False), both) == "(real texts are not shown)"
+
+
+@pytest.mark.parametrize("model", ["tiny-gpt2", "all-MiniLM-L6-v2", "tiny-random-bert"])
+def test_a_model_without_a_head_for_masked_tokens_is_refused_in_one_sentence(model):
+    with pytest.raises(BeftError, match="head for masked tokens.* such as tiny-bert"):
+        debiasing.phase(load(model=model), "gender", debiasing.probes(load()))

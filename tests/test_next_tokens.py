@@ -10,12 +10,15 @@ from beft import models, upstream
 from beft.bank import bank_on
 from beft.counterfactual import augment, axis
 from beft.data import Draw
+from beft.debias_measures import intrinsic
 from beft.errors import BeftError
 from beft.masking import text_data
 from beft.microworld_biographies import biographies
+from beft.microworld_stereotypes import stereotype_triples
 from beft.next_tokens import NextTokens, causal_pair_scores
 from beft.pseudo_likelihood import shared_places
 from beft.records import Store
+from beft.stereotypes import SentencePair
 from beft.study import Study
 
 TEXTS = ["The soup was dull.", "She said that the plot was never superb, and he agreed.", "A bed."]
@@ -78,3 +81,12 @@ def test_a_text_of_one_token_is_named(llama):
     data = text_data("t", [*TEXTS, ""], TEXTS, "by hand")
     with pytest.raises(BeftError, match="text 4 of t has one token: leave it out"):
         NextTokens(llama, data, STUDY, [Draw(np.arange(4), np.arange(0))])
+
+
+def test_the_intrinsic_measure_of_a_decoder_goes_by_what_stands_before(llama):
+    pairs = {"gender": [SentencePair(*pair, "gender") for pair in PAIRS]}
+    measure, _ = intrinsic(llama.tokenizer, pairs, {"gender": stereotype_triples("gender", 2)})
+    found = measure(llama.model, 0)
+    scores = causal_pair_scores(llama.model, llama.tokenizer, PAIRS)
+    assert found["crows"]["gender"]["nats"] == pytest.approx(float(np.mean(scores[:, 0] - scores[:, 1])))
+    assert found["stereoset"] == {}

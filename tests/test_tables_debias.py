@@ -71,10 +71,12 @@ def test_what_could_not_be_measured_says_why(patches):
 def test_table_2_has_every_printed_set_and_says_what_was_not_run(tuned):
     why = {"ghc": "not run: no posts", "biasbios_to_mnli": "not run: needs MNLI"}
     table = tables_debias.table2({"biasbios": tuned}, why).set_index("patch")
-    assert table.loc["no patch", "BiasBios-like: gap gender"].startswith("32.0 [")
-    assert table.loc["no patch", "BiasBios-like: gap origin"] == "undefined"  # a group is absent: not zero
-    assert table.loc["sparse", "BiasBios-like: accuracy"] == "not run"
-    assert set(table["GHC-like: f1"]) == {"not run: no posts"}
+    assert table.loc["no patch", "BiasBios-like: gap gender, x 100"].startswith("32.0 [")
+    assert (
+        table.loc["no patch", "BiasBios-like: gap origin, x 100"] == "undefined"
+    )  # a group is absent: not zero
+    assert table.loc["sparse", "BiasBios-like: accuracy, x 100"] == "not run"
+    assert set(table["GHC-like: f1, x 100"]) == {"not run: no posts"}
     assert table.loc["prompt", "paper (BERT-base), BiasBios: TPR-GAP"] == "11.98"
     assert table.loc["prompt", "paper (BERT-base), MNLI: fraction neutral"] == "0.21"
 
@@ -157,3 +159,49 @@ def test_an_axis_without_sentences_is_said_to_be_not_measured(patches, tuned):
     )
     assert len(plots_debias.size_against_bias(other, tuned, "religion").axes) == 3
     assert tables_debias.table1(other, "religion", 10_000)["patch"].tolist()[0] == "no patch"
+
+
+def test_a_patch_that_overshoots_has_not_removed_more_than_all(tuned):
+    records = [patch("none", 0, 2.0), patch("b_v", 0, -2.0), patch("b_v", 1, -2.1), patch("b_v", 2, -2.2)]
+    text = readings_debias.works(tables_debias.upstream(records), tuned, "gender")
+    assert "it is open: it removes -5%" in text
+
+
+def test_runs_that_diverged_are_counted_and_give_no_size(tuned):
+    lost = patch("b_v", 0, 1.0) | {"outcome": "diverged", "measures": {}, "parameters": {}}
+    frame = tables_debias.upstream([patch("none", 0, 2.0), lost, patch("b_v", 1, 1.0), patch("b_v", 2, 1.2)])
+    table = tables_debias.table1(frame, "gender", 10_000).set_index("patch")
+    assert table.loc["b_v", "numbers"] == 64 and table.loc["b_v", "nats: gender"].endswith("(2 of 3 seeds)")
+    assert "b_v holds 64 numbers" in readings_debias.works(frame, tuned, "gender")
+
+
+def test_the_planted_link_needs_two_seeds_for_an_interval():
+    frame = tables_debias.downstream(
+        [
+            {"settings": {"method": "none", "seed": 0}, "patch": {}, "outcome": "ok"}
+            | {"measures": {"accuracy": 0.7, "gap gender": 0.15}}
+        ]
+    )
+    assert tables_debias.planted({0.4: frame}, {0.4: 0.15}).iloc[0, -1] == "no interval of one seed"
+    none = frame.assign(**{"gap gender": float("nan")})
+    assert tables_debias.planted({0.4: none}, {0.4: 0.15}).iloc[0, 2] == "undefined"
+    assert isinstance(plots_debias.planted_and_measured({0.4: none}, {0.0: 0.0, 0.5: 0.2}), Figure)
+
+
+def test_false_positive_differences_are_scaled_as_printed():
+    posts = tables_debias.downstream(
+        [
+            {"settings": {"method": "none", "seed": n}, "patch": {}, "outcome": "ok"}
+            | {"measures": {"f1": 0.7, "fprd": 0.3, "fprd iptts": 0.1}}
+            for n in (0, 1)
+        ]
+    )
+    table = tables_debias.table2({"ghc": posts}, {"biasbios": "not run", "biasbios_to_mnli": "not run"})
+    assert table["GHC-like: fprd"].iloc[0] == "0.30 [0.30, 0.30]"
+    assert table["GHC-like: f1, x 100"].iloc[0] == "70.0 [70.0, 70.0]"
+    assert table["GHC-like: fprd"].iloc[1] == "not run: not carried over"
+
+
+def test_a_task_without_a_gap_of_the_axis_has_no_verdict(tuned):
+    assert "b_v: TPR gap not known from fewer than two seeds" in readings_debias.after(tuned, "religion")
+    assert plots_debias.axes_of_patches(tables_debias.upstream([patch("none", 0, 2.0)]).iloc[:, :5]).axes

@@ -79,6 +79,7 @@ def test_what_is_recorded_is_not_trained_again_and_a_lost_file_is(base, tmp_path
     for path in sorted((tmp_path / "adapters").iterdir()):
         path.rmdir()
     again = upstream.patch(phase, RUNS[0], store)
+    assert again.sha256() == first[0]["patch"]["sha256"]  # trained in the company it had, to the last bit
     assert again.method == RUNS[0].method and upstream.train_patches(phase, RUNS[:2], store) == first
 
 
@@ -188,3 +189,17 @@ def test_the_measures_are_those_of_the_predictions():
 def test_an_unknown_patch_is_named():
     with pytest.raises(BeftError, match="unknown patch 'b_w': did you mean"):
         PatchRun("b_w", 0, 0.1)
+
+
+def test_a_prompt_has_room_in_front_of_rows_as_long_as_the_context(base, tmp_path):
+    phase, store = phase_of(base), Store(tmp_path)
+    (run,) = [r for r in RUNS if r.method == "prompt"]
+    (record,) = upstream.train_patches(phase, [run], store, progress=False)
+    tuning = tuning_of(base)
+    long = replace(tuning.data.train, texts=tuple((f"{t} " * 8,) for (t,) in tuning.data.train.texts))
+    tuning = replace(
+        tuning, data=replace(tuning.data, train=long), study=replace(tuning.study, max_length=128)
+    )
+    wanted = downstream.Patched("prompt", 0, record["key"], lambda: upstream.patch(phase, run, store))
+    (done,) = downstream.fine_tune(tuning, [wanted], 0.003, store, progress=False)
+    assert done["outcome"] == "ok"
