@@ -107,7 +107,7 @@ def test_a_masked_models_tokenizer_has_whole_words_and_takes_pairs():
     ]
 
 
-@pytest.mark.parametrize("kind", small_models.KINDS)
+@pytest.mark.parametrize("kind", ["tiny-bert", "tiny-llama"])
 def test_a_tokenizer_is_the_same_in_another_process(kind):
     told = "import sys; from beft.small_models import tokenizer_for as t; "
     told += "print(sorted(t(sys.argv[1], count=400).get_vocab().items(), key=lambda p: p[1]))"
