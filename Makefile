@@ -19,7 +19,7 @@ PY  := $(ENVIRONMENT)/bin/python
 RUN := $(PY) -m beft.reproduce
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce publish test bench bench-sweep bench-prompting bench-debiasing lab clean existing
+.PHONY: help setup reproduce publish test bench bench-steps bench-sweep bench-prompting bench-debiasing lab clean existing
 .DELETE_ON_ERROR:
 
 help:
@@ -31,7 +31,8 @@ help:
 	@echo '     SCHEDULER=tcp://host:8786   train on the workers of a Dask cluster; local:N starts N here'
 	@echo 'make publish PROFILE=laptop      put the outputs in build/laptop into the notebooks'
 	@echo 'make test                        the tests'
-	@echo 'make bench                       time and memory against the plain protocol'
+	@echo 'make bench                       the four below, one after another (over an hour)'
+	@echo 'make bench-steps                 time and memory against the plain protocol'
 	@echo 'make bench-sweep                 time a grid in banks against one by one, and Dask'
 	@echo 'make bench-prompting             time options that share a prompt against one at a time'
 	@echo 'make bench-debiasing             time CrowS-Pairs scores in batches against one masked place at a time'
@@ -67,7 +68,10 @@ publish: $(READY)
 test: $(READY)
 	@$(PY) -m pytest $(ARGS)
 
-bench: $(READY)
+bench:
+	@for part in steps prompting debiasing sweep; do $(MAKE) bench-$$part ARGS= || exit 1; done
+
+bench-steps: $(READY)
 	@$(PY) -m beft.bench $(ARGS)
 
 bench-sweep: $(READY)
