@@ -23,7 +23,7 @@ from typing import Any
 from tqdm import tqdm
 
 from . import data as data_module
-from . import models, settings, timing
+from . import model_files, settings, timing
 from .batches import CHUNKS, encode
 from .bench_report import report, summary
 from .context import Context
@@ -44,7 +44,7 @@ TARGETS = {"float32": 8.0, "bfloat16": 15.0, "efficiency": 0.9, "memory": 1.5}
 class Options:
     """What to time. `samples`: batches of the plain protocol per method and kind; ignored with `full`."""
 
-    model: str = models.DEFAULT
+    model: str = model_files.DEFAULT
     task: str | None = None
     rows: int = 1000
     seeds: int = 3

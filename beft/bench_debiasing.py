@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig
 
-from . import models
+from . import model_files, models
 from .bench import check_sizes, parser_of, run
 from .bench_report import table
 from .counterfactual import axis, swapped
@@ -133,7 +133,7 @@ def measure(options: Options) -> dict[str, Any]:
 
 def _random() -> models.Loaded:
     """A BERT with a masked language model's head, as many layers and as wide as all-MiniLM-L6-v2, and its tokenizer."""
-    folder = models.find(models.DEFAULT).folder
+    folder = model_files.find(model_files.DEFAULT).folder
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     size = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
     with torch.random.fork_rng(devices=[]):

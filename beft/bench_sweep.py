@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import models, sweep
+from . import model_files, sweep
 from .bench import check_sizes, find_data, parser_of, run
 from .bench_report import table
 from .context import Context
@@ -41,7 +41,7 @@ class Options:
     these, scoring that split, which no bank makes faster, would be what is timed. `dtype` is that of `laptop`.
     """
 
-    model: str = models.DEFAULT
+    model: str = model_files.DEFAULT
     task: str | None = None
     rows: int = 250
     epochs: int = 4

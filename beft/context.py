@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from . import data as data_module
-from . import memory, models
+from . import memory, model_files, models
 from .data import TaskData, draw
 from .errors import BeftError
 from .memory import Plan
 from .prompt_data import load_prompts
 from .prompted import PromptData
-from .provenance import provenance
+from .provenance import origin, provenance
 from .study import Result, Run, Study
 from .training import default_device
 
@@ -24,7 +24,7 @@ class Shelf:
     """What the studies of one sweep share: each task's rows, and the last model."""
 
     rows: dict[tuple[str, bool, bool], TaskData | PromptData] = field(default_factory=dict)
-    found: dict[tuple[str, bool], models.Found] = field(default_factory=dict)
+    found: dict[tuple[str, bool], model_files.Found] = field(default_factory=dict)
     model: dict[tuple[str, int | None], models.Loaded] = field(default_factory=dict)
 
 
@@ -43,7 +43,7 @@ class Context:
             load = load_prompts if study.prompted else data_module.load
             self.shelf.rows[task] = load(study.task, offline=study.offline)
         if model not in self.shelf.found:
-            self.shelf.found[model] = models.find(study.model, offline=study.offline)
+            self.shelf.found[model] = model_files.find(study.model, offline=study.offline)
         self.data, self.found = self.shelf.rows[task], self.shelf.found[model]
 
     @property
@@ -101,34 +101,17 @@ class Context:
             "data_fingerprint": self.data.fingerprint,
         }
 
-    def origin(self) -> dict[str, Any]:
+    def origin(self, rows: dict[str, int] | None = None) -> dict[str, Any]:
         """The `model` and `data` blocks of a record."""
-        f, d = self.found, self.data
-        return {
-            "model": {
-                "name": short(self.study.model),
-                "source": f.source,
-                "revision": f.revision,
-                "sha256": f.sha256,
-            },
-            "data": {
-                "task": d.task.name,
-                "source": d.source,
-                "fingerprint": d.fingerprint,
-                "metric": d.task.metric,
-                "substitute": d.substitute,
-            },
-        }
+        return origin(short(self.study.model), self.found, self.data, rows or {})
 
 
 def record_of(context: Context, result: Result, settings: dict[str, Any]) -> dict[str, Any]:
     """The record of one finished run."""
-    origin = context.origin()
-    origin["data"] = origin["data"] | {"rows": result.rows}
     return {
         "kind": "run",
         "settings": settings,
-        **origin,
+        **context.origin(result.rows),
         **provenance(default_device()),
         "parameters": result.parameters,
         "epochs": result.epochs,

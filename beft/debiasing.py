@@ -114,7 +114,8 @@ def corpus(s: Settings, name: str) -> tuple[TextData, Augmented]:
                 f"{Path(source).name} has {len(texts)} rows and {held} are held out: give more of them"
             )
         train, test, where = texts[held : held + rows], texts[:held], f"file {Path(source).name}"
-    both, other = augment(train, axis(name)), augment(test, axis(name))
+    words = axis(name, names=s["names"], path=None if s["word_list"] == NONE else s["word_list"])
+    both, other = augment(train, words), augment(test, words)
     data = text_data(Path(source).stem, both.texts, other.texts, where, substitute=source == MICRO)
     return data, both
 

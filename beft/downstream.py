@@ -18,7 +18,7 @@ from .evaluation import Scores, logits
 from .models import Loaded
 from .objective import predictions
 from .patches import Patch, freed, frozen_in, seen
-from .provenance import provenance
+from .provenance import origin, provenance
 from .records import Store
 from .rows import TaskData
 from .study import Result, Run, Study
@@ -144,23 +144,10 @@ def _trained(tuning: Tuning, wanted: Patched, rate: float, settings: Record, bar
             f"the {wanted.method} patch moved while the rest of the model was fine-tuned: report this"
         )
     predicted = problems[0].predicted[0] if result.outcome == "ok" else None
-    loaded, data = tuning.loaded, tuning.data
     return {
         "kind": "debias",
         "settings": settings,
-        "model": {
-            "name": loaded.name,
-            "source": loaded.source,
-            "revision": loaded.revision,
-            "sha256": loaded.sha256,
-        },
-        "data": {
-            "task": data.task.name,
-            "source": data.source,
-            "fingerprint": data.fingerprint,
-            "substitute": data.substitute,
-            "rows": result.rows,
-        },
+        **origin(tuning.loaded.name, tuning.loaded, tuning.data, result.rows),
         **provenance(default_device()),
         "epochs": result.epochs,
         "measures": {} if predicted is None else tuning.measure(predicted),

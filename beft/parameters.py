@@ -2,106 +2,35 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from .errors import BeftError, unknown
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What a parameter may be.
-
-    Attributes:
-        says: the kind in words, for the error.
-        convert: the value in its proper type; raises ValueError or TypeError for anything else.
-    """
-
-    says: str
-    convert: Callable[[Any], Any]
-
-
-def _whole(least: int) -> Callable[[Any], int]:
-    def convert(value: Any) -> int:
-        if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(value)
-        return value
-
-    return convert
-
-
-def _number(value: Any) -> float:
-    # float("4e-4") on purpose: YAML 1.1 reads 4e-4, without a dot, as text
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError(value)
-    return float(value)
-
-
-def _positive(value: Any) -> float:
-    number = _number(value)
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError(value)
-    return number
-
-
-def _share(value: Any) -> float:
-    number = _number(value)
-    if not 0 <= number < 1:
-        raise ValueError(value)
-    return number
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(value)
-    return value
-
-
-def _flag(value: Any) -> bool:
-    value = yaml.safe_load(value) if isinstance(value, str) else value
-    if not isinstance(value, bool):
-        raise ValueError(value)
-    return value
+from .errors import unknown
+from .kinds import (
+    Kind,
+    check,
+    flag,
+    list_of,
+    number,
+    one_of,
+    or_paper,
+    positive,
+    rates_by,
+    share,
+    text,
+    whole,
+)
 
 
 def _regime(value: Any) -> str | int:
     try:
-        return _whole(1)(value)
+        return whole(1)(value)
     except ValueError:
-        text = _text(value)
-        if not text.isidentifier():  # "-5" and "0.5" are neither a number of rows nor a regime's name
+        name = text(value)
+        if not name.isidentifier():  # "-5" and "0.5" are neither a number of rows nor a regime's name
             raise
-        return text
-
-
-def _one_of(kind: str, valid: Callable[[], tuple[str, ...]]) -> Callable[[Any], str]:
-    def convert(value: Any) -> str:
-        if value not in (names := valid()):
-            raise unknown(kind, value, names)
-        return str(value)
-
-    return convert
-
-
-def _list(item: Callable[[Any], Any], least: int = 1) -> Callable[[Any], list[Any]]:
-    """A list of distinct items, `least` of them or more; a single item is a list of one; text is read as YAML."""
-
-    def convert(value: Any) -> list[Any]:
-        value = yaml.safe_load(value) if isinstance(value, str) else value
-        value = list(value) if isinstance(value, (list, tuple)) else [value]
-        items = [item(v) for v in value]
-        if len(items) < least or any(items.count(i) > 1 for i in items):
-            raise ValueError(value)
-        return items
-
-    return convert
+        return name
 
 
 def _cells(value: Any) -> list[dict[str, Any]]:
@@ -121,19 +50,6 @@ def _cells(value: Any) -> list[dict[str, Any]]:
     return cells
 
 
-def _method_rates(value: Any) -> dict[str, float]:
-    value = yaml.safe_load(value) if isinstance(value, str) else value
-    if not isinstance(value, dict):
-        raise ValueError(value)
-    known = _one_of("method", _methods)
-    return {known(method): _positive(rate) for method, rate in value.items()}
-
-
-def _or_paper(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The word `paper`, or what `convert` takes."""
-    return lambda value: value if value == "paper" else convert(value)
-
-
 def _methods() -> tuple[str, ...]:
     from .study import ALL_METHODS  # here: it imports NumPy
 
@@ -141,58 +57,48 @@ def _methods() -> tuple[str, ...]:
 
 
 def _patches() -> tuple[str, ...]:
-    return ("b_q", "b_v", "b_k", "all_biases", "lora", "adapter", "prompt", "sparse", "full")
+    from .study import PATCHES
 
-
-def _patch_rates(value: Any) -> dict[str, float]:
-    value = yaml.safe_load(value) if isinstance(value, str) else value
-    if not isinstance(value, dict):
-        raise ValueError(value)
-    known = _one_of("patch", _patches)
-    return {known(name): _positive(rate) for name, rate in value.items()}
-
-
-def _axes() -> tuple[str, ...]:
-    return ("gender", "race", "religion", "origin")
+    return PATCHES
 
 
 def _strength(value: Any) -> float:
-    number = _number(value)
-    if not -1 <= number <= 1:
+    got = number(value)
+    if not -1 <= got <= 1:
         raise ValueError(value)
-    return number
+    return got
 
 
 def _dtypes() -> tuple[str, ...]:
     return ("float32", "bfloat16")
 
 
-_NAME = Kind("a name or a path", _text)
-_COUNT = Kind("a whole number of at least 1", _whole(1))
-_RATE = Kind("a positive number", _positive)
-_RATES = Kind("a list of distinct positive numbers, e.g. [0.001, 0.01]", _list(_positive))
-_SEEDS = Kind("a list of distinct whole numbers of at least 0, e.g. [0, 1, 2]", _list(_whole(0)))
-_METHODS = Kind("a list of distinct methods, e.g. [b_q, b_v]", _list(_one_of("method", _methods)))
+_NAME = Kind("a name or a path", text)
+_COUNT = Kind("a whole number of at least 1", whole(1))
+_RATE = Kind("a positive number", positive)
+_RATES = Kind("a list of distinct positive numbers, e.g. [0.001, 0.01]", list_of(positive))
+_SEEDS = Kind("a list of distinct whole numbers of at least 0, e.g. [0, 1, 2]", list_of(whole(0)))
+_METHODS = Kind("a list of distinct methods, e.g. [b_q, b_v]", list_of(one_of("method", _methods)))
 _DTYPES = Kind(
-    "a list of distinct precisions, e.g. [float32, bfloat16]", _list(_one_of("precision", _dtypes))
+    "a list of distinct precisions, e.g. [float32, bfloat16]", list_of(one_of("precision", _dtypes))
 )
-_DTYPE = Kind("float32 or bfloat16", _one_of("precision", _dtypes))
-_VALIDATE = Kind("each or last", _one_of("validation rule", lambda: ("each", "last")))
-_HELD_OUT = Kind("a share of at least 0 and less than 1", _share)
-_FLAG = Kind("true or false", _flag)
+_DTYPE = Kind("float32 or bfloat16", one_of("precision", _dtypes))
+_VALIDATE = Kind("each or last", one_of("validation rule", lambda: ("each", "last")))
+_HELD_OUT = Kind("a share of at least 0 and less than 1", share)
+_FLAG = Kind("true or false", flag)
 
 _CELL = {
-    "model": Kind("a name or a list of names", _list(_text)),
-    "task": Kind("a name or a list of names", _list(_text)),
-    "regime": Kind("a regime, a number of rows, or a list of them", _list(_regime)),
+    "model": Kind("a name or a list of names", list_of(text)),
+    "task": Kind("a name or a list of names", list_of(text)),
+    "regime": Kind("a regime, a number of rows, or a list of them", list_of(_regime)),
     "seeds": _SEEDS,
-    "rate": Kind("a positive number or `paper`", _or_paper(_positive)),
-    "epochs": Kind("a whole number of at least 1 or `paper`", _or_paper(_whole(1))),
+    "rate": Kind("a positive number or `paper`", or_paper(positive)),
+    "epochs": Kind("a whole number of at least 1 or `paper`", or_paper(whole(1))),
 }
 _CELLS = Kind("a list of cells, e.g. [{task: rte, regime: [low, high], epochs: 6}]", _cells)
-_METHOD_RATES = Kind("rates by method, e.g. {full: 1e-5, mask: 1e-3}", _method_rates)
+_METHOD_RATES = Kind("rates by method, e.g. {full: 1e-5, mask: 1e-3}", rates_by("method", _methods))
 
-_PATCHES = Kind("a list of distinct patches, e.g. [b_v, lora]", _list(_one_of("patch", _patches)))
+_PATCHES = Kind("a list of distinct patches, e.g. [b_v, lora]", list_of(one_of("patch", _patches)))
 _STRENGTH = Kind("a number from -1 to 1", _strength)
 
 COMMON: dict[str, Kind] = {
@@ -209,7 +115,7 @@ COMMON: dict[str, Kind] = {
 
 NOTEBOOKS: dict[str, dict[str, Kind]] = {
     "01_expressiveness": {
-        "seed": Kind("a whole number of at least 0", _whole(0)),
+        "seed": Kind("a whole number of at least 0", whole(0)),
         "sentences": _COUNT,
     },
     "02_ranking": {
@@ -254,51 +160,33 @@ NOTEBOOKS: dict[str, dict[str, Kind]] = {
         "dtype": _DTYPE,
         "cells": _CELLS,
         "demonstrations": _COUNT,
-        "explained": Kind("a list of names of small models", _list(_text)),
-        "shapes": Kind("a list of names of shapes, see beft/shapes.json", _list(_text)),
-        "measured": Kind("a list, perhaps empty, of names of shapes", _list(_text, 0)),
+        "explained": Kind("a list of names of small models", list_of(text)),
+        "shapes": Kind("a list of names of shapes, see beft/shapes.json", list_of(text)),
+        "measured": Kind("a list, perhaps empty, of names of shapes", list_of(text, 0)),
     },
     "05_debiasing": {
         "seeds": _SEEDS,
-        "axis": Kind("gender, race, religion or origin", _one_of("axis", _axes)),
+        "axis": Kind("the name of an axis of the word list", text),
+        "word_list": Kind("a path of a word list as beft/word_lists.json, or none for that one", text),
+        "names": _FLAG,
         "corpus": _NAME,
         "corpus_rows": _COUNT,
         "patches": _PATCHES,
         "patch_rate": _RATE,
-        "patch_rates": Kind("rates by patch, e.g. {lora: 1e-3}", _patch_rates),
+        "patch_rates": Kind("rates by patch, e.g. {lora: 1e-3}", rates_by("patch", _patches)),
         "patch_epochs": _COUNT,
-        "second_axis": Kind("an axis, or none", _one_of("axis", lambda: (*_axes(), "none"))),
+        "second_axis": Kind("the name of an axis, or none", text),
         "second_patches": _PATCHES,
         "pairs": _COUNT,
         "triples": _COUNT,
         "strength": _STRENGTH,
         "origin_strength": _STRENGTH,
-        "strengths": Kind("a list of distinct numbers from -1 to 1", _list(_strength)),
+        "strengths": Kind("a list of distinct numbers from -1 to 1", list_of(_strength)),
         "rate": _RATE,
         "epochs": _COUNT,
         "test_rows": _COUNT,
-        "transfer": Kind("microworld_posts, a path of posts, or none", _text),
-        "nli": Kind("mnli, a path of sentence pairs, or none", _text),
+        "transfer": Kind("microworld_posts, a path of posts, or none", text),
+        "nli": Kind("mnli, a path of sentence pairs, or none", text),
     },
 }
 """Parameters of each notebook besides those that all have."""
-
-
-def check(name: str, value: Any, kind: Kind, source: str) -> Any:
-    """`value` in the proper type of parameter `name`.
-
-    Args:
-        name: the parameter, for the error.
-        value: what was given; numbers and lists may be text.
-        kind: what it may be.
-        source: where it was given, for the error.
-
-    Raises:
-        BeftError: it is not of that kind.
-    """
-    try:
-        return kind.convert(value)
-    except BeftError as error:  # an unknown name, already with its nearest ones
-        raise BeftError(f"{name} in {source}: {error}") from error
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        raise BeftError(f"{name} in {source} must be {kind.says}, not {value!r}") from error

@@ -19,9 +19,10 @@ from peft import LoraConfig
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from . import prompt_tuning
-from .adapters import PREFIX, WEIGHTS
+from .adapters import PREFIX, WEIGHTS, save_adapter
 from .bank import BiasBank
 from .errors import BeftError
 from .weights import PATCH, add_lora, replaced
@@ -196,17 +197,20 @@ def seen(bank: BiasBank, patch: Patch) -> str:
     return _hash(frozen)
 
 
-def save_peft(bank: BiasBank, folder: str | Path, base_model: str = "") -> Path:
-    """Write a bank's lora, adapter or prompt as PEFT has it (`adapters.save_adapter` writes biases).
+def save_peft(bank: BiasBank, run: int, folder: str | Path, base_model: str = "") -> Path | None:
+    """Write a run in PEFT's own format, for `PeftModel.from_pretrained`: biases, LoRA, an adapter, a prompt.
 
-    Raises:
-        BeftError: another method.
+    Returns:
+        The folder; None for what PEFT has no format for: chosen entries, whole weights, biases of a Conv1D (GPT-2).
     """
-    folder, method = Path(folder), bank.methods[0]
+    folder, method = Path(folder), bank.methods[run]
+    biased = [bank.model.get_submodule(slot.module) for slot in bank.slots if slot.kind == "bias"]
+    if method in ("mask", "full") or any(isinstance(module, Conv1D) for module in biased):
+        return None
     if method not in ("lora", "adapter", "prompt"):
-        raise BeftError(f"a {method} run is no LoRA and no prompt: use adapters.save_adapter for biases")
+        return save_adapter(bank, run, folder, base_model)
     config: Any
-    tensors = patch_of(bank, 0, "").tensors
+    tensors = patch_of(bank, run, "").tensors
     if method == "prompt":
         values = tensors[prompt_tuning.WEIGHT]
         config, named = prompt_tuning.config_for(bank.model, len(values)), {"prompt_embeddings": values}

@@ -27,7 +27,7 @@ from .batches import ChunkCost, chunks
 from .errors import BeftError, exit_status
 from .masking import Rule, rule_of
 from .microworld_corpus import documents
-from .models import weight_hash
+from .model_files import weight_hash
 from .provenance import provenance
 from .small_models import KINDS, MASKED, VOCABULARY, config_for, tokenizer_for
 

@@ -7,7 +7,14 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .masking import TextData
+    from .model_files import Found
+    from .models import Loaded
+    from .prompt_data import PromptData
+    from .rows import TaskData
 
 PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy", "scipy", "sklearn")
 # What running the notebooks writes: it says nothing about the code that made it.
@@ -96,3 +103,30 @@ def provenance(kind: str = "cpu") -> dict[str, Any]:
         kind: the device the numbers were computed on, "cpu", "cuda" or "mps".
     """
     return {"code": dict(_code_once()), "versions": versions(), "device": device(kind)}
+
+
+def origin(
+    name: str, model: Found | Loaded, data: TaskData | PromptData | TextData, rows: dict[str, int]
+) -> dict[str, dict[str, Any]]:
+    """The `model` and `data` blocks of a record.
+
+    Args:
+        name: the model's, without the folders of one machine.
+        rows: how many of the data's rows were used, by split; may be empty.
+    """
+    return {
+        "model": {
+            "name": name,
+            "source": model.source,
+            "revision": model.revision,
+            "sha256": model.sha256,
+        },
+        "data": {
+            "task": data.task.name,
+            "source": data.source,
+            "fingerprint": data.fingerprint,
+            "metric": data.task.metric,
+            "substitute": data.substitute,
+        }
+        | ({"rows": rows} if rows else {}),
+    }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import data as data_module
-from . import models
+from . import model_files, models
 from .adapters import merge, save_adapter
 from .bank import BiasBank
 from .evaluation import predict
@@ -82,7 +82,7 @@ def tune(
         results[0].raise_if_lost()
         kept.append(merge(bank, 0))
         if adapter is not None:
-            save_adapter(bank, 0, adapter, models.HUB.get(plan.model, plan.model))
+            save_adapter(bank, 0, adapter, model_files.HUB.get(plan.model, plan.model))
 
     label = f"{method} on {rows.task.name}"
     result = fit(

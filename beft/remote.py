@@ -15,7 +15,7 @@ from typing import Any
 
 from .folders import Folder, told
 
-LAST = "adapter_config.json"  # uploaded after the other files: a folder that has it has them all
+LAST = ".complete"  # written after the files: a folder that has it has them all
 
 
 class RemoteFolder(Folder):
@@ -84,8 +84,9 @@ class RemoteFolder(Folder):
     @told
     def keep(self, folder: Path, name: str) -> None:
         self._ask("makedirs", self._at(name), exist_ok=True)
-        for path in sorted(folder.iterdir(), key=lambda path: (path.name == LAST, path.name)):
+        for path in sorted(folder.iterdir()):
             self._ask("put_file", str(path), self._at(f"{name}/{path.name}"))
+        self._ask("pipe_file", self._at(f"{name}/{LAST}"), b"")
         super().keep(folder, name)
 
     @told
@@ -97,7 +98,9 @@ class RemoteFolder(Folder):
         partial.mkdir(parents=True)
         try:
             for path in self._ask("ls", self._at(name), detail=False):
-                self._ask("get_file", path, str(partial / path.rsplit("/", 1)[-1]))
+                file = path.rsplit("/", 1)[-1]
+                if file != LAST:
+                    self._ask("get_file", path, str(partial / file))
             super().keep(partial, name)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

@@ -24,7 +24,8 @@ import yaml
 
 from .errors import BeftError, unknown
 from .files import USER_SUFFIXES
-from .parameters import COMMON, NOTEBOOKS, check
+from .kinds import check
+from .parameters import COMMON, NOTEBOOKS
 from .records import Store
 
 if TYPE_CHECKING:

@@ -16,6 +16,9 @@ FORM_METHODS = tuple(f"b_{term}:{form}" for term in "kqv" for form in ("lora", "
 # Baselines that train weights, a bank each; see `weights`. A prefix is for decoders, a prompt for encoders.
 WEIGHT_METHODS = ("full", "mask", "lora", "adapter", "prefix", "prompt")
 ALL_METHODS = METHODS + FORM_METHODS + WEIGHT_METHODS
+# What phase one of debiasing trains (see `upstream`): biases, which share a bank, and weights.
+BIAS_PATCHES = ("b_q", "b_v", "b_k", "all_biases")
+PATCHES = (*BIAS_PATCHES, "lora", "adapter", "prompt", "sparse", "full")
 
 
 def split_method(method: str) -> tuple[str, str]:

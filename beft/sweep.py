@@ -15,7 +15,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from . import cluster, models
+from . import cluster, model_files
 from .adapters import holds_adapter, load_adapter, merge, save_adapter
 from .bank import BiasBank, bank_on
 from .context import Context, Shelf, record_of, short
@@ -259,7 +259,9 @@ def _fit(
         for i, result in enumerate(results):
             if result.outcome == "ok" and holds_adapter(bank, i):
                 folder = store.folder / "adapters" / f"{key(settings[i])}.{os.getpid()}.tmp"
-                save_adapter(bank, i, folder, models.HUB.get(context.study.model, short(context.study.model)))
+                save_adapter(
+                    bank, i, folder, model_files.HUB.get(context.study.model, short(context.study.model))
+                )
                 store.keep(folder, key(settings[i]))
         for result, wanted in zip(results, settings, strict=True):
             if recorded(store, wanted) is None:  # runs are repeated for their weights, or for their company

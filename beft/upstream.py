@@ -2,7 +2,8 @@
 
 Encoders are told masked tokens (`masking`), decoders the next ones (`next_tokens`).
 
-Biases of all seeds share one bank; LoRA, the adapter, the prompt and full have a bank each. Sparse fine-tuning (Ansell
+Biases of all seeds share one bank; LoRA, the adapter, the prompt and full have a bank each. What is kept of a patch is
+its own file, and beside it the same in PEFT's format where PEFT has one. Sparse fine-tuning (Ansell
 et al. 2022) is two rounds: everything is trained, the entries that moved most are kept and all is rewound, then these
 alone are trained; there are as many of them as LoRA has numbers.
 """
@@ -25,18 +26,16 @@ from .errors import BeftError, unknown
 from .masking import Masked, TextData
 from .models import Loaded
 from .next_tokens import NextTokens
-from .patches import Patch, load_patch, patch_of
-from .provenance import provenance
+from .patches import Patch, load_patch, patch_of, save_peft
+from .provenance import origin, provenance
 from .records import Store, key
-from .study import Result, Run, Study
+from .study import BIAS_PATCHES, PATCHES, Result, Run, Study
 from .sweep import tell_runner
 from .training import default_device, fit
 from .weights import ENTRIES, encoder_parameters
 
 Record = dict[str, Any]
 Measure = Callable[[Any, int], dict[str, Any]]  # a model or a bank, and its run -> intrinsic measures
-BIASES = ("b_q", "b_v", "b_k", "all_biases")
-PATCHES = (*BIASES, "lora", "adapter", "prompt", "sparse", "full")
 
 
 @dataclass(frozen=True)
@@ -108,8 +107,7 @@ def train_patches(
     """
     settings = [phase.settings(run) for run in runs]
     todo = [run for run, s in zip(runs, settings, strict=True) if store.find(s) is None]
-    shared = [run for run in todo if run.method in BIASES]
-    banks = ([shared] if shared else []) + [[run] for run in todo if run.method not in BIASES]
+    banks = _banks(todo, [record for s in settings if (record := store.find(s)) is not None])
     rounds = sum(len(bank) * (2 if bank[0].method == "sparse" else 1) for bank in banks)
     with tqdm(
         total=rounds * phase.study.epochs,
@@ -151,6 +149,21 @@ def patch(phase: Phase, run: PatchRun, store: Store) -> Patch:
     return load_patch(folder)
 
 
+def _banks(todo: list[PatchRun], found: list[Record]) -> list[list[PatchRun]]:
+    """What is trained together: all biases, everything else alone.
+
+    A bias whose record was deleted is trained in the company it had, which the records of that company name: it decides
+    how sums are rounded.
+    """
+    left, banks = [run for run in todo if run.method in BIAS_PATCHES], []
+    for record in found:
+        former = [PatchRun(*member) for member in record["bank"].get("of", [])]
+        if len(former) > 1 and any(run in former for run in left):
+            banks.append(former)
+            left = [run for run in left if run not in former]
+    return banks + ([left] if left else []) + [[run] for run in todo if run.method not in BIAS_PATCHES]
+
+
 def _problem(phase: Phase) -> type[Masked] | type[NextTokens]:
     return NextTokens if describe(phase.loaded.model).causal else Masked
 
@@ -169,7 +182,8 @@ def _train(phase: Phase, runs: Sequence[PatchRun], store: Store, bar: tqdm) -> N
             if result.outcome == "ok":
                 kept = patch_of(bank, i, phase.loaded.sha256, run.method)
                 folder = store.folder / "adapters" / f"{key(wanted)}.{os.getpid()}.tmp"
-                store.keep(kept.save(folder), key(wanted))
+                save_peft(bank, i, kept.save(folder), phase.loaded.name)
+                store.keep(folder, key(wanted))
                 measures = phase.measure(bank, i)
             if store.find(wanted) is None:  # a patch is trained again for its file
                 counts = result.parameters | {"patch": kept.size if kept else 0}
@@ -248,18 +262,11 @@ def _record(
     seconds: float,
     outcome: str,
 ) -> Record:
-    m, c = phase.loaded, phase.corpus
+    rows = {"train": len(phase.corpus.train), "validation": len(phase.corpus.validation)}
     return {
         "kind": "patch",
         "settings": settings,
-        "model": {"name": m.name, "source": m.source, "revision": m.revision, "sha256": m.sha256},
-        "data": {
-            "task": c.task.name,
-            "source": c.source,
-            "fingerprint": c.fingerprint,
-            "substitute": c.substitute,
-            "rows": {"train": len(c.train), "validation": len(c.validation)},
-        },
+        **origin(phase.loaded.name, phase.loaded, phase.corpus, rows),
         **provenance(default_device()),
         "parameters": parameters,
         "epochs": epochs,

@@ -1,4 +1,4 @@
-"""A small random masked language model with its tokenizer, and a folder of it, for tests."""
+"""A small random masked language model with its tokenizer, a folder of it, and texts to train it on, for tests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ import torch
 from transformers import AutoModelForMaskedLM, BertConfig
 
 from beft import models
+from beft.study import Study
+
+TEXTS = [
+    f"the {part} was {word}"
+    for part in ("plot", "soup", "bed")
+    for word in ("dull", "superb", "poor", "fine")
+]
+STUDY = Study(
+    model="small", task="texts", regime="all", epochs=2, batch_size=4, max_length=16, validate="last"
+)
 
 
 def small(seed: int = 0, dropout: float = 0.1) -> models.Loaded:

@@ -45,6 +45,13 @@ def undisturbed(tmp_path_factory):
     return sweep.run_all(JOBS, Store(tmp_path_factory.mktemp("here")), progress=False, bank_size=2)
 
 
+@pytest.fixture(scope="module")
+def workers():
+    """The address of a scheduler with two workers, as one that is already there."""
+    with cluster.connect("local:2") as client:
+        yield client.scheduler.address
+
+
 def test_two_workers_write_the_records_of_this_process(tmp_path, undisturbed):
     store, environment = Store(tmp_path / "shared"), dict(os.environ)
     there = sweep.run_all(JOBS, store, progress=False, bank_size=2, scheduler="local:2")
@@ -63,7 +70,7 @@ def test_local_workers_wait_without_spinning_from_their_start():
     assert "OMP_WAIT_POLICY=PASSIVE" in born_with.split("\0")
 
 
-def test_a_killed_worker_loses_its_running_bank_which_is_done_elsewhere(tmp_path, undisturbed, monkeypatch):
+def test_a_killed_worker_loses_its_running_bank_which_is_done_elsewhere(tmp_path, workers, monkeypatch):
     """Two banks are on the workers; the one that took the first is killed as soon as a checkpoint is written."""
     store, killed = Store(tmp_path / "shared"), []
     long = [(replace(study, epochs=40), runs) for study, runs in JOBS]
@@ -95,7 +102,7 @@ def test_a_killed_worker_loses_its_running_bank_which_is_done_elsewhere(tmp_path
             time.sleep(0.01)
 
     monkeypatch.setattr(cluster, "connect", with_a_murderer)
-    records = sweep.run_all(long, store, progress=False, bank_size=2, scheduler="local:2")
+    records = sweep.run_all(long, store, progress=False, bank_size=2, scheduler=workers)
     assert len(killed) == 1
     assert timeless(records) == timeless(expected)
     assert len(list(store.folder.glob("*.json"))) == 6
@@ -132,7 +139,7 @@ def test_without_dask_the_remedy_is_named(monkeypatch):
         cluster.reach("local:2")
 
 
-def test_a_bank_that_fails_on_a_worker_stops_none_of_the_others(tmp_path):
+def test_a_bank_that_fails_on_a_worker_stops_none_of_the_others(tmp_path, workers):
     """The second study's data cannot be drawn on the worker: its keys are not those that this process asks for."""
     store = Store(tmp_path)
     tasks = [(STUDY, [Run("head", 0, 1e-2)], ["000000000000"]), (STUDY, JOBS[0][1][:1], None)]
@@ -141,15 +148,15 @@ def test_a_bank_that_fails_on_a_worker_stops_none_of_the_others(tmp_path):
 
     tasks[1] = (*tasks[1][:2], [key(Context(STUDY).settings(tasks[1][1][0]))])
     with pytest.raises(BeftError, match="a worker finds other data or another model than this process"):
-        list(cluster.train_each("local:1", tasks, store.location))
+        list(cluster.train_each(workers, tasks, store.location))
     assert len(store.all("run")) == 1
 
 
-def test_rankings_on_workers_are_those_of_this_process(tmp_path):
+def test_rankings_on_workers_are_those_of_this_process(tmp_path, workers):
     jobs = [(replace(STUDY, epochs=1), [0, 1], 1e-2), (replace(OTHER, epochs=1), [0], 1e-2)]
     here = ranking.score_all(jobs, Store(tmp_path / "here"), progress=False)
     store = Store(tmp_path / "there")
-    there = ranking.score_all(jobs, store, progress=False, scheduler="local:2")
+    there = ranking.score_all(jobs, store, progress=False, scheduler=workers)
     assert [len(part) for part in here] == [2, 1] and timeless(there) == timeless(here)
     again = ranking.score_all(jobs, store, progress=False, scheduler="tcp://nobody.invalid:1")
     assert again == there, "nothing is missing, so nobody is asked"

@@ -37,6 +37,21 @@ def test_texts_of_a_file_are_used_as_they_are(tmp_path):
         debiasing.corpus(load(corpus=str(path)), "gender")
 
 
+def test_a_word_list_of_ones_own_and_first_names_decide_what_changes_places(tmp_path):
+    path, words = tmp_path / "texts.jsonl", tmp_path / "words.json"
+    path.write_text("\n".join(json.dumps({"text": f"Peter saw cat {n}."}) for n in range(40)))
+    words.write_text(json.dumps({"axes": {"pets": {"groups": ["cat", "dog"], "words": [["cat", "dog"]]}}}))
+    given = {"corpus": str(path), "corpus_rows": 10}
+    with pytest.raises(BeftError, match="has a word of the axis gender"):
+        debiasing.corpus(load(**given), "gender")
+    named, _ = debiasing.corpus(load(**given, names=True), "gender")
+    assert {t.split()[0] for t in named.train.texts} == {"Peter", "Margaret"}
+    pets, _ = debiasing.corpus(load(**given, axis="pets", word_list=str(words)), "pets")
+    assert {t.split()[2] for t in pets.train.texts} == {"cat", "dog"}
+    with pytest.raises(BeftError, match="nowhere.json is no list of words by axis"):
+        debiasing.corpus(load(**given, word_list="nowhere.json"), "gender")
+
+
 def test_a_corpus_without_a_word_of_the_axis_is_refused():
     with pytest.raises(BeftError, match="has a word of the axis religion .* there is nothing to augment"):
         debiasing.corpus(load(), "religion")

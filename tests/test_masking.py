@@ -9,24 +9,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from masked_models import small
+from masked_models import STUDY, TEXTS, small
 
 from beft.bank import bank_on
 from beft.batches import CHUNKS
 from beft.data import Draw
 from beft.errors import BeftError
 from beft.masking import Masked, Rule, rule_of, text_data, told_at
-from beft.study import Run, Study
+from beft.study import Run
 from beft.training import fit
-
-TEXTS = [
-    f"the {part} was {word}"
-    for part in ("plot", "soup", "bed")
-    for word in ("dull", "superb", "poor", "fine")
-]
-STUDY = Study(
-    model="small", task="texts", regime="all", epochs=2, batch_size=4, max_length=16, validate="last"
-)
 
 
 @given(st.lists(st.integers(5, 99), min_size=1, max_size=120), st.integers(0, 2**32 - 1))

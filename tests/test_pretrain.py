@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from beft import microworld_people, models, pretrain, small_models
+from beft import microworld_people, model_files, models, pretrain, small_models
 from beft.errors import BeftError
 from beft.microworld_corpus import documents
 from beft.microworld_stories import questions
@@ -22,7 +22,7 @@ SHORT = {"steps": 3, "batch": 2, "length": 32}
 def test_a_model_is_the_same_file_every_time_and_loads_by_its_folder(tmp_path, kind):
     first = pretrain.pretrain(kind, tmp_path / "one", **SHORT)
     second = pretrain.pretrain(kind, tmp_path / "two", **SHORT)
-    assert first["sha256"] == second["sha256"] == models.weight_hash(tmp_path / "one")
+    assert first["sha256"] == second["sha256"] == model_files.weight_hash(tmp_path / "one")
     assert first["curve"] == second["curve"] and first["tokens"] >= 3 * 2 * (10 if kind in MASKED else 32)
     assert first["sha256"] != pretrain.pretrain(kind, tmp_path / "other", seed=1, **SHORT)["sha256"]
     load = models.load_masked if kind in MASKED else models.load_causal

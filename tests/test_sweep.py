@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beft import adapters, models, sweep, training
+from beft import adapters, model_files, models, sweep, training
 from beft import data as data_module
 from beft.errors import BeftError
 from beft.records import Store
@@ -338,8 +338,8 @@ def test_ones_own_file_is_named_in_its_record_without_its_folder(store, tmp_path
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec(models.WHEEL_PACKAGE) is None,
-    reason=f"the wheel {models.WHEEL} is not installed",
+    importlib.util.find_spec(model_files.WHEEL_PACKAGE) is None,
+    reason=f"the wheel {model_files.WHEEL} is not installed",
 )
 def test_on_real_data_a_short_run_of_b_v_is_better_than_the_head_alone(store, real_data, monkeypatch):
     """200 sentences of SST-2, 3 epochs, two seeds: about 0.63 against 0.52 of all 872 validation sentences."""

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from beft import data as data_module
-from beft import models, objective, plain, training
+from beft import model_files, models, objective, plain, training
 from beft.bank import bank_on
 from beft.batches import ChunkCost, encode
 from beft.data import draw
@@ -417,7 +417,7 @@ def test_further_splits_and_metrics_are_scored_after_the_last_epoch(tiny, sentim
 def test_real_similarity_is_learned_beyond_chance():
     data = data_module.load("stsb", folder=REAL)
     few = data_module.Split(data.validation.texts[:200], data.validation.labels[:200])
-    loaded = models.load(models.DEFAULT, labels=1)
+    loaded = models.load(model_files.DEFAULT, labels=1)
     study = Study(task="stsb", regime="low", epochs=3, validate="last", max_length=64)
     (result,) = fit(loaded, replace(data, validation=few), study, [Run("all_biases", 0, 6e-3)])
     assert result.final["metrics"]["spearman"] > 0.5

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from masked_models import folder_of, small
+from peft import PeftModel
 
 from beft import downstream, models, upstream
 from beft.counterfactual import augment, axis
@@ -16,9 +19,9 @@ from beft.masking import text_data
 from beft.microworld_biographies import biographies
 from beft.microworld_grouped import micro_biographies
 from beft.microworld_stereotypes import AXES, stereotype_pairs, stereotype_triples
-from beft.records import Store
-from beft.study import Study
-from beft.upstream import PATCHES, PatchRun
+from beft.records import Store, key
+from beft.study import PATCHES, Study
+from beft.upstream import PatchRun
 
 STUDY = Study(
     model="small", task="people", regime="all", epochs=1, batch_size=8, max_length=32, validate="last"
@@ -74,13 +77,35 @@ def test_what_is_recorded_is_not_trained_again_and_a_lost_file_is(base, tmp_path
     monkeypatch.setattr(upstream, "fit", lambda *a, **k: pytest.fail("it was trained again"))
     assert upstream.train_patches(phase, RUNS[:2], store, progress=False) == first
     monkeypatch.undo()
-    for path in (tmp_path / "adapters").rglob("*.safetensors"):
-        path.unlink()
-    for path in sorted((tmp_path / "adapters").iterdir()):
-        path.rmdir()
+    shutil.rmtree(tmp_path / "adapters")
     again = upstream.patch(phase, RUNS[0], store)
     assert again.sha256() == first[0]["patch"]["sha256"]  # trained in the company it had, to the last bit
     assert again.method == RUNS[0].method and upstream.train_patches(phase, RUNS[:2], store) == first
+
+
+def test_a_deleted_record_comes_back_to_the_last_bit(base, tmp_path):
+    phase, store = phase_of(base), Store(tmp_path)
+    runs = [PatchRun("b_v", seed, 0.03) for seed in range(3)]
+    first = upstream.train_patches(phase, runs, store, progress=False)
+    store.path(first[1]["settings"]).unlink()
+    again = upstream.train_patches(phase, runs, store, progress=False)
+    for before, after in zip(first, again, strict=True):
+        for name in ("epochs", "measures", "patch", "parameters"):
+            assert before[name] == after[name]
+    assert again[1]["bank"]["of"] == first[1]["bank"]["of"] and again[0] == first[0]
+
+
+def test_the_file_of_a_patch_has_pefts_form_beside_it(base, tmp_path):
+    phase, store = phase_of(base), Store(tmp_path)
+    run = PatchRun("b_v", 0, 0.03)
+    upstream.train_patches(phase, [run], store, progress=False)
+    folder = store.fetch(key(phase.settings(run)))
+    inputs = phase.loaded.tokenizer("the engineer said that she", return_tensors="pt")
+    with torch.no_grad():
+        wrapped = PeftModel.from_pretrained(models.load_masked(str(base)).model, str(folder)).eval()
+        said = wrapped(**inputs).logits
+        upstream.patch(phase, run, store).put(phase.loaded.model)
+        assert torch.allclose(said, phase.loaded.model(**inputs).logits, atol=1e-5)
 
 
 def test_an_interrupted_bank_goes_on_where_it_was(base, tmp_path, monkeypatch):
