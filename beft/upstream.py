@@ -157,8 +157,9 @@ def _banks(todo: list[PatchRun], found: list[Record]) -> list[list[PatchRun]]:
     """
     left, banks = [run for run in todo if run.method in BIAS_PATCHES], []
     for record in found:
-        former = [PatchRun(*member) for member in record["bank"].get("of", [])]
-        if len(former) > 1 and any(run in former for run in left):
+        members = record["bank"].get("of", [])
+        former = [PatchRun(*member) for member in members] if len(members) > 1 else []
+        if any(run in former for run in left):
             banks.append(former)
             left = [run for run in left if run not in former]
     return banks + ([left] if left else []) + [[run] for run in todo if run.method not in BIAS_PATCHES]

@@ -85,7 +85,7 @@ def test_what_is_recorded_is_not_trained_again_and_a_lost_file_is(base, tmp_path
 
 def test_a_deleted_record_comes_back_to_the_last_bit(base, tmp_path):
     phase, store = phase_of(base), Store(tmp_path)
-    runs = [PatchRun("b_v", seed, 0.03) for seed in range(3)]
+    runs = [*(PatchRun("b_v", seed, 0.03) for seed in range(3)), PatchRun("sparse", 0, 0.003)]
     first = upstream.train_patches(phase, runs, store, progress=False)
     store.path(first[1]["settings"]).unlink()
     again = upstream.train_patches(phase, runs, store, progress=False)
