@@ -187,3 +187,10 @@ def test_real_texts_are_not_shown():
 def test_a_model_without_a_head_for_masked_tokens_is_refused_in_one_sentence(model):
     with pytest.raises(BeftError, match="head for masked tokens.* such as tiny-bert"):
         debiasing.phase(load(model=model), "gender", debiasing.probes(load()))
+
+
+def test_the_planted_link_has_rows_and_epochs_of_its_own():
+    s = load(link_rows=60, link_epochs=2)
+    link, main = debiasing.linked(s, 0.4), debiasing.biographies(s)
+    assert (link.study.regime, link.study.epochs) == (60, 2) != (main.study.regime, main.study.epochs)
+    assert link.data.fingerprint != main.data.fingerprint
