@@ -204,12 +204,13 @@ def report(record: dict[str, Any]) -> str:
         words = f"{'at least' if least else 'at most'} {wanted[name]:g}"
         rows.append([what, f"{value:.3g}", words, "pass" if met else "MISS"])
     s = record["settings"]
+    reread = f"{1000 * overhead['reread']:.0f} ms" if overhead["reread"] >= 0.001 else "too little to measure"
     lines = [
         *table(["what", "measured", "target", ""], rows),
         "",
         f"{grid['runs']} runs in banks of {', '.join(map(str, grid['banks']))}: {grid['stacked']:.0f} s; one by one "
         f"{grid['one_by_one']:.0f} s, scaled from {s['singles']} runs of each method. Reading a cell back: "
-        f"{1000 * overhead['reread']:.0f} ms; rows and model, once a sweep: {overhead['once']:.1f} s. "
+        f"{reread}; rows and model, once a sweep: {overhead['once']:.1f} s. "
         f"Dask: {dask['banks']} banks, {dask['here']:.0f} s in this process, "
         f"{dask['there']:.0f} s on workers that start in that time.",
         "",

@@ -135,9 +135,7 @@ def patch(phase: Phase, run: PatchRun, store: Store) -> Patch:
     folder = store.fetch(name)
     if folder is None:
         # in the company it had: that decides how sums are rounded
-        record = store.find(phase.settings(run))
-        members = record["bank"].get("of", []) if record else []
-        company = [PatchRun(*member) for member in members] if len(members) > 1 else [run]
+        company = _company(store.find(phase.settings(run))) or [run]
         with tqdm(total=len(company) * phase.study.epochs, desc=f"{run.method} again", unit="epoch") as bar:
             _train(phase, company, store, bar)
         folder = store.fetch(name)
@@ -149,6 +147,12 @@ def patch(phase: Phase, run: PatchRun, store: Store) -> Patch:
     return load_patch(folder)
 
 
+def _company(record: Record | None) -> list[PatchRun]:
+    """The patches that the one of `record` was trained with, itself among them; none where it was trained alone."""
+    members = record["bank"].get("of", []) if record else []
+    return [PatchRun(*member) for member in members] if len(members) > 1 else []
+
+
 def _banks(todo: list[PatchRun], found: list[Record]) -> list[list[PatchRun]]:
     """What is trained together: all biases, everything else alone.
 
@@ -157,8 +161,7 @@ def _banks(todo: list[PatchRun], found: list[Record]) -> list[list[PatchRun]]:
     """
     left, banks = [run for run in todo if run.method in BIAS_PATCHES], []
     for record in found:
-        members = record["bank"].get("of", [])
-        former = [PatchRun(*member) for member in members] if len(members) > 1 else []
+        former = _company(record)
         if any(run in former for run in left):
             banks.append(former)
             left = [run for run in left if run not in former]

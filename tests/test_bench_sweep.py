@@ -47,6 +47,9 @@ def test_a_target_is_met_by_more_of_a_ratio_and_less_of_a_cost():
         "code": {"commit": "abcdefghi", "dirty": False},
     }
     assert bench_sweep.report(record).count("pass") == 3
+    assert "Reading a cell back: 2 ms" in bench_sweep.report(record)
+    noise = record | {"overhead": record["overhead"] | {"reread": -0.005}}
+    assert "Reading a cell back: too little to measure" in bench_sweep.report(noise)
     slow = record | {"dask": record["dask"] | {"there": 13.0}}
     slow["overhead"] = record["overhead"] | {"per_cell": 0.1}
     slow["grid"] = record["grid"] | {"one_by_one": 15.0}

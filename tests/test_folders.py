@@ -203,6 +203,19 @@ def test_another_machine_fetches_an_adapter_once_it_is_whole(where, tmp_path, mo
 
 
 @pytest.mark.parametrize("where", REMOTE, indirect=True)
+def test_another_machine_fetches_a_folder_that_holds_no_peft_adapter(where, tmp_path, monkeypatch):
+    here = Store(where)
+    made = here.folder / "adapters" / "made.tmp"
+    made.mkdir(parents=True)
+    (made / "patch.safetensors").write_text("numbers")
+    here.keep(made, "x")
+    monkeypatch.setenv("BEFT_HOME", str(tmp_path / "there"))
+    there = Store(where).fetch("x")
+    assert there is not None and here.folder not in there.parents
+    assert [p.name for p in there.iterdir()] == ["patch.safetensors"]
+
+
+@pytest.mark.parametrize("where", REMOTE, indirect=True)
 @pytest.mark.parametrize("error", [ConnectionError("no route"), RuntimeError("no route")])
 def test_a_url_that_stops_answering_is_one_sentence(where, error, monkeypatch):
     store = Store(where)
