@@ -74,12 +74,19 @@ def _sst2(row: Row) -> Example:
 
 
 def _rte(row: Row) -> Example:
-    premise, hypothesis = (
-        row.get("premise", row.get("sentence1")),
-        row.get("hypothesis", row.get("sentence2")),
-    )
-    question = f'\nDoes this mean that "{hypothesis}" is true? Yes or No?\n'
-    return _after(str(premise), question, ("Yes", "No"), row["label"])
+    question = f'\nDoes this mean that "{row["sentence2"]}" is true? Yes or No?\n'
+    return _after(row["sentence1"], question, ("Yes", "No"), row["label"])
+
+
+def _sentiment(row: Row) -> Example:
+    """Asked in words that the small models of this package know but never read of a part: it has to be tuned."""
+    return Example(f"{row['sentence'].strip()} All in all,", (" bad", " good"), row["label"])
+
+
+def _entailment(row: Row) -> Example:
+    """RTE's question in words of their text; "true" is none of them."""
+    conclusion = _lowered(row["hypothesis"].strip()).removesuffix(".")
+    return _after(row["premise"], f"\nDoes it follow that {conclusion}?", (" Yes", " No"), row["label"])
 
 
 def _cb(row: Row) -> Example:
@@ -177,8 +184,8 @@ PROMPTS: dict[str, Prompt] = {
         Prompt("record", "super_glue", ("passage", "query", "entities", "answers"), _record, "choice", rate=1e-4),
         Prompt("squad", "squad", ("title", "context", "question", "answers"), _squad, "answer", "f1"),
         Prompt("drop", "drop", ("context", "question", "answers"), _drop, "answer", "f1", max_length=1536),
-        Prompt("microworld_sentiment", "microworld", ("sentence", "label"), _sst2),
-        Prompt("microworld_entailment", "microworld", ("premise", "hypothesis", "label"), _rte),
+        Prompt("microworld_sentiment", "microworld", ("sentence", "label"), _sentiment),
+        Prompt("microworld_entailment", "microworld", ("premise", "hypothesis", "label"), _entailment),
         Prompt("microworld_choices", "microworld", ("premise", "choice1", "choice2", "question", "label"), _copa,
                "choice"),
         Prompt("microworld_questions", "microworld", ("context", "question", "answers"), _drop, "answer", "f1"),

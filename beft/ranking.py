@@ -193,7 +193,7 @@ def score_missing(
                 by_epoch[i].append(row)
 
     verdict = key_bias_is_null(context.loaded.model)
-    before = [before_training(context, run) for run in runs]
+    before = [before_training(context, run, progress=progress) for run in runs]
     label = f"ranking, {context.study.dtype} x {len(runs)}"
     results = fit(
         context.loaded,
@@ -219,7 +219,9 @@ def score_missing(
         )
 
 
-def before_training(context: Context, run: Run, batch: int = 8, at_once: int = 64) -> dict[str, Any]:
+def before_training(
+    context: Context, run: Run, batch: int = 8, at_once: int = 64, progress: bool = False
+) -> dict[str, Any]:
     """Fisher (both forms) and reach of every term and layer at the pre-trained weights, {score: {term: (L,) list}}.
 
     Per-example gradients are those of a bank in which every example is a run of its own.
@@ -237,7 +239,8 @@ def before_training(context: Context, run: Run, batch: int = 8, at_once: int = 6
     means: dict[tuple[str, int], list[np.ndarray]] = {}
     whole: list[float] = []
     loaded.model.to(default_device())
-    for start in range(0, len(rows), at_once):
+    starts = range(0, len(rows), at_once)
+    for start in tqdm(starts, desc=f"gradients of seed {run.seed}", leave=False, disable=not progress):
         index = np.arange(start, min(start + at_once, len(rows)))
         with bank_on(loaded.model, ["all_biases"] * len(index), [run.seed] * len(index), study.dtype) as bank:
             logits = bank(torch.arange(bank.R, device=bank.device), None, **encoded.rows(index, bank.device))

@@ -236,11 +236,16 @@ ROWS = {
         | {"answers": ["Bo"]},
         "Ann sings\n- Bo cooks\n- Bo is a cook",
     ),
+    "microworld_sentiment": ({"sentence": "The soup was fine.", "label": 1}, "The soup was fine. All in all, good"),
+    "microworld_entailment": (
+        {"premise": "The soup was fine.", "hypothesis": "The soup pleased the narrator.", "label": 1},
+        "The soup was fine.\nDoes it follow that the soup pleased the narrator? No",
+    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("task", ROWS)
-def test_prompts_read_as_the_paper_writes_them(task):
+def test_prompts_read_as_the_paper_writes_them_and_the_generated_as_stated(task):
     row, text = ROWS[task]
     example = get_prompt(task).write(row)
     assert example.prompt + example.options[example.label] == text
