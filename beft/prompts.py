@@ -84,7 +84,7 @@ def _sentiment(row: Row) -> Example:
 
 
 def _entailment(row: Row) -> Example:
-    """RTE's question in words of their text; "true" is none of them."""
+    """RTE's question as their text would ask it; RTE's own words they never read together."""
     conclusion = _lowered(row["hypothesis"].strip()).removesuffix(".")
     return _after(row["premise"], f"\nDoes it follow that {conclusion}?", (" Yes", " No"), row["label"])
 
