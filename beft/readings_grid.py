@@ -52,7 +52,8 @@ def side(low: float, high: float) -> str:
 
 
 def by_size(runs: pd.DataFrame, methods: Sequence[str] = ("full", "lora"), base: str = "b_v") -> str:
-    """Where `base` stops paying: the smallest size at which each of `methods` is ahead of it; a line per task.
+    """Where `base` stops paying: the smallest size at which each of `methods` is ahead of it, and by how much at the
+    largest, where that lead need not be there any more; a line per task.
 
     Ahead: the Student t interval of the paired difference over seeds is above 0, at that size alone (a size is one of
     several looked at, and nothing corrects for that).
@@ -76,14 +77,14 @@ def _first_ahead(part: pd.DataFrame, method: str, base: str) -> str:
     known = [n for n in tried if found[n].n > 1]
     if not known:
         return f"{name} against {method_name(base)}: one seed at each size, so no interval"
+    gaps = {n: points(found[n].mean, found[n].low, found[n].high) for n in known}
+    largest = known[-1]
     for n in known:
-        i = found[n]
-        if i.low > 0:
-            gap = points(i.mean, i.low, i.high)
-            return f"{name} is first ahead of {method_name(base)} at {n:,} rows ({gap} points)"
-    last = found[known[-1]]
+        if found[n].low > 0:
+            text = f"{name} is first ahead of {method_name(base)} at {n:,} rows ({gaps[n]} points"
+            return text + (f"; at {largest:,} {gaps[largest]})" if n < largest else ")")
     text = f"{name} is ahead of {method_name(base)} at no size tried ({_sizes(known)} rows; "
-    return text + f"at the largest {points(last.mean, last.low, last.high)} points)"
+    return text + f"at the largest {gaps[largest]} points)"
 
 
 def _sizes(sizes: Sequence[int]) -> str:

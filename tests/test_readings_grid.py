@@ -50,7 +50,13 @@ def _scores(values, first="mag_angle"):
 
 def test_the_smallest_size_with_an_interval_above_zero_is_named():
     text = readings_grid.by_size(frame(_sized({1200: AHEAD, 300: BEHIND, 900: AHEAD})), methods=("full",))
-    assert text == "rte: full is first ahead of b_v at 900 rows (+11.0 [+8.5, +13.5] points)."
+    gap = "+11.0 [+8.5, +13.5]"
+    assert text == f"rte: full is first ahead of b_v at 900 rows ({gap} points; at 1,200 {gap})."
+
+
+def test_a_lead_that_is_gone_at_the_largest_size_is_seen():
+    text = readings_grid.by_size(frame(_sized({300: AHEAD, 1200: LEVEL})), methods=("full",))
+    assert "first ahead of b_v at 300 rows" in text and "; at 1,200 +0.0 [-" in text
 
 
 def test_no_size_is_said_with_what_was_tried():
