@@ -164,8 +164,19 @@ def phase(s: Settings, name: str, sentences: Probes) -> Phase:
 
 def patch_runs(s: Settings, methods: Sequence[str]) -> list[PatchRun]:
     """Every patch with every seed, at its rate."""
-    rates = s["patch_rates"]
-    return [PatchRun(m, seed, rates.get(m, s["patch_rate"])) for m in methods for seed in s["seeds"]]
+    rates = rates_used(s)
+    return [PatchRun(m, seed, rates[m]) for m in methods for seed in s["seeds"]]
+
+
+def tried_runs(s: Settings) -> list[PatchRun]:
+    """The patches by which the rates are chosen: each of `tried_rates` with every one of `tried_seeds`."""
+    tried = s["tried_rates"].items()
+    return [PatchRun(m, seed, rate) for m, rates in tried for rate in rates for seed in s["tried_seeds"]]
+
+
+def rates_used(s: Settings) -> dict[str, float]:
+    """Patch -> its rate, of all that are trained."""
+    return {m: s["patch_rates"].get(m, s["patch_rate"]) for m in {*s["patches"], *s["second_patches"]}}
 
 
 def patched(

@@ -103,15 +103,17 @@ def list_of(item: Callable[[Any], Any], least: int = 1) -> Callable[[Any], list[
     return convert
 
 
-def rates_by(kind: str, valid: Callable[[], tuple[str, ...]]) -> Callable[[Any], dict[str, float]]:
-    """A positive number for each of some names; text is read as YAML."""
+def rates_by(
+    kind: str, valid: Callable[[], tuple[str, ...]], rate: Callable[[Any], Any] = positive
+) -> Callable[[Any], dict[str, Any]]:
+    """A positive number, or what `rate` takes, for each of some names; text is read as YAML."""
     known = one_of(kind, valid)
 
-    def convert(value: Any) -> dict[str, float]:
+    def convert(value: Any) -> dict[str, Any]:
         value = yaml.safe_load(value) if isinstance(value, str) else value
         if not isinstance(value, dict):
             raise ValueError(value)
-        return {known(name): positive(rate) for name, rate in value.items()}
+        return {known(name): rate(given) for name, given in value.items()}
 
     return convert
 

@@ -175,6 +175,11 @@ NOTEBOOKS: dict[str, dict[str, Kind]] = {
         "patch_rate": _RATE,
         "patch_rates": Kind("rates by patch, e.g. {lora: 1e-3}", rates_by("patch", _patches)),
         "patch_epochs": _COUNT,
+        "tried_rates": Kind(
+            "lists of rates by patch, perhaps none, e.g. {lora: [1e-3, 1e-2]}",
+            rates_by("patch", _patches, list_of(positive)),
+        ),
+        "tried_seeds": _SEEDS,
         "second_axis": Kind("the name of an axis, or none", text),
         "second_patches": _PATCHES,
         "pairs": _COUNT,

@@ -30,6 +30,25 @@ def removed(patches: pd.DataFrame, axis: str) -> str:
     return "\n".join(lines)
 
 
+def rates(tried: pd.DataFrame) -> str:
+    """Of a frame of `tables_debias.rates_tried`, whether the tables use the best rate of each patch."""
+    if not len(tried):
+        return "No rates are tried in this profile."
+    lines = []
+    for method, own in tried.groupby("patch", sort=False):
+        best, used = own.loc[own["best"], "rate"], own.loc[own["used"], "rate"]
+        if not len(best):
+            lines.append(f"{method_name(str(method))}: every rate lost a seed")
+        elif not set(used) & set(best):
+            at = f"{used.iloc[0]:g}" if len(used) else "another"
+            lines.append(f"{method_name(str(method))}: best at {best.iloc[0]:g}, used at {at}")
+    most = tried.groupby("patch")["rate"].transform("max"), tried.groupby("patch")["rate"].transform("min")
+    ends = tried[tried["best"] & ((tried["rate"] == most[0]) | (tried["rate"] == most[1]))]["patch"]
+    if len(ends):
+        lines.append(f"best at an end of what was tried: {', '.join(map(method_name, dict.fromkeys(ends)))}")
+    return "\n".join(lines) or "Each patch is used at the best of its rates."
+
+
 def _removed(nats: pd.Series, before: float) -> pd.Series:
     """The share of a link that is gone; what overshoots zero has brought some of it back."""
     return 1 - nats.abs() / abs(before)

@@ -171,6 +171,39 @@ def table2(frames: Mapping[str, pd.DataFrame], why: Mapping[str, str]) -> pd.Dat
     return pd.DataFrame(rows)
 
 
+def rates_tried(records: Records, used: Mapping[str, float]) -> pd.DataFrame:
+    """The rates that patches were tried at, and how well each tells masked tokens of text that is held out.
+
+    Columns: patch, rate; held-out (share of the tokens, mean over seeds, NaN if a seed diverged), its 95% Student t
+    interval in `told`; best (the highest of its patch) and used (the rate of the tables).
+    """
+    rows = []
+    for method in [m for m in ORDER if any(r["settings"]["method"] == m for r in records)]:
+        own = [r for r in records if r["settings"]["method"] == method]
+        for rate in sorted({r["settings"]["rate"] for r in own}):
+            here = [r for r in own if r["settings"]["rate"] == rate]
+            lost = sum(r["outcome"] != "ok" for r in here)
+            found = statistics.mean_interval([] if lost else [r["epochs"][-1]["validation"] for r in here])
+            told = f"{lost} of {len(here)} seeds lost" if lost else _scaled(found, 100)
+            rows.append((method, rate, len(here), found.mean, told, rate == used.get(method)))
+    frame = pd.DataFrame(rows, columns=["patch", "rate", "seeds", "held-out", "told", "used"])
+    frame["best"] = frame["held-out"] == frame.groupby("patch")["held-out"].transform("max")
+    return frame
+
+
+def rates_told(tried: pd.DataFrame) -> pd.DataFrame:
+    """A frame of `rates_tried` as a table: patch, rate, seeds, the share told right, x 100, whether best and used."""
+    shown = {
+        "patch": tried["patch"].map(method_name),
+        "rate": tried["rate"].map("{:g}".format),
+        "seeds": tried["seeds"],
+        "held-out tokens told, x 100": tried["told"],
+        "best": tried["best"].map({True: "yes", False: ""}),
+        "used": tried["used"].map({True: "yes", False: ""}),
+    }
+    return pd.DataFrame(shown)
+
+
 def specificity(frame: pd.DataFrame) -> pd.DataFrame:
     """What a patch of one axis does to another: patches x axes that are measured, in nats, mean and interval."""
     names = measured(frame)

@@ -194,3 +194,20 @@ def test_the_planted_link_has_rows_and_epochs_of_its_own():
     link, main = debiasing.linked(s, 0.4), debiasing.biographies(s)
     assert (link.study.regime, link.study.epochs) == (60, 2) != (main.study.regime, main.study.epochs)
     assert link.data.fingerprint != main.data.fingerprint
+
+
+def test_every_tried_rate_has_every_seed():
+    s = load(tried_rates={"lora": [0.01, 0.1], "b_v": [0.1]}, tried_seeds=[0, 3])
+    runs = [(run.method, run.rate, run.seed) for run in debiasing.tried_runs(s)]
+    assert runs == [
+        ("lora", 0.01, 0), ("lora", 0.01, 3), ("lora", 0.1, 0), ("lora", 0.1, 3), ("b_v", 0.1, 0), ("b_v", 0.1, 3),
+    ]  # fmt: skip
+    assert debiasing.rates_used(s)["lora"] == 0.01 and debiasing.rates_used(s)["b_v"] == 0.1
+
+
+@pytest.mark.parametrize(
+    "given", ["{lora: []}", "{lora: [0]}", "{lora: [0.1, 0.1]}", "{loar: [0.1]}", "[0.1]"]
+)
+def test_tried_rates_that_are_none_are_refused(given):
+    with pytest.raises(BeftError, match="tried_rates"):
+        load(tried_rates=given)

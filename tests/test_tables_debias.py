@@ -205,3 +205,46 @@ def test_false_positive_differences_are_scaled_as_printed():
 def test_a_task_without_a_gap_of_the_axis_has_no_verdict(tuned):
     assert "b_v: TPR gap not known from fewer than two seeds" in readings_debias.after(tuned, "religion")
     assert plots_debias.axes_of_patches(tables_debias.upstream([patch("none", 0, 2.0)]).iloc[:, :5]).axes
+
+
+def tried(method, rate, seed, told, outcome="ok"):
+    epochs = [{"epoch": 1, "validation": None}, {"epoch": 2, "validation": told}]
+    return {
+        "settings": {"method": method, "rate": rate, "seed": seed},
+        "epochs": epochs,
+        "outcome": outcome,
+    }
+
+
+def test_rates_are_judged_by_what_they_tell_of_held_out_text():
+    records = [
+        *(tried("lora", 0.01, seed, told) for seed, told in enumerate((0.80, 0.82))),
+        *(tried("lora", 0.1, seed, told) for seed, told in enumerate((0.84, 0.86))),
+        tried("lora", 1.0, 0, 0.99),
+        tried("lora", 1.0, 1, None, "diverged"),
+        *(tried("b_v", rate, 0, told) for rate, told in ((0.01, 0.5), (0.1, 0.7), (1.0, 0.6))),
+    ]
+    frame = tables_debias.rates_tried(records, {"lora": 0.01, "b_v": 0.1})
+    best = frame[frame["best"]].set_index("patch")["rate"].to_dict()
+    assert best == {"lora": 0.1, "b_v": 0.1}  # 1.0 would be, but for the seed that is lost
+    assert readings_debias.rates(frame) == "LoRA (q, v): best at 0.1, used at 0.01"
+    told = tables_debias.rates_told(frame)
+    assert list(told["held-out tokens told, x 100"])[0].startswith("81.0 [")
+    assert "1 of 2 seeds lost" in set(told["held-out tokens told, x 100"])
+    assert list(told["used"]) == ["yes", "", "", "", "yes", ""]
+
+
+def test_rates_that_are_all_best_are_said_to_be():
+    records = [tried("b_v", rate, 0, told) for rate, told in ((0.01, 0.5), (0.1, 0.7), (1.0, 0.6))]
+    frame = tables_debias.rates_tried(records, {"b_v": 0.1})
+    assert readings_debias.rates(frame) == "Each patch is used at the best of its rates."
+
+
+def test_an_end_of_the_rates_is_said_where_it_is_best():
+    records = [tried("b_v", rate, 0, told) for rate, told in ((0.01, 0.5), (0.1, 0.7))]
+    frame = tables_debias.rates_tried(records, {"b_v": 0.1})
+    assert readings_debias.rates(frame) == "best at an end of what was tried: b_v"
+
+
+def test_no_rates_tried_is_a_sentence():
+    assert readings_debias.rates(tables_debias.rates_tried([], {})) == "No rates are tried in this profile."
