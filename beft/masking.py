@@ -124,6 +124,9 @@ class Masked:
             for split in (data.train, data.validation)
         )
         self.lengths, self.validation, self.limit = self.train.lengths, len(data.validation), LIMIT
+        self.nats: list[
+            float | None
+        ] = []  # of each run, as last scored: its loss on the held-out tokens, their mean
         self.ids = self.train.columns["input_ids"].numpy()
         held = self.held_out.columns["input_ids"].numpy()
         self.asked = [
@@ -151,8 +154,9 @@ class Masked:
         if not validate:
             return found
         ids = self.held_out.columns["input_ids"].numpy()
+        self.nats = [None] * bank.R
         for run in range(bank.R):
-            hits = total = 0
+            hits, total, loss = 0, 0, 0.0
             for part in chunks(self.held_out.lengths, cost):
                 rows = torch.full((len(part),), run, device=bank.device)
                 inputs, made = self.held_out.rows(part, bank.device), [self.asked[i] for i in part]
@@ -160,8 +164,9 @@ class Masked:
                 if not torch.isfinite(chances).all():
                     break
                 hits, total = hits + int((chances.argmax(-1) == right).sum()), total + len(right)
+                loss -= float(chances.gather(1, right[:, None]).double().sum())
             else:
-                found["validation"][run] = hits / total
+                found["validation"][run], self.nats[run] = hits / total, loss / total
         return found
 
     def efficiency(self) -> float:

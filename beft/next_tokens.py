@@ -40,6 +40,9 @@ class NextTokens:
                     f"text {int(split.lengths.argmin()) + 1} of {data.task.name} has one token: leave it out"
                 )
         self.lengths, self.validation, self.limit = self.train.lengths, len(data.validation), LIMIT
+        self.nats: list[
+            float | None
+        ] = []  # of each run, as last scored: its loss on the held-out tokens, their mean
 
     def loss(self, bank: BiasBank, rows: Tensor, keys: Tensor | None, index: np.ndarray) -> Tensor:
         """The mean cross-entropy of each text's tokens behind the first (B,), in nats."""
@@ -54,8 +57,9 @@ class NextTokens:
         found: Scores = {"tuning": [None] * bank.R, "validation": [None] * bank.R}
         if not validate:
             return found
+        self.nats = [None] * bank.R
         for run in range(bank.R):
-            hits = total = 0
+            hits, total, loss = 0, 0, 0.0
             for part in chunks(self.held_out.lengths, cost):
                 inputs = self.held_out.rows(part, bank.device)
                 rows = torch.full((len(part),), run, device=bank.device)
@@ -64,8 +68,10 @@ class NextTokens:
                     break
                 hits += int(((told.argmax(-1) == inputs["input_ids"][:, 1:]) & real).sum())
                 total += int(real.sum())
+                right = told.gather(-1, inputs["input_ids"][:, 1:, None])[..., 0]
+                loss -= float((right * real).double().sum())
             else:
-                found["validation"][run] = hits / total
+                found["validation"][run], self.nats[run] = hits / total, loss / total
         return found
 
     def efficiency(self) -> float:

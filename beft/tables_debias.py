@@ -172,10 +172,10 @@ def table2(frames: Mapping[str, pd.DataFrame], why: Mapping[str, str]) -> pd.Dat
 
 
 def rates_tried(records: Records, used: Mapping[str, float]) -> pd.DataFrame:
-    """The rates that patches were tried at, and how well each tells masked tokens of text that is held out.
+    """The rates that patches were tried at, and their loss on text that is held out, of both sides.
 
-    Columns: patch, rate; held-out (share of the tokens, mean over seeds, NaN if a seed diverged), its 95% Student t
-    interval in `told`; best (the highest of its patch) and used (the rate of the tables).
+    Columns: patch, rate, seeds; held-out (loss per token told, in nats, mean over seeds, NaN if a seed diverged), with
+    its 95% Student t interval in `told`; best (the lowest of its patch) and used (the rate of the tables).
     """
     rows = []
     for method in [m for m in ORDER if any(r["settings"]["method"] == m for r in records)]:
@@ -183,21 +183,21 @@ def rates_tried(records: Records, used: Mapping[str, float]) -> pd.DataFrame:
         for rate in sorted({r["settings"]["rate"] for r in own}):
             here = [r for r in own if r["settings"]["rate"] == rate]
             lost = sum(r["outcome"] != "ok" for r in here)
-            found = statistics.mean_interval([] if lost else [r["epochs"][-1]["validation"] for r in here])
-            told = f"{lost} of {len(here)} seeds lost" if lost else _scaled(found, 100)
+            found = statistics.mean_interval([] if lost else [r["measures"]["held-out nats"] for r in here])
+            told = f"{lost} of {len(here)} seeds lost" if lost else said(found, "{:.3f}")
             rows.append((method, rate, len(here), found.mean, told, rate == used.get(method)))
     frame = pd.DataFrame(rows, columns=["patch", "rate", "seeds", "held-out", "told", "used"])
-    frame["best"] = frame["held-out"] == frame.groupby("patch")["held-out"].transform("max")
+    frame["best"] = frame["held-out"] == frame.groupby("patch")["held-out"].transform("min")
     return frame
 
 
 def rates_told(tried: pd.DataFrame) -> pd.DataFrame:
-    """A frame of `rates_tried` as a table: patch, rate, seeds, the share told right, x 100, whether best and used."""
+    """A frame of `rates_tried` as a table: patch, rate, seeds, held-out loss in nats, whether best and used."""
     shown = {
         "patch": tried["patch"].map(method_name),
         "rate": tried["rate"].map("{:g}".format),
         "seeds": tried["seeds"],
-        "held-out tokens told, x 100": tried["told"],
+        "held-out loss, nats": tried["told"],
         "best": tried["best"].map({True: "yes", False: ""}),
         "used": tried["used"].map({True: "yes", False: ""}),
     }

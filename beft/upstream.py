@@ -178,6 +178,11 @@ def _name(phase: Phase, runs: Sequence[PatchRun]) -> str:
 
 def _train(phase: Phase, runs: Sequence[PatchRun], store: Store, bar: tqdm) -> None:
     """Train a bank of patches, measure each and keep both."""
+    problems: list[Masked | NextTokens] = []
+
+    def make(*given: Any) -> Masked | NextTokens:
+        problems.append(_problem(phase)(*given))
+        return problems[-1]
 
     def keep(bank: BiasBank, results: list[Result]) -> None:
         for i, (run, result) in enumerate(zip(runs, results, strict=True)):
@@ -188,7 +193,7 @@ def _train(phase: Phase, runs: Sequence[PatchRun], store: Store, bar: tqdm) -> N
                 folder = store.folder / "adapters" / f"{key(wanted)}.{os.getpid()}.tmp"
                 save_peft(bank, i, kept.save(folder), phase.loaded.name)
                 store.keep(folder, key(wanted))
-                measures = phase.measure(bank, i)
+                measures = phase.measure(bank, i) | {"held-out nats": problems[-1].nats[i]}
             if store.find(wanted) is None:  # a patch is trained again for its file
                 counts = result.parameters | {"patch": kept.size if kept else 0}
                 told = result.epochs, measures, kept, result.seconds, result.outcome
@@ -205,7 +210,7 @@ def _train(phase: Phase, runs: Sequence[PatchRun], store: Store, bar: tqdm) -> N
             phase.corpus,
             phase.study,
             chosen,
-            problem=_problem(phase),
+            problem=make,
             on_end=keep,
             checkpoint=None
             if runs[0].method == "full"
