@@ -86,14 +86,18 @@ def test_the_score_counts_the_same_places_for_every_run():
     problem = problem_of(loaded)
     with bank_on(loaded.model, ["b_v", "b_q"], [0, 1]) as bank:
         scores = problem.scores(bank, True, True, CHUNKS["cpu"])["validation"]
+        nats = problem.nats
         assert problem.scores(bank, False, False, CHUNKS["cpu"])["validation"] == [None, None]
-    hits = total = 0
+    hits, total, loss = 0, 0, 0.0
     for n, (shown, places) in enumerate(problem.asked):
         ids = problem.held_out.columns["input_ids"][n].numpy()
         with torch.no_grad():
-            best = loaded.model(input_ids=torch.from_numpy(shown)[None]).logits[0].argmax(-1).numpy()
+            logits = loaded.model(input_ids=torch.from_numpy(shown)[None]).logits[0]
+        best, right = logits.argmax(-1).numpy(), torch.from_numpy(ids[places])
         hits, total = hits + int((best[places] == ids[places]).sum()), total + len(places)
+        loss += float(torch.nn.functional.cross_entropy(logits[places], right, reduction="sum"))
     assert scores == [hits / total] * 2
+    assert nats == pytest.approx([loss / total] * 2, rel=1e-5)
 
 
 def test_a_head_without_a_name_of_its_own_is_read_at_the_same_places():

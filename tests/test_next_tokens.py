@@ -8,6 +8,7 @@ import torch
 
 from beft import models, upstream
 from beft.bank import bank_on
+from beft.batches import CHUNKS
 from beft.counterfactual import augment, axis
 from beft.data import Draw
 from beft.debias_measures import intrinsic
@@ -58,6 +59,20 @@ def test_pairs_are_scored_as_one_sentence_at_a_time(llama):
             with torch.no_grad():
                 told = llama.model(input_ids=torch.tensor([row])).logits[0].log_softmax(-1)
             assert score == pytest.approx(sum(float(told[i - 1, row[i]]) for i in at if i), abs=1e-4)
+
+
+def test_the_loss_on_held_out_text_is_the_mean_over_its_tokens(llama):
+    problem = NextTokens(
+        llama, text_data("t", TEXTS, TEXTS, "by hand"), STUDY, [Draw(np.arange(3), np.arange(0))]
+    )
+    with bank_on(llama.model, ["b_v", "b_q"], [0, 1]) as bank:
+        problem.scores(bank, True, True, CHUNKS["cpu"])
+    ids = [llama.tokenizer(text, return_tensors="pt")["input_ids"] for text in TEXTS]
+    with torch.no_grad():
+        losses = [float(llama.model(input_ids=row, labels=row).loss) for row in ids]
+    told = [row.shape[1] - 1 for row in ids]
+    mean = sum(loss * n for loss, n in zip(losses, told, strict=True)) / sum(told)
+    assert problem.nats == pytest.approx([mean] * 2, rel=1e-4)
 
 
 def test_an_injected_bias_of_a_decoder_is_a_patch_with_a_record(llama, tmp_path):

@@ -63,6 +63,7 @@ def test_every_patch_has_a_record_with_its_measures_and_its_file(base, tmp_path)
     for run, record in zip(RUNS, records, strict=True):
         assert record["outcome"] == "ok" and set(record["measures"]["crows"]) == set(AXES)
         assert 0 <= record["measures"]["stereoset"]["gender"]["lm"] <= 100
+        assert record["measures"]["held-out nats"] > 0
         patch = upstream.patch(phase, run, store)
         assert patch.sha256() == record["patch"]["sha256"] and patch.size == record["parameters"]["patch"]
     size = {r["settings"]["method"]: r["parameters"]["patch"] for r in records}
