@@ -124,9 +124,7 @@ class Masked:
             for split in (data.train, data.validation)
         )
         self.lengths, self.validation, self.limit = self.train.lengths, len(data.validation), LIMIT
-        self.nats: list[
-            float | None
-        ] = []  # of each run, as last scored: its loss on the held-out tokens, their mean
+        self.nats: list[float | None] = []  # loss of each run per held-out token, as last scored
         self.ids = self.train.columns["input_ids"].numpy()
         held = self.held_out.columns["input_ids"].numpy()
         self.asked = [

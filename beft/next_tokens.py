@@ -40,9 +40,7 @@ class NextTokens:
                     f"text {int(split.lengths.argmin()) + 1} of {data.task.name} has one token: leave it out"
                 )
         self.lengths, self.validation, self.limit = self.train.lengths, len(data.validation), LIMIT
-        self.nats: list[
-            float | None
-        ] = []  # of each run, as last scored: its loss on the held-out tokens, their mean
+        self.nats: list[float | None] = []  # loss of each run per held-out token, as last scored
 
     def loss(self, bank: BiasBank, rows: Tensor, keys: Tensor | None, index: np.ndarray) -> Tensor:
         """The mean cross-entropy of each text's tokens behind the first (B,), in nats."""
