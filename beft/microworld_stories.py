@@ -1,6 +1,7 @@
 """Two more kinds of the micro-world's text, for models that write: causes and effects, and questions about a story.
 
     choices     which of two clauses is the cause, or the effect, of a premise; the wrong one is of another premise.
+                The premise names a person, the clauses say he or she.
     questions   a story of who has how many of what, and who is where; a question with an answer of one or two words.
 
 Rows have the columns of COPA and of DROP. Splits are disjoint by construction: a choice pairs a premise with a wrong
@@ -66,9 +67,10 @@ def _choice(rng: random.Random, split: SplitName) -> Row:
     others = [j for j in range(len(CAUSES)) if j != right and split_of(right, j) == split]
     wrong = pick(rng, others)
     person = pick(rng, _PEOPLE)
-    names = {"p": person, "he": PEOPLE[person]}
-    premise = CAUSES[right][1 - asked].format(**names)
-    clauses = [CAUSES[right][asked].format(**names), CAUSES[wrong][asked].format(**names)]
+    # The name stands in the premise alone: COPA's prompt lowers the first letter of a choice, and "nora" is no word.
+    premise = CAUSES[right][1 - asked].format(p=person, he=person)
+    he = {"p": PEOPLE[person], "he": PEOPLE[person]}
+    clauses = [CAUSES[right][asked].format(**he), CAUSES[wrong][asked].format(**he)]
     label = int(rng.random() < 0.5)
     if label:
         clauses.reverse()

@@ -25,7 +25,7 @@ def removed(patches: pd.DataFrame, axis: str) -> str:
         size = int(values["size"].max())
         lines.append(
             f"{method_name(method)} ({size:,} numbers): {said(interval(own, method, f'nats {axis}'))} nats, "
-            f"removes {said(share, '{:.0%}')}"
+            f"removes {said(share, '{:z.0%}')}"
         )
     return "\n".join(lines)
 
@@ -106,7 +106,7 @@ def works(patches: pd.DataFrame, tuned: pd.DataFrame, axis: str, method: str = "
         else "is open"
     )
     lines.append(
-        f"In the language model it {inside}: it removes {said(share, '{:.0%}')} of the link ({before:.2f} nats)."
+        f"In the language model it {inside}: it removes {said(share, '{:z.0%}')} of the link ({before:.2f} nats)."
     )
     others = {m: float(_removed(own[own["method"] == m][f"nats {axis}"], before).mean()) for m in sizes.index}
     better = [method_name(m) for m, v in sorted(others.items(), key=lambda p: -p[1]) if v > others[method]]

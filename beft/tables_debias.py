@@ -183,7 +183,8 @@ def rates_tried(records: Records, used: Mapping[str, float]) -> pd.DataFrame:
         for rate in sorted({r["settings"]["rate"] for r in own}):
             here = [r for r in own if r["settings"]["rate"] == rate]
             lost = sum(r["outcome"] != "ok" for r in here)
-            found = statistics.mean_interval([] if lost else [r["measures"]["held-out nats"] for r in here])
+            kept = [] if lost else [r["measures"].get("held-out nats") for r in here]
+            found = statistics.mean_interval(kept if None not in kept else [])  # older records have none
             told = f"{lost} of {len(here)} seeds lost" if lost else said(found, "{:.3f}")
             rows.append((method, rate, len(here), found.mean, told, rate == used.get(method)))
     frame = pd.DataFrame(rows, columns=["patch", "rate", "seeds", "held-out", "told", "used"])

@@ -87,6 +87,12 @@ def test_a_sentence_says_what_each_patch_removes(patches):
     assert "b_v (64 numbers): 1.60" in lines[-1] and "removes 20%" in lines[-1]
 
 
+def test_a_patch_without_effect_removes_zero_and_not_minus_zero(patches):
+    before = patches.loc[patches["method"] == "none", "nats gender"].mean()
+    patches = patches.assign(**{"nats gender": before * (1 + 1e-7)})
+    assert "removes 0% [0%, 0%]" in readings_debias.removed(patches, "gender")
+
+
 def test_differences_are_paired_by_seed(tuned):
     found = readings_debias.change(tuned, "lora", "gap gender")
     assert found.mean == pytest.approx(-0.095) and found.n == 2
@@ -243,6 +249,13 @@ def test_an_end_of_the_rates_is_said_where_it_is_best():
     records = [tried("b_v", rate, 0, told) for rate, told in ((0.01, 0.5), (0.1, 0.3))]
     frame = tables_debias.rates_tried(records, {"b_v": 0.1})
     assert readings_debias.rates(frame) == "best at an end of what was tried: b_v"
+
+
+def test_a_rate_whose_records_have_no_loss_on_held_out_text_is_never_best():
+    old = tried("b_v", 0.01, 0, 0.1)
+    del old["measures"]["held-out nats"]
+    frame = tables_debias.rates_tried([old, tried("b_v", 0.1, 0, 0.3)], {"b_v": 0.1})
+    assert list(frame["best"]) == [False, True] and list(frame["told"]) == ["undefined", "0.300"]
 
 
 def test_no_rates_tried_is_a_sentence():
