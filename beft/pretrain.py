@@ -24,14 +24,15 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, get_cosine_
 
 from . import microworld_people
 from .batches import ChunkCost, chunks
-from .errors import BeftError, exit_status
+from .errors import BeftError, exit_status, unknown
 from .masking import Rule, rule_of
 from .microworld_corpus import documents
 from .model_files import weight_hash
 from .provenance import provenance
 from .small_models import KINDS, MASKED, VOCABULARY, config_for, tokenizer_for
 
-APART = 0.85  # share of the steps whose rows are single documents
+JOINED = ("last", "throughout")  # when rows hold many documents, one after another
+APART = {"last": 0.85, "throughout": 0.15}  # share of the steps before the first of them
 
 
 def blocks(tokenizer: Any, seed: int, length: int) -> Iterator[list[int]]:
@@ -57,16 +58,19 @@ def apart(tokenizer: Any, seed: int) -> Iterator[list[int]]:
         yield [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
 
 
-def batches(tokenizer: Any, seed: int, steps: int, batch: int, length: int) -> Iterator[list[list[int]]]:
+def batches(
+    tokenizer: Any, seed: int, steps: int, batch: int, length: int, joined: str = "last"
+) -> Iterator[list[list[int]]]:
     """The rows of each step, of about `batch` x `length` tokens.
 
     Documents stand apart at first: attention that is uniform yet then finds the word that another depends on among
-    twenty and not among hundreds. The last steps have them one after another, for long contexts.
+    twenty and not among hundreds. Later ones stand one after another, for long contexts: in all of the last steps, or
+    in every fifth ("throughout"), where learned positions are not met for the first time at a rate that is near 0.
     """
-    single, joined = apart(tokenizer, seed), blocks(tokenizer, seed + 1, length)
+    single, blocked = apart(tokenizer, seed), blocks(tokenizer, seed + 1, length)
     for step in range(steps):
-        if step >= APART * steps:
-            yield list(itertools.islice(joined, batch))
+        if step >= APART[joined] * steps and (joined == "last" or step % 5 == 4):
+            yield list(itertools.islice(blocked, batch))
             continue
         rows: list[list[int]] = []
         while sum(map(len, rows)) < batch * length:
@@ -82,6 +86,7 @@ def pretrain(
     batch: int = 32,
     length: int = 128,
     rate: float = 2e-3,
+    joined: str = "last",
 ) -> dict[str, Any]:
     """Train a model of `kind` from random weights and write it; returns what `training.json` holds.
 
@@ -89,8 +94,10 @@ def pretrain(
     100 steps, in nats per token.
 
     Raises:
-        BeftError: an unknown kind, or a number that is not positive.
+        BeftError: an unknown kind or way of joining, or a number that is not positive.
     """
+    if joined not in JOINED:
+        raise unknown("way of joining", joined, JOINED)
     for name, value in {"steps": steps, "batch": batch, "length": length, "rate": rate}.items():
         if value <= 0:
             raise BeftError(f"{name} {value} is too small: give a positive number")
@@ -109,7 +116,7 @@ def pretrain(
     rows = (
         people(tokenizer, seed + 1, steps, batch)
         if masked
-        else batches(tokenizer, seed + 1, steps, batch, length)
+        else batches(tokenizer, seed + 1, steps, batch, length, joined)
     )
     rule, drawn = rule_of(tokenizer) if masked else None, np.random.default_rng(seed)
     curve, recent, tokens = [], [], 0
@@ -131,7 +138,7 @@ def pretrain(
     record = {
         "kind": kind,
         "command": f"python -m beft.pretrain {kind} --out data/models/{folder.name} --seed {seed} --steps {steps} "
-        f"--batch {batch} --length {length} --rate {rate:g}",
+        f"--batch {batch} --length {length} --rate {rate:g}{'' if masked else f' --joined {joined}'}",
         "seed": seed,
         "tokens": tokens,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -185,6 +192,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     for name, value in {"seed": 0, "steps": 6000, "batch": 32, "length": 128, "rate": 2e-3}.items():
         parser.add_argument(f"--{name}", default=value, type=type(value))
+    parser.add_argument(
+        "--joined", default="last", help=f"joined documents of a causal model: {', '.join(JOINED)}"
+    )
     given = vars(parser.parse_args(arguments))
 
     def work() -> None:

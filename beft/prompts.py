@@ -86,7 +86,8 @@ def _sentiment(row: Row) -> Example:
 def _entailment(row: Row) -> Example:
     """RTE's question as their text would ask it; RTE's own words they never read together."""
     conclusion = _lowered(row["hypothesis"].strip()).removesuffix(".")
-    return _after(row["premise"], f"\nDoes it follow that {conclusion}?", (" Yes", " No"), row["label"])
+    question = f"\nTell me: does it follow that {conclusion}?"
+    return _after(row["premise"], question, (" Yes", " No"), row["label"])
 
 
 def _cb(row: Row) -> Example:

@@ -64,6 +64,15 @@ def test_documents_stand_apart_at_first_and_one_after_another_at_last():
     assert [len(row) for rows in steps[17:] for row in rows] == [40] * 12
 
 
+def test_documents_can_stand_one_after_another_in_every_fifth_step():
+    tokenizer = small_models.tokenizer_for("tiny-opt", count=300)
+    steps = list(pretrain.batches(tokenizer, 0, 20, batch=4, length=40, joined="throughout"))
+    joined = [i for i, rows in enumerate(steps) if [len(row) for row in rows] == [40] * 4]
+    assert joined == [4, 9, 14, 19]
+    first = next(pretrain.batches(tokenizer, 0, 20, batch=4, length=40))
+    assert steps[0] == first  # documents apart first, in both ways
+
+
 def test_documents_are_deterministic_and_ask_nothing_of_the_validation_split():
     some = list(itertools.islice(documents(0), 3000))
     assert (
@@ -82,6 +91,8 @@ def test_wrong_arguments_are_one_sentence(tmp_path, capsys):
     assert pretrain.main(["tiny-opt", "--out", str(tmp_path / "x"), "--steps", "0"]) == 2
     assert capsys.readouterr().err == "error: steps 0 is too small: give a positive number\n"
     assert not (tmp_path / "x").exists()
+    assert pretrain.main(["tiny-opt", "--out", str(tmp_path / "x"), "--joined", "lost"]) == 2
+    assert "unknown way of joining 'lost': did you mean last?" in capsys.readouterr().err
 
 
 def test_a_masked_model_reads_people_of_the_training_split_with_the_planted_links():

@@ -239,7 +239,7 @@ ROWS = {
     "microworld_sentiment": ({"sentence": "The soup was fine.", "label": 1}, "The soup was fine. All in all, good"),
     "microworld_entailment": (
         {"premise": "The soup was fine.", "hypothesis": "The soup pleased the narrator.", "label": 1},
-        "The soup was fine.\nDoes it follow that the soup pleased the narrator? No",
+        "The soup was fine.\nTell me: does it follow that the soup pleased the narrator? No",
     ),
 }  # fmt: skip
 
