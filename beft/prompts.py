@@ -84,7 +84,8 @@ def _sentiment(row: Row) -> Example:
 
 
 def _entailment(row: Row) -> Example:
-    """RTE's question as their text would ask it; RTE's own words they never read together."""
+    """RTE's question in words of theirs; RTE's own they never read together. "Tell me" is of questions about a story
+    there, so that the answer has to be tuned."""
     conclusion = _lowered(row["hypothesis"].strip()).removesuffix(".")
     question = f"\nTell me: does it follow that {conclusion}?"
     return _after(row["premise"], question, (" Yes", " No"), row["label"])
