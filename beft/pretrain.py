@@ -133,6 +133,7 @@ def pretrain(
         if step % 100 == 0 or step == steps:
             curve.append({"step": step, "loss": round(sum(recent) / len(recent), 4)})
             recent = []
+    made_by = provenance("cpu")  # before a file of the repository is written over
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     record = {
@@ -146,7 +147,7 @@ def pretrain(
         "curve": curve,
         "seconds": round(time.perf_counter() - began),
         "sha256": weight_hash(folder),
-        **provenance("cpu"),
+        **made_by,
     }
     (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return record

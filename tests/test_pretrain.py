@@ -36,6 +36,13 @@ def test_a_model_is_the_same_file_every_time_and_loads_by_its_folder(tmp_path, k
     assert size < 6e6 and first["parameters"] < 1.2e6
 
 
+def test_a_model_written_over_itself_does_not_make_its_own_code_dirty(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(pretrain, "provenance", lambda _: written.extend(tmp_path.iterdir()) or {})
+    pretrain.pretrain("tiny-opt", tmp_path / "one", **SHORT)
+    assert not written
+
+
 @pytest.mark.parametrize("kind", small_models.CAUSAL)
 def test_a_tokenizer_writes_any_text_back(kind):
     tokenizer = small_models.tokenizer_for(kind, count=300)
