@@ -29,10 +29,10 @@ from .masking import Rule, rule_of
 from .microworld_corpus import documents
 from .model_files import weight_hash
 from .provenance import provenance
-from .small_models import KINDS, MASKED, VOCABULARY, config_for, tokenizer_for
+from .small_models import CAUSAL, KINDS, MASKED, VOCABULARY, config_for, tokenizer_for
 
-JOINED = ("last", "throughout")  # when rows hold many documents, one after another
-APART = {"last": 0.85, "throughout": 0.15}  # share of the steps before the first of them
+# When rows hold many documents, one after another -> share of the steps before the first such rows.
+APART = {"last": 0.85, "throughout": 0.15}
 
 
 def blocks(tokenizer: Any, seed: int, length: int) -> Iterator[list[int]]:
@@ -94,10 +94,10 @@ def pretrain(
     100 steps, in nats per token.
 
     Raises:
-        BeftError: an unknown kind or way of joining, or a number that is not positive.
+        BeftError: an unknown kind or way of joining, one that a masked kind has no use for, or a number not above 0.
     """
-    if joined not in JOINED:
-        raise unknown("way of joining", joined, JOINED)
+    if joined not in APART:
+        raise unknown("way of joining", joined, APART)
     for name, value in {"steps": steps, "batch": batch, "length": length, "rate": rate}.items():
         if value <= 0:
             raise BeftError(f"{name} {value} is too small: give a positive number")
@@ -106,6 +106,8 @@ def pretrain(
     tokenizer = tokenizer_for(kind)
     torch.manual_seed(seed)
     masked = kind in MASKED
+    if masked and joined != "last":
+        raise BeftError(f"{kind} reads one text a row: --joined {joined} is for {', '.join(CAUSAL)}")
     made = AutoModelForMaskedLM if masked else AutoModelForCausalLM
     model = made.from_config(config_for(kind, len(tokenizer)))
     for module in model.modules():
@@ -194,7 +196,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, value in {"seed": 0, "steps": 6000, "batch": 32, "length": 128, "rate": 2e-3}.items():
         parser.add_argument(f"--{name}", default=value, type=type(value))
     parser.add_argument(
-        "--joined", default="last", help=f"joined documents of a causal model: {', '.join(JOINED)}"
+        "--joined", default="last", help=f"joined documents of a causal model: {', '.join(APART)}"
     )
     given = vars(parser.parse_args(arguments))
 

@@ -100,6 +100,8 @@ def test_wrong_arguments_are_one_sentence(tmp_path, capsys):
     assert not (tmp_path / "x").exists()
     assert pretrain.main(["tiny-opt", "--out", str(tmp_path / "x"), "--joined", "lost"]) == 2
     assert "unknown way of joining 'lost': did you mean last?" in capsys.readouterr().err
+    assert pretrain.main(["tiny-bert", "--out", str(tmp_path / "x"), "--joined", "throughout"]) == 2
+    assert "tiny-bert reads one text a row: --joined throughout is for tiny-opt" in capsys.readouterr().err
 
 
 def test_a_masked_model_reads_people_of_the_training_split_with_the_planted_links():
