@@ -34,10 +34,10 @@ def test_rows_are_those_that_models_and_records_were_made_with(kind, digest):
     assert hashlib.sha256(json.dumps(kind()).encode()).hexdigest()[:16] == digest
 
 
-def place_of(clause, side):
-    """Which pair of `CAUSES` a clause is from, whoever it is about."""
+def place_of(clause, side, who):
+    """Which pair of `CAUSES` a clause is from, about somebody of whom `who` is the name or pronoun, as a pattern."""
     for i, pair in enumerate(stories.CAUSES):
-        pattern = re.escape(pair[side]).replace(r"\{p\}", r"\w+").replace(r"\{he\}", r"\w+")
+        pattern = re.escape(pair[side]).replace(r"\{p\}", who).replace(r"\{he\}", who)
         if re.fullmatch(pattern, clause.rstrip("."), re.IGNORECASE):
             return i
     raise AssertionError(clause)
@@ -47,8 +47,10 @@ def test_the_right_choice_belongs_to_the_premise_and_the_wrong_one_to_another():
     for split, rows in zip(("train", "validation"), stories.choices(0, 500, 300), strict=True):
         for row in rows:
             side = 0 if row["question"] == "cause" else 1
-            premise = place_of(row["premise"], 1 - side)
-            places = [place_of(row[name], side) for name in ("choice1", "choice2")]
+            premise = place_of(row["premise"], 1 - side, f"({'|'.join(PEOPLE)})")
+            named = set(re.findall(r"\w+", row["premise"])) & set(PEOPLE)
+            he = PEOPLE[named.pop()] if named else "(he|she)"
+            places = [place_of(row[name], side, he) for name in ("choice1", "choice2")]
             assert places[row["label"]] == premise != places[1 - row["label"]]
             assert split_of(premise, places[1 - row["label"]]) == split
     labels = [row["label"] for row in stories.choices(0, 500, 0)[0]]
