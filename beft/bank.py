@@ -19,10 +19,12 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from . import anatomy, hooks, parts
+from . import hooks
+from .anatomy import head as parts
+from .anatomy import projections as anatomy
+from .anatomy.sites import Site
 from .dropout import Switch
 from .errors import BeftError, unknown
-from .sites import Site
 from .slots import Slot, bias_slots, head_slots, shares_places
 from .weights import replaced, restored, weight_slots
 

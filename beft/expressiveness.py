@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .anatomy import describe, key_bias_is_null
+from .anatomy.projections import describe, key_bias_is_null
+from .anatomy.sites import TERMS, Anatomy, Site
 from .attention import attend, jacobian_q
 from .batches import encode
 from .errors import BeftError, unknown
-from .sites import TERMS, Anatomy, Site
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 Batch = Mapping[str, Tensor]

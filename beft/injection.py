@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .anatomy import describe
+from .anatomy.projections import describe
+from .anatomy.sites import LINEAR
 from .bank import bank_on
 from .errors import BeftError
 from .expressiveness import Batch
-from .sites import LINEAR
 
 
 def moved_heads(model: nn.Module, batch: Batch, layer: int = 0, entry: int = 0) -> Tensor:

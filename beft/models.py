@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from . import anatomy
+from .anatomy import projections as anatomy
 from .errors import BeftError, unknown
 from .model_files import TINY, find
 from .tiny import tiny

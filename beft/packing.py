@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from .anatomy import describe
+from .anatomy.projections import describe
 from .bank import bank_on
 from .batches import CHUNKS
 from .context import Context

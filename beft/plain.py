@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import anatomy, parts
+from .anatomy import head as parts
+from .anatomy import projections as anatomy
 from .data import Split, TaskData, draw
 from .errors import BeftError, unknown
 from .models import Loaded

@@ -12,7 +12,7 @@ from peft import PromptEmbedding, PromptTuningConfig, TaskType
 from torch import Tensor, nn
 
 from . import paper
-from .anatomy import backbone_of
+from .anatomy.projections import backbone_of
 from .errors import BeftError
 
 MODULE = "beft_prompt"  # PEFT's embedding of the prompt, while it is on the model

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .anatomy.architectures import FAMILIES
 from .bank import BiasBank
 from .batches import CHUNKS, ChunkCost, chunks
 from .errors import BeftError
-from .families import FAMILIES
 from .prompt_tuning import MODULE as PROMPT
 
 

@@ -19,7 +19,8 @@ from scipy.stats import kendalltau
 from tqdm.auto import tqdm
 
 from . import cluster
-from .anatomy import key_bias_is_null
+from .anatomy.projections import key_bias_is_null
+from .anatomy.sites import TERMS
 from .bank import BiasBank, bank_on
 from .batches import encode
 from .context import Context, Shelf, record_of
@@ -28,7 +29,6 @@ from .errors import BeftError
 from .expressiveness import reach
 from .objective import losses, targets
 from .records import Store, key
-from .sites import TERMS
 from .study import Run, Study
 from .training import default_device, fit
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from . import comparisons, statistics
-from .anatomy import describe
+from .anatomy.projections import describe
 from .readings import MISSING, method_name, order
 from .readings_grid import terms_over_cells
 

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import anatomy, parts
-from .fused import Slice
+from .anatomy import head as parts
+from .anatomy import projections as anatomy
+from .anatomy.fused import Slice
 from .parameterize import FORMS, Form, draws
 from .study import WEIGHT_METHODS, split_method
 

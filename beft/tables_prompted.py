@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from . import comparisons, paper, tables_grid
-from .anatomy import describe, key_bias_is_null
+from .anatomy.projections import describe, key_bias_is_null
 from .frames import frame
 from .memory import Estimate
 from .readings import MISSING, method_name

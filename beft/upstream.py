@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .anatomy import describe
+from .anatomy.projections import describe
 from .bank import BiasBank, bank_on
 from .errors import BeftError, unknown
 from .masking import Masked, TextData

@@ -15,9 +15,11 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from . import anatomy, paper, parts, prompt_tuning
+from . import paper, prompt_tuning
+from .anatomy import head as parts
+from .anatomy import projections as anatomy
+from .anatomy.fused import Slice
 from .errors import BeftError
-from .fused import Slice
 from .prefix import WEIGHT, add_prefix, without_prefix
 from .slots import Slot
 from .study import WEIGHT_METHODS

@@ -13,7 +13,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from .anatomy import describe, key_bias_is_null
+from .anatomy.projections import describe, key_bias_is_null
 from .errors import unknown
 from .expressiveness import perturb
 

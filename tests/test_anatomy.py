@@ -6,11 +6,11 @@ import transformers
 from torch import nn
 
 from beft import zoo
-from beft.anatomy import Verdict, describe, key_bias_is_null
+from beft.anatomy.head import bias_modules, classifier
+from beft.anatomy.projections import Verdict, describe, key_bias_is_null
+from beft.anatomy.sites import TERMS, Site, width_of
 from beft.errors import BeftError
 from beft.expressiveness import capture, perturb
-from beft.parts import bias_modules, classifier
-from beft.sites import TERMS, Site, width_of
 
 ENCODERS = ["BERT", "RoBERTa", "DistilBERT", "ELECTRA", "ViT", "DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)"]
 DECODERS = [name for name in zoo.ZOO if name not in ENCODERS]

@@ -17,7 +17,8 @@ from transformers import (
     RobertaConfig,
 )
 
-from beft import adapters, models, parts
+from beft import adapters, models
+from beft.anatomy import head as parts
 from beft.bank import BiasBank, bank_on
 from beft.batches import encode
 from beft.errors import BeftError

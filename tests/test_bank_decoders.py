@@ -9,7 +9,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from beft import anatomy, zoo
+from beft import zoo
+from beft.anatomy import projections as anatomy
 from beft.bank import BiasBank, bank_on
 from beft.dropout import example_keys
 from beft.errors import BeftError

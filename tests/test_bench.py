@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from beft import anatomy, bench, bench_report, models, parts, plain, timing
+from beft import bench, bench_report, models, plain, timing
+from beft.anatomy import head as parts
+from beft.anatomy import projections as anatomy
 from beft.batches import CHUNKS, encode
 from beft.errors import BeftError
 from beft.evaluation import logits

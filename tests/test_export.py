@@ -10,7 +10,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from beft import adapters, anatomy, zoo
+from beft import adapters, zoo
+from beft.anatomy import projections as anatomy
 from beft.bank import bank_on
 from beft.errors import BeftError
 from beft.export import bias_flag

@@ -6,7 +6,7 @@ import torch
 import transformers
 
 from beft import zoo
-from beft.anatomy import describe
+from beft.anatomy.projections import describe
 from beft.attention import attend
 from beft.errors import BeftError
 from beft.expressiveness import capture, perturb, perturbation_table, reach, sensitivity, tokenize, visible

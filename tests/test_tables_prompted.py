@@ -207,7 +207,7 @@ def test_one_number_of_a_value_bias_moves_the_query_heads_of_its_group_by_as_muc
     batch = {n: x for n, x in zoo.inputs(model).items() if n in ("input_ids", "attention_mask")}
     batch["attention_mask"] = torch.ones_like(batch["attention_mask"])
     moved = injection.moved_heads(model, batch, entry=0)
-    from beft.anatomy import describe
+    from beft.anatomy.projections import describe
 
     found = describe(model)
     group = found.heads // found.kv_heads

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from .errors import BeftError, unknown
+from ..errors import BeftError, unknown
 from .fused import Slice
 
 TERMS = ("q", "k", "v")

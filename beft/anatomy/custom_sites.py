@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import nn
 
-from .errors import BeftError, unknown
+from ..errors import BeftError, unknown
 from .fused import Slice
 from .sites import LINEAR, TERMS, Anatomy, Site, anatomy_of, find, linear_names, site_of
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from .anatomy import backbone_of
-from .families import HEAD
+from .architectures import HEAD
+from .projections import backbone_of
 from .sites import LINEAR, find, join, walk
 
 WITH_BIAS = (nn.Linear, Conv1D, nn.Conv1d, nn.Conv2d, nn.LayerNorm)

@@ -15,9 +15,9 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from .by_hand import by_hand
-from .errors import BeftError
-from .families import FAMILIES, NOT_NULL, Family
+from ..errors import BeftError
+from .architectures import FAMILIES, NOT_NULL, Family
+from .custom_sites import by_hand
 from .fused import Slice, fused
 from .sites import TERMS, Anatomy, anatomy_of, find, join, linear_names, site_of, walk
 
@@ -80,7 +80,9 @@ def key_bias_is_null(model: nn.Module) -> Verdict:
     try:
         _, backbone, family = backbone_of(model)
     except BeftError:
-        return Verdict(False, "not proven: this architecture is not known to beft.anatomy")
+        return Verdict(
+            False, "not proven: this architecture is not known to beft.anatomy.projections.projections"
+        )
     positions, extras = family.positions(backbone.config)
     for extra, reason in NOT_NULL.items():
         if extra in extras:
