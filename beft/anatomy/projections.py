@@ -80,9 +80,7 @@ def key_bias_is_null(model: nn.Module) -> Verdict:
     try:
         _, backbone, family = backbone_of(model)
     except BeftError:
-        return Verdict(
-            False, "not proven: this architecture is not known to beft.anatomy.projections.projections"
-        )
+        return Verdict(False, "not proven: this architecture is not known to beft.anatomy")
     positions, extras = family.positions(backbone.config)
     for extra, reason in NOT_NULL.items():
         if extra in extras:
