@@ -22,13 +22,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import data as data_module
-from . import model_files, settings, timing
-from .batches import CHUNKS, encode
+from . import settings, timing
 from .bench_report import report, summary
 from .context import Context
-from .data import TaskData
+from .data import sources as data_module
+from .data.batching import CHUNKS, encode
+from .data.sources import TaskData
 from .errors import BeftError, exit_status
+from .models import files as model_files
 from .packing import BANK, pack
 from .records import Store, provenance
 from .study import METHODS, Run, Study

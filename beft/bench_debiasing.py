@@ -22,12 +22,13 @@ import numpy as np
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig
 
-from . import model_files, models
 from .bench import check_sizes, parser_of, run
 from .bench_report import table
-from .counterfactual import axis, swapped
+from .data.counterfactual import axis, swapped
+from .data.microworld.biographies import biographies
 from .errors import BeftError
-from .microworld_biographies import biographies
+from .models import files as model_files
+from .models import loading as models
 from .provenance import provenance
 from .pseudo_likelihood import pair_places, pair_scores
 from .stereotypes import crows_pairs

@@ -18,11 +18,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import model_files, sweep
+from . import sweep
 from .bench import check_sizes, find_data, parser_of, run
 from .bench_report import table
 from .context import Context
 from .errors import BeftError
+from .models import files as model_files
 from .packing import BANK, pack
 from .provenance import provenance
 from .records import Store

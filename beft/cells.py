@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .prompts import PROMPTS, Prompt
+from .data.prompts import PROMPTS, Prompt
+from .data.tasks import TASKS, Task
 from .study import Run, Study
-from .tasks import TASKS, Task
 
 if TYPE_CHECKING:
     from .settings import Settings

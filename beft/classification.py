@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from .bank import BiasBank
-from .batches import ChunkCost, encode
-from .data import Draw, Split, TaskData
+from .data.batching import ChunkCost, encode
+from .data.sources import Draw, Split, TaskData
 from .evaluation import Scores, epoch_scores
-from .models import Loaded
+from .models.loading import Loaded
 from .objective import losses, targets
 from .study import Study
 

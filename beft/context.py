@@ -7,12 +7,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from . import data as data_module
-from . import memory, model_files, models
-from .data import TaskData, draw
+from . import memory
+from .data import sources as data_module
+from .data.prompt_data import load_prompts
+from .data.sources import TaskData, draw
 from .errors import BeftError
 from .memory import Plan
-from .prompt_data import load_prompts
+from .models import files as model_files
+from .models import loading as models
 from .prompted import PromptData
 from .provenance import origin, provenance
 from .study import Result, Run, Study

@@ -11,16 +11,16 @@ import torch
 from tqdm.auto import tqdm
 
 from .bank import BiasBank
-from .batches import ChunkCost
 from .classification import Classification
+from .data.batching import ChunkCost
+from .data.datasets import TaskData
 from .errors import BeftError
 from .evaluation import Scores, logits
-from .models import Loaded
+from .models.loading import Loaded
 from .objective import predictions
 from .patches import Patch, freed, frozen_in, seen
 from .provenance import origin, provenance
 from .records import Store
-from .rows import TaskData
 from .study import Result, Run, Study
 from .sweep import tell_runner
 from .training import default_device, fit

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from .bank import BiasBank
-from .batches import CHUNKS, ChunkCost, Encoded, chunks, encode
-from .data import Draw, TaskData
+from .data.batching import CHUNKS, ChunkCost, Encoded, chunks, encode
+from .data.sources import Draw, TaskData
+from .data.tasks import score
 from .objective import predictions
-from .tasks import score
 
 Scores = dict[
     str, list[Any]

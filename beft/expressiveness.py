@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .anatomy.projections import describe, key_bias_is_null
 from .anatomy.sites import TERMS, Anatomy, Site
 from .attention import attend, jacobian_q
-from .batches import encode
+from .data.batching import encode
 from .errors import BeftError, unknown
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from .bank import bank_on
 from .errors import BeftError
 from .memory import config_of, estimate, free_memory, loss, with_layers
-from .models import empty
+from .models.loading import empty
 from .provenance import provenance
 from .records import Store
 from .training import default_device, forget_peak, peak_memory

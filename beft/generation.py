@@ -14,8 +14,8 @@ import torch
 from transformers import GenerationConfig
 
 from .bank import BiasBank
-from .options import encode
-from .prompts import Example
+from .data.choices import encode
+from .data.prompts import Example
 
 NEW_TOKENS = 50  # PROTOCOL, decoders
 

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from .bank import BiasBank
-from .batches import ChunkCost, chunks, encode
-from .data import Draw
+from .data.batching import ChunkCost, chunks, encode
+from .data.sources import Draw
+from .data.tasks import Task
 from .errors import BeftError
 from .evaluation import Scores
-from .models import Loaded
+from .models.loading import Loaded
 from .study import Study
-from .tasks import Task
 
 LIMIT = 1e3  # nats per token: a mean training loss above it is divergence
 SHARE = 0.15

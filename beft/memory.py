@@ -26,9 +26,9 @@ from torch._subclasses.fake_tensor import (
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from .bank import BiasBank, bank_on
-from .batches import CHUNKS
+from .data.batching import CHUNKS
 from .errors import BeftError, unknown
-from .models import empty
+from .models.loading import empty
 from .training import default_device
 
 BANK = 24  # runs: enough sentences a step for chunks of nearly equal lengths

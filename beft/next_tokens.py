@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from .bank import BiasBank
-from .batches import CHUNKS, ChunkCost, chunks, encode
-from .data import Draw
+from .data.batching import CHUNKS, ChunkCost, chunks, encode
+from .data.sources import Draw
 from .errors import BeftError
 from .evaluation import Scores
 from .masking import LIMIT, TextData
-from .models import Loaded
+from .models.loading import Loaded
 from .pseudo_likelihood import shared_places
 from .study import Study
 

@@ -8,8 +8,8 @@ import torch
 
 from .anatomy.projections import describe
 from .bank import bank_on
-from .batches import CHUNKS
 from .context import Context
+from .data.batching import CHUNKS
 from .memory import ADAM, BANK, SHARE, free_memory
 from .objective import losses
 from .schema import plain

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from .anatomy import head as parts
 from .anatomy import projections as anatomy
-from .data import Split, TaskData, draw
+from .data.sources import Split, TaskData, draw
+from .data.tasks import score
 from .errors import BeftError, unknown
-from .models import Loaded
+from .models.loading import Loaded
 from .objective import losses, predictions, targets
 from .study import METHODS, Run, Study
-from .tasks import score
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,12 @@ import torch
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, get_cosine_schedule_with_warmup
 
-from . import microworld_people
-from .batches import ChunkCost, chunks
+from .data.batching import ChunkCost, chunks
+from .data.microworld import people as microworld_people
 from .errors import BeftError, exit_status, unknown
 from .masking import Rule, rule_of
 from .microworld_corpus import documents
-from .model_files import weight_hash
+from .models.files import weight_hash
 from .provenance import provenance
 from .small_models import CAUSAL, KINDS, MASKED, VOCABULARY, config_for, tokenizer_for
 

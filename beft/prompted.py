@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from .bank import BiasBank
-from .batches import ChunkCost, Padding
-from .data import Draw
+from .data.batching import ChunkCost, Padding
+from .data.choices import Encoded, encode
+from .data.prompts import Example, Prompt
+from .data.sources import Draw
+from .data.tasks import GENERATED, PAPER, Task, score
 from .evaluation import Scores
 from .generation import generate, token_f1
-from .options import Encoded, encode
 from .prompting import option_scores
-from .prompts import Example, Prompt
 from .study import Study
-from .tasks import GENERATED, PAPER, Task, score
 
 LIMIT = 1e3  # nats per token: a mean training loss above it is divergence
 

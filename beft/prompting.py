@@ -19,8 +19,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from .bank import BiasBank
-from .batches import CHUNKS, ChunkCost, chunks
-from .options import Encoded, common_prefix
+from .data.batching import CHUNKS, ChunkCost, chunks
+from .data.choices import Encoded, common_prefix
 
 
 @dataclass(frozen=True)

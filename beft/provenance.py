@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .data.datasets import TaskData
+    from .data.prompt_data import PromptData
     from .masking import TextData
-    from .model_files import Found
-    from .models import Loaded
-    from .prompt_data import PromptData
-    from .rows import TaskData
+    from .models.files import Found
+    from .models.loading import Loaded
 
 PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy", "scipy", "sklearn")
 # What running the notebooks writes: it says nothing about the code that made it.

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .anatomy.architectures import FAMILIES
 from .bank import BiasBank
-from .batches import CHUNKS, ChunkCost, chunks
+from .data.batching import CHUNKS, ChunkCost, chunks
 from .errors import BeftError
 from .prompt_tuning import MODULE as PROMPT
 

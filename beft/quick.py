@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import data as data_module
-from . import model_files, models
 from .adapters import merge, save_adapter
 from .bank import BiasBank
+from .data import sources as data_module
 from .evaluation import predict
+from .models import files as model_files
+from .models import loading as models
 from .study import Result, Run, Study
 from .training import fit
 

@@ -22,9 +22,9 @@ from . import cluster
 from .anatomy.projections import key_bias_is_null
 from .anatomy.sites import TERMS
 from .bank import BiasBank, bank_on
-from .batches import encode
 from .context import Context, Shelf, record_of
-from .data import draw
+from .data.batching import encode
+from .data.sources import draw
 from .errors import BeftError
 from .expressiveness import reach
 from .objective import losses, targets

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from . import statistics, tasks
+from . import statistics
+from .data import tasks
+from .data.tasks import Task
 from .ranking import agreement
-from .tasks import Task
 
 MISSING = "not run"
 METHOD_NAMES = {

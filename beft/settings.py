@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from .data.files import USER_SUFFIXES
 from .errors import BeftError, unknown
-from .files import USER_SUFFIXES
 from .kinds import check
 from .parameters import COMMON, NOTEBOOKS
 from .records import Store

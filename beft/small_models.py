@@ -9,7 +9,8 @@ from typing import Any
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, GPT2Config, LlamaConfig, OPTConfig, PreTrainedTokenizerFast
 
-from . import microworld_corpus, microworld_people
+from . import microworld_corpus
+from .data.microworld import people as microworld_people
 from .errors import unknown
 
 VOCABULARY = 1024

@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from . import bias_metrics
-from .batches import ChunkCost
 from .bias_metrics import Share, Stereo
+from .data.batching import ChunkCost
+from .data.stereotype_sets import BLANK, SentencePair, Triple, crows_pairs, stereoset
 from .errors import BeftError
 from .pseudo_likelihood import mask_of, place_scores
-from .stereotype_data import BLANK, SentencePair, Triple, crows_pairs, stereoset
 
 __all__ = [
     "SentencePair",

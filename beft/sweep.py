@@ -15,11 +15,12 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from . import cluster, model_files
+from . import cluster
 from .adapters import holds_adapter, load_adapter, merge, save_adapter
 from .bank import BiasBank, bank_on
 from .context import Context, Shelf, record_of, short
 from .errors import BeftError, OutOfMemory
+from .models import files as model_files
 from .packing import bank_size as measured_size
 from .packing import former_banks, pack
 from .records import Store, key

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import comparisons, paper, statistics, tasks
+from . import comparisons, paper, statistics
+from .data import tasks
 from .errors import BeftError
 from .frames import frame
 from .readings import MISSING, method_name

@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from . import data as data_module
-from . import models, plain
-from .batches import ChunkCost, Padding, chunks
-from .data import Split, TaskData
+from . import plain
+from .data import sources as data_module
+from .data.batching import ChunkCost, Padding, chunks
+from .data.sources import Split, TaskData
 from .errors import BeftError
+from .models import loading as models
 from .study import Run, Study
 from .training import fit, peak_memory
 

@@ -19,14 +19,14 @@ from tqdm.auto import tqdm
 
 from . import paper
 from .bank import BiasBank
-from .batches import CHUNKS, chunks
 from .checkpoint import load_checkpoint, save_checkpoint
 from .classification import Classification, Problem
-from .data import Draw, TaskData, draw
+from .data.batching import CHUNKS, chunks
+from .data.sources import Draw, TaskData, draw
 from .dropout import example_keys
 from .errors import OutOfMemory
 from .evaluation import Scores
-from .models import Loaded
+from .models.loading import Loaded
 from .optimizer import StackedAdam
 from .prompted import PromptData, Prompted
 from .study import Result, Run, Study

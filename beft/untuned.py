@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from .context import Context
-from .data import draw
+from .data.choices import encode
+from .data.prompts import Example
+from .data.sources import draw
 from .errors import BeftError
 from .generation import NEW_TOKENS, generate, token_f1
-from .options import encode
 from .prompted import PromptData, choice_score
 from .prompting import option_scores
-from .prompts import Example
 from .provenance import provenance
 from .records import Store
 from .study import Study

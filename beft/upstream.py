@@ -24,7 +24,7 @@ from .anatomy.projections import describe
 from .bank import BiasBank, bank_on
 from .errors import BeftError, unknown
 from .masking import Masked, TextData
-from .models import Loaded
+from .models.loading import Loaded
 from .next_tokens import NextTokens
 from .patches import Patch, load_patch, patch_of, save_peft
 from .provenance import origin, provenance

@@ -15,7 +15,8 @@ import torch
 from hypothesis import settings
 from transformers import AutoModelForImageClassification, ViTConfig
 
-from beft import data, models
+from beft.data import sources as data
+from beft.models import loading as models
 
 ROOT = Path(__file__).resolve().parent.parent
 settings.register_profile("beft", deadline=None)  # no test is about time, and machines are busy

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForMaskedLM, BertConfig
 
-from beft import models
+from beft.models import loading as models
 from beft.study import Study
 
 TEXTS = [

@@ -11,9 +11,10 @@ from transformers import (
     RobertaConfig,
 )
 
-from beft import adapters, models
+from beft import adapters
 from beft.bank import bank_on
 from beft.errors import BeftError
+from beft.models import loading as models
 from beft.study import METHODS
 
 ELSEWHERE = """

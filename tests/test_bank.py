@@ -17,11 +17,12 @@ from transformers import (
     RobertaConfig,
 )
 
-from beft import adapters, models
+from beft import adapters
 from beft.anatomy import head as parts
 from beft.bank import BiasBank, bank_on
-from beft.batches import encode
+from beft.data.batching import encode
 from beft.errors import BeftError
+from beft.models import loading as models
 from beft.optimizer import StackedAdam
 from beft.study import METHODS, Run, Study
 from beft.training import fit

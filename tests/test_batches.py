@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beft.batches import CHUNKS, ChunkCost, Encoded, chunks, encode
+from beft.data.batching import CHUNKS, ChunkCost, Encoded, chunks, encode
 from beft.errors import BeftError
 
 lengths_of = st.lists(st.integers(1, 128), min_size=1, max_size=60)

@@ -83,7 +83,7 @@ def test_other_main_settings_leave_one_cell_of_those_settings(given):
 
 
 def test_every_profile_lists_cells_that_are_studies_of_known_tasks():
-    from beft.tasks import TASKS
+    from beft.data.tasks import TASKS
 
     for profile in settings.profiles():
         for notebook in ("02_ranking", NOTEBOOK):

@@ -12,8 +12,9 @@ from dataclasses import replace
 
 import pytest
 
-from beft import cluster, models, ranking, reproduce, sweep
+from beft import cluster, ranking, reproduce, sweep
 from beft.errors import BeftError
+from beft.models import loading as models
 from beft.records import Store
 from beft.study import Run, Study
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beft.counterfactual import augment, axis, swapped
+from beft.data.counterfactual import augment, axis, swapped
 from beft.errors import BeftError
 
 GENDER = axis("gender")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from beft import data
+from beft.data import sources as data
 from beft.errors import BeftError
 
 REAL = Path(os.environ.get("BEFT_DATA") or Path(__file__).parents[2] / "shared" / "data")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from beft import debiasing, settings
+from beft.data.microworld.biographies import expected_gap
 from beft.errors import BeftError
-from beft.microworld_biographies import expected_gap
 
 
 def load(**given):

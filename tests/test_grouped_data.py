@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beft import data, tasks
-from beft import grouped_data as g
-from beft import microworld_grouped as world
 from beft.bias_metrics import fpr_difference, tpr_gap
+from beft.data import grouped as g
+from beft.data import sources as data
+from beft.data import tasks
+from beft.data.microworld import grouped as world
+from beft.data.microworld.biographies import OCCUPATIONS, biographies
+from beft.data.microworld.posts import posts
 from beft.errors import BeftError
-from beft.microworld_biographies import OCCUPATIONS, biographies
-from beft.microworld_posts import posts
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from masked_models import STUDY, TEXTS, small
 
 from beft.bank import bank_on
-from beft.batches import CHUNKS
-from beft.data import Draw
+from beft.data.batching import CHUNKS
+from beft.data.sources import Draw
 from beft.errors import BeftError
 from beft.masking import Masked, Rule, rule_of, text_data, told_at
 from beft.study import Run

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from beft import microworld
+from beft.data.microworld import sentences as microworld
 from beft.errors import BeftError
 
 

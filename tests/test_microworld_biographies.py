@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from beft.bias_metrics import tpr_gap
-from beft.counterfactual import axis, swapped
-from beft.errors import BeftError
-from beft.microworld_biographies import (
+from beft.data.counterfactual import axis, swapped
+from beft.data.microworld.biographies import (
     AXES,
     FITS,
     HINTS,
@@ -21,6 +20,7 @@ from beft.microworld_biographies import (
     expected_gap,
     leaning,
 )
+from beft.errors import BeftError
 
 
 def test_a_classifier_that_knows_the_links_has_the_expected_gap_among_people_of_even_groups():

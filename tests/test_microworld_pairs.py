@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from beft import microworld
-from beft import microworld_pairs as pairs
+from beft.data.microworld import pairs
+from beft.data.microworld import sentences as microworld
 
 KINDS = (pairs.entailment, pairs.acceptability, pairs.similarity)
 WORDS = {word: verdict for verdict, words in microworld.OPINIONS.items() for word in words}

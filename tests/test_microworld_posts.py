@@ -11,10 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beft.bias_metrics import fpr_difference
-from beft.counterfactual import axis, swapped
-from beft.errors import BeftError
-from beft.microworld import PLACES, split_of
-from beft.microworld_posts import (
+from beft.data.counterfactual import axis, swapped
+from beft.data.microworld.posts import (
     FIT,
     HINTS,
     IDENTIFIERS,
@@ -24,6 +22,8 @@ from beft.microworld_posts import (
     expected_difference,
     posts,
 )
+from beft.data.microworld.sentences import PLACES, split_of
+from beft.errors import BeftError
 
 ORIGIN = axis("origin")
 

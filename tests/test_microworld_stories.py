@@ -8,9 +8,9 @@ import re
 
 import pytest
 
-from beft import microworld_stories as stories
+from beft.data.microworld import stories
+from beft.data.microworld.sentences import PEOPLE, PLACES, split_of
 from beft.errors import BeftError
-from beft.microworld import PEOPLE, PLACES, split_of
 
 KINDS = (stories.choices, stories.questions)
 

@@ -10,8 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from beft import model_files, models, small_models, zoo
+from beft import small_models, zoo
 from beft.errors import BeftError
+from beft.models import files as model_files
+from beft.models import loading as models
 
 WEIGHTS = "model.safetensors"
 

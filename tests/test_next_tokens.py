@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from beft import models, upstream
+from beft import upstream
 from beft.bank import bank_on
-from beft.batches import CHUNKS
-from beft.counterfactual import augment, axis
-from beft.data import Draw
+from beft.data.batching import CHUNKS
+from beft.data.counterfactual import augment, axis
+from beft.data.microworld.biographies import biographies
+from beft.data.microworld.statements import stereotype_triples
+from beft.data.sources import Draw
 from beft.debias_measures import intrinsic
 from beft.errors import BeftError
 from beft.masking import text_data
-from beft.microworld_biographies import biographies
-from beft.microworld_stereotypes import stereotype_triples
+from beft.models import loading as models
 from beft.next_tokens import NextTokens, causal_pair_scores
 from beft.pseudo_likelihood import shared_places
 from beft.records import Store

@@ -9,7 +9,7 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from beft import reproduce, settings
-from beft.microworld_pairs import similarity
+from beft.data.microworld.pairs import similarity
 from beft.notebooks import incomplete, parameter_names, read
 from beft.parameters import COMMON, NOTEBOOKS
 

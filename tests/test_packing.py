@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from beft import models, packing, sweep
+from beft import packing, sweep
 from beft.context import Context
 from beft.errors import BeftError, OutOfMemory
+from beft.models import loading as models
 from beft.records import Store
 from beft.study import Run, Study
 from beft.training import fit

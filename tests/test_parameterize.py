@@ -11,10 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beft import adapters, models
+from beft import adapters
 from beft.bank import bank_on
-from beft.batches import encode
+from beft.data.batching import encode
 from beft.errors import BeftError
+from beft.models import loading as models
 from beft.parameterize import FORMS, RANK, draws, factors
 from beft.study import FORM_METHODS, Run, Study, split_method
 from beft.training import fit

@@ -10,11 +10,12 @@ import torch
 from masked_models import STUDY, TEXTS, folder_of, small
 from peft import PeftModel
 
-from beft import data, models
 from beft.bank import bank_on
-from beft.data import Draw
+from beft.data import sources as data
+from beft.data.sources import Draw
 from beft.errors import BeftError
 from beft.masking import Masked, text_data
+from beft.models import loading as models
 from beft.patches import Patch, freed, frozen_in, load_patch, patch_of, save_peft, seen
 from beft.study import Run, Study
 from beft.training import fit

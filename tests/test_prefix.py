@@ -11,12 +11,12 @@ from transformers import LlamaConfig
 
 from beft import full_size, zoo
 from beft.bank import bank_on
+from beft.data.choices import encode
+from beft.data.prompts import Example
 from beft.errors import BeftError
 from beft.generation import generate
-from beft.options import encode
 from beft.prefix import MODULE
 from beft.prompting import option_scores
-from beft.prompts import Example
 
 FAMILIES = ["OPT", "LLaMA", "GPT-2", "Qwen3"]
 
@@ -117,9 +117,9 @@ def test_a_prefix_is_refused_where_there_is_no_causal_language_model():
 
 @pytest.mark.parametrize("name", ["OPT", "GPT-2"])
 def test_a_text_as_long_as_the_context_leaves_room_for_the_prefix(name):
-    from beft.models import Loaded
-    from beft.prompt_data import prompt_data
-    from beft.prompts import PROMPTS
+    from beft.data.prompt_data import prompt_data
+    from beft.data.prompts import PROMPTS
+    from beft.models.loading import Loaded
     from beft.small_models import tokenizer_for
     from beft.study import Run, Study
     from beft.training import fit

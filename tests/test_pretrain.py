@@ -9,10 +9,13 @@ import sys
 
 import pytest
 
-from beft import microworld_people, model_files, models, pretrain, small_models
+from beft import pretrain, small_models
+from beft.data.microworld import people as microworld_people
+from beft.data.microworld.stories import questions
 from beft.errors import BeftError
 from beft.microworld_corpus import documents
-from beft.microworld_stories import questions
+from beft.models import files as model_files
+from beft.models import loading as models
 from beft.small_models import MASKED
 
 SHORT = {"steps": 3, "batch": 2, "length": 32}

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from beft import data
+from beft.data import sources as data
+from beft.data.prompt_data import examples, load_prompts
+from beft.data.prompts import get_prompt
 from beft.errors import BeftError
-from beft.prompt_data import examples, load_prompts
-from beft.prompts import get_prompt
 
 COPA = {
     "premise": "It rained.",

@@ -7,9 +7,10 @@ import torch
 from masked_models import small
 from peft import PromptTuningConfig, TaskType, get_peft_model
 
-from beft import models, paper, zoo
+from beft import paper, zoo
 from beft.bank import bank_on
 from beft.errors import BeftError
+from beft.models import loading as models
 from beft.prompt_tuning import MODULE
 
 TOKENS = paper.data()["prompt"]["tokens"]

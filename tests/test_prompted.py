@@ -14,19 +14,20 @@ from tokenizers import Tokenizer, decoders
 from tokenizers import models as tokenizer_models
 from transformers import PreTrainedTokenizerFast
 
-from beft import models, ranking, sweep, untuned, zoo
+from beft import ranking, sweep, untuned, zoo
 from beft.adapters import merge
 from beft.bank import bank_on
-from beft.batches import CHUNKS
-from beft.data import Draw
+from beft.data.batching import CHUNKS
+from beft.data.choices import Encoded, encode
+from beft.data.prompt_data import load_prompts
+from beft.data.prompts import Example, Prompt
+from beft.data.sources import Draw
 from beft.errors import BeftError
 from beft.generation import generate, token_f1
-from beft.models import Loaded
-from beft.options import Encoded, encode
-from beft.prompt_data import load_prompts
+from beft.models import loading as models
+from beft.models.loading import Loaded
 from beft.prompted import Prompted, choice_score, paths, prompt_data
 from beft.prompting import option_scores
-from beft.prompts import Example, Prompt
 from beft.records import Store
 from beft.study import Run, Study
 from beft.training import fit

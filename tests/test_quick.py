@@ -4,7 +4,8 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 import beft
-from beft import adapters, models
+from beft import adapters
+from beft.models import loading as models
 
 
 def write(path, rows):

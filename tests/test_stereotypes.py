@@ -10,8 +10,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForMaskedLM, BertConfig, PreTrainedTokenizerFast
 
-from beft import bias_metrics, stereotype_data
+from beft import bias_metrics
 from beft.bank import bank_on
+from beft.data import stereotype_sets as stereotype_data
 from beft.errors import BeftError
 from beft.stereotypes import (
     SentencePair,

@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beft import adapters, model_files, models, sweep, training
-from beft import data as data_module
+from beft import adapters, sweep, training
+from beft.data import sources as data_module
 from beft.errors import BeftError
+from beft.models import files as model_files
+from beft.models import loading as models
 from beft.records import Store
 from beft.study import Run, Study
 from beft.training import fit

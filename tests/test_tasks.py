@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from beft.data.tasks import METRICS, TASKS, get_task, score
 from beft.errors import BeftError
-from beft.tasks import METRICS, TASKS, get_task, score
 
 
 def test_sst2_has_the_settings_of_the_paper():

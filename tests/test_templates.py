@@ -10,10 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beft import bias_metrics
-from beft.counterfactual import axis
-from beft.errors import BeftError
-from beft.microworld_posts import PHRASES
-from beft.templates import (
+from beft.data.counterfactual import axis
+from beft.data.identity_templates import (
     DEEDS,
     GENDERED,
     IDENTIFIERS,
@@ -25,6 +23,8 @@ from beft.templates import (
     identity_phrases,
     is_noun,
 )
+from beft.data.microworld.posts import PHRASES
+from beft.errors import BeftError
 
 WORDS = st.lists(st.sampled_from([*IDENTIFIERS, "northerner", "southerner"]), min_size=1)
 

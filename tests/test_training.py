@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from beft import data as data_module
-from beft import model_files, models, objective, plain, training
+from beft import objective, plain, training
 from beft.bank import bank_on
-from beft.batches import ChunkCost, encode
-from beft.data import draw
+from beft.data import sources as data_module
+from beft.data.batching import ChunkCost, encode
+from beft.data.sources import draw
 from beft.errors import BeftError
 from beft.evaluation import logits, predict
+from beft.models import files as model_files
+from beft.models import loading as models
 from beft.study import METHODS, Result, Run, Study
 from beft.training import fit
 

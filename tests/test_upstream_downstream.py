@@ -11,14 +11,15 @@ import torch
 from masked_models import folder_of, small
 from peft import PeftModel
 
-from beft import downstream, models, upstream
-from beft.counterfactual import augment, axis
+from beft import downstream, upstream
+from beft.data.counterfactual import augment, axis
+from beft.data.microworld.biographies import biographies
+from beft.data.microworld.grouped import micro_biographies
+from beft.data.microworld.statements import AXES, stereotype_pairs, stereotype_triples
 from beft.debias_measures import intrinsic, of_biographies, of_posts
 from beft.errors import BeftError
 from beft.masking import text_data
-from beft.microworld_biographies import biographies
-from beft.microworld_grouped import micro_biographies
-from beft.microworld_stereotypes import AXES, stereotype_pairs, stereotype_triples
+from beft.models import loading as models
 from beft.records import Store, key
 from beft.study import PATCHES, Study
 from beft.upstream import PatchRun

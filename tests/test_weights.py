@@ -9,11 +9,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import BertConfig, BertForSequenceClassification
 
-from beft import adapters, models, plain, sweep, weights
+from beft import adapters, plain, sweep, weights
 from beft.bank import BiasBank, bank_on
-from beft.batches import encode
-from beft.data import Split
+from beft.data.batching import encode
+from beft.data.sources import Split
 from beft.errors import BeftError
+from beft.models import loading as models
 from beft.records import Store
 from beft.study import Run, Study
 from beft.training import fit

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .data import folder_tables
-from .errors import BeftError
+from ..errors import BeftError
 from .files import USER_SUFFIXES, class_of, is_whole, read, texts_of
+from .sources import folder_tables
 
 CROWS, BLANK = "crows_pairs", "BLANK"
 # The hub's codes of bias types and of labels, in the order of their names there.

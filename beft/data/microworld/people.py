@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 
-from .microworld import SplitName
-from .microworld_biographies import OCCUPATIONS, PRONOUNS, make_biography
-from .microworld_posts import make_post
-from .microworld_stereotypes import make_statement
+from .biographies import OCCUPATIONS, PRONOUNS, make_biography
+from .posts import make_post
+from .sentences import SplitName
+from .statements import make_statement
 
 LINKS = {"gender": 0.8, "origin": 0.8}  # of occupation with each axis, in what is read
 SHARES = {"biographies": 0.3, "statements": 0.6, "posts": 0.1}

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from . import microworld_biographies, microworld_posts
-from .errors import unknown
-from .grouped_data import HATE, HATE_TASK, Grouped, grouped_task
-from .rows import Split, label_array
-from .tasks import TASKS, Task
+from ...errors import unknown
+from ..datasets import Split, label_array
+from ..grouped import HATE, HATE_TASK, Grouped, grouped_task
+from ..tasks import TASKS, Task
+from . import biographies as microworld_biographies
+from . import posts as microworld_posts
 
 _WORLD = TASKS["microworld_sentiment"]
 

@@ -19,9 +19,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from .anatomy import projections as anatomy
-from .errors import BeftError, unknown
-from .model_files import TINY, find
+from ..anatomy import projections as anatomy
+from ..errors import BeftError, unknown
+from .files import TINY, find
 from .tiny import tiny
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .errors import BeftError
+from ..errors import BeftError
+from .datasets import Split, TaskData, label_array, task_data
 from .files import are_values, class_of, is_whole, read, texts_of, values_of
-from .rows import Split, TaskData, label_array, task_data
 from .tasks import TASKS
 
 VALIDATION_SHARE = 0.2

@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedTokenizerFast
 
-from . import microworld
+from ..data.microworld import sentences as microworld
 
 
 def tiny(labels: int, seed: int) -> tuple[Any, Any, str]:

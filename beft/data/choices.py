@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import BeftError
+from ..errors import BeftError
 from .prompts import Example
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import BeftError
 from .counterfactual import axis
-from .errors import BeftError
 
 IDENTIFIERS = (
     "gay", "lesbian", "straight", "bisexual", "transgender", "male", "female", "Black", "White", "Asian", "African",

@@ -20,8 +20,8 @@ import math
 import random
 from dataclasses import dataclass
 
-from .errors import BeftError
-from .microworld import PLACES, SplitName, pick, split_of
+from ...errors import BeftError
+from .sentences import PLACES, SplitName, pick, split_of
 
 IDENTIFIERS = ("northern", "southern")  # groups of the axis "origin"; the link is with the second
 TYPICAL: dict[int, tuple[str, ...]] = {  # label -> what such posts say; as many for either, see `_hints`

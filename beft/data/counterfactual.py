@@ -22,7 +22,7 @@ from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
-from .errors import BeftError, unknown
+from ..errors import BeftError, unknown
 
 # Words that cannot begin a noun phrase behind a possessive: behind "her" they say that it was an object.
 _CLOSED = frozenset(

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from . import data
-from .errors import BeftError
+from ..errors import BeftError
+from . import sources as data
+from .datasets import Split, TaskData, label_array, task_data
 from .files import USER_SUFFIXES, Table, class_of, is_whole, read, texts_of
 from .own_file import classes
-from .rows import Split, TaskData, label_array, task_data
 from .tasks import HUB, PAPER, TASKS, Task
 
 PROFESSIONS = (  # De-Arteaga et al. 2019, in the order of the hub's numbers

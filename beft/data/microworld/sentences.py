@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from .errors import BeftError
+from ...errors import BeftError
 
 T = TypeVar("T")
 SplitName = Literal["train", "validation"]

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import BeftError
+from ..errors import BeftError
 
 if TYPE_CHECKING:
     import pandas

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import random
 
-from .counterfactual import axis, swapped
-from .errors import BeftError, unknown
-from .microworld import PLACES, SplitName, pick, split_of
-from .microworld_biographies import AXES, OCCUPATIONS, ORIGINS, PRONOUNS, leaning
-from .stereotype_data import BLANK, SentencePair, Triple
+from ...errors import BeftError, unknown
+from ..counterfactual import axis, swapped
+from ..stereotype_sets import BLANK, SentencePair, Triple
+from .biographies import AXES, OCCUPATIONS, ORIGINS, PRONOUNS, leaning
+from .sentences import PLACES, SplitName, pick, split_of
 
 STATEMENTS = (
     "In {l}, {he} works as a {w}, a true {o}.",

@@ -23,8 +23,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .errors import BeftError
-from .microworld import PLACES, SplitName, pick, split_of
+from ...errors import BeftError
+from .sentences import PLACES, SplitName, pick, split_of
 
 PAIRS: tuple[tuple[str, str], ...] = (  # the first is held more often by women where the link is positive
     ("nurse", "surgeon"),

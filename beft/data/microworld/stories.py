@@ -15,8 +15,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from .errors import BeftError
-from .microworld import PEOPLE, PLACES, SplitName, pick, split_of
+from ...errors import BeftError
+from .sentences import PEOPLE, PLACES, SplitName, pick, split_of
 
 Row = dict[str, Any]
 

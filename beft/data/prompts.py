@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import BeftError, unknown
+from ..errors import BeftError, unknown
 
 Row = Mapping[str, Any]
 

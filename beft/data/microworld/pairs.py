@@ -17,8 +17,8 @@ import random
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 
-from .errors import BeftError
-from .microworld import PARTS, WORDS, SplitName, make_claim, make_opinion, pick
+from ...errors import BeftError
+from .sentences import PARTS, WORDS, SplitName, make_claim, make_opinion, pick
 
 Text = TypeVar("Text", bound=Hashable)
 Row = tuple[Text, int | float]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import BeftError, unknown
+from ..errors import BeftError, unknown
 
 PAPER = "Huang et al. 2026 and their published code"
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import BeftError
+from ..errors import BeftError
 
 
 @dataclass(frozen=True)

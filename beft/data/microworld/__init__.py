@@ -1,0 +1,1 @@
+"""Generated text of which the truth is known: sentences, pairs, stories, people and posts of one small world."""
