@@ -15,17 +15,17 @@ __version__ = "0.1.0"
 # Loaded at first use, so that `import beft` does not wait for torch and transformers.
 _PLACES = {
     "BeftError": "errors",
-    "BiasBank": "bank",
+    "BiasBank": "bank.bank",
     "Run": "study",
     "Store": "records",
     "Study": "study",
     "describe": "anatomy.projections",
     "fit": "training",
     "key_bias_is_null": "anatomy.projections",
-    "load_tuned": "adapters",
-    "merge": "adapters",
+    "load_tuned": "bank.peft_adapter",
+    "merge": "bank.peft_adapter",
     "predict": "evaluation",
-    "save_adapter": "adapters",
+    "save_adapter": "bank.peft_adapter",
     "tune": "quick",
 }
 __all__ = ["__version__", *_PLACES]

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .optimizer import StackedAdam
+    from .bank.optimizer import StackedAdam
     from .study import Result
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .bank import BiasBank
+from .bank.bank import BiasBank
 from .data.batching import ChunkCost, encode
 from .data.sources import Draw, Split, TaskData
 from .evaluation import Scores, epoch_scores

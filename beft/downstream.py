@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .bank import BiasBank
+from .bank.bank import BiasBank
 from .classification import Classification
 from .data.batching import ChunkCost
 from .data.datasets import TaskData

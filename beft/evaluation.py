@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .bank import BiasBank
+from .bank.bank import BiasBank
 from .data.batching import CHUNKS, ChunkCost, Encoded, chunks, encode
 from .data.sources import Draw, TaskData
 from .data.tasks import score

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from .bank import bank_on
+from .bank.bank import bank_on
 from .errors import BeftError
 from .memory import config_of, estimate, free_memory, loss, with_layers
 from .models.loading import empty

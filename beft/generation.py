@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig
 
-from .bank import BiasBank
+from .bank.bank import BiasBank
 from .data.choices import encode
 from .data.prompts import Example
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .anatomy.projections import describe
 from .anatomy.sites import LINEAR
-from .bank import bank_on
+from .bank.bank import bank_on
 from .errors import BeftError
 from .expressiveness import Batch
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .bank import BiasBank
+from .bank.bank import BiasBank
 from .data.batching import ChunkCost, chunks, encode
 from .data.sources import Draw
 from .data.tasks import Task

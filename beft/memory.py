@@ -25,7 +25,7 @@ from torch._subclasses.fake_tensor import (
 )
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from .bank import BiasBank, bank_on
+from .bank.bank import BiasBank, bank_on
 from .data.batching import CHUNKS
 from .errors import BeftError, unknown
 from .models.loading import empty

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .bank import BiasBank
+from .bank.bank import BiasBank
 from .data.batching import CHUNKS, ChunkCost, chunks, encode
 from .data.sources import Draw
 from .errors import BeftError

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from .anatomy.projections import describe
-from .bank import bank_on
+from .bank.bank import bank_on
+from .bank.slots import shares_places
 from .context import Context
 from .data.batching import CHUNKS
 from .memory import ADAM, BANK, SHARE, free_memory
 from .objective import losses
 from .schema import plain
-from .slots import shares_places
 from .study import ALL_METHODS, WEIGHT_METHODS, Run
 from .training import default_device
 

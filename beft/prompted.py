@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .bank import BiasBank
+from .bank.bank import BiasBank
 from .data.batching import ChunkCost, Padding
 from .data.choices import Encoded, encode
 from .data.prompts import Example, Prompt

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from .bank import BiasBank
+from .bank.bank import BiasBank
 from .data.batching import CHUNKS, ChunkCost, chunks
 from .data.choices import Encoded, common_prefix
 

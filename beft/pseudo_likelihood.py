@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from .anatomy.architectures import FAMILIES
-from .bank import BiasBank
+from .bank.bank import BiasBank
+from .bank.prompt_tuning import MODULE as PROMPT
 from .data.batching import CHUNKS, ChunkCost, chunks
 from .errors import BeftError
-from .prompt_tuning import MODULE as PROMPT
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .adapters import merge, save_adapter
-from .bank import BiasBank
+from .bank.bank import BiasBank
+from .bank.peft_adapter import merge, save_adapter
 from .data import sources as data_module
 from .evaluation import predict
 from .models import files as model_files

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from . import cluster
 from .anatomy.projections import key_bias_is_null
 from .anatomy.sites import TERMS
-from .bank import BiasBank, bank_on
+from .bank.bank import BiasBank, bank_on
 from .context import Context, Shelf, record_of
 from .data.batching import encode
 from .data.sources import draw

@@ -16,8 +16,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from . import cluster
-from .adapters import holds_adapter, load_adapter, merge, save_adapter
-from .bank import BiasBank, bank_on
+from .bank.bank import BiasBank, bank_on
+from .bank.peft_adapter import holds_adapter, load_adapter, merge, save_adapter
 from .context import Context, Shelf, record_of, short
 from .errors import BeftError, OutOfMemory
 from .models import files as model_files

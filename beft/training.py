@@ -18,19 +18,19 @@ import torch
 from tqdm.auto import tqdm
 
 from . import paper
-from .bank import BiasBank
+from .bank.bank import BiasBank
+from .bank.baselines import PATCH
+from .bank.dropout import example_keys
+from .bank.optimizer import StackedAdam
 from .checkpoint import load_checkpoint, save_checkpoint
 from .classification import Classification, Problem
 from .data.batching import CHUNKS, chunks
 from .data.sources import Draw, TaskData, draw
-from .dropout import example_keys
 from .errors import OutOfMemory
 from .evaluation import Scores
 from .models.loading import Loaded
-from .optimizer import StackedAdam
 from .prompted import PromptData, Prompted
 from .study import Result, Run, Study
-from .weights import PATCH
 
 FROM_PADDING = ("roberta", "xlm-roberta", "camembert")  # their positions begin behind that of padding
 

@@ -21,7 +21,8 @@ import torch
 from tqdm.auto import tqdm
 
 from .anatomy.projections import describe
-from .bank import BiasBank, bank_on
+from .bank.bank import BiasBank, bank_on
+from .bank.baselines import ENTRIES, encoder_parameters
 from .errors import BeftError, unknown
 from .masking import Masked, TextData
 from .models.loading import Loaded
@@ -32,7 +33,6 @@ from .records import Store, key
 from .study import BIAS_PATCHES, PATCHES, Result, Run, Study
 from .sweep import tell_runner
 from .training import default_device, fit
-from .weights import ENTRIES, encoder_parameters
 
 Record = dict[str, Any]
 Measure = Callable[[Any, int], dict[str, Any]]  # a model or a bank, and its run -> intrinsic measures

@@ -11,8 +11,8 @@ from transformers import (
     RobertaConfig,
 )
 
-from beft import adapters
-from beft.bank import bank_on
+from beft.bank import peft_adapter as adapters
+from beft.bank.bank import bank_on
 from beft.errors import BeftError
 from beft.models import loading as models
 from beft.study import METHODS

@@ -17,13 +17,13 @@ from transformers import (
     RobertaConfig,
 )
 
-from beft import adapters
 from beft.anatomy import head as parts
-from beft.bank import BiasBank, bank_on
+from beft.bank import peft_adapter as adapters
+from beft.bank.bank import BiasBank, bank_on
+from beft.bank.optimizer import StackedAdam
 from beft.data.batching import encode
 from beft.errors import BeftError
 from beft.models import loading as models
-from beft.optimizer import StackedAdam
 from beft.study import METHODS, Run, Study
 from beft.training import fit
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from beft import zoo
 from beft.anatomy import projections as anatomy
-from beft.bank import BiasBank, bank_on
-from beft.dropout import example_keys
+from beft.bank.bank import BiasBank, bank_on
+from beft.bank.dropout import example_keys
 from beft.errors import BeftError
 from beft.expressiveness import perturb
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from beft.dropout import Switch, dropout, example_keys, keep_mask, keyed_attention, mix
+from beft.bank.dropout import Switch, dropout, example_keys, keep_mask, keyed_attention, mix
 
 int32s = st.integers(-(2**31), 2**31 - 1)
 

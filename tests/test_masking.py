@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from masked_models import STUDY, TEXTS, small
 
-from beft.bank import bank_on
+from beft.bank.bank import bank_on
 from beft.data.batching import CHUNKS
 from beft.data.sources import Draw
 from beft.errors import BeftError

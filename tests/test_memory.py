@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from beft import full_size, memory, zoo
-from beft.bank import bank_on
+from beft.bank.bank import bank_on
 from beft.errors import BeftError
 from beft.models import loading as models
 from beft.records import Store

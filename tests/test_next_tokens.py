@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from beft import upstream
-from beft.bank import bank_on
+from beft.bank.bank import bank_on
 from beft.data.batching import CHUNKS
 from beft.data.counterfactual import augment, axis
 from beft.data.microworld.biographies import biographies

@@ -11,12 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beft import adapters
-from beft.bank import bank_on
+from beft.bank import peft_adapter as adapters
+from beft.bank.bank import bank_on
+from beft.bank.forms import FORMS, RANK, draws, factors
 from beft.data.batching import encode
 from beft.errors import BeftError
 from beft.models import loading as models
-from beft.parameterize import FORMS, RANK, draws, factors
 from beft.study import FORM_METHODS, Run, Study, split_method
 from beft.training import fit
 

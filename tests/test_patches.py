@@ -10,7 +10,8 @@ import torch
 from masked_models import STUDY, TEXTS, folder_of, small
 from peft import PeftModel
 
-from beft.bank import bank_on
+from beft.bank.bank import bank_on
+from beft.bank.baselines import ENTRIES, PATCH, replaced, restored
 from beft.data import sources as data
 from beft.data.sources import Draw
 from beft.errors import BeftError
@@ -19,7 +20,6 @@ from beft.models import loading as models
 from beft.patches import Patch, freed, frozen_in, load_patch, patch_of, save_peft, seen
 from beft.study import Run, Study
 from beft.training import fit
-from beft.weights import ENTRIES, PATCH, replaced, restored
 
 ETHODS = ("b_q", "b_v", "all_biases", "lora", "adapter", "prompt", "sparse", "full")
 

@@ -10,12 +10,12 @@ from peft import PrefixTuningConfig, TaskType, get_peft_model
 from transformers import LlamaConfig
 
 from beft import full_size, zoo
-from beft.bank import bank_on
+from beft.bank.bank import bank_on
+from beft.bank.prefix import MODULE
 from beft.data.choices import encode
 from beft.data.prompts import Example
 from beft.errors import BeftError
 from beft.generation import generate
-from beft.prefix import MODULE
 from beft.prompting import option_scores
 
 FAMILIES = ["OPT", "LLaMA", "GPT-2", "Qwen3"]

@@ -8,10 +8,10 @@ from masked_models import small
 from peft import PromptTuningConfig, TaskType, get_peft_model
 
 from beft import paper, zoo
-from beft.bank import bank_on
+from beft.bank.bank import bank_on
+from beft.bank.prompt_tuning import MODULE
 from beft.errors import BeftError
 from beft.models import loading as models
-from beft.prompt_tuning import MODULE
 
 TOKENS = paper.data()["prompt"]["tokens"]
 

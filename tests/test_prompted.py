@@ -15,8 +15,8 @@ from tokenizers import models as tokenizer_models
 from transformers import PreTrainedTokenizerFast
 
 from beft import ranking, sweep, untuned, zoo
-from beft.adapters import merge
-from beft.bank import bank_on
+from beft.bank.bank import bank_on
+from beft.bank.peft_adapter import merge
 from beft.data.batching import CHUNKS
 from beft.data.choices import Encoded, encode
 from beft.data.prompt_data import load_prompts

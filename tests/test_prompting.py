@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from beft import zoo
-from beft.bank import bank_on
+from beft.bank.bank import bank_on
 from beft.data.batching import ChunkCost
 from beft.data.choices import Encoded, common_prefix, encode
 from beft.data.prompts import PROMPTS, Example, get_prompt

@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModelForMaskedLM, BertConfig, PreTrainedTokenizerFast, RobertaConfig
 
-from beft.bank import bank_on
+from beft.bank.bank import bank_on
 from beft.errors import BeftError
 from beft.pseudo_likelihood import pair_scores, shared_places
 

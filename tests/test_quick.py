@@ -4,7 +4,7 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 import beft
-from beft import adapters
+from beft.bank import peft_adapter as adapters
 from beft.models import loading as models
 
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoModelForMaskedLM, BertConfig, PreTrainedTokenizerFast
 
 from beft import bias_metrics
-from beft.bank import bank_on
+from beft.bank.bank import bank_on
 from beft.data import stereotype_sets as stereotype_data
 from beft.errors import BeftError
 from beft.stereotypes import (

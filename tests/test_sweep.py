@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beft import adapters, sweep, training
+from beft import sweep, training
+from beft.bank import peft_adapter as adapters
 from beft.data import sources as data_module
 from beft.errors import BeftError
 from beft.models import files as model_files

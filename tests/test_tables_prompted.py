@@ -8,7 +8,6 @@ from fake_records import run
 from matplotlib import pyplot as plt
 
 from beft import (
-    adapters,
     comparisons,
     injection,
     memory,
@@ -18,7 +17,8 @@ from beft import (
     tables_prompted,
     zoo,
 )
-from beft.bank import bank_on
+from beft.bank import peft_adapter as adapters
+from beft.bank.bank import bank_on
 from beft.records import key
 
 LLAMA = {"model": "meta-llama/Llama-2-7b-hf", "prompted": True, "epochs": 5, "rate": 1e-3}

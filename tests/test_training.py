@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from beft import objective, plain, training
-from beft.bank import bank_on
+from beft.bank.bank import bank_on
 from beft.data import sources as data_module
 from beft.data.batching import ChunkCost, encode
 from beft.data.sources import draw

@@ -9,8 +9,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import BertConfig, BertForSequenceClassification
 
-from beft import adapters, plain, sweep, weights
-from beft.bank import BiasBank, bank_on
+from beft import plain, sweep
+from beft.bank import baselines as weights
+from beft.bank import peft_adapter as adapters
+from beft.bank.bank import BiasBank, bank_on
 from beft.data.batching import encode
 from beft.data.sources import Split
 from beft.errors import BeftError

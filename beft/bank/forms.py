@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .errors import BeftError
+from ..errors import BeftError
 
 RANK, ALPHA = 8, 1.0  # the paper's
 VERA_START = 0.1  # of VeRA's scaling of the rank, as in its paper and in PEFT

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from ..errors import BeftError
 from .bank import BiasBank
-from .errors import BeftError
+from .baselines import lora_changes, replaced
 from .export import with_biases
 from .slots import Slot
-from .weights import lora_changes, replaced
 
 PREFIX = "base_model.model."
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"

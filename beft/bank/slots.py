@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .anatomy import head as parts
-from .anatomy import projections as anatomy
-from .anatomy.fused import Slice
-from .parameterize import FORMS, Form, draws
-from .study import WEIGHT_METHODS, split_method
+from ..anatomy import head as parts
+from ..anatomy import projections as anatomy
+from ..anatomy.fused import Slice
+from ..study import WEIGHT_METHODS, split_method
+from .forms import FORMS, Form, draws
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .errors import BeftError
+from ..errors import BeftError
 
 
 def with_biases(model: Any, modules: Sequence[str]) -> Any:

@@ -15,14 +15,15 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from . import paper, prompt_tuning
-from .anatomy import head as parts
-from .anatomy import projections as anatomy
-from .anatomy.fused import Slice
-from .errors import BeftError
+from .. import paper
+from ..anatomy import head as parts
+from ..anatomy import projections as anatomy
+from ..anatomy.fused import Slice
+from ..errors import BeftError
+from ..study import WEIGHT_METHODS
+from . import prompt_tuning
 from .prefix import WEIGHT, add_prefix, without_prefix
 from .slots import Slot
-from .study import WEIGHT_METHODS
 
 # Names under which a model carries a frozen patch (`patches.Patch`) and chosen entries of a mask, if any.
 PATCH, ENTRIES = "beft_patch", "beft_entries"

@@ -19,14 +19,14 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from ..anatomy import head as parts
+from ..anatomy import projections as anatomy
+from ..anatomy.sites import Site
+from ..errors import BeftError, unknown
 from . import hooks
-from .anatomy import head as parts
-from .anatomy import projections as anatomy
-from .anatomy.sites import Site
+from .baselines import replaced, restored, weight_slots
 from .dropout import Switch
-from .errors import BeftError, unknown
 from .slots import Slot, bias_slots, head_slots, shares_places
-from .weights import replaced, restored, weight_slots
 
 
 class BiasBank(nn.Module):

@@ -11,9 +11,9 @@ import torch
 from peft import PromptEmbedding, PromptTuningConfig, TaskType
 from torch import Tensor, nn
 
-from . import paper
-from .anatomy.projections import backbone_of
-from .errors import BeftError
+from .. import paper
+from ..anatomy.projections import backbone_of
+from ..errors import BeftError
 
 MODULE = "beft_prompt"  # PEFT's embedding of the prompt, while it is on the model
 WEIGHT = f"{MODULE}.embedding.weight"

@@ -8,9 +8,9 @@ import torch
 from peft import PrefixTuningConfig, TaskType, get_peft_model
 from torch import Tensor, nn
 
-from . import paper
-from .anatomy import projections as anatomy
-from .errors import BeftError
+from .. import paper
+from ..anatomy import projections as anatomy
+from ..errors import BeftError
 
 MODULE = "beft_prefix"  # PEFT's encoder of the prefix, while it is on the model
 WEIGHT = f"{MODULE}.embedding.weight"
