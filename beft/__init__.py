@@ -17,7 +17,7 @@ _PLACES = {
     "BeftError": "errors",
     "BiasBank": "bank.bank",
     "Run": "study",
-    "Store": "records",
+    "Store": "records.store",
     "Study": "study",
     "describe": "anatomy.projections",
     "fit": "training",

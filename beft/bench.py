@@ -31,7 +31,7 @@ from .data.sources import TaskData
 from .errors import BeftError, exit_status
 from .models import files as model_files
 from .packing import BANK, pack
-from .records import Store, provenance
+from .records.store import Store, provenance
 from .study import METHODS, Run, Study
 from .timing import Timed
 

@@ -29,8 +29,8 @@ from .data.microworld.biographies import biographies
 from .errors import BeftError
 from .models import files as model_files
 from .models import loading as models
-from .provenance import provenance
 from .pseudo_likelihood import pair_places, pair_scores
+from .records.provenance import provenance
 from .stereotypes import crows_pairs
 from .training import default_device
 

@@ -28,7 +28,7 @@ from .data.prompts import get_prompt
 from .models import loading as models
 from .prompted import PromptData, prompt_data
 from .prompting import Scored, option_scores
-from .provenance import provenance
+from .records.provenance import provenance
 from .training import default_device
 from .untuned import fitting
 

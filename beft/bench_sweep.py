@@ -25,8 +25,8 @@ from .context import Context
 from .errors import BeftError
 from .models import files as model_files
 from .packing import BANK, pack
-from .provenance import provenance
-from .records import Store
+from .records.provenance import provenance
+from .records.store import Store
 from .study import METHODS, Run, Study
 from .training import default_device, fit
 

@@ -173,7 +173,7 @@ def _train(study: Study, runs: list[Run], names: list[str], location: str, threa
     """Runs on a worker: train a bank, write its records, return their keys."""
 
     def work(context: Context) -> list[str]:
-        from .records import Store, key
+        from .records.store import Store, key
         from .sweep import train
 
         found = [key(context.settings(r)) for r in runs]
@@ -189,7 +189,7 @@ def _rank(study: Study, runs: list[Run], names: list[str], location: str, thread
 
     def work(context: Context) -> list[str]:
         from .ranking import ranking_settings, score_missing
-        from .records import Store, key
+        from .records.store import Store, key
 
         settings = [ranking_settings(context, r) for r in runs]
         found = [key(s) for s in settings]

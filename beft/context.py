@@ -16,7 +16,7 @@ from .memory import Plan
 from .models import files as model_files
 from .models import loading as models
 from .prompted import PromptData
-from .provenance import origin, provenance
+from .records.provenance import origin, provenance
 from .study import Result, Run, Study
 from .training import default_device
 

@@ -31,7 +31,7 @@ from .downstream import Patched, Tuning
 from .errors import BeftError
 from .masking import TextData, text_data
 from .models import loading as models
-from .records import Store
+from .records.store import Store
 from .stereotypes import SentencePair, Triple
 from .study import Study
 from .upstream import PatchRun, Phase, patch

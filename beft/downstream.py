@@ -19,8 +19,8 @@ from .evaluation import Scores, logits
 from .models.loading import Loaded
 from .objective import predictions
 from .patches import Patch, freed, frozen_in, seen
-from .provenance import origin, provenance
-from .records import Store
+from .records.provenance import origin, provenance
+from .records.store import Store
 from .study import Result, Run, Study
 from .sweep import tell_runner
 from .training import default_device, fit

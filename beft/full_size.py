@@ -12,8 +12,8 @@ from .bank.bank import bank_on
 from .errors import BeftError
 from .memory import config_of, estimate, free_memory, loss, with_layers
 from .models.loading import empty
-from .provenance import provenance
-from .records import Store
+from .records.provenance import provenance
+from .records.store import Store
 from .training import default_device, forget_peak, peak_memory
 
 

@@ -13,7 +13,7 @@ from .context import Context
 from .data.batching import CHUNKS
 from .memory import ADAM, BANK, SHARE, free_memory
 from .objective import losses
-from .schema import plain
+from .records.schema import plain
 from .study import ALL_METHODS, WEIGHT_METHODS, Run
 from .training import default_device
 

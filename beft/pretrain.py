@@ -28,7 +28,7 @@ from .errors import BeftError, exit_status, unknown
 from .masking import Rule, rule_of
 from .microworld_corpus import documents
 from .models.files import weight_hash
-from .provenance import provenance
+from .records.provenance import provenance
 from .small_models import CAUSAL, KINDS, MASKED, VOCABULARY, config_for, tokenizer_for
 
 # When rows hold many documents, one after another -> share of the steps before the first such rows.

@@ -28,7 +28,7 @@ from .data.sources import draw
 from .errors import BeftError
 from .expressiveness import reach
 from .objective import losses, targets
-from .records import Store, key
+from .records.store import Store, key
 from .study import Run, Study
 from .training import default_device, fit
 

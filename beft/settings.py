@@ -26,7 +26,7 @@ from .data.files import USER_SUFFIXES
 from .errors import BeftError, unknown
 from .kinds import check
 from .parameters import COMMON, NOTEBOOKS
-from .records import Store
+from .records.store import Store
 
 if TYPE_CHECKING:
     from .study import Study

@@ -1,6 +1,6 @@
 """Numbers over seeds: means with intervals, paired differences, rank agreement, the choice of a rate.
 
-Everything takes the frames that `beft.records` makes (one row per run) and returns plain numbers or frames, so
+Everything takes the frames that `beft.records.store` makes (one row per run) and returns plain numbers or frames, so
 that figures, tables and the sentences in the notebooks read the same values. All metrics are fractions in [0, 1].
 A run that did not end well (`outcome` other than "ok") never enters a mean and is always counted beside it.
 """

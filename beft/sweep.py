@@ -23,7 +23,7 @@ from .errors import BeftError, OutOfMemory
 from .models import files as model_files
 from .packing import bank_size as measured_size
 from .packing import former_banks, pack
-from .records import Store, key
+from .records.store import Store, key
 from .study import WEIGHT_METHODS, Result, Run, Study, split_method
 from .training import fit
 

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from . import paper, readings, statistics
-from .folders import write_whole
 from .readings import MISSING, method_name
+from .records.folders import write_whole
 
 if TYPE_CHECKING:
     from .settings import Settings

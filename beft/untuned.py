@@ -16,8 +16,8 @@ from .errors import BeftError
 from .generation import NEW_TOKENS, generate, token_f1
 from .prompted import PromptData, choice_score
 from .prompting import option_scores
-from .provenance import provenance
-from .records import Store
+from .records.provenance import provenance
+from .records.store import Store
 from .study import Study
 from .training import default_device
 

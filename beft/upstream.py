@@ -28,8 +28,8 @@ from .masking import Masked, TextData
 from .models.loading import Loaded
 from .next_tokens import NextTokens
 from .patches import Patch, load_patch, patch_of, save_peft
-from .provenance import origin, provenance
-from .records import Store, key
+from .records.provenance import origin, provenance
+from .records.store import Store, key
 from .study import BIAS_PATCHES, PATCHES, Result, Run, Study
 from .sweep import tell_runner
 from .training import default_device, fit

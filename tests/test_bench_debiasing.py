@@ -6,7 +6,7 @@ import pytest
 
 from beft import bench_debiasing
 from beft.errors import BeftError
-from beft.records import Store
+from beft.records.store import Store
 
 FEW = ["--pairs", "4", "--sample", "2", "--repeats", "1"]
 

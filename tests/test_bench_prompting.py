@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from beft import bench_prompting
-from beft.records import Store
+from beft.records.store import Store
 
 FEW = ["--examples", "4", "--shown", "2", "--demonstrations", "3", "--repeats", "1"]
 

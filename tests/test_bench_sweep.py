@@ -8,7 +8,7 @@ import pytest
 from test_bench import TINY
 
 from beft import bench_sweep
-from beft.records import Store
+from beft.records.store import Store
 from beft.study import METHODS
 
 FEW = [*TINY, "--rates", "2", "--singles", "1", "--cells", "2", "--workers", "1"]

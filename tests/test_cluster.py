@@ -15,7 +15,7 @@ import pytest
 from beft import cluster, ranking, reproduce, sweep
 from beft.errors import BeftError
 from beft.models import loading as models
-from beft.records import Store
+from beft.records.store import Store
 from beft.study import Run, Study
 
 pytestmark = pytest.mark.skipif(
@@ -145,7 +145,7 @@ def test_a_bank_that_fails_on_a_worker_stops_none_of_the_others(tmp_path, worker
     store = Store(tmp_path)
     tasks = [(STUDY, [Run("head", 0, 1e-2)], ["000000000000"]), (STUDY, JOBS[0][1][:1], None)]
     from beft.context import Context
-    from beft.records import key
+    from beft.records.store import key
 
     tasks[1] = (*tasks[1][:2], [key(Context(STUDY).settings(tasks[1][1][0]))])
     with pytest.raises(BeftError, match="a worker finds other data or another model than this process"):

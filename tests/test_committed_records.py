@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from beft.errors import BeftError
-from beft.records import Store
+from beft.records.store import Store
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "data" / "results" / "laptop"

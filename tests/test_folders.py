@@ -20,10 +20,11 @@ from fsspec.implementations.local import LocalFileSystem
 from test_records import record, settings
 from test_sweep import RUNS, STUDY, timeless
 
-from beft import folders, sweep
+from beft import sweep
 from beft.bank import peft_adapter as adapters
 from beft.errors import BeftError
-from beft.records import Store
+from beft.records import folders
+from beft.records.store import Store
 from beft.settings import results
 
 

@@ -12,7 +12,7 @@ from beft import full_size, memory, zoo
 from beft.bank.bank import bank_on
 from beft.errors import BeftError
 from beft.models import loading as models
-from beft.records import Store
+from beft.records.store import Store
 
 ENCODERS = (
     "BERT", "RoBERTa", "DistilBERT", "ELECTRA", "ViT", "DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)", "T5", "BART",

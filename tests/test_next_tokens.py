@@ -19,7 +19,7 @@ from beft.masking import text_data
 from beft.models import loading as models
 from beft.next_tokens import NextTokens, causal_pair_scores
 from beft.pseudo_likelihood import shared_places
-from beft.records import Store
+from beft.records.store import Store
 from beft.stereotypes import SentencePair
 from beft.study import Study
 

@@ -13,7 +13,7 @@ from beft import packing, sweep
 from beft.context import Context
 from beft.errors import BeftError, OutOfMemory
 from beft.models import loading as models
-from beft.records import Store
+from beft.records.store import Store
 from beft.study import Run, Study
 from beft.training import fit
 

@@ -28,7 +28,7 @@ from beft.models import loading as models
 from beft.models.loading import Loaded
 from beft.prompted import Prompted, choice_score, paths, prompt_data
 from beft.prompting import option_scores
-from beft.records import Store
+from beft.records.store import Store
 from beft.study import Run, Study
 from beft.training import fit
 

@@ -22,7 +22,7 @@ from beft.data import sources as data_module
 from beft.errors import BeftError
 from beft.models import files as model_files
 from beft.models import loading as models
-from beft.records import Store
+from beft.records.store import Store
 from beft.study import Run, Study
 from beft.training import fit
 

@@ -19,7 +19,7 @@ from beft import (
 )
 from beft.bank import peft_adapter as adapters
 from beft.bank.bank import bank_on
-from beft.records import key
+from beft.records.store import key
 
 LLAMA = {"model": "meta-llama/Llama-2-7b-hf", "prompted": True, "epochs": 5, "rate": 1e-3}
 LEVEL = {"b_q": 0.7, "b_k": 0.6, "b_v": 0.8, "lora": 0.85}

@@ -20,7 +20,7 @@ from beft.debias_measures import intrinsic, of_biographies, of_posts
 from beft.errors import BeftError
 from beft.masking import text_data
 from beft.models import loading as models
-from beft.records import Store, key
+from beft.records.store import Store, key
 from beft.study import PATCHES, Study
 from beft.upstream import PatchRun
 

@@ -17,7 +17,7 @@ from beft.data.batching import encode
 from beft.data.sources import Split
 from beft.errors import BeftError
 from beft.models import loading as models
-from beft.records import Store
+from beft.records.store import Store
 from beft.study import Run, Study
 from beft.training import fit
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import BeftError
+from ..errors import BeftError
 from .folders import open_folder
 from .provenance import provenance
 from .schema import EPOCH_FIELDS, SCHEMA, checksum, key, parsed, plain, problem

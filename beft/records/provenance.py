@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .data.datasets import TaskData
-    from .data.prompt_data import PromptData
-    from .masking import TextData
-    from .models.files import Found
-    from .models.loading import Loaded
+    from ..data.datasets import TaskData
+    from ..data.prompt_data import PromptData
+    from ..masking import TextData
+    from ..models.files import Found
+    from ..models.loading import Loaded
 
 PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy", "scipy", "sklearn")
 # What running the notebooks writes: it says nothing about the code that made it.
 GENERATED = ("data/results", "figures", "build")
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 def _git(*arguments: str, folder: Path) -> str | None:

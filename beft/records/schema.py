@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import BeftError
+from ..errors import BeftError
 
 SCHEMA = 1
 """Version of the record format. A record of another version is refused, never guessed at."""

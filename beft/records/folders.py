@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from .errors import BeftError
+from ..errors import BeftError
 
 WAITS = 2.0  # seconds after which it is said that another sweep is waited for
 

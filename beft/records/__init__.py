@@ -1,0 +1,1 @@
+"""One run, one checked JSON record: format, store, folders here and remote, provenance."""
