@@ -20,11 +20,11 @@ _PLACES = {
     "Store": "records.store",
     "Study": "study",
     "describe": "anatomy.projections",
-    "fit": "training",
+    "fit": "training.loop",
     "key_bias_is_null": "anatomy.projections",
     "load_tuned": "bank.peft_adapter",
     "merge": "bank.peft_adapter",
-    "predict": "evaluation",
+    "predict": "training.evaluation",
     "save_adapter": "bank.peft_adapter",
     "tune": "quick",
 }

@@ -32,7 +32,7 @@ from .models import loading as models
 from .pseudo_likelihood import pair_places, pair_scores
 from .records.provenance import provenance
 from .stereotypes import crows_pairs
-from .training import default_device
+from .training.loop import default_device
 
 TASK, ALL = "crows_pairs", 1508
 TARGETS = {"seconds": 240.0, "faster": 4.0}

@@ -26,10 +26,10 @@ from .data.microworld import pairs as microworld_pairs
 from .data.prompt_data import HELD_OUT
 from .data.prompts import get_prompt
 from .models import loading as models
-from .prompted import PromptData, prompt_data
-from .prompting import Scored, option_scores
 from .records.provenance import provenance
-from .training import default_device
+from .training.choice_scoring import Scored, option_scores
+from .training.loop import default_device
+from .training.multiple_choice import PromptData, prompt_data
 from .untuned import fitting
 
 TASK = "microworld_entailment"

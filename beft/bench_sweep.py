@@ -28,7 +28,7 @@ from .packing import BANK, pack
 from .records.provenance import provenance
 from .records.store import Store
 from .study import METHODS, Run, Study
-from .training import default_device, fit
+from .training.loop import default_device, fit
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 TARGETS = {"grid_cpu": 2.0, "grid_cuda": 8.0, "overhead": 0.05, "dask": 1.25}

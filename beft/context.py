@@ -15,10 +15,10 @@ from .errors import BeftError
 from .memory import Plan
 from .models import files as model_files
 from .models import loading as models
-from .prompted import PromptData
 from .records.provenance import origin, provenance
 from .study import Result, Run, Study
-from .training import default_device
+from .training.loop import default_device
+from .training.multiple_choice import PromptData
 
 
 @dataclass

@@ -14,9 +14,9 @@ from .bias_metrics import fpr_difference, fraction_neutral, tpr_gap
 from .data.identity_templates import Phrase
 from .data.tasks import score
 from .errors import BeftError
-from .next_tokens import causal_pair_scores
 from .pseudo_likelihood import pair_scores
 from .stereotypes import SentencePair, Triple, crows_shares, stereoset_by_kind, triple_scores
+from .training.causal_lm import causal_pair_scores
 
 
 def intrinsic(

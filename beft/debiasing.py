@@ -29,11 +29,11 @@ from .data.tasks import TASKS
 from .debias_measures import intrinsic, of_biographies, of_nli, of_posts
 from .downstream import Patched, Tuning
 from .errors import BeftError
-from .masking import TextData, text_data
 from .models import loading as models
 from .records.store import Store
 from .stereotypes import SentencePair, Triple
 from .study import Study
+from .training.masked_lm import TextData, text_data
 from .upstream import PatchRun, Phase, patch
 
 if TYPE_CHECKING:

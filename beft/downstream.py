@@ -11,19 +11,19 @@ import torch
 from tqdm.auto import tqdm
 
 from .bank.bank import BiasBank
-from .classification import Classification
 from .data.batching import ChunkCost
 from .data.datasets import TaskData
 from .errors import BeftError
-from .evaluation import Scores, logits
 from .models.loading import Loaded
-from .objective import predictions
 from .patches import Patch, freed, frozen_in, seen
 from .records.provenance import origin, provenance
 from .records.store import Store
 from .study import Result, Run, Study
 from .sweep import tell_runner
-from .training import default_device, fit
+from .training.classification import Classification
+from .training.evaluation import Scores, logits
+from .training.loop import default_device, fit
+from .training.objective import predictions
 
 Record = dict[str, Any]
 Measure = Callable[[np.ndarray], dict[str, Any]]  # predictions (N,) of the test rows -> measures

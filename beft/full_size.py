@@ -14,7 +14,7 @@ from .memory import config_of, estimate, free_memory, loss, with_layers
 from .models.loading import empty
 from .records.provenance import provenance
 from .records.store import Store
-from .training import default_device, forget_peak, peak_memory
+from .training.loop import default_device, forget_peak, peak_memory
 
 
 def measured(

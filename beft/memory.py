@@ -29,7 +29,7 @@ from .bank.bank import BiasBank, bank_on
 from .data.batching import CHUNKS
 from .errors import BeftError, unknown
 from .models.loading import empty
-from .training import default_device
+from .training.loop import default_device
 
 BANK = 24  # runs: enough sentences a step for chunks of nearly equal lengths
 # Of the free memory: the rest is for what is not measured, such as temporaries of a backward pass.

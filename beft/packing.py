@@ -12,10 +12,10 @@ from .bank.slots import shares_places
 from .context import Context
 from .data.batching import CHUNKS
 from .memory import ADAM, BANK, SHARE, free_memory
-from .objective import losses
 from .records.schema import plain
 from .study import ALL_METHODS, WEIGHT_METHODS, Run
-from .training import default_device
+from .training.loop import default_device
+from .training.objective import losses
 
 
 def pack(context: Context, runs: Sequence[Run], size: int) -> Iterator[list[Run]]:

@@ -22,8 +22,8 @@ from .data.sources import Split, TaskData, draw
 from .data.tasks import score
 from .errors import BeftError, unknown
 from .models.loading import Loaded
-from .objective import losses, predictions, targets
 from .study import METHODS, Run, Study
+from .training.objective import losses, predictions, targets
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,11 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, get_cosine_
 from .data.batching import ChunkCost, chunks
 from .data.microworld import people as microworld_people
 from .errors import BeftError, exit_status, unknown
-from .masking import Rule, rule_of
 from .microworld_corpus import documents
 from .models.files import weight_hash
 from .records.provenance import provenance
 from .small_models import CAUSAL, KINDS, MASKED, VOCABULARY, config_for, tokenizer_for
+from .training.masked_lm import Rule, rule_of
 
 # When rows hold many documents, one after another -> share of the steps before the first such rows.
 APART = {"last": 0.85, "throughout": 0.15}

@@ -10,11 +10,11 @@ from typing import Any
 from .bank.bank import BiasBank
 from .bank.peft_adapter import merge, save_adapter
 from .data import sources as data_module
-from .evaluation import predict
 from .models import files as model_files
 from .models import loading as models
 from .study import Result, Run, Study
-from .training import fit
+from .training.evaluation import predict
+from .training.loop import fit
 
 
 @dataclass

@@ -27,10 +27,10 @@ from .data.batching import encode
 from .data.sources import draw
 from .errors import BeftError
 from .expressiveness import reach
-from .objective import losses, targets
 from .records.store import Store, key
 from .study import Run, Study
-from .training import default_device, fit
+from .training.loop import default_device, fit
+from .training.objective import losses, targets
 
 Record = dict[str, Any]
 

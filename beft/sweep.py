@@ -25,7 +25,7 @@ from .packing import bank_size as measured_size
 from .packing import former_banks, pack
 from .records.store import Store, key
 from .study import WEIGHT_METHODS, Result, Run, Study, split_method
-from .training import fit
+from .training.loop import fit
 
 Record = dict[str, Any]
 Job = tuple[Study, Sequence[Run]]

@@ -24,7 +24,7 @@ from .data.sources import Split, TaskData
 from .errors import BeftError
 from .models import loading as models
 from .study import Run, Study
-from .training import fit, peak_memory
+from .training.loop import fit, peak_memory
 
 WARM = 2  # batches computed before a clock starts
 MEMORY_ROWS = (

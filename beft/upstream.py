@@ -24,15 +24,15 @@ from .anatomy.projections import describe
 from .bank.bank import BiasBank, bank_on
 from .bank.baselines import ENTRIES, encoder_parameters
 from .errors import BeftError, unknown
-from .masking import Masked, TextData
 from .models.loading import Loaded
-from .next_tokens import NextTokens
 from .patches import Patch, load_patch, patch_of, save_peft
 from .records.provenance import origin, provenance
 from .records.store import Store, key
 from .study import BIAS_PATCHES, PATCHES, Result, Run, Study
 from .sweep import tell_runner
-from .training import default_device, fit
+from .training.causal_lm import NextTokens
+from .training.loop import default_device, fit
+from .training.masked_lm import Masked, TextData
 
 Record = dict[str, Any]
 Measure = Callable[[Any, int], dict[str, Any]]  # a model or a bank, and its run -> intrinsic measures

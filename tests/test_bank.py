@@ -25,7 +25,7 @@ from beft.data.batching import encode
 from beft.errors import BeftError
 from beft.models import loading as models
 from beft.study import METHODS, Run, Study
-from beft.training import fit
+from beft.training.loop import fit
 
 STUDY = Study(
     model=models.TINY, task="microworld_sentiment", regime=160, epochs=5, offline=True, validate="last"

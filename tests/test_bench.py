@@ -14,10 +14,10 @@ from beft.anatomy import head as parts
 from beft.anatomy import projections as anatomy
 from beft.data.batching import CHUNKS, encode
 from beft.errors import BeftError
-from beft.evaluation import logits
 from beft.models import loading as models
 from beft.study import METHODS, Run, Study
-from beft.training import fit
+from beft.training.evaluation import logits
+from beft.training.loop import fit
 
 STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=48, epochs=2, offline=True)
 TINY = [

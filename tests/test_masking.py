@@ -15,9 +15,9 @@ from beft.bank.bank import bank_on
 from beft.data.batching import CHUNKS
 from beft.data.sources import Draw
 from beft.errors import BeftError
-from beft.masking import Masked, Rule, rule_of, text_data, told_at
 from beft.study import Run
-from beft.training import fit
+from beft.training.loop import fit
+from beft.training.masked_lm import Masked, Rule, rule_of, text_data, told_at
 
 
 @given(st.lists(st.integers(5, 99), min_size=1, max_size=120), st.integers(0, 2**32 - 1))

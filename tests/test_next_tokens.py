@@ -15,13 +15,13 @@ from beft.data.microworld.statements import stereotype_triples
 from beft.data.sources import Draw
 from beft.debias_measures import intrinsic
 from beft.errors import BeftError
-from beft.masking import text_data
 from beft.models import loading as models
-from beft.next_tokens import NextTokens, causal_pair_scores
 from beft.pseudo_likelihood import shared_places
 from beft.records.store import Store
 from beft.stereotypes import SentencePair
 from beft.study import Study
+from beft.training.causal_lm import NextTokens, causal_pair_scores
+from beft.training.masked_lm import text_data
 
 TEXTS = ["The soup was dull.", "She said that the plot was never superb, and he agreed.", "A bed."]
 PAIRS = [

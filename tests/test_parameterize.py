@@ -18,7 +18,7 @@ from beft.data.batching import encode
 from beft.errors import BeftError
 from beft.models import loading as models
 from beft.study import FORM_METHODS, Run, Study, split_method
-from beft.training import fit
+from beft.training.loop import fit
 
 VALUE = [method for method in FORM_METHODS if method.startswith("b_v")]
 STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=48, epochs=3, offline=True)

@@ -15,11 +15,11 @@ from beft.bank.baselines import ENTRIES, PATCH, replaced, restored
 from beft.data import sources as data
 from beft.data.sources import Draw
 from beft.errors import BeftError
-from beft.masking import Masked, text_data
 from beft.models import loading as models
 from beft.patches import Patch, freed, frozen_in, load_patch, patch_of, save_peft, seen
 from beft.study import Run, Study
-from beft.training import fit
+from beft.training.loop import fit
+from beft.training.masked_lm import Masked, text_data
 
 ETHODS = ("b_q", "b_v", "all_biases", "lora", "adapter", "prompt", "sparse", "full")
 

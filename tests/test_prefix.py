@@ -15,8 +15,8 @@ from beft.bank.prefix import MODULE
 from beft.data.choices import encode
 from beft.data.prompts import Example
 from beft.errors import BeftError
-from beft.generation import generate
-from beft.prompting import option_scores
+from beft.training.choice_scoring import option_scores
+from beft.training.generation import generate
 
 FAMILIES = ["OPT", "LLaMA", "GPT-2", "Qwen3"]
 
@@ -122,7 +122,7 @@ def test_a_text_as_long_as_the_context_leaves_room_for_the_prefix(name):
     from beft.models.loading import Loaded
     from beft.small_models import tokenizer_for
     from beft.study import Run, Study
-    from beft.training import fit
+    from beft.training.loop import fit
 
     model = zoo.build(name, auto="AutoModelForCausalLM").float().requires_grad_(False)
     positions = model.config.max_position_embeddings

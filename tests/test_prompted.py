@@ -23,14 +23,14 @@ from beft.data.prompt_data import load_prompts
 from beft.data.prompts import Example, Prompt
 from beft.data.sources import Draw
 from beft.errors import BeftError
-from beft.generation import generate, token_f1
 from beft.models import loading as models
 from beft.models.loading import Loaded
-from beft.prompted import Prompted, choice_score, paths, prompt_data
-from beft.prompting import option_scores
 from beft.records.store import Store
 from beft.study import Run, Study
-from beft.training import fit
+from beft.training.choice_scoring import option_scores
+from beft.training.generation import generate, token_f1
+from beft.training.loop import fit
+from beft.training.multiple_choice import Prompted, choice_score, paths, prompt_data
 
 STUDY = Study(
     model="zoo", task="made up", regime="low", epochs=3, batch_size=4, max_length=200, validate="last"

@@ -18,7 +18,7 @@ from beft.data.batching import ChunkCost
 from beft.data.choices import Encoded, common_prefix, encode
 from beft.data.prompts import PROMPTS, Example, get_prompt
 from beft.errors import BeftError
-from beft.prompting import option_scores
+from beft.training.choice_scoring import option_scores
 
 WORDS = "the cat sat on a mat. Yes No Maybe great terrible, is it? so because of rain\n it was not"
 TEXTS = [WORDS, WORDS.lower(), WORDS[::-1], "Is that correct? Yes or No?\nYes", "12 34 five\n\nsix"] * 3

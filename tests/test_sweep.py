@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beft import sweep, training
+from beft import sweep
 from beft.bank import peft_adapter as adapters
 from beft.data import sources as data_module
 from beft.errors import BeftError
@@ -24,7 +24,8 @@ from beft.models import files as model_files
 from beft.models import loading as models
 from beft.records.store import Store
 from beft.study import Run, Study
-from beft.training import fit
+from beft.training import loop as training
+from beft.training.loop import fit
 
 STUDY = Study(
     model=models.TINY, task="microworld_sentiment", regime=48, epochs=3, max_length=64, offline=True

@@ -11,17 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from beft import objective, plain, training
+from beft import plain
 from beft.bank.bank import bank_on
 from beft.data import sources as data_module
 from beft.data.batching import ChunkCost, encode
 from beft.data.sources import draw
 from beft.errors import BeftError
-from beft.evaluation import logits, predict
 from beft.models import files as model_files
 from beft.models import loading as models
 from beft.study import METHODS, Result, Run, Study
-from beft.training import fit
+from beft.training import loop as training
+from beft.training import objective
+from beft.training.evaluation import logits, predict
+from beft.training.loop import fit
 
 REAL = Path(os.environ.get("BEFT_DATA") or Path(__file__).parents[2] / "shared" / "data")
 STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=50, epochs=2, offline=True)

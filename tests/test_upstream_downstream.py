@@ -18,10 +18,10 @@ from beft.data.microworld.grouped import micro_biographies
 from beft.data.microworld.statements import AXES, stereotype_pairs, stereotype_triples
 from beft.debias_measures import intrinsic, of_biographies, of_posts
 from beft.errors import BeftError
-from beft.masking import text_data
 from beft.models import loading as models
 from beft.records.store import Store, key
 from beft.study import PATCHES, Study
+from beft.training.masked_lm import text_data
 from beft.upstream import PatchRun
 
 STUDY = Study(

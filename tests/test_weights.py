@@ -19,7 +19,7 @@ from beft.errors import BeftError
 from beft.models import loading as models
 from beft.records.store import Store
 from beft.study import Run, Study
-from beft.training import fit
+from beft.training.loop import fit
 
 STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=48, epochs=2, offline=True)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BeftError
-from ..prompted import PromptData, prompt_data
+from ..training.multiple_choice import PromptData, prompt_data
 from .files import Table
 from .microworld import pairs as microworld_pairs
 from .microworld import sentences as microworld

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..data.datasets import TaskData
     from ..data.prompt_data import PromptData
-    from ..masking import TextData
     from ..models.files import Found
     from ..models.loading import Loaded
+    from ..training.masked_lm import TextData
 
 PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy", "scipy", "sklearn")
 # What running the notebooks writes: it says nothing about the code that made it.

@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .bank.bank import BiasBank
-from .data.batching import ChunkCost, Padding
-from .data.choices import Encoded, encode
-from .data.prompts import Example, Prompt
-from .data.sources import Draw
-from .data.tasks import GENERATED, PAPER, Task, score
+from ..bank.bank import BiasBank
+from ..data.batching import ChunkCost, Padding
+from ..data.choices import Encoded, encode
+from ..data.prompts import Example, Prompt
+from ..data.sources import Draw
+from ..data.tasks import GENERATED, PAPER, Task, score
+from ..study import Study
+from .choice_scoring import option_scores
 from .evaluation import Scores
 from .generation import generate, token_f1
-from .prompting import option_scores
-from .study import Study
 
 LIMIT = 1e3  # nats per token: a mean training loss above it is divergence
 

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from .bank.optimizer import StackedAdam
-    from .study import Result
+    from ..bank.optimizer import StackedAdam
+    from ..study import Result
 
 
 def save_checkpoint(path: Path, optimizer: StackedAdam, results: list[Result], seconds: float) -> None:

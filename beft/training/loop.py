@@ -17,20 +17,20 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from . import paper
-from .bank.bank import BiasBank
-from .bank.baselines import PATCH
-from .bank.dropout import example_keys
-from .bank.optimizer import StackedAdam
+from .. import paper
+from ..bank.bank import BiasBank
+from ..bank.baselines import PATCH
+from ..bank.dropout import example_keys
+from ..bank.optimizer import StackedAdam
+from ..data.batching import CHUNKS, chunks
+from ..data.sources import Draw, TaskData, draw
+from ..errors import OutOfMemory
+from ..models.loading import Loaded
+from ..study import Result, Run, Study
 from .checkpoint import load_checkpoint, save_checkpoint
 from .classification import Classification, Problem
-from .data.batching import CHUNKS, chunks
-from .data.sources import Draw, TaskData, draw
-from .errors import OutOfMemory
 from .evaluation import Scores
-from .models.loading import Loaded
-from .prompted import PromptData, Prompted
-from .study import Result, Run, Study
+from .multiple_choice import PromptData, Prompted
 
 FROM_PADDING = ("roberta", "xlm-roberta", "camembert")  # their positions begin behind that of padding
 

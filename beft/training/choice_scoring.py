@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from .bank.bank import BiasBank
-from .data.batching import CHUNKS, ChunkCost, chunks
-from .data.choices import Encoded, common_prefix
+from ..bank.bank import BiasBank
+from ..data.batching import CHUNKS, ChunkCost, chunks
+from ..data.choices import Encoded, common_prefix
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .bank.bank import BiasBank
-from .data.batching import CHUNKS, ChunkCost, chunks, encode
-from .data.sources import Draw
-from .errors import BeftError
+from ..bank.bank import BiasBank
+from ..data.batching import CHUNKS, ChunkCost, chunks, encode
+from ..data.sources import Draw
+from ..errors import BeftError
+from ..models.loading import Loaded
+from ..pseudo_likelihood import shared_places
+from ..study import Study
 from .evaluation import Scores
-from .masking import LIMIT, TextData
-from .models.loading import Loaded
-from .pseudo_likelihood import shared_places
-from .study import Study
+from .masked_lm import LIMIT, TextData
 
 
 class NextTokens:

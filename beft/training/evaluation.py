@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .bank.bank import BiasBank
-from .data.batching import CHUNKS, ChunkCost, Encoded, chunks, encode
-from .data.sources import Draw, TaskData
-from .data.tasks import score
+from ..bank.bank import BiasBank
+from ..data.batching import CHUNKS, ChunkCost, Encoded, chunks, encode
+from ..data.sources import Draw, TaskData
+from ..data.tasks import score
 from .objective import predictions
 
 Scores = dict[

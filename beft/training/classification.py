@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .bank.bank import BiasBank
-from .data.batching import ChunkCost, encode
-from .data.sources import Draw, Split, TaskData
+from ..bank.bank import BiasBank
+from ..data.batching import ChunkCost, encode
+from ..data.sources import Draw, Split, TaskData
+from ..models.loading import Loaded
+from ..study import Study
 from .evaluation import Scores, epoch_scores
-from .models.loading import Loaded
 from .objective import losses, targets
-from .study import Study
 
 # A mean training loss above it is taken for divergence. In nats, where chance is ln C; for values in their mean square.
 DIVERGED = 1e3

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from transformers import GenerationConfig
 
-from .bank.bank import BiasBank
-from .data.choices import encode
-from .data.prompts import Example
+from ..bank.bank import BiasBank
+from ..data.choices import encode
+from ..data.prompts import Example
 
 NEW_TOKENS = 50  # PROTOCOL, decoders
 

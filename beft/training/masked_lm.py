@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .bank.bank import BiasBank
-from .data.batching import ChunkCost, chunks, encode
-from .data.sources import Draw
-from .data.tasks import Task
-from .errors import BeftError
+from ..bank.bank import BiasBank
+from ..data.batching import ChunkCost, chunks, encode
+from ..data.sources import Draw
+from ..data.tasks import Task
+from ..errors import BeftError
+from ..models.loading import Loaded
+from ..study import Study
 from .evaluation import Scores
-from .models.loading import Loaded
-from .study import Study
 
 LIMIT = 1e3  # nats per token: a mean training loss above it is divergence
 SHARE = 0.15
