@@ -14,9 +14,9 @@ from matplotlib.ticker import MaxNLocator
 from scipy.spatial import ConvexHull
 from torch import Tensor
 
-from .attention import Head, diameter, reachable_by_q
-from .expressiveness import Sensitivity
 from .plots import COLORS, DASHES, styled
+from .theory.attention import Head, diameter, reachable_by_q
+from .theory.expressiveness import Sensitivity
 
 TERM_NAMES = {"q": r"$b_q$", "k": r"$b_k$", "v": r"$b_v$"}
 _GREY = "#666666"

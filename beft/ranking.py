@@ -26,9 +26,9 @@ from .context import Context, Shelf, record_of
 from .data.batching import encode
 from .data.sources import draw
 from .errors import BeftError
-from .expressiveness import reach
 from .records.store import Store, key
 from .study import Run, Study
+from .theory.expressiveness import reach
 from .training.loop import default_device, fit
 from .training.objective import losses, targets
 

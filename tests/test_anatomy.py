@@ -5,12 +5,12 @@ import torch
 import transformers
 from torch import nn
 
-from beft import zoo
 from beft.anatomy.head import bias_modules, classifier
 from beft.anatomy.projections import Verdict, describe, key_bias_is_null
 from beft.anatomy.sites import TERMS, Site, width_of
 from beft.errors import BeftError
-from beft.expressiveness import capture, perturb
+from beft.theory import null_key_bias as zoo
+from beft.theory.expressiveness import capture, perturb
 
 ENCODERS = ["BERT", "RoBERTa", "DistilBERT", "ELECTRA", "ViT", "DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)"]
 DECODERS = [name for name in zoo.ZOO if name not in ENCODERS]

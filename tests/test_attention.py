@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beft.attention import (
+from beft.theory.attention import (
     attend,
     dropped_row_sums,
     jacobian_by_autograd,

@@ -9,12 +9,12 @@ import torch
 import transformers
 from torch import Tensor
 
-from beft import zoo
 from beft.anatomy import projections as anatomy
 from beft.bank.bank import BiasBank, bank_on
 from beft.bank.dropout import example_keys
 from beft.errors import BeftError
-from beft.expressiveness import perturb
+from beft.theory import null_key_bias as zoo
+from beft.theory.expressiveness import perturb
 
 SEQUENCES = ("T5", "BART")
 ENCODERS = ("BERT", "RoBERTa", "DistilBERT", "ELECTRA", "ViT", "DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)")

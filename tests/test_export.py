@@ -10,12 +10,12 @@ import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from beft import zoo
 from beft.anatomy import projections as anatomy
 from beft.bank import peft_adapter as adapters
 from beft.bank.bank import bank_on
 from beft.bank.export import bias_flag
 from beft.errors import BeftError
+from beft.theory import null_key_bias as zoo
 
 HAVE = ["GPT-2", "OPT", "BLOOM", "GPT-NeoX", "Qwen2", "Phi", "Falcon (grouped)", "GPT-BigCode"]
 FLAGS = {

@@ -5,11 +5,19 @@ import pytest
 import torch
 import transformers
 
-from beft import zoo
 from beft.anatomy.projections import describe
-from beft.attention import attend
 from beft.errors import BeftError
-from beft.expressiveness import capture, perturb, perturbation_table, reach, sensitivity, tokenize, visible
+from beft.theory import null_key_bias as zoo
+from beft.theory.attention import attend
+from beft.theory.expressiveness import (
+    capture,
+    perturb,
+    perturbation_table,
+    reach,
+    sensitivity,
+    tokenize,
+    visible,
+)
 
 NULL = [
     *("BERT", "RoBERTa", "DistilBERT", "ELECTRA", "ViT"),

@@ -8,11 +8,12 @@ import pytest
 import torch
 import transformers
 
-from beft import full_size, memory, zoo
+from beft import full_size, memory
 from beft.bank.bank import bank_on
 from beft.errors import BeftError
 from beft.models import loading as models
 from beft.records.store import Store
+from beft.theory import null_key_bias as zoo
 
 ENCODERS = (
     "BERT", "RoBERTa", "DistilBERT", "ELECTRA", "ViT", "DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)", "T5", "BART",

@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from beft import small_models, zoo
+from beft import small_models
 from beft.errors import BeftError
 from beft.models import files as model_files
 from beft.models import loading as models
+from beft.theory import null_key_bias as zoo
 
 WEIGHTS = "model.safetensors"
 

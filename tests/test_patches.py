@@ -176,7 +176,7 @@ def test_a_missing_or_damaged_file_is_named(tmp_path):
 
 
 def test_a_model_without_biases_gets_one_for_the_patch():
-    from beft import zoo
+    from beft.theory import null_key_bias as zoo
 
     model = zoo.build("LLaMA", auto="AutoModelForCausalLM").float().requires_grad_(False)
     inputs = {n: x for n, x in zoo.inputs(model, batch=2).items() if n in ("input_ids", "attention_mask")}

@@ -7,11 +7,12 @@ import torch
 from masked_models import small
 from peft import PromptTuningConfig, TaskType, get_peft_model
 
-from beft import paper, zoo
+from beft import paper
 from beft.bank.bank import bank_on
 from beft.bank.prompt_tuning import MODULE
 from beft.errors import BeftError
 from beft.models import loading as models
+from beft.theory import null_key_bias as zoo
 
 TOKENS = paper.data()["prompt"]["tokens"]
 

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders
 from tokenizers import models as tokenizer_models
 from transformers import PreTrainedTokenizerFast
 
-from beft import ranking, sweep, untuned, zoo
+from beft import ranking, sweep, untuned
 from beft.bank.bank import bank_on
 from beft.bank.peft_adapter import merge
 from beft.data.batching import CHUNKS
@@ -27,6 +27,7 @@ from beft.models import loading as models
 from beft.models.loading import Loaded
 from beft.records.store import Store
 from beft.study import Run, Study
+from beft.theory import null_key_bias as zoo
 from beft.training.choice_scoring import option_scores
 from beft.training.generation import generate, token_f1
 from beft.training.loop import fit

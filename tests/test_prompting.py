@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from beft import zoo
 from beft.bank.bank import bank_on
 from beft.data.batching import ChunkCost
 from beft.data.choices import Encoded, common_prefix, encode
 from beft.data.prompts import PROMPTS, Example, get_prompt
 from beft.errors import BeftError
+from beft.theory import null_key_bias as zoo
 from beft.training.choice_scoring import option_scores
 
 WORDS = "the cat sat on a mat. Yes No Maybe great terrible, is it? so because of rain\n it was not"

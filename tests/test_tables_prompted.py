@@ -7,19 +7,12 @@ import torch
 from fake_records import run
 from matplotlib import pyplot as plt
 
-from beft import (
-    comparisons,
-    injection,
-    memory,
-    paper,
-    plots_prompted,
-    readings_prompted,
-    tables_prompted,
-    zoo,
-)
+from beft import comparisons, memory, paper, plots_prompted, readings_prompted, tables_prompted
 from beft.bank import peft_adapter as adapters
 from beft.bank.bank import bank_on
 from beft.records.store import key
+from beft.theory import grouped_heads as injection
+from beft.theory import null_key_bias as zoo
 
 LLAMA = {"model": "meta-llama/Llama-2-7b-hf", "prompted": True, "epochs": 5, "rate": 1e-3}
 LEVEL = {"b_q": 0.7, "b_k": 0.6, "b_v": 0.8, "lora": 0.85}

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .anatomy.projections import describe, key_bias_is_null
-from .anatomy.sites import TERMS, Anatomy, Site
+from ..anatomy.projections import describe, key_bias_is_null
+from ..anatomy.sites import TERMS, Anatomy, Site
+from ..data.batching import encode
+from ..errors import BeftError, unknown
 from .attention import attend, jacobian_q
-from .data.batching import encode
-from .errors import BeftError, unknown
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 Batch = Mapping[str, Tensor]

@@ -13,8 +13,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from .anatomy.projections import describe, key_bias_is_null
-from .errors import unknown
+from ..anatomy.projections import describe, key_bias_is_null
+from ..errors import unknown
 from .expressiveness import perturb
 
 WIDTH, HEADS, LAYERS, VOCABULARY = 64, 4, 2, 101

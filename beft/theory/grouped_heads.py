@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .anatomy.projections import describe
-from .anatomy.sites import LINEAR
-from .bank.bank import bank_on
-from .errors import BeftError
+from ..anatomy.projections import describe
+from ..anatomy.sites import LINEAR
+from ..bank.bank import bank_on
+from ..errors import BeftError
 from .expressiveness import Batch
 
 
