@@ -22,7 +22,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import settings, timing
+from . import timing
 from .bench_report import report, summary
 from .context import Context
 from .data import sources as data_module
@@ -32,6 +32,7 @@ from .errors import BeftError, exit_status
 from .models import files as model_files
 from .packing import BANK, pack
 from .records.store import Store, provenance
+from .settings import profiles as settings
 from .study import METHODS, Run, Study
 from .timing import Timed
 

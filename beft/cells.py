@@ -16,7 +16,7 @@ from .data.tasks import TASKS, Task
 from .study import Run, Study
 
 if TYPE_CHECKING:
-    from .settings import Settings
+    from .settings.profiles import Settings
 
 
 MAIN = {"model", "task", "regime", "batch_size", "max_length", "seeds", "rate", "epochs", "held_out", "dtype"}

@@ -37,7 +37,7 @@ from .training.masked_lm import TextData, text_data
 from .upstream import PatchRun, Phase, patch
 
 if TYPE_CHECKING:
-    from .settings import Settings
+    from .settings.profiles import Settings
 
 MICRO = "microworld_people"
 KINDS = {"gender": "gender", "race": "race-color", "religion": "religion"}  # an axis in CrowS-Pairs

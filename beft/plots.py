@@ -22,7 +22,7 @@ from . import statistics, tables
 from .readings import MISSING, method_name
 
 if TYPE_CHECKING:
-    from .settings import Settings
+    from .settings.profiles import Settings
 
 COLORS = {
     "head": "#4d4d4d",

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import settings
 from .errors import BeftError, exit_status, unknown
 from .notebooks import find, incomplete, parameter_names, read
-from .parameters import NOTEBOOKS
+from .settings import profiles as settings
+from .settings.parameters import NOTEBOOKS
 
 RUN_LOG = "BEFT_RUN_LOG"
 """Environment variable: a file to which `sweep` appends one line {"done": n, "reused": n, "failed": n} per sweep."""

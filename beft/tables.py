@@ -15,7 +15,7 @@ from .readings import MISSING, method_name
 from .records.folders import write_whole
 
 if TYPE_CHECKING:
-    from .settings import Settings
+    from .settings.profiles import Settings
 
 _TEX = str.maketrans(
     {c: "\\" + c for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from beft import settings
 from beft.cells import cells, jobs
 from beft.errors import BeftError
+from beft.settings import profiles as settings
 from beft.study import Run
 
 NOTEBOOK = "03_fine_tuning"

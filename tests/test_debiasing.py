@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from beft import debiasing, settings
+from beft import debiasing
 from beft.data.microworld.biographies import expected_gap
 from beft.errors import BeftError
+from beft.settings import profiles as settings
 
 
 def load(**given):

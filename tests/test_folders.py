@@ -25,7 +25,7 @@ from beft.bank import peft_adapter as adapters
 from beft.errors import BeftError
 from beft.records import folders
 from beft.records.store import Store
-from beft.settings import results
+from beft.settings.profiles import results
 
 
 class Mounted(LocalFileSystem):

@@ -8,10 +8,11 @@ import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
-from beft import reproduce, settings
+from beft import reproduce
 from beft.data.microworld.pairs import similarity
 from beft.notebooks import incomplete, parameter_names, read
-from beft.parameters import COMMON, NOTEBOOKS
+from beft.settings import profiles as settings
+from beft.settings.parameters import COMMON, NOTEBOOKS
 
 FOLDER = settings.repository() / "notebooks"
 SOURCES = sorted(path for path in FOLDER.glob("*.ipynb") if not path.name.startswith("."))

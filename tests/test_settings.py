@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from beft import settings
 from beft.errors import BeftError
-from beft.parameters import COMMON, NOTEBOOKS
+from beft.settings import profiles as settings
+from beft.settings.parameters import COMMON, NOTEBOOKS
 
 FINE_TUNING = "03_fine_tuning"
 

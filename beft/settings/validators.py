@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from .errors import BeftError, unknown
+from ..errors import BeftError, unknown
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from .errors import unknown
-from .kinds import (
+from ..errors import unknown
+from .validators import (
     Kind,
     check,
     flag,
@@ -51,13 +51,13 @@ def _cells(value: Any) -> list[dict[str, Any]]:
 
 
 def _methods() -> tuple[str, ...]:
-    from .study import ALL_METHODS  # here: it imports NumPy
+    from ..study import ALL_METHODS
 
     return ALL_METHODS
 
 
 def _patches() -> tuple[str, ...]:
-    from .study import PATCHES
+    from ..study import PATCHES
 
     return PATCHES
 

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from .data.files import USER_SUFFIXES
-from .errors import BeftError, unknown
-from .kinds import check
+from ..data.files import USER_SUFFIXES
+from ..errors import BeftError, unknown
+from ..records.store import Store
 from .parameters import COMMON, NOTEBOOKS
-from .records.store import Store
+from .validators import check
 
 if TYPE_CHECKING:
-    from .study import Study
+    from ..study import Study
 
 DEFAULT_PROFILE = "embedded"
 # Two warnings of libraries about other libraries, with a path of the machine in them, in every notebook: of tqdm.auto
@@ -47,7 +47,7 @@ def repository() -> Path:
         BeftError: there is none, as when the package was installed without its repository.
     """
     here = Path.cwd()
-    for folder in (Path(__file__).resolve().parent.parent, here, *here.parents):
+    for folder in (Path(__file__).resolve().parents[2], here, *here.parents):
         if (folder / "notebooks" / "profiles").is_dir():
             return folder
     raise BeftError(
@@ -172,7 +172,7 @@ class Settings:
         Raises:
             BeftError: an override that is not a field of Study.
         """
-        from .study import Study
+        from ..study import Study
 
         names = [field.name for field in fields(Study)]
         for name in overrides:
