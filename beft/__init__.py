@@ -26,7 +26,7 @@ _PLACES = {
     "merge": "bank.peft_adapter",
     "predict": "training.evaluation",
     "save_adapter": "bank.peft_adapter",
-    "tune": "quick",
+    "tune": "api",
 }
 __all__ = ["__version__", *_PLACES]
 
