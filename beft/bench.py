@@ -24,13 +24,13 @@ from tqdm import tqdm
 
 from . import timing
 from .bench_report import report, summary
-from .context import Context
 from .data import sources as data_module
 from .data.batching import CHUNKS, encode
 from .data.sources import TaskData
 from .errors import BeftError, exit_status
+from .experiments.context import Context
+from .experiments.packing import BANK, pack
 from .models import files as model_files
-from .packing import BANK, pack
 from .records.store import Store, provenance
 from .settings import profiles as settings
 from .study import METHODS, Run, Study

@@ -25,12 +25,12 @@ from .data.choices import Encoded, encode
 from .data.microworld import pairs as microworld_pairs
 from .data.prompt_data import HELD_OUT
 from .data.prompts import get_prompt
+from .experiments.zero_shot import fitting
 from .models import loading as models
 from .records.provenance import provenance
 from .training.choice_scoring import Scored, option_scores
 from .training.loop import default_device
 from .training.multiple_choice import PromptData, prompt_data
-from .untuned import fitting
 
 TASK = "microworld_entailment"
 OPTIONS = ("Yes", "No", "Maybe")

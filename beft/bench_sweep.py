@@ -18,13 +18,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import sweep
 from .bench import check_sizes, find_data, parser_of, run
 from .bench_report import table
-from .context import Context
 from .errors import BeftError
+from .experiments import sweep
+from .experiments.context import Context
+from .experiments.packing import BANK, pack
 from .models import files as model_files
-from .packing import BANK, pack
 from .records.provenance import provenance
 from .records.store import Store
 from .study import METHODS, Run, Study

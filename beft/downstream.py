@@ -14,12 +14,12 @@ from .bank.bank import BiasBank
 from .data.batching import ChunkCost
 from .data.datasets import TaskData
 from .errors import BeftError
+from .experiments.sweep import tell_runner
 from .models.loading import Loaded
 from .patches import Patch, freed, frozen_in, seen
 from .records.provenance import origin, provenance
 from .records.store import Store
 from .study import Result, Run, Study
-from .sweep import tell_runner
 from .training.classification import Classification
 from .training.evaluation import Scores, logits
 from .training.loop import default_device, fit

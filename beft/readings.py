@@ -11,7 +11,7 @@ import pandas as pd
 from . import statistics
 from .data import tasks
 from .data.tasks import Task
-from .ranking import agreement
+from .experiments.ranking import agreement
 
 MISSING = "not run"
 METHOD_NAMES = {

@@ -85,7 +85,7 @@ def reproduce(
     plan = _plan(profile, only, parameters or {})
     results = []
     if scheduler:
-        from .cluster import reach
+        from .experiments.cluster import reach
 
         reach(scheduler)
     with _kernel(), _environment(offline), _set(**({SCHEDULER: scheduler} if scheduler else {})):

@@ -9,8 +9,8 @@ import pandas as pd
 
 from . import comparisons, paper, tables_grid
 from .anatomy.projections import describe, key_bias_is_null
+from .experiments.memory import Estimate
 from .frames import frame
-from .memory import Estimate
 from .readings import MISSING, method_name
 from .tables import percent
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from beft.cells import cells, jobs
 from beft.errors import BeftError
+from beft.experiments.grid import cells, jobs
 from beft.settings import profiles as settings
 from beft.study import Run
 

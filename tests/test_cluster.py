@@ -12,8 +12,9 @@ from dataclasses import replace
 
 import pytest
 
-from beft import cluster, ranking, reproduce, sweep
+from beft import reproduce
 from beft.errors import BeftError
+from beft.experiments import cluster, ranking, sweep
 from beft.models import loading as models
 from beft.records.store import Store
 from beft.study import Run, Study
@@ -144,7 +145,7 @@ def test_a_bank_that_fails_on_a_worker_stops_none_of_the_others(tmp_path, worker
     """The second study's data cannot be drawn on the worker: its keys are not those that this process asks for."""
     store = Store(tmp_path)
     tasks = [(STUDY, [Run("head", 0, 1e-2)], ["000000000000"]), (STUDY, JOBS[0][1][:1], None)]
-    from beft.context import Context
+    from beft.experiments.context import Context
     from beft.records.store import key
 
     tasks[1] = (*tasks[1][:2], [key(Context(STUDY).settings(tasks[1][1][0]))])

@@ -20,9 +20,9 @@ from fsspec.implementations.local import LocalFileSystem
 from test_records import record, settings
 from test_sweep import RUNS, STUDY, timeless
 
-from beft import sweep
 from beft.bank import peft_adapter as adapters
 from beft.errors import BeftError
+from beft.experiments import sweep
 from beft.records import folders
 from beft.records.store import Store
 from beft.settings.profiles import results

@@ -8,9 +8,9 @@ import pytest
 import torch
 import transformers
 
-from beft import full_size, memory
 from beft.bank.bank import bank_on
 from beft.errors import BeftError
+from beft.experiments import full_size, memory
 from beft.models import loading as models
 from beft.records.store import Store
 from beft.theory import null_key_bias as zoo
@@ -100,7 +100,7 @@ def test_a_plan_takes_what_fits_and_no_more():
 
 
 def test_a_model_that_is_too_large_is_refused_before_it_is_read(monkeypatch, tmp_path):
-    from beft import context
+    from beft.experiments import context
     from beft.study import Study
 
     zoo.build("LLaMA", auto="AutoModelForCausalLM").save_pretrained(tmp_path)
@@ -189,7 +189,7 @@ def test_every_family_has_a_plan_also_one_whose_memory_cannot_be_told(name):
 
 
 def prompted(model):
-    from beft.context import Context
+    from beft.experiments.context import Context
     from beft.study import Study
 
     return Context(Study(str(model), "microworld_sentiment", prompted=True, regime=8, offline=True))

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from beft import packing, sweep
-from beft.context import Context
 from beft.errors import BeftError, OutOfMemory
+from beft.experiments import packing, sweep
+from beft.experiments.context import Context
 from beft.models import loading as models
 from beft.records.store import Store
 from beft.study import Run, Study

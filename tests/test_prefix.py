@@ -9,12 +9,12 @@ import torch
 from peft import PrefixTuningConfig, TaskType, get_peft_model
 from transformers import LlamaConfig
 
-from beft import full_size
 from beft.bank.bank import bank_on
 from beft.bank.prefix import MODULE
 from beft.data.choices import encode
 from beft.data.prompts import Example
 from beft.errors import BeftError
+from beft.experiments import full_size
 from beft.theory import null_key_bias as zoo
 from beft.training.choice_scoring import option_scores
 from beft.training.generation import generate

@@ -14,7 +14,6 @@ from tokenizers import Tokenizer, decoders
 from tokenizers import models as tokenizer_models
 from transformers import PreTrainedTokenizerFast
 
-from beft import ranking, sweep, untuned
 from beft.bank.bank import bank_on
 from beft.bank.peft_adapter import merge
 from beft.data.batching import CHUNKS
@@ -23,6 +22,8 @@ from beft.data.prompt_data import load_prompts
 from beft.data.prompts import Example, Prompt
 from beft.data.sources import Draw
 from beft.errors import BeftError
+from beft.experiments import ranking, sweep
+from beft.experiments import zero_shot as untuned
 from beft.models import loading as models
 from beft.models.loading import Loaded
 from beft.records.store import Store

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beft import sweep
 from beft.bank import peft_adapter as adapters
 from beft.data import sources as data_module
 from beft.errors import BeftError
+from beft.experiments import sweep
 from beft.models import files as model_files
 from beft.models import loading as models
 from beft.records.store import Store

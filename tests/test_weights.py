@@ -9,13 +9,14 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import BertConfig, BertForSequenceClassification
 
-from beft import plain, sweep
+from beft import plain
 from beft.bank import baselines as weights
 from beft.bank import peft_adapter as adapters
 from beft.bank.bank import BiasBank, bank_on
 from beft.data.batching import encode
 from beft.data.sources import Split
 from beft.errors import BeftError
+from beft.experiments import sweep
 from beft.models import loading as models
 from beft.records.store import Store
 from beft.study import Run, Study

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from .data.prompts import PROMPTS, Prompt
-from .data.tasks import TASKS, Task
-from .study import Run, Study
+from ..data.prompts import PROMPTS, Prompt
+from ..data.tasks import TASKS, Task
+from ..study import Run, Study
 
 if TYPE_CHECKING:
-    from .settings.profiles import Settings
+    from ..settings.profiles import Settings
 
 
 MAIN = {"model", "task", "regime", "batch_size", "max_length", "seeds", "rate", "epochs", "held_out", "dtype"}

@@ -15,17 +15,17 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from ..bank.bank import BiasBank, bank_on
+from ..bank.peft_adapter import holds_adapter, load_adapter, merge, save_adapter
+from ..errors import BeftError, OutOfMemory
+from ..models import files as model_files
+from ..records.store import Store, key
+from ..study import WEIGHT_METHODS, Result, Run, Study, split_method
+from ..training.loop import fit
 from . import cluster
-from .bank.bank import BiasBank, bank_on
-from .bank.peft_adapter import holds_adapter, load_adapter, merge, save_adapter
 from .context import Context, Shelf, record_of, short
-from .errors import BeftError, OutOfMemory
-from .models import files as model_files
 from .packing import bank_size as measured_size
 from .packing import former_banks, pack
-from .records.store import Store, key
-from .study import WEIGHT_METHODS, Result, Run, Study, split_method
-from .training.loop import fit
 
 Record = dict[str, Any]
 Job = tuple[Study, Sequence[Run]]

@@ -7,18 +7,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..data import sources as data_module
+from ..data.prompt_data import load_prompts
+from ..data.sources import TaskData, draw
+from ..errors import BeftError
+from ..models import files as model_files
+from ..models import loading as models
+from ..records.provenance import origin, provenance
+from ..study import Result, Run, Study
+from ..training.loop import default_device
+from ..training.multiple_choice import PromptData
 from . import memory
-from .data import sources as data_module
-from .data.prompt_data import load_prompts
-from .data.sources import TaskData, draw
-from .errors import BeftError
 from .memory import Plan
-from .models import files as model_files
-from .models import loading as models
-from .records.provenance import origin, provenance
-from .study import Result, Run, Study
-from .training.loop import default_device
-from .training.multiple_choice import PromptData
 
 
 @dataclass

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from .anatomy.projections import describe
-from .bank.bank import bank_on
-from .bank.slots import shares_places
+from ..anatomy.projections import describe
+from ..bank.bank import bank_on
+from ..bank.slots import shares_places
+from ..data.batching import CHUNKS
+from ..records.schema import plain
+from ..study import ALL_METHODS, WEIGHT_METHODS, Run
+from ..training.loop import default_device
+from ..training.objective import losses
 from .context import Context
-from .data.batching import CHUNKS
 from .memory import ADAM, BANK, SHARE, free_memory
-from .records.schema import plain
-from .study import ALL_METHODS, WEIGHT_METHODS, Run
-from .training.loop import default_device
-from .training.objective import losses
 
 
 def pack(context: Context, runs: Sequence[Run], size: int) -> Iterator[list[Run]]:

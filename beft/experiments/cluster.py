@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .errors import BeftError
+from ..errors import BeftError
 
 if TYPE_CHECKING:
+    from ..study import Run, Study
     from .context import Context
-    from .study import Run, Study
 
 Task = tuple[
     "Study", "list[Run]", "list[str]"
@@ -173,7 +173,7 @@ def _train(study: Study, runs: list[Run], names: list[str], location: str, threa
     """Runs on a worker: train a bank, write its records, return their keys."""
 
     def work(context: Context) -> list[str]:
-        from .records.store import Store, key
+        from ..records.store import Store, key
         from .sweep import train
 
         found = [key(context.settings(r)) for r in runs]
@@ -188,8 +188,8 @@ def _rank(study: Study, runs: list[Run], names: list[str], location: str, thread
     """Runs on a worker: score the terms by runs that tune all biases, write the records, return their keys."""
 
     def work(context: Context) -> list[str]:
+        from ..records.store import Store, key
         from .ranking import ranking_settings, score_missing
-        from .records.store import Store, key
 
         settings = [ranking_settings(context, r) for r in runs]
         found = [key(s) for s in settings]

@@ -18,19 +18,19 @@ from numpy.typing import ArrayLike
 from scipy.stats import kendalltau
 from tqdm.auto import tqdm
 
+from ..anatomy.projections import key_bias_is_null
+from ..anatomy.sites import TERMS
+from ..bank.bank import BiasBank, bank_on
+from ..data.batching import encode
+from ..data.sources import draw
+from ..errors import BeftError
+from ..records.store import Store, key
+from ..study import Run, Study
+from ..theory.expressiveness import reach
+from ..training.loop import default_device, fit
+from ..training.objective import losses, targets
 from . import cluster
-from .anatomy.projections import key_bias_is_null
-from .anatomy.sites import TERMS
-from .bank.bank import BiasBank, bank_on
 from .context import Context, Shelf, record_of
-from .data.batching import encode
-from .data.sources import draw
-from .errors import BeftError
-from .records.store import Store, key
-from .study import Run, Study
-from .theory.expressiveness import reach
-from .training.loop import default_device, fit
-from .training.objective import losses, targets
 
 Record = dict[str, Any]
 

@@ -25,11 +25,11 @@ from torch._subclasses.fake_tensor import (
 )
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from .bank.bank import BiasBank, bank_on
-from .data.batching import CHUNKS
-from .errors import BeftError, unknown
-from .models.loading import empty
-from .training.loop import default_device
+from ..bank.bank import BiasBank, bank_on
+from ..data.batching import CHUNKS
+from ..errors import BeftError, unknown
+from ..models.loading import empty
+from ..training.loop import default_device
 
 BANK = 24  # runs: enough sentences a step for chunks of nearly equal lengths
 # Of the free memory: the rest is for what is not measured, such as temporaries of a backward pass.

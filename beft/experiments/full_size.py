@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from .bank.bank import bank_on
-from .errors import BeftError
+from ..bank.bank import bank_on
+from ..errors import BeftError
+from ..models.loading import empty
+from ..records.provenance import provenance
+from ..records.store import Store
+from ..training.loop import default_device, forget_peak, peak_memory
 from .memory import config_of, estimate, free_memory, loss, with_layers
-from .models.loading import empty
-from .records.provenance import provenance
-from .records.store import Store
-from .training.loop import default_device, forget_peak, peak_memory
 
 
 def measured(

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from ..data.choices import encode
+from ..data.prompts import Example
+from ..data.sources import draw
+from ..errors import BeftError
+from ..records.provenance import provenance
+from ..records.store import Store
+from ..study import Study
+from ..training.choice_scoring import option_scores
+from ..training.generation import NEW_TOKENS, generate, token_f1
+from ..training.loop import default_device
+from ..training.multiple_choice import PromptData, choice_score
 from .context import Context
-from .data.choices import encode
-from .data.prompts import Example
-from .data.sources import draw
-from .errors import BeftError
-from .records.provenance import provenance
-from .records.store import Store
-from .study import Study
-from .training.choice_scoring import option_scores
-from .training.generation import NEW_TOKENS, generate, token_f1
-from .training.loop import default_device
-from .training.multiple_choice import PromptData, choice_score
 
 Record = dict[str, Any]
 BETWEEN = "\n\n"  # demonstrations and the prompt
