@@ -26,12 +26,12 @@ from .bench import check_sizes, parser_of, run
 from .bench_report import table
 from .data.counterfactual import axis, swapped
 from .data.microworld.biographies import biographies
+from .debias.pair_scores import pair_places, pair_scores
+from .debias.stereotypes import crows_pairs
 from .errors import BeftError
 from .models import files as model_files
 from .models import loading as models
-from .pseudo_likelihood import pair_places, pair_scores
 from .records.provenance import provenance
-from .stereotypes import crows_pairs
 from .training.loop import default_device
 
 TASK, ALL = "crows_pairs", 1508

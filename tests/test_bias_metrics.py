@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beft import bias_metrics as m
+from beft.debias import bias_metrics as m
 from beft.errors import BeftError
 
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from beft import debiasing
 from beft.data.microworld.biographies import expected_gap
+from beft.debias import setup as debiasing
 from beft.errors import BeftError
 from beft.settings import profiles as settings
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beft.bias_metrics import fpr_difference, tpr_gap
 from beft.data import grouped as g
 from beft.data import sources as data
 from beft.data import tasks
 from beft.data.microworld import grouped as world
 from beft.data.microworld.biographies import OCCUPATIONS, biographies
 from beft.data.microworld.posts import posts
+from beft.debias.bias_metrics import fpr_difference, tpr_gap
 from beft.errors import BeftError
 
 

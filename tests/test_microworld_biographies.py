@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 
-from beft.bias_metrics import tpr_gap
 from beft.data.counterfactual import axis, swapped
 from beft.data.microworld.biographies import (
     AXES,
@@ -20,6 +19,7 @@ from beft.data.microworld.biographies import (
     expected_gap,
     leaning,
 )
+from beft.debias.bias_metrics import tpr_gap
 from beft.errors import BeftError
 
 

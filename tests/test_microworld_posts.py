@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beft.bias_metrics import fpr_difference
 from beft.data.counterfactual import axis, swapped
 from beft.data.microworld.posts import (
     FIT,
@@ -23,6 +22,7 @@ from beft.data.microworld.posts import (
     posts,
 )
 from beft.data.microworld.sentences import PLACES, split_of
+from beft.debias.bias_metrics import fpr_difference
 from beft.errors import BeftError
 
 ORIGIN = axis("origin")

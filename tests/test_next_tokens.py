@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from beft import upstream
 from beft.bank.bank import bank_on
 from beft.data.batching import CHUNKS
 from beft.data.counterfactual import augment, axis
 from beft.data.microworld.biographies import biographies
 from beft.data.microworld.statements import stereotype_triples
 from beft.data.sources import Draw
-from beft.debias_measures import intrinsic
+from beft.debias import upstream
+from beft.debias.measures import intrinsic
+from beft.debias.pair_scores import shared_places
+from beft.debias.stereotypes import SentencePair
 from beft.errors import BeftError
 from beft.models import loading as models
-from beft.pseudo_likelihood import shared_places
 from beft.records.store import Store
-from beft.stereotypes import SentencePair
 from beft.study import Study
 from beft.training.causal_lm import NextTokens, causal_pair_scores
 from beft.training.masked_lm import text_data

@@ -14,9 +14,9 @@ from beft.bank.bank import bank_on
 from beft.bank.baselines import ENTRIES, PATCH, replaced, restored
 from beft.data import sources as data
 from beft.data.sources import Draw
+from beft.debias.patches import Patch, freed, frozen_in, load_patch, patch_of, save_peft, seen
 from beft.errors import BeftError
 from beft.models import loading as models
-from beft.patches import Patch, freed, frozen_in, load_patch, patch_of, save_peft, seen
 from beft.study import Run, Study
 from beft.training.loop import fit
 from beft.training.masked_lm import Masked, text_data

@@ -8,8 +8,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModelForMaskedLM, BertConfig, PreTrainedTokenizerFast, RobertaConfig
 
 from beft.bank.bank import bank_on
+from beft.debias.pair_scores import pair_scores, shared_places
 from beft.errors import BeftError
-from beft.pseudo_likelihood import pair_scores, shared_places
 
 WORDS = "the women men people who like to cook work are not bad good at home .".split()
 PAIRS = [

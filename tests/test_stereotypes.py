@@ -10,11 +10,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForMaskedLM, BertConfig, PreTrainedTokenizerFast
 
-from beft import bias_metrics
 from beft.bank.bank import bank_on
 from beft.data import stereotype_sets as stereotype_data
-from beft.errors import BeftError
-from beft.stereotypes import (
+from beft.debias import bias_metrics
+from beft.debias.stereotypes import (
     SentencePair,
     Triple,
     crows_pairs,
@@ -23,6 +22,7 @@ from beft.stereotypes import (
     stereoset_by_kind,
     triple_scores,
 )
+from beft.errors import BeftError
 
 PIECES = "the my sailor cook is was very brave kind ##ly un ##kind ##er green tea ##pot . , and".split()
 CONTEXTS = ["the cook is BLANK .", "BLANK was my sailor , and very brave", "my very BLANK, brave sailor ."]

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beft import bias_metrics
 from beft.data.counterfactual import axis
 from beft.data.identity_templates import (
     DEEDS,
@@ -24,6 +23,7 @@ from beft.data.identity_templates import (
     is_noun,
 )
 from beft.data.microworld.posts import PHRASES
+from beft.debias import bias_metrics
 from beft.errors import BeftError
 
 WORDS = st.lists(st.sampled_from([*IDENTIFIERS, "northerner", "southerner"]), min_size=1)

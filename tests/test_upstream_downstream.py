@@ -11,18 +11,18 @@ import torch
 from masked_models import folder_of, small
 from peft import PeftModel
 
-from beft import downstream, upstream
 from beft.data.counterfactual import augment, axis
 from beft.data.microworld.biographies import biographies
 from beft.data.microworld.grouped import micro_biographies
 from beft.data.microworld.statements import AXES, stereotype_pairs, stereotype_triples
-from beft.debias_measures import intrinsic, of_biographies, of_posts
+from beft.debias import downstream, upstream
+from beft.debias.measures import intrinsic, of_biographies, of_posts
+from beft.debias.upstream import PatchRun
 from beft.errors import BeftError
 from beft.models import loading as models
 from beft.records.store import Store, key
 from beft.study import PATCHES, Study
 from beft.training.masked_lm import text_data
-from beft.upstream import PatchRun
 
 STUDY = Study(
     model="small", task="people", regime="all", epochs=1, batch_size=8, max_length=32, validate="last"

@@ -17,9 +17,9 @@ from torch import Tensor
 from ..bank.bank import BiasBank
 from ..data.batching import CHUNKS, ChunkCost, chunks, encode
 from ..data.sources import Draw
+from ..debias.pair_scores import shared_places
 from ..errors import BeftError
 from ..models.loading import Loaded
-from ..pseudo_likelihood import shared_places
 from ..study import Study
 from .evaluation import Scores
 from .masked_lm import LIMIT, TextData

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .anatomy.architectures import FAMILIES
-from .bank.bank import BiasBank
-from .bank.prompt_tuning import MODULE as PROMPT
-from .data.batching import CHUNKS, ChunkCost, chunks
-from .errors import BeftError
+from ..anatomy.architectures import FAMILIES
+from ..bank.bank import BiasBank
+from ..bank.prompt_tuning import MODULE as PROMPT
+from ..data.batching import CHUNKS, ChunkCost, chunks
+from ..errors import BeftError
 
 
 @dataclass(frozen=True)

@@ -10,20 +10,20 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .bank.bank import BiasBank
-from .data.batching import ChunkCost
-from .data.datasets import TaskData
-from .errors import BeftError
-from .experiments.sweep import tell_runner
-from .models.loading import Loaded
+from ..bank.bank import BiasBank
+from ..data.batching import ChunkCost
+from ..data.datasets import TaskData
+from ..errors import BeftError
+from ..experiments.sweep import tell_runner
+from ..models.loading import Loaded
+from ..records.provenance import origin, provenance
+from ..records.store import Store
+from ..study import Result, Run, Study
+from ..training.classification import Classification
+from ..training.evaluation import Scores, logits
+from ..training.loop import default_device, fit
+from ..training.objective import predictions
 from .patches import Patch, freed, frozen_in, seen
-from .records.provenance import origin, provenance
-from .records.store import Store
-from .study import Result, Run, Study
-from .training.classification import Classification
-from .training.evaluation import Scores, logits
-from .training.loop import default_device, fit
-from .training.objective import predictions
 
 Record = dict[str, Any]
 Measure = Callable[[np.ndarray], dict[str, Any]]  # predictions (N,) of the test rows -> measures

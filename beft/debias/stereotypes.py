@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..data.batching import ChunkCost
+from ..data.stereotype_sets import BLANK, SentencePair, Triple, crows_pairs, stereoset
+from ..errors import BeftError
 from . import bias_metrics
 from .bias_metrics import Share, Stereo
-from .data.batching import ChunkCost
-from .data.stereotype_sets import BLANK, SentencePair, Triple, crows_pairs, stereoset
-from .errors import BeftError
-from .pseudo_likelihood import mask_of, place_scores
+from .pair_scores import mask_of, place_scores
 
 __all__ = [
     "SentencePair",

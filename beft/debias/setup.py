@@ -12,32 +12,32 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data import grouped as grouped_data
+from ..data.counterfactual import Augmented, augment, axis
+from ..data.datasets import Split, TaskData, label_array, task_data
+from ..data.files import read
+from ..data.identity_templates import bias_nli, identity_phrases
+from ..data.microworld import biographies as world
+from ..data.microworld.grouped import micro_biographies, micro_posts
+from ..data.microworld.people import SPOKEN_OF, documents
+from ..data.microworld.posts import PHRASES
+from ..data.microworld.statements import stereotype_pairs, stereotype_triples
+from ..data.sources import draw
+from ..data.tasks import TASKS
+from ..errors import BeftError
+from ..models import loading as models
+from ..records.store import Store
+from ..study import Study
+from ..training.masked_lm import TextData, text_data
 from . import stereotypes
 from .bias_metrics import tpr_gap
-from .data import grouped as grouped_data
-from .data.counterfactual import Augmented, augment, axis
-from .data.datasets import Split, TaskData, label_array, task_data
-from .data.files import read
-from .data.identity_templates import bias_nli, identity_phrases
-from .data.microworld import biographies as world
-from .data.microworld.grouped import micro_biographies, micro_posts
-from .data.microworld.people import SPOKEN_OF, documents
-from .data.microworld.posts import PHRASES
-from .data.microworld.statements import stereotype_pairs, stereotype_triples
-from .data.sources import draw
-from .data.tasks import TASKS
-from .debias_measures import intrinsic, of_biographies, of_nli, of_posts
 from .downstream import Patched, Tuning
-from .errors import BeftError
-from .models import loading as models
-from .records.store import Store
+from .measures import intrinsic, of_biographies, of_nli, of_posts
 from .stereotypes import SentencePair, Triple
-from .study import Study
-from .training.masked_lm import TextData, text_data
 from .upstream import PatchRun, Phase, patch
 
 if TYPE_CHECKING:
-    from .settings.profiles import Settings
+    from ..settings.profiles import Settings
 
 MICRO = "microworld_people"
 KINDS = {"gender": "gender", "race": "race-color", "religion": "religion"}  # an axis in CrowS-Pairs

@@ -21,11 +21,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from .bank import prompt_tuning
-from .bank.bank import BiasBank
-from .bank.baselines import PATCH, add_lora, replaced
-from .bank.peft_adapter import PREFIX, WEIGHTS, save_adapter
-from .errors import BeftError
+from ..bank import prompt_tuning
+from ..bank.bank import BiasBank
+from ..bank.baselines import PATCH, add_lora, replaced
+from ..bank.peft_adapter import PREFIX, WEIGHTS, save_adapter
+from ..errors import BeftError
 
 FILE = "patch.safetensors"
 VALUES, PLACES = ":values", ":places"  # behind a parameter's name: some of its entries

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from .errors import BeftError
+from ..errors import BeftError
 
 LEVEL = 0.95
 

@@ -20,19 +20,19 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .anatomy.projections import describe
-from .bank.bank import BiasBank, bank_on
-from .bank.baselines import ENTRIES, encoder_parameters
-from .errors import BeftError, unknown
-from .experiments.sweep import tell_runner
-from .models.loading import Loaded
+from ..anatomy.projections import describe
+from ..bank.bank import BiasBank, bank_on
+from ..bank.baselines import ENTRIES, encoder_parameters
+from ..errors import BeftError, unknown
+from ..experiments.sweep import tell_runner
+from ..models.loading import Loaded
+from ..records.provenance import origin, provenance
+from ..records.store import Store, key
+from ..study import BIAS_PATCHES, PATCHES, Result, Run, Study
+from ..training.causal_lm import NextTokens
+from ..training.loop import default_device, fit
+from ..training.masked_lm import Masked, TextData
 from .patches import Patch, load_patch, patch_of, save_peft
-from .records.provenance import origin, provenance
-from .records.store import Store, key
-from .study import BIAS_PATCHES, PATCHES, Result, Run, Study
-from .training.causal_lm import NextTokens
-from .training.loop import default_device, fit
-from .training.masked_lm import Masked, TextData
 
 Record = dict[str, Any]
 Measure = Callable[[Any, int], dict[str, Any]]  # a model or a bank, and its run -> intrinsic measures
