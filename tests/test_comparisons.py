@@ -7,9 +7,10 @@ from fake_records import ranking, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beft import comparisons, statistics
 from beft.errors import BeftError
-from beft.frames import frame
+from beft.report import comparisons
+from beft.report import intervals as statistics
+from beft.report.dataframes import frame
 
 P = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 SMALL = st.lists(st.tuples(st.integers(-50, 50), st.sampled_from("abcd")), min_size=3, max_size=12)

@@ -8,8 +8,11 @@ from fake_records import fake_settings, grid, ranking, run
 
 mpl.use("Agg")
 
-from beft import plots, plots_fine_tuning, plots_ranking, statistics
-from beft.frames import curves, frame
+from beft.report import intervals as statistics
+from beft.report import style as plots
+from beft.report.dataframes import curves, frame
+from beft.report.figures import fine_tuning as plots_fine_tuning
+from beft.report.figures import ranking as plots_ranking
 
 RATES = (1e-4, 1e-3, 1e-2)
 

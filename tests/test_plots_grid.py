@@ -7,8 +7,9 @@ from fake_records import ranking, run
 
 mpl.use("Agg")
 
-from beft import comparisons, plots_grid
-from beft.frames import frame
+from beft.report import comparisons
+from beft.report.dataframes import frame
+from beft.report.figures import grid as plots_grid
 
 LEVEL = {"head": 0.55, "b_v": 0.75, "b_q": 0.7, "b_k": 0.56, "all_biases": 0.76, "lora": 0.77, "full": 0.78}
 SIZES = {"low": 300, "medium": 900, "high": 1200}

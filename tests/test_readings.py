@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from fake_records import grid, ranking, run
 
-from beft import readings, statistics
-from beft.frames import curves, frame
+from beft.report import intervals as statistics
+from beft.report import readings
+from beft.report.dataframes import curves, frame
 
 
 def _pair(gaps, rate=1e-3):

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 from fake_records import run
 
-from beft import comparisons, readings_grid
-from beft.frames import frame
+from beft.report import comparisons, readings_grid
+from beft.report.dataframes import frame
 
 AHEAD, LEVEL, BEHIND = (0.10, 0.11, 0.12), (0.05, -0.05, 0.0), (-0.10, -0.11, -0.12)
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from beft import frames
 from beft.errors import BeftError
 from beft.records import provenance
 from beft.records import store as records
 from beft.records.store import Store
+from beft.report import dataframes as frames
 
 
 def settings(**changes: Any) -> dict[str, Any]:

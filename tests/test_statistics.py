@@ -8,8 +8,10 @@ from fake_records import grid, ranking, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beft import frames, paper, statistics
+from beft import paper
 from beft.errors import BeftError
+from beft.report import dataframes as frames
+from beft.report import intervals as statistics
 
 
 def test_interval_of_three_values_is_student_t():

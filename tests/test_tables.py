@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 from fake_records import fake_settings, grid, ranking, run
 
-from beft import statistics, tables
-from beft.frames import frame
+from beft.report import intervals as statistics
+from beft.report.dataframes import frame
+from beft.report.tables import tables
 
 
 def test_missing_values_are_written_as_not_run(tmp_path):

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from beft import paper, plots_debias, readings_debias, tables_debias
+from beft import paper
+from beft.report import readings_debias
+from beft.report.figures import debiasing as plots_debias
+from beft.report.tables import debiasing as tables_debias
 
 NATS = {"none": [2.0], "full": [0.2, 0.4], "lora": [0.5, 0.7], "b_q": [1.0, 1.2], "b_v": [1.4, 1.8]}
 SIZES = {"full": 5000, "adapter": 900, "lora": 800, "b_q": 64, "b_v": 64}

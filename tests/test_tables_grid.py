@@ -3,9 +3,13 @@
 import pytest
 from fake_records import grid, ranking, run
 
-from beft import comparisons, paper, tables, tables_comparisons, tables_grid
+from beft import paper
 from beft.errors import BeftError
-from beft.frames import frame
+from beft.report import comparisons
+from beft.report.dataframes import frame
+from beft.report.tables import comparisons as tables_comparisons
+from beft.report.tables import grid as tables_grid
+from beft.report.tables import tables
 
 BERT = {"model": "bert-base-cased", "train_size": 1000, "rate": 4e-4, "epochs": 16}
 TERMS = ("b_q", "b_k", "b_v")

@@ -7,11 +7,14 @@ import torch
 from fake_records import run
 from matplotlib import pyplot as plt
 
-from beft import comparisons, paper, plots_prompted, readings_prompted, tables_prompted
+from beft import paper
 from beft.bank import peft_adapter as adapters
 from beft.bank.bank import bank_on
 from beft.experiments import memory
 from beft.records.store import key
+from beft.report import comparisons, readings_prompted
+from beft.report.figures import decoders as plots_prompted
+from beft.report.tables import decoders as tables_prompted
 from beft.theory import grouped_heads as injection
 from beft.theory import null_key_bias as zoo
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from . import comparisons, statistics
-from .anatomy.projections import describe
+from ..anatomy.projections import describe
+from . import comparisons
+from . import intervals as statistics
 from .readings import MISSING, method_name, order
 from .readings_grid import terms_over_cells
 

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from . import statistics
-from .plots import COLORS, look_of, methods_as_points, methods_of, styled
-from .readings import method_name
+from .. import intervals as statistics
+from ..readings import method_name
+from ..style import COLORS, look_of, methods_as_points, methods_of, styled
 
 
 @styled

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .errors import BeftError
-from .experiments import ranking
+from ..errors import BeftError
+from ..experiments import ranking
 
 LEVEL = 0.95
 FLIPS = 2**16  # sign patterns: all of them where there are no more, else a seeded sample of as many

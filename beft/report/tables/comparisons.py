@@ -1,4 +1,4 @@
-"""Comparisons over cells as frames of text, from the frames of `beft.comparisons`, for `tables.save`."""
+"""Comparisons over cells as frames of text, from the frames of `beft.report.comparisons`, for `tables.save`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .readings import MISSING, method_name
-from .readings_grid import no_interval, points
+from ..readings import MISSING, method_name
+from ..readings_grid import no_interval, points
 
 
 def p_text(p: float) -> str:

@@ -15,9 +15,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from . import statistics
-from .errors import BeftError
-from .statistics import FLIPS, LEVEL
+from ..errors import BeftError
+from . import intervals as statistics
+from .intervals import FLIPS, LEVEL
 
 CELL = ("model", "task", "regime")
 DRAWS = 9_999

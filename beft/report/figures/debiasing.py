@@ -1,4 +1,4 @@
-"""Figures of debiasing, in the style of `beft.plots`."""
+"""Figures of debiasing, in the style of `beft.report.style`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .plots import COLORS, MARKERS, styled
-from .readings import method_name
-from .tables_debias import ORDER, interval, measured
+from ..readings import method_name
+from ..style import COLORS, MARKERS, styled
+from ..tables.debiasing import ORDER, interval, measured
 
 
 def _points(ax: Axes, sizes: pd.DataFrame, frame: pd.DataFrame, measure: str, scale: float) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from . import statistics
+from . import intervals as statistics
 from .readings import method_name
-from .tables_debias import ORDER, interval, said
+from .tables.debiasing import ORDER, interval, said
 
 NOT_MEASURED = "not measured: there are no pairs of sentences for {}"
 

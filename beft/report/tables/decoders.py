@@ -7,11 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from . import comparisons, paper, tables_grid
-from .anatomy.projections import describe, key_bias_is_null
-from .experiments.memory import Estimate
-from .frames import frame
-from .readings import MISSING, method_name
+from ... import paper
+from ...anatomy.projections import describe, key_bias_is_null
+from ...experiments.memory import Estimate
+from .. import comparisons
+from ..dataframes import frame
+from ..readings import MISSING, method_name
+from . import grid as tables_grid
 from .tables import percent
 
 Records = Sequence[Mapping[str, Any]]

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from . import statistics
-from .data import tasks
-from .data.tasks import Task
-from .experiments.ranking import agreement
+from ..data import tasks
+from ..data.tasks import Task
+from ..experiments.ranking import agreement
+from . import intervals as statistics
 
 MISSING = "not run"
 METHOD_NAMES = {

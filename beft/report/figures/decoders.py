@@ -1,4 +1,4 @@
-"""Figures of tuned language models, in the style of `beft.plots`."""
+"""Figures of tuned language models, in the style of `beft.report.style`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from . import comparisons, statistics
-from .plots import COLORS, MARKERS, TERM_NAMES, TERMS, methods_as_points, methods_of, styled
+from .. import comparisons
+from .. import intervals as statistics
+from ..style import COLORS, MARKERS, TERM_NAMES, TERMS, methods_as_points, methods_of, styled
 
 
 @styled

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import comparisons, statistics
+from . import comparisons
+from . import intervals as statistics
 from .readings import MISSING, SCORE_NAMES, method_name
 
 ALPHA = 0.05

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import comparisons, paper, statistics
-from .data import tasks
-from .errors import BeftError
-from .frames import frame
-from .readings import MISSING, method_name
-from .study import ALL_METHODS
+from ... import paper
+from ...data import tasks
+from ...errors import BeftError
+from ...study import ALL_METHODS
+from .. import comparisons
+from .. import intervals as statistics
+from ..dataframes import frame
+from ..readings import MISSING, method_name
 from .tables import _parts, percent
 
 Records = Sequence[dict[str, Any]]

@@ -18,11 +18,12 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from . import statistics, tables
+from . import intervals as statistics
 from .readings import MISSING, method_name
+from .tables import tables
 
 if TYPE_CHECKING:
-    from .settings.profiles import Settings
+    from ..settings.profiles import Settings
 
 COLORS = {
     "head": "#4d4d4d",

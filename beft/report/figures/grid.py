@@ -1,4 +1,4 @@
-"""Figures over the cells of a table, in the style of `beft.plots`: training sizes, agreement of scores, differences."""
+"""Figures over the cells of a table, in the style of `beft.report.style`: training sizes, agreement of scores, differences."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from . import comparisons, statistics
-from .plots import look_of, methods_of, styled
-from .readings import MISSING, SCORE_NAMES, method_name
-from .readings_grid import cells_text, no_interval
+from .. import comparisons
+from .. import intervals as statistics
+from ..readings import MISSING, SCORE_NAMES, method_name
+from ..readings_grid import cells_text, no_interval
+from ..style import look_of, methods_of, styled
 
 _TASKS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4d4d4d", "#8c6d31")
 _TASK_MARKERS = "o^sDvPX*<>"

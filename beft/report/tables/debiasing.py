@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import paper, statistics
-from .readings import MISSING, method_name
-from .statistics import Interval
+from ... import paper
+from .. import intervals as statistics
+from ..intervals import Interval
+from ..readings import MISSING, method_name
 
 Records = Sequence[Mapping[str, Any]]
 ORDER = ("none", "full", "adapter", "prompt", "lora", "sparse", "all_biases", "b_k", "b_q", "b_v")

@@ -1,4 +1,4 @@
-"""The figures of what each bias term can do, in the style of `beft.plots`."""
+"""The figures of what each bias term can do, in the style of `beft.report.style`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from matplotlib.ticker import MaxNLocator
 from scipy.spatial import ConvexHull
 from torch import Tensor
 
-from .plots import COLORS, DASHES, styled
-from .theory.attention import Head, diameter, reachable_by_q
-from .theory.expressiveness import Sensitivity
+from ...theory.attention import Head, diameter, reachable_by_q
+from ...theory.expressiveness import Sensitivity
+from ..style import COLORS, DASHES, styled
 
 TERM_NAMES = {"q": r"$b_q$", "k": r"$b_k$", "v": r"$b_v$"}
 _GREY = "#666666"

@@ -1,4 +1,4 @@
-"""The figures of the ranking scores, in the style of `beft.plots`: frames from `statistics.scores` in, figures out."""
+"""The figures of the ranking scores, in the style of `beft.report.style`: frames from `statistics.scores` in, figures out."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from . import statistics
-from .plots import COLORS, TERM_NAMES, TERMS, methods_as_points, styled
-from .readings import SCORE_NAMES
+from .. import intervals as statistics
+from ..readings import SCORE_NAMES
+from ..style import COLORS, TERM_NAMES, TERMS, methods_as_points, styled
 
 WIDE = 12  # layers; beyond, the cells of a heat map hold no numbers
 

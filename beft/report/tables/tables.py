@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from . import paper, readings, statistics
-from .readings import MISSING, method_name
-from .records.folders import write_whole
+from ... import paper
+from ...records.folders import write_whole
+from .. import intervals as statistics
+from .. import readings
+from ..readings import MISSING, method_name
 
 if TYPE_CHECKING:
-    from .settings.profiles import Settings
+    from ...settings.profiles import Settings
 
 _TEX = str.maketrans(
     {c: "\\" + c for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
@@ -154,7 +156,7 @@ def fine_tuning(records: Sequence[dict[str, Any]], metric: str = "accuracy") -> 
     The last epoch is what the paper prints. The best epoch was chosen on the split its column names; chosen on
     validation it is optimistic, since the same sentences choose and report.
     """
-    from .frames import frame
+    from ..dataframes import frame
 
     runs = frame(records)
     rows = []
@@ -203,7 +205,7 @@ def forms(plain: Sequence[dict[str, Any]], formed: Sequence[dict[str, Any]]) -> 
 
     Columns: term and form, trained numbers of the bias, last-epoch metric with interval, the paper's number.
     """
-    from .frames import frame
+    from ..dataframes import frame
 
     seeds = {r["settings"]["seed"] for r in formed}
     terms = {r["settings"]["method"].partition(":")[0] for r in formed}

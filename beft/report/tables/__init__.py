@@ -1,0 +1,1 @@
+"""Tables of the notebooks, as frames of text."""
