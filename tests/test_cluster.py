@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import pytest
 
-from beft import reproduce
 from beft.errors import BeftError
 from beft.experiments import cluster, ranking, sweep
 from beft.models import loading as models
 from beft.records.store import Store
+from beft.reproduce import run as reproduce
 from beft.study import Run, Study
 
 pytestmark = pytest.mark.skipif(

@@ -8,9 +8,9 @@ import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
-from beft import reproduce
 from beft.data.microworld.pairs import similarity
-from beft.notebooks import incomplete, parameter_names, read
+from beft.reproduce import run as reproduce
+from beft.reproduce.notebooks import incomplete, parameter_names, read
 from beft.settings import profiles as settings
 from beft.settings.parameters import COMMON, NOTEBOOKS
 

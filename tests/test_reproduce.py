@@ -17,9 +17,10 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from beft import publish, reproduce
 from beft.errors import BeftError
-from beft.notebooks import incomplete, parameter_names, read
+from beft.reproduce import publish
+from beft.reproduce import run as reproduce
+from beft.reproduce.notebooks import incomplete, parameter_names, read
 from beft.settings import profiles as settings
 
 PARAMETERS = 'profile = "embedded"\ncount = None'

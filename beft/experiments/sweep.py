@@ -290,7 +290,7 @@ def _rows(context: Context, runs: Sequence[Run]) -> int:
 
 
 def tell_runner(**counts: int) -> None:
-    """Tell the runner (`beft.reproduce`) what this sweep did, if one is listening."""
+    """Tell the runner (`beft.reproduce.run`) what this sweep did, if one is listening."""
     path = os.environ.get("BEFT_RUN_LOG")
     if path:
         with open(path, "a", encoding="utf-8") as file:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import BeftError, unknown
+from ..errors import BeftError, unknown
+from ..settings import profiles as settings
 from .notebooks import Notebook, find, incomplete, read, tagged
-from .settings import profiles as settings
 
 
 def publish(profile: str, only: Sequence[str] = ()) -> list[Path]:

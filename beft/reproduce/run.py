@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import BeftError, exit_status, unknown
+from ..errors import BeftError, exit_status, unknown
+from ..settings import profiles as settings
+from ..settings.parameters import NOTEBOOKS
 from .notebooks import find, incomplete, parameter_names, read
-from .settings import profiles as settings
-from .settings.parameters import NOTEBOOKS
 
 RUN_LOG = "BEFT_RUN_LOG"
 """Environment variable: a file to which `sweep` appends one line {"done": n, "reused": n, "failed": n} per sweep."""
@@ -85,7 +85,7 @@ def reproduce(
     plan = _plan(profile, only, parameters or {})
     results = []
     if scheduler:
-        from .experiments.cluster import reach
+        from ..experiments.cluster import reach
 
         reach(scheduler)
     with _kernel(), _environment(offline), _set(**({SCHEDULER: scheduler} if scheduler else {})):
@@ -205,7 +205,7 @@ def _kernel() -> Iterator[None]:
 @contextlib.contextmanager
 def _environment(offline: bool) -> Iterator[None]:
     """What the kernels inherit: this package, and under an offline profile no library that waits for a network."""
-    package = str(Path(__file__).resolve().parent.parent)
+    package = str(Path(__file__).resolve().parents[2])
     python_path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     values = {"PYTHONPATH": python_path, "TOKENIZERS_PARALLELISM": "false", RUN_LOG: ""}
     if offline:
@@ -287,7 +287,3 @@ def _reproduce(given: argparse.Namespace) -> int:
         if result.problem is not None:
             print(f"{result.notebook}: {result.problem}", file=sys.stderr)
     return 1 if any(result.failed for result in results) else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import BeftError, unknown
+from ..errors import BeftError, unknown
 
 Notebook = Any
 """An nbformat NotebookNode: a dict whose items are attributes too."""

@@ -1,0 +1,1 @@
+"""The notebooks, executed strictly by papermill, and published."""
