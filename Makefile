@@ -72,16 +72,16 @@ bench:
 	@for part in steps prompting debiasing sweep; do $(MAKE) bench-$$part ARGS= || exit 1; done
 
 bench-steps: $(READY)
-	@$(PY) -m beft.bench $(ARGS)
+	@$(PY) -m benchmarks.steps $(ARGS)
 
 bench-sweep: $(READY)
-	@$(PY) -m beft.bench_sweep $(ARGS)
+	@$(PY) -m benchmarks.sweep $(ARGS)
 
 bench-prompting: $(READY)
-	@$(PY) -m beft.bench_prompting $(ARGS)
+	@$(PY) -m benchmarks.prompting $(ARGS)
 
 bench-debiasing: $(READY)
-	@$(PY) -m beft.bench_debiasing $(ARGS)
+	@$(PY) -m benchmarks.debiasing $(ARGS)
 
 lab: $(READY)
 	@$(PY) -m jupyter lab notebooks

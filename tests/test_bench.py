@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from beft import bench, bench_report, plain, timing
 from beft.anatomy import head as parts
 from beft.anatomy import projections as anatomy
 from beft.data.batching import CHUNKS, encode
@@ -18,6 +17,10 @@ from beft.models import loading as models
 from beft.study import METHODS, Run, Study
 from beft.training.evaluation import logits
 from beft.training.loop import fit
+from benchmarks import reference as plain
+from benchmarks import report as bench_report
+from benchmarks import steps as bench
+from benchmarks import timing
 
 STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=48, epochs=2, offline=True)
 TINY = [

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from beft import bench_debiasing
 from beft.errors import BeftError
 from beft.records.store import Store
+from benchmarks import debiasing as bench_debiasing
 
 FEW = ["--pairs", "4", "--sample", "2", "--repeats", "1"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from beft import bench_prompting
 from beft.records.store import Store
+from benchmarks import prompting as bench_prompting
 
 FEW = ["--examples", "4", "--shown", "2", "--demonstrations", "3", "--repeats", "1"]
 

@@ -7,9 +7,9 @@ import importlib.util
 import pytest
 from test_bench import TINY
 
-from beft import bench_sweep
 from beft.records.store import Store
 from beft.study import METHODS
+from benchmarks import sweep as bench_sweep
 
 FEW = [*TINY, "--rates", "2", "--singles", "1", "--cells", "2", "--workers", "1"]
 

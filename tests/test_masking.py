@@ -113,7 +113,7 @@ def test_a_head_without_a_name_of_its_own_is_read_at_the_same_places():
 
 
 def test_a_tokenizer_without_a_mask_is_refused():
-    from beft import small_models
+    import small_models
 
     with pytest.raises(BeftError, match="has no mask token: give a masked language model"):
         rule_of(small_models.tokenizer_for("tiny-gpt2", count=50))

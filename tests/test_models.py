@@ -7,10 +7,10 @@ import json
 
 import huggingface_hub.constants
 import pytest
+import small_models
 import torch
 from safetensors.torch import load_file, save_file
 
-from beft import small_models
 from beft.errors import BeftError
 from beft.models import files as model_files
 from beft.models import loading as models

@@ -118,10 +118,11 @@ def test_a_prefix_is_refused_where_there_is_no_causal_language_model():
 
 @pytest.mark.parametrize("name", ["OPT", "GPT-2"])
 def test_a_text_as_long_as_the_context_leaves_room_for_the_prefix(name):
+    from small_models import tokenizer_for
+
     from beft.data.prompt_data import prompt_data
     from beft.data.prompts import PROMPTS
     from beft.models.loading import Loaded
-    from beft.small_models import tokenizer_for
     from beft.study import Run, Study
     from beft.training.loop import fit
 

@@ -7,16 +7,18 @@ import json
 import subprocess
 import sys
 
+import pretrain
 import pytest
+import small_models
+from corpus import documents
+from small_models import MASKED
 
-from beft import pretrain, small_models
 from beft.data.microworld import people as microworld_people
 from beft.data.microworld.stories import questions
 from beft.errors import BeftError
-from beft.microworld_corpus import documents
 from beft.models import files as model_files
 from beft.models import loading as models
-from beft.small_models import MASKED
+from beft.models.files import SHIPPED
 
 SHORT = {"steps": 3, "batch": 2, "length": 32}
 
@@ -132,7 +134,7 @@ def test_a_masked_models_tokenizer_has_whole_words_and_takes_pairs():
 
 @pytest.mark.parametrize("kind", ["tiny-bert", "tiny-llama"])
 def test_a_tokenizer_is_the_same_in_another_process(kind):
-    told = "import sys; from beft.small_models import tokenizer_for as t; "
+    told = f"import sys; sys.path.insert(0, {str(SHIPPED)!r}); from small_models import tokenizer_for as t; "
     told += "print(sorted(t(sys.argv[1], count=400).get_vocab().items(), key=lambda p: p[1]))"
     runs = [
         subprocess.run([sys.executable, "-c", told, kind], capture_output=True, text=True, check=True)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from beft import plain
 from beft.bank.bank import bank_on
 from beft.data import sources as data_module
 from beft.data.batching import ChunkCost, encode
@@ -24,6 +23,7 @@ from beft.training import loop as training
 from beft.training import objective
 from beft.training.evaluation import logits, predict
 from beft.training.loop import fit
+from benchmarks import reference as plain
 
 REAL = Path(os.environ.get("BEFT_DATA") or Path(__file__).parents[2] / "shared" / "data")
 STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=50, epochs=2, offline=True)

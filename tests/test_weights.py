@@ -9,7 +9,6 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import BertConfig, BertForSequenceClassification
 
-from beft import plain
 from beft.bank import baselines as weights
 from beft.bank import peft_adapter as adapters
 from beft.bank.bank import BiasBank, bank_on
@@ -21,6 +20,7 @@ from beft.models import loading as models
 from beft.records.store import Store
 from beft.study import Run, Study
 from beft.training.loop import fit
+from benchmarks import reference as plain
 
 STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=48, epochs=2, offline=True)
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from .data.microworld.pairs import DISLIKED, LIKED
-from .data.microworld.sentences import OPINIONS, PARTS, PEOPLE, make_claim, make_opinion, pick
-from .data.microworld.stories import CAUSES, facts
+from beft.data.microworld.pairs import DISLIKED, LIKED
+from beft.data.microworld.sentences import OPINIONS, PARTS, PEOPLE, make_claim, make_opinion, pick
+from beft.data.microworld.stories import CAUSES, facts
 
 BEFORE = {
     1: ("I was pleased:", "Good news:", "I loved it:"),

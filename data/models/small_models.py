@@ -6,12 +6,12 @@ import itertools
 import json
 from typing import Any
 
+import corpus
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, GPT2Config, LlamaConfig, OPTConfig, PreTrainedTokenizerFast
 
-from . import microworld_corpus
-from .data.microworld import people as microworld_people
-from .errors import unknown
+from beft.data.microworld import people as microworld_people
+from beft.errors import unknown
 
 VOCABULARY = 1024
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
@@ -35,7 +35,7 @@ def tokenizer_for(kind: str, seed: int = 0, count: int = 5000) -> PreTrainedToke
     """
     if kind in MASKED:
         return _word_pieces([*itertools.islice(microworld_people.documents(seed), count)])
-    texts = [*itertools.islice(microworld_corpus.documents(seed), count), "\n", *"0123456789", *PROMPTED]
+    texts = [*itertools.islice(corpus.documents(seed), count), "\n", *"0123456789", *PROMPTED]
     pieces = kind == "tiny-llama"
     backend = _pieces(texts) if pieces else _bytes(texts)
     first = {"tiny-llama": "<s>", "tiny-opt": "</s>"}.get(kind)

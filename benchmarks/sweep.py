@@ -1,6 +1,6 @@
 """What sweeps cost: a grid in banks against one run after another, the machinery around a cell, and Dask.
 
-    python -m beft.bench_sweep      five methods, five seeds, five rates on one task
+    python -m benchmarks.sweep      five methods, five seeds, five rates on one task
 
 All of it is measured in one process on one machine, side by side. One run after another is our own loop with banks of
 one, timed on a sample of the grid's runs, between the banks, and scaled by their number.
@@ -18,17 +18,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .bench import check_sizes, find_data, parser_of, run
-from .bench_report import table
-from .errors import BeftError
-from .experiments import sweep
-from .experiments.context import Context
-from .experiments.packing import BANK, pack
-from .models import files as model_files
-from .records.provenance import provenance
-from .records.store import Store
-from .study import METHODS, Run, Study
-from .training.loop import default_device, fit
+from beft.errors import BeftError
+from beft.experiments import sweep
+from beft.experiments.context import Context
+from beft.experiments.packing import BANK, pack
+from beft.models import files as model_files
+from beft.records.provenance import provenance
+from beft.records.store import Store
+from beft.study import METHODS, Run, Study
+from beft.training.loop import default_device, fit
+from benchmarks.report import table
+from benchmarks.steps import check_sizes, find_data, parser_of, run
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 TARGETS = {"grid_cpu": 2.0, "grid_cuda": 8.0, "overhead": 0.05, "dask": 1.25}
@@ -226,7 +226,7 @@ def report(record: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns 0 whether or not the targets are met, 2 (nothing measured), 130 (interrupted)."""
-    parser = parser_of(Options(), "bench_sweep", __doc__)
+    parser = parser_of(Options(), "sweep", __doc__)
     return run(parser, arguments, lambda given: measure(Options(**given)), report, "sweep", report)
 
 

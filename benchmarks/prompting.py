@@ -1,6 +1,6 @@
 """What sharing prompts brings: options scored together, and every option's whole text by itself, with equal results.
 
-    python -m beft.bench_prompting      a small random LLaMA, three options, with and without demonstrations
+    python -m benchmarks.prompting      a small random LLaMA, three options, with and without demonstrations
 
 Both are timed in turns in one process on one machine, on the same examples; a target counts where the scores agree.
 """
@@ -16,21 +16,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from . import small_models
-from .bench import check_sizes, parser_of, run
-from .bench_report import table
-from .data.choices import Encoded, encode
-from .data.microworld import pairs as microworld_pairs
-from .data.prompt_data import HELD_OUT
-from .data.prompts import get_prompt
-from .experiments.zero_shot import fitting
-from .models import loading as models
-from .records.provenance import provenance
-from .training.choice_scoring import Scored, option_scores
-from .training.loop import default_device
-from .training.multiple_choice import PromptData, prompt_data
+from beft.data.choices import Encoded, encode
+from beft.data.microworld import pairs as microworld_pairs
+from beft.data.prompt_data import HELD_OUT
+from beft.data.prompts import get_prompt
+from beft.experiments.zero_shot import fitting
+from beft.models import loading as models
+from beft.models.files import SHIPPED
+from beft.records.provenance import provenance
+from beft.training.choice_scoring import Scored, option_scores
+from beft.training.loop import default_device
+from beft.training.multiple_choice import PromptData, prompt_data
+from benchmarks.report import table
+from benchmarks.steps import check_sizes, parser_of, run
 
 TASK = "microworld_entailment"
 OPTIONS = ("Yes", "No", "Maybe")
@@ -115,9 +115,9 @@ def _statements() -> PromptData:
 
 def _random() -> models.Loaded:
     """A LLaMA of the size of `data/models`, its context long enough for the demonstrations."""
-    tokenizer = small_models.tokenizer_for("tiny-llama")
+    tokenizer = AutoTokenizer.from_pretrained(SHIPPED / "tiny-llama")
     tokenizer.model_max_length = 2048
-    config = small_models.config_for("tiny-llama", len(tokenizer))
+    config = AutoConfig.from_pretrained(SHIPPED / "tiny-llama")
     config.max_position_embeddings = 2048
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -181,7 +181,7 @@ def report(record: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns 0 whether or not the targets are met, 2 (nothing measured), 130 (interrupted)."""
-    parser = parser_of(Options(), "bench_prompting", __doc__)
+    parser = parser_of(Options(), "prompting", __doc__)
     return run(parser, arguments, lambda given: measure(Options(**given)), report, "prompting", report)
 
 

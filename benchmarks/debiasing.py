@@ -1,6 +1,6 @@
 """What batched CrowS-Pairs scoring brings over one masked position at a time, with equal scores.
 
-    python -m beft.bench_debiasing      all 1,508 pairs with a random BERT of 22 million parameters
+    python -m benchmarks.debiasing      all 1,508 pairs with a random BERT of 22 million parameters
 
 Both are timed in turns in one process, on a sample of the pairs; batched scoring on all of them, too. A target counts
 where the scores agree.
@@ -22,17 +22,17 @@ import numpy as np
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig
 
-from .bench import check_sizes, parser_of, run
-from .bench_report import table
-from .data.counterfactual import axis, swapped
-from .data.microworld.biographies import biographies
-from .debias.pair_scores import pair_places, pair_scores
-from .debias.stereotypes import crows_pairs
-from .errors import BeftError
-from .models import files as model_files
-from .models import loading as models
-from .records.provenance import provenance
-from .training.loop import default_device
+from beft.data.counterfactual import axis, swapped
+from beft.data.microworld.biographies import biographies
+from beft.debias.pair_scores import pair_places, pair_scores
+from beft.debias.stereotypes import crows_pairs
+from beft.errors import BeftError
+from beft.models import files as model_files
+from beft.models import loading as models
+from beft.records.provenance import provenance
+from beft.training.loop import default_device
+from benchmarks.report import table
+from benchmarks.steps import check_sizes, parser_of, run
 
 TASK, ALL = "crows_pairs", 1508
 TARGETS = {"seconds": 240.0, "faster": 4.0}
@@ -193,7 +193,7 @@ def report(record: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns 0 whether or not the targets are met, 2 (nothing measured), 130 (interrupted)."""
-    parser = parser_of(Options(), "bench_debiasing", __doc__)
+    parser = parser_of(Options(), "debiasing", __doc__)
     return run(parser, arguments, lambda given: measure(Options(**given)), report, "debiasing", report)
 
 

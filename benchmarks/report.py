@@ -1,4 +1,4 @@
-"""The benchmark's record (`beft.bench`) as Markdown: tables, and a line with pass or miss for every target."""
+"""The benchmark's record (`benchmarks.steps`) as Markdown: tables, and a line with pass or miss for every target."""
 
 from __future__ import annotations
 

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .anatomy import head as parts
-from .anatomy import projections as anatomy
-from .data.sources import Split, TaskData, draw
-from .data.tasks import score
-from .errors import BeftError, unknown
-from .models.loading import Loaded
-from .study import METHODS, Run, Study
-from .training.objective import losses, predictions, targets
+from beft.anatomy import head as parts
+from beft.anatomy import projections as anatomy
+from beft.data.sources import Split, TaskData, draw
+from beft.data.tasks import score
+from beft.errors import BeftError, unknown
+from beft.models.loading import Loaded
+from beft.study import METHODS, Run, Study
+from beft.training.objective import losses, predictions, targets
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What `beft.bench` measures: seconds of plain and stacked runs, padding, and the peak memory of a fresh process."""
+"""What `benchmarks.steps` measures: seconds of plain and stacked runs, padding, and the peak memory of a fresh process."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from . import plain
-from .data import sources as data_module
-from .data.batching import ChunkCost, Padding, chunks
-from .data.sources import Split, TaskData
-from .errors import BeftError
-from .models import loading as models
-from .study import Run, Study
-from .training.loop import fit, peak_memory
+from beft.data import sources as data_module
+from beft.data.batching import ChunkCost, Padding, chunks
+from beft.data.sources import Split, TaskData
+from beft.errors import BeftError
+from beft.models import loading as models
+from beft.study import Run, Study
+from beft.training.loop import fit, peak_memory
+from benchmarks import reference as plain
 
 WARM = 2  # batches computed before a clock starts
 MEMORY_ROWS = (
@@ -185,7 +185,7 @@ def peak_of(runs: int, model: str, task: str, rows: int) -> dict[str, int]:
     Raises:
         BeftError: that process failed.
     """
-    command = [sys.executable, "-m", "beft.timing", str(runs), model, task, str(rows)]
+    command = [sys.executable, "-m", "benchmarks.timing", str(runs), model, task, str(rows)]
     path = os.pathsep.join([str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path.rstrip(os.pathsep)}

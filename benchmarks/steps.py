@@ -1,6 +1,6 @@
-"""Time and memory of stacked runs against the authors' protocol written plainly (`beft.plain`), side by side.
+"""Time and memory of stacked runs against the authors' protocol written plainly (`benchmarks.reference`), side by side.
 
-    python -m beft.bench            the low-data grid: five methods, three seeds, two epochs
+    python -m benchmarks.steps            the low-data grid: five methods, three seeds, two epochs
 
 All of it is measured in one process on one machine, but for the peak memory, which needs fresh processes. The plain
 protocol would take about an hour on two cores, so it is timed on a sample of its batches and scaled by their number;
@@ -22,19 +22,19 @@ from typing import Any
 
 from tqdm import tqdm
 
-from . import timing
-from .bench_report import report, summary
-from .data import sources as data_module
-from .data.batching import CHUNKS, encode
-from .data.sources import TaskData
-from .errors import BeftError, exit_status
-from .experiments.context import Context
-from .experiments.packing import BANK, pack
-from .models import files as model_files
-from .records.store import Store, provenance
-from .settings import profiles as settings
-from .study import METHODS, Run, Study
-from .timing import Timed
+from beft.data import sources as data_module
+from beft.data.batching import CHUNKS, encode
+from beft.data.sources import TaskData
+from beft.errors import BeftError, exit_status
+from beft.experiments.context import Context
+from beft.experiments.packing import BANK, pack
+from beft.models import files as model_files
+from beft.records.store import Store, provenance
+from beft.settings import profiles as settings
+from beft.study import METHODS, Run, Study
+from benchmarks import timing
+from benchmarks.report import report, summary
+from benchmarks.timing import Timed
 
 # Each step has everything the ones before it have.
 STEPS = ("plain", "longest", "unscored", "stacked", "bfloat16")
@@ -204,7 +204,9 @@ def _advance(bar: tqdm, cost: float) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns 0 whether or not the targets are met, 2 (nothing measured), 130 (interrupted)."""
-    parser = argparse.ArgumentParser(prog="python -m beft.bench", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.steps", description=__doc__, allow_abbrev=False
+    )
     start = Options()
     parser.add_argument("--model", default=start.model)
     parser.add_argument(
@@ -258,7 +260,7 @@ def run(
 def parser_of(options: Any, module: str, description: str | None) -> argparse.ArgumentParser:
     """An argument for each field of a dataclass of numbers and names; `options` has the defaults."""
     parser = argparse.ArgumentParser(
-        prog=f"python -m beft.{module}", description=description, allow_abbrev=False
+        prog=f"python -m benchmarks.{module}", description=description, allow_abbrev=False
     )
     for name, value in asdict(options).items():
         parser.add_argument(f"--{name}", default=value, type=int if isinstance(value, int) else str)

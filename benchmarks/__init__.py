@@ -1,0 +1,1 @@
+"""What is timed against what; run from the repository's root: `python -m benchmarks.steps`."""
