@@ -326,7 +326,7 @@ with Store(sys.argv[1]).lock("bank"):
 
 def test_a_process_that_is_killed_lets_go(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(folders, "WAITS", 0.1)
-    environment = os.environ | {"PYTHONPATH": str(Path(folders.__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(folders.__file__).parents[2])}
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDS, str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True
     )

@@ -285,7 +285,7 @@ def test_captions_name_what_stands_in_for_something_else(model: str, task: str, 
 
 def test_profiles_are_found_from_any_working_folder(tmp_path: Path) -> None:
     code = "from beft import settings; print(settings.load('02_ranking', {'profile': 'smoke'}).profile)"
-    environment = os.environ | {"PYTHONPATH": str(Path(settings.__file__).resolve().parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(settings.__file__).resolve().parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
@@ -300,7 +300,9 @@ def test_profiles_are_found_from_any_working_folder(tmp_path: Path) -> None:
 def test_without_a_repository_the_error_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(settings, "__file__", str(tmp_path / "site-packages" / "beft" / "settings.py"))
+    monkeypatch.setattr(
+        settings, "__file__", str(tmp_path / "site-packages" / "beft" / "settings" / "profiles.py")
+    )
     monkeypatch.chdir(tmp_path)
     with pytest.raises(BeftError, match="run from inside a clone"):
         settings.repository()

@@ -293,7 +293,7 @@ def test_an_interrupt_says_that_the_same_command_resumes_and_leaves_no_kernel(
         f"settings.repository = lambda: pathlib.Path({str(repository)!r}); "
         "sys.exit(reproduce.main(['--profile', 'smoke']))"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(reproduce.__file__).resolve().parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(reproduce.__file__).resolve().parents[2])}
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         env=environment,

@@ -79,7 +79,7 @@ def test_the_key_is_the_same_for_numpy_and_python_values_and_in_another_process(
     ours = records.key(settings())
     assert records.key(settings(seed=np.int64(0), rate=np.float64(4e-4))) == ours
     code = f"from beft import records; print(records.key({settings()!r}))"
-    environment = os.environ | {"PYTHONPATH": str(Path(records.__file__).parents[1]), "PYTHONHASHSEED": "1"}
+    environment = os.environ | {"PYTHONPATH": str(Path(records.__file__).parents[2]), "PYTHONHASHSEED": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )

@@ -25,7 +25,7 @@ from beft.training.evaluation import logits, predict
 from beft.training.loop import fit
 from benchmarks import reference as plain
 
-REAL = Path(os.environ.get("BEFT_DATA") or Path(__file__).parents[2] / "shared" / "data")
+REAL = Path(os.environ.get("BEFT_DATA") or Path(__file__).parents[3] / "shared" / "data")
 STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=50, epochs=2, offline=True)
 
 

@@ -9,7 +9,7 @@ import pytest
 from beft.data import sources as data
 from beft.errors import BeftError
 
-REAL = Path(os.environ.get("BEFT_DATA") or Path(__file__).parents[2] / "shared" / "data")
+REAL = Path(os.environ.get("BEFT_DATA") or Path(__file__).parents[3] / "shared" / "data")
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import pytest
 from beft.errors import BeftError
 from beft.records.store import Store
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "data" / "results" / "laptop"
 RECORDS = Store(FOLDER).all()
 

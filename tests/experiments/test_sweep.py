@@ -239,7 +239,7 @@ sweep.run(STUDY, RUNS, Store(sys.argv[1]), progress=False, bank_size=1)
 
 def test_a_killed_sweep_is_resumed_with_the_missing_runs_only(tmp_path, store, banks):
     """Killed in the third of four banks: two records stay untouched, the third run goes on after its first epoch."""
-    root, marker = Path(__file__).resolve().parent.parent, tmp_path / "in-the-third-bank"
+    root, marker = Path(__file__).resolve().parents[2], tmp_path / "in-the-third-bank"
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(store.folder), str(marker)],
         cwd=root,
@@ -366,7 +366,7 @@ sweep.run(STUDY, RUNS, Store(sys.argv[1]), progress=False, bank_size=1)
 
 
 def test_two_sweeps_on_one_folder_both_finish_and_train_every_run_once(tmp_path, store):
-    root, log = Path(__file__).resolve().parent.parent, tmp_path / "log"
+    root, log = Path(__file__).resolve().parents[2], tmp_path / "log"
     environment = {
         "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
         "BEFT_RUN_LOG": str(log),
