@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-from typing import Any
+
+from ._lazy import hand_on
 
 # Prepared matrix products that oneDNN keeps; its 1,024 are too few for the shapes of one training set. Read by
 # torch when it first computes in bfloat16, so it is set before anything else.
@@ -12,26 +12,23 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
 
 __version__ = "0.1.0"
 
-# Loaded at first use, so that `import beft` does not wait for torch and transformers.
-_PLACES = {
-    "BeftError": "errors",
-    "BiasBank": "bank.bank",
-    "Run": "study",
-    "Store": "records.store",
-    "Study": "study",
-    "describe": "anatomy.projections",
-    "fit": "training.loop",
-    "key_bias_is_null": "anatomy.projections",
-    "load_tuned": "bank.peft_adapter",
-    "merge": "bank.peft_adapter",
-    "predict": "training.evaluation",
-    "save_adapter": "bank.peft_adapter",
-    "tune": "api",
-}
-__all__ = ["__version__", *_PLACES]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module 'beft' has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_PLACES[name]}", __name__), name)
+# Loaded at first use: `import beft` waits for neither torch nor transformers.
+__getattr__, _names = hand_on(
+    __name__,
+    {
+        "BeftError": "errors",
+        "BiasBank": "bank.bank",
+        "Run": "study",
+        "Store": "records.store",
+        "Study": "study",
+        "describe": "anatomy.projections",
+        "fit": "training.loop",
+        "key_bias_is_null": "anatomy.projections",
+        "load_tuned": "bank.peft_adapter",
+        "merge": "bank.peft_adapter",
+        "predict": "training.evaluation",
+        "save_adapter": "bank.peft_adapter",
+        "tune": "api",
+    },
+)
+__all__ = ["__version__", *_names]

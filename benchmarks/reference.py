@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from beft.anatomy import head as parts
 from beft.anatomy import projections as anatomy
-from beft.data.sources import Split, TaskData, draw
+from beft.data.datasets import Dataset, Split, draw
 from beft.data.tasks import score
 from beft.errors import BeftError, unknown
 from beft.models.loading import Loaded
@@ -48,17 +48,17 @@ class Rows:
 
 def tokenise(tokenizer: Any, split: Split, max_length: int) -> Rows:
     """A split with every row padded to `max_length`."""
-    texts = [list(column) for column in zip(*split.texts, strict=True)]
+    texts = [list(column) for column in zip(*split.rows, strict=True)]
     columns = tokenizer(
         *texts, truncation=True, max_length=max_length, padding="max_length", return_tensors="pt"
     )
     return Rows(dict(columns), columns["attention_mask"].sum(1).numpy(), targets(split.labels))
 
 
-def rows_of(loaded: Loaded, data: TaskData, study: Study, seed: int) -> tuple[Rows, Rows]:
+def rows_of(loaded: Loaded, data: Dataset, study: Study, seed: int) -> tuple[Rows, Rows]:
     """The training rows that a run of this seed draws, and the validation rows."""
     drawn = draw(data, study.regime, seed, study.tuning).train
-    train = Split(tuple(data.train.texts[i] for i in drawn), data.train.labels[drawn])
+    train = Split(tuple(data.train.rows[i] for i in drawn), data.train.labels[drawn])
     return tuple(tokenise(loaded.tokenizer, split, study.max_length) for split in (train, data.validation))  # type: ignore[return-value]
 
 
@@ -128,7 +128,7 @@ def logits(model: Any, rows: Rows, batch_size: int, longest: bool) -> Tensor:
 
 def fit(
     loaded: Loaded,
-    data: TaskData,
+    data: Dataset,
     study: Study,
     run: Run,
     *,
@@ -167,5 +167,5 @@ def fit(
     return epochs
 
 
-def _score(data: TaskData, rows: Rows, x: Tensor) -> float:
+def _score(data: Dataset, rows: Rows, x: Tensor) -> float:
     return score(data.task.metric, rows.labels.numpy(), predictions(x).numpy())

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from beft.data import sources as data_module
 from beft.data.batching import CHUNKS, encode
-from beft.data.sources import TaskData
+from beft.data.datasets import Dataset
 from beft.errors import BeftError, exit_status
 from beft.experiments.context import Context
 from beft.experiments.packing import BANK, pack
@@ -69,7 +69,7 @@ def check_sizes(options: Any, *counts: str) -> None:
         raise BeftError(f"rows {options.rows} do not fill one batch: give at least {Study.batch_size}")
 
 
-def find_data(task: str | None) -> tuple[TaskData, str]:
+def find_data(task: str | None) -> tuple[Dataset, str]:
     """The rows to time on, and what to say where they stand in for SST-2 (only if neither task nor BEFT_DATA is given).
 
     Raises:
@@ -189,7 +189,7 @@ def _paddings(
 ) -> list[dict[str, Any]]:
     """Real over computed tokens of each bank, in training and in scoring."""
     study, device = context.study, timing.where()
-    lengths = encode(context.loaded.tokenizer, context.labelled.validation.texts, study.max_length).lengths
+    lengths = encode(context.loaded.tokenizer, context.labelled.validation.rows, study.max_length).lengths
     left, blocks = {m: list(parts) for m, parts in stacked.items()}, []
     for members in banks:
         training = [left[run.method].pop(0).efficiency for run in members][0]

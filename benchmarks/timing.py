@@ -19,7 +19,7 @@ import torch
 
 from beft.data import sources as data_module
 from beft.data.batching import ChunkCost, Padding, chunks
-from beft.data.sources import Split, TaskData
+from beft.data.datasets import Dataset, Split
 from beft.errors import BeftError
 from beft.models import loading as models
 from beft.study import Run, Study
@@ -70,7 +70,7 @@ def spread(lengths: np.ndarray, order: np.ndarray, batch_size: int, count: int) 
 
 
 def sample(
-    loaded: models.Loaded, data: TaskData, study: Study, run: Run, longest: bool, count: int, repeats: int
+    loaded: models.Loaded, data: Dataset, study: Study, run: Run, longest: bool, count: int, repeats: int
 ) -> dict[str, float]:
     """Seconds per batch of the plain protocol: {"train", "score_training", "score_validation"}.
 
@@ -130,7 +130,7 @@ def scaled(per_batch: dict[str, float], train: int, validation: int, study: Stud
 
 def whole(
     loaded: models.Loaded,
-    data: TaskData,
+    data: Dataset,
     study: Study,
     runs: Sequence[Run],
     longest: bool,
@@ -147,7 +147,7 @@ def whole(
 
 def stacked(
     loaded: models.Loaded,
-    data: TaskData,
+    data: Dataset,
     study: Study,
     runs: Sequence[Run],
     repeats: int = 1,
@@ -198,7 +198,7 @@ def peak_of(runs: int, model: str, task: str, rows: int) -> dict[str, int]:
 
 def _peak(runs: int, model: str, task: str, rows: int) -> dict[str, int]:
     data = data_module.load(task)
-    few = Split(data.validation.texts[:MEMORY_ROWS], data.validation.labels[:MEMORY_ROWS])
+    few = Split(data.validation.rows[:MEMORY_ROWS], data.validation.labels[:MEMORY_ROWS])
     loaded = models.load(model, labels=data.task.outputs)
     study = Study(model, task, min(MEMORY_ROWS, rows), epochs=1)
     before = _resident()

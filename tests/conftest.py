@@ -52,7 +52,7 @@ def small_vit() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def sentiment() -> data.TaskData:
+def sentiment() -> data.Dataset:
     """The micro-world's sentiment task."""
     return data.load("microworld_sentiment")
 

@@ -16,7 +16,7 @@ def write(path, rows):
 @pytest.fixture
 def reviews(tmp_path, sentiment):
     names = ["bad", "good", "mixed"]
-    rows = [(f'"{text[0]}"', names[i % 3]) for i, text in enumerate(sentiment.train.texts[:60])]
+    rows = [(f'"{text[0]}"', names[i % 3]) for i, text in enumerate(sentiment.train.rows[:60])]
     return write(tmp_path / "reviews.csv", rows)
 
 

@@ -1,1 +1,18 @@
-"""R runs on one frozen backbone: the bank, its slots, hooks and optimizer; runs out to PEFT and plain checkpoints."""
+"""R runs on one frozen backbone.
+
+The bank with its slots, hooks and optimizer; runs out to PEFT adapters and plain checkpoints, and back.
+"""
+
+from .._lazy import hand_on
+
+__getattr__, __all__ = hand_on(
+    __name__,
+    {
+        "BiasBank": "bank",
+        "bank_on": "bank",
+        "load_adapter": "peft_adapter",
+        "load_tuned": "peft_adapter",
+        "merge": "peft_adapter",
+        "save_adapter": "peft_adapter",
+    },
+)

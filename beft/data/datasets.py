@@ -1,36 +1,47 @@
-"""Labelled rows of text, as everything that trains or scores takes them."""
+"""A task with its rows, as everything that trains or scores takes it, and the rows that a run of some seed draws."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
-from .tasks import Task
+from ..errors import BeftError, unknown
+from .prompts import Example, Prompt
+from .tasks import GENERATED, PAPER, Task
 
 
 @dataclass(frozen=True)
 class Split:
-    """N rows: `texts`, one tuple per row with one string per text column, and `labels`, int64 codes `(N,)`; of a
-    regression float64 values."""
+    """N rows with their labels.
 
-    texts: tuple[tuple[str, ...], ...]
+    Attributes:
+        rows: a tuple of strings per row, one per text column; an `Example` per row of a prompted task.
+        labels: (N,), int64 codes of classes, float64 values of a regression, int64 numbers of the right options; where
+            rows have no labels (text to model, answers to generate), each row is a class of its own.
+    """
+
+    rows: tuple[Any, ...]
     labels: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.texts)
+        return len(self.rows)
 
 
 @dataclass(frozen=True)
-class TaskData:
+class Dataset:
     """A task with its rows.
 
-    source: where they come from, in words. fingerprint: 16 hex digits of the sha256 over texts and labels of all
-    splits. substitute: True for generated text, which figures must name. further: splits that are scored once, after
-    the last epoch (MNLI's mismatched one), by name.
+    Attributes:
+        source: where the rows come from, in words.
+        fingerprint: 16 hex digits of the sha256 over the content of all splits.
+        substitute: True for generated text, which captions must name.
+        further: splits scored once, after the last epoch (MNLI's mismatched one), by name.
+        prompt: how rows are asked about, for a prompted task; its rows are `Example`s.
     """
 
     task: Task
@@ -38,26 +49,119 @@ class TaskData:
     validation: Split
     source: str
     fingerprint: str
-    substitute: bool
+    substitute: bool = False
     further: dict[str, Split] = field(default_factory=dict)
+    prompt: Prompt | None = None
 
 
-def task_data(
+def labelled_dataset(
     task: Task,
     train: Split,
     validation: Split,
     source: str,
     substitute: bool = False,
     further: dict[str, Split] | None = None,
-) -> TaskData:
-    """A task with its rows and their fingerprint."""
+) -> Dataset:
+    """Rows of one or two texts with labels."""
     further = further or {}
+    content = [[part.rows, part.labels.tolist()] for part in (train, validation, *further.values())]
+    return Dataset(task, train, validation, source, _fingerprint(content), substitute, further)
+
+
+def text_dataset(
+    name: str, train: Sequence[str], validation: Sequence[str], source: str, substitute: bool = False
+) -> Dataset:
+    """Texts to model, without labels."""
+    columns = ("text",)
+    task = Task(name, "text", columns, "text", (), ("accuracy",), {}, 1e-3, {"any": 1}, "language modelling")
+    learn, test = (Split(tuple((t,) for t in part), np.arange(len(part))) for part in (train, validation))
+    fingerprint = _fingerprint([[list(train), list(validation)]])
+    return Dataset(task, learn, test, source, fingerprint, substitute)
+
+
+def prompt_dataset(
+    prompt: Prompt,
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    source: str,
+    substitute: bool = False,
+) -> Dataset:
+    """Examples of a prompted task."""
+    regimes = {"low": min(1000, len(train))}
+    text = (prompt.task, prompt.suite, prompt.columns, "label", ())
+    origin = GENERATED if substitute else PAPER
+    task = Task(*text, (prompt.metric,), regimes, prompt.rate, {"any": 5}, origin)
+    content = [[asdict(example) for example in part] for part in (train, validation)]
+    learn, test = (Split(tuple(part), _right_options(part)) for part in (train, validation))
+    return Dataset(task, learn, test, source, _fingerprint(content), substitute, prompt=prompt)
+
+
+def _right_options(examples: Sequence[Example]) -> np.ndarray:
+    labels = np.array([example.label for example in examples], dtype=np.int64)
+    return labels if len(labels) and labels.min() >= 0 else np.arange(len(labels))
+
+
+def _fingerprint(content: Sequence[Any]) -> str:
     digest = hashlib.sha256()
-    for part in (train, validation, *further.values()):
-        digest.update(json.dumps([part.texts, part.labels.tolist()]).encode())
-    return TaskData(task, train, validation, source, digest.hexdigest()[:16], substitute, further)
+    for part in content:
+        digest.update(json.dumps(part).encode())
+    return digest.hexdigest()[:16]
 
 
 def label_array(labels: Sequence[int | float]) -> np.ndarray:
-    """Codes as int64, values as float64."""
+    """Labels (N,): codes as int64, values as float64."""
     return np.asarray(labels, dtype=np.float64 if any(isinstance(x, float) for x in labels) else np.int64)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Row indices into a training split, disjoint: `train` to learn from, `tuning` to choose rates on."""
+
+    train: np.ndarray
+    tuning: np.ndarray
+
+
+def draw(data: Dataset, regime: str | int, seed: int, tuning: float = 0.0) -> Draw:
+    """The training rows of a regime by the paper's rule: the first n of `RandomState(seed).permutation(len(train))`.
+
+    Args:
+        data: the task's rows.
+        regime: a regime of the task, "all", or a number of rows n.
+        seed: of the permutation.
+        tuning: share in [0, 0.5] of these n rows set aside for choosing settings: the last round(n * tuning) of them.
+            It is cut from the regime, never added to it.
+
+    Raises:
+        BeftError: an unknown regime, more rows than there are, or a part that could not be used: no tuning row where
+            some were asked for, or training rows of one class only.
+    """
+    rows, name = len(data.train), data.task.name
+    if isinstance(regime, str):
+        sizes = {**data.task.regimes, "all": rows}
+        if regime not in sizes:
+            raise unknown(f"regime of {name}", regime, [*sizes, "or a number of rows"])
+        n = sizes[regime]
+    elif isinstance(regime, bool) or not isinstance(regime, int | np.integer) or regime < 1:
+        raise BeftError(
+            f"regime {regime!r} is no number of rows: give a whole number from 1 to {rows}, or a regime's name"
+        )
+    else:
+        n = int(regime)
+    if n > rows:
+        raise BeftError(
+            f"regime {regime!r} asks for {n} training rows but {name} has {rows}: give at most {rows}, or 'all'"
+        )
+    if not 0 <= tuning <= 0.5:
+        raise BeftError(f"tuning share {tuning!r} is out of range: give a number from 0 to 0.5")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**32:
+        raise BeftError(f"seed {seed!r} cannot be used: give a whole number from 0 to 4294967295")
+    chosen = np.random.RandomState(seed).permutation(rows)[:n]
+    cut = n - round(n * tuning)
+    if tuning and cut == n:
+        raise BeftError(
+            f"a tuning share of {tuning} of {n} rows is no row at all: raise the share or the regime"
+        )
+    if len(np.unique(data.train.labels[chosen[:cut]])) < 2:
+        alike = "have all one label" if data.task.regression else "are all of one class"
+        raise BeftError(f"the {cut} training rows drawn from {name} with seed {seed} {alike}: draw more rows")
+    return Draw(chosen[:cut], chosen[cut:])

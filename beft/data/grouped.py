@@ -2,7 +2,7 @@
 
 `source` of a loader is a file, which is cut into training and test rows as `data.load` cuts a user's file; or a folder
 with `train` and `test` (or `validation`), each .csv, .tsv, .jsonl or .parquet; or None for the folder of data sets
-(BEFT_DATA), then the hub where it has the set. The test rows are `validation` of a `rows.TaskData`.
+(BEFT_DATA), then the hub where it has the set. The test rows are `validation` of a `rows.Dataset`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import BeftError
 from . import sources as data
-from .datasets import Split, TaskData, label_array, task_data
+from .datasets import Dataset, Split, label_array, labelled_dataset
 from .files import USER_SUFFIXES, Table, class_of, is_whole, read, texts_of
 from .own_file import classes
 from .tasks import HUB, PAPER, TASKS, Task
@@ -49,7 +49,7 @@ class Grouped:
             of hate speech a tuple of N tuples, the identifiers that the row mentions.
     """
 
-    data: TaskData
+    data: Dataset
     groups: dict[str, Any]
 
 
@@ -106,7 +106,7 @@ def hate_speech(source: str | Path | None, identifiers: Sequence[str], *, offlin
     return made
 
 
-def nli(source: str | Path | None = None, *, offline: bool = False) -> TaskData:
+def nli(source: str | Path | None = None, *, offline: bool = False) -> Dataset:
     """Pairs for natural language inference: with None MNLI as `data.load` finds it.
 
     Columns: `premise`, `hypothesis`, `label`: 0 entailment, 1 neutral, 2 contradiction, or these names.
@@ -138,7 +138,7 @@ def grouped_task(
     train, test = splits
     task = replace(task, regimes={name: min(size, len(train)) for name, size in task.regimes.items()})
     return Grouped(
-        task_data(task, train, test, source, substitute), {"train": groups[0], "validation": groups[1]}
+        labelled_dataset(task, train, test, source, substitute), {"train": groups[0], "validation": groups[1]}
     )
 
 

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import BeftError
-from .datasets import Split, TaskData, label_array, task_data
+from .datasets import Dataset, Split, label_array, labelled_dataset
 from .files import are_values, class_of, is_whole, read, texts_of, values_of
 from .tasks import TASKS
 
 VALIDATION_SHARE = 0.2
 
 
-def user_file(path: Path) -> TaskData:
+def user_file(path: Path) -> Dataset:
     """The rows of a .csv, .tsv, .jsonl or .parquet file with the columns that `data.load` states.
 
     Raises:
@@ -44,7 +44,7 @@ def user_file(path: Path) -> TaskData:
         source=f"a user's file; rate, epochs and sizes as for sst2 ({like.source})",
     )
     cut = "stratified 20%" if names else "20%"
-    return task_data(task, train, validation, f"file {path.name}; validation: a fixed {cut} cut of it")
+    return labelled_dataset(task, train, validation, f"file {path.name}; validation: a fixed {cut} cut of it")
 
 
 def classes(column: list[Any], where: str) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from ..bank.bank import BiasBank
 from ..data.batching import ChunkCost
-from ..data.datasets import TaskData
+from ..data.datasets import Dataset
 from ..errors import BeftError
 from ..experiments.sweep import tell_runner
 from ..models.loading import Loaded
@@ -41,7 +41,7 @@ class Tuning:
     """
 
     loaded: Loaded
-    data: TaskData
+    data: Dataset
     study: Study
     measure: Measure
     measured: str

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..data import grouped as grouped_data
 from ..data.counterfactual import Augmented, augment, axis
-from ..data.datasets import Split, TaskData, label_array, task_data
+from ..data.datasets import Dataset, Split, draw, label_array, labelled_dataset, text_dataset
 from ..data.files import read
 from ..data.identity_templates import bias_nli, identity_phrases
 from ..data.microworld import biographies as world
@@ -22,13 +22,11 @@ from ..data.microworld.grouped import micro_biographies, micro_posts
 from ..data.microworld.people import SPOKEN_OF, documents
 from ..data.microworld.posts import PHRASES
 from ..data.microworld.statements import stereotype_pairs, stereotype_triples
-from ..data.sources import draw
 from ..data.tasks import TASKS
 from ..errors import BeftError
 from ..models import loading as models
 from ..records.store import Store
 from ..study import Study
-from ..training.masked_lm import TextData, text_data
 from . import stereotypes
 from .bias_metrics import tpr_gap
 from .downstream import Patched, Tuning
@@ -77,13 +75,13 @@ def _pool(s: Settings) -> int:
     return POOL * int(rows)
 
 
-def shown(data: TextData, both: Augmented) -> str:
+def shown(data: Dataset, both: Augmented) -> str:
     """The first text with its counterfactuals; nothing of real texts, which are not copied into a notebook."""
     texts = [t for t, o in zip(both.texts, both.origin, strict=True) if o == both.origin[0]]
     return "\n".join(texts) if data.substitute else "(real texts are not shown)"
 
 
-def corpus(s: Settings, name: str) -> tuple[TextData, Augmented]:
+def corpus(s: Settings, name: str) -> tuple[Dataset, Augmented]:
     """Texts with their counterfactuals along an axis, as many originals as `corpus_rows` says, and a few held out.
 
     The corpus is the micro-world's people, "bias_in_bios", or a file with a column `text`.
@@ -99,7 +97,7 @@ def corpus(s: Settings, name: str) -> tuple[TextData, Augmented]:
     elif source == "bias_in_bios":
         found = grouped_data.biographies(offline=s["offline"]).data
         train, test = (
-            [t for (t,) in part.texts[:n]] for part, n in ((found.train, rows), (found.validation, held))
+            [t for (t,) in part.rows[:n]] for part, n in ((found.train, rows), (found.validation, held))
         )
         where = found.source
     else:
@@ -118,7 +116,7 @@ def corpus(s: Settings, name: str) -> tuple[TextData, Augmented]:
         train, test, where = texts[held : held + rows], texts[:held], f"file {Path(source).name}"
     words = axis(name, names=s["names"], path=None if s["word_list"] == NONE else s["word_list"])
     both, other = augment(train, words), augment(test, words)
-    data = text_data(Path(source).stem, both.texts, other.texts, where, substitute=source == MICRO)
+    data = text_dataset(Path(source).stem, both.texts, other.texts, where, substitute=source == MICRO)
     return data, both
 
 
@@ -262,15 +260,15 @@ def _hash(groups: Any) -> str:
     return hashlib.sha256(json.dumps(groups).encode()).hexdigest()[:12]
 
 
-def _with(data: TaskData, texts: Sequence[tuple[str, ...]], labels: Sequence[int]) -> TaskData:
+def _with(data: Dataset, texts: Sequence[tuple[str, ...]], labels: Sequence[int]) -> Dataset:
     """The task with further texts behind its test rows."""
-    both = (*data.validation.texts, *texts)
+    both = (*data.validation.rows, *texts)
     split = Split(both, np.concatenate([data.validation.labels, label_array(list(labels))]))
-    return task_data(data.task, data.train, split, data.source, data.substitute)
+    return labelled_dataset(data.task, data.train, split, data.source, data.substitute)
 
 
 def _tuning(
-    s: Settings, data: TaskData, measure: Callable[[np.ndarray], dict[str, Any]], measured: str
+    s: Settings, data: Dataset, measure: Callable[[np.ndarray], dict[str, Any]], measured: str
 ) -> Tuning:
     loaded = models.load(s["model"], labels=data.task.outputs, offline=s["offline"])
     study = Study(

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from ..anatomy.projections import describe
 from ..bank.bank import BiasBank, bank_on
 from ..bank.baselines import ENTRIES, encoder_parameters
+from ..data.datasets import Dataset
 from ..errors import BeftError, unknown
 from ..experiments.sweep import tell_runner
 from ..models.loading import Loaded
@@ -31,7 +32,7 @@ from ..records.store import Store, key
 from ..study import BIAS_PATCHES, PATCHES, Result, Run, Study
 from ..training.causal_lm import NextTokens
 from ..training.loop import default_device, fit
-from ..training.masked_lm import Masked, TextData
+from ..training.masked_lm import Masked
 from .patches import Patch, load_patch, patch_of, save_peft
 
 Record = dict[str, Any]
@@ -63,7 +64,7 @@ class Phase:
     """
 
     loaded: Loaded
-    corpus: TextData
+    corpus: Dataset
     axis: str
     study: Study
     measure: Measure

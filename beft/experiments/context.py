@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ..data import sources as data_module
+from ..data.datasets import Dataset, draw
 from ..data.prompt_data import load_prompts
-from ..data.sources import TaskData, draw
 from ..errors import BeftError
 from ..models import files as model_files
 from ..models import loading as models
 from ..records.provenance import origin, provenance
 from ..study import Result, Run, Study
 from ..training.loop import default_device
-from ..training.multiple_choice import PromptData
 from . import memory
 from .memory import Plan
 
@@ -25,7 +24,7 @@ from .memory import Plan
 class Shelf:
     """What the studies of one sweep share: each task's rows, and the last model."""
 
-    rows: dict[tuple[str, bool, bool], TaskData | PromptData] = field(default_factory=dict)
+    rows: dict[tuple[str, bool, bool], Dataset] = field(default_factory=dict)
     found: dict[tuple[str, bool], model_files.Found] = field(default_factory=dict)
     model: dict[tuple[str, int | None], models.Loaded] = field(default_factory=dict)
 
@@ -67,7 +66,7 @@ class Context:
     @cached_property
     def plan(self) -> Plan | None:
         """How a bank on a language model is trained; None for classifiers. Raises BeftError where it does not fit."""
-        if not isinstance(self.data, PromptData) or self.found.folder is None:
+        if self.data.prompt is None or self.found.folder is None:
             return None
         config = memory.config_of(self.found.folder)
         models.check_causal(config, self.study.model)
@@ -75,9 +74,9 @@ class Context:
         return memory.plan(config, memory.BANK, longest, dtype=self.study.dtype)
 
     @property
-    def labelled(self) -> TaskData:
+    def labelled(self) -> Dataset:
         """The rows of a task whose texts have labels. Raises BeftError for one that is prompted."""
-        if isinstance(self.data, PromptData):
+        if self.data.prompt is not None:
             raise BeftError(
                 f"{self.study.task} is prompted here, and this needs texts with labels: leave prompted out"
             )

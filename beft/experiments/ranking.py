@@ -22,7 +22,7 @@ from ..anatomy.projections import key_bias_is_null
 from ..anatomy.sites import TERMS
 from ..bank.bank import BiasBank, bank_on
 from ..data.batching import encode
-from ..data.sources import draw
+from ..data.datasets import draw
 from ..errors import BeftError
 from ..records.store import Store, key
 from ..study import Run, Study
@@ -232,7 +232,7 @@ def before_training(
     """
     loaded, study = context.loaded, context.study
     rows = draw(context.data, study.regime, run.seed, study.tuning).train
-    texts = [context.labelled.train.texts[i] for i in rows]
+    texts = [context.labelled.train.rows[i] for i in rows]
     encoded = encode(loaded.tokenizer, texts, study.max_length)
     labels = targets(context.data.train.labels[rows])
     gradients: dict[tuple[str, int], list[np.ndarray]] = {}

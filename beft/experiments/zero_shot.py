@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..data.choices import encode
+from ..data.datasets import Dataset, draw
 from ..data.prompts import Example
-from ..data.sources import draw
 from ..errors import BeftError
 from ..records.provenance import provenance
 from ..records.store import Store
@@ -18,7 +18,7 @@ from ..study import Study
 from ..training.choice_scoring import option_scores
 from ..training.generation import NEW_TOKENS, generate, token_f1
 from ..training.loop import default_device
-from ..training.multiple_choice import PromptData, choice_score
+from ..training.multiple_choice import choice_score
 from .context import Context
 
 Record = dict[str, Any]
@@ -60,14 +60,14 @@ def score_untuned(study: Study, seeds: Sequence[int], store: Store, demonstratio
 def _record(context: Context, settings: dict[str, Any]) -> Record:
     began = time.perf_counter()
     loaded, data = context.loaded, context.data
-    assert isinstance(data, PromptData)
+    assert data.prompt is not None
     loaded.model.to(default_device())
     longest = min(context.study.max_length, data.prompt.max_length)
     before, used = "", 0
     if settings["demonstrations"]:
         rows = draw(data, context.study.regime, settings["seed"]).train[: settings["demonstrations"]]
-        shown = [data.train.examples[i] for i in rows]
-        before, used = fitting(loaded.tokenizer, shown, data.validation.examples, longest)
+        shown = [data.train.rows[i] for i in rows]
+        before, used = fitting(loaded.tokenizer, shown, data.validation.rows, longest)
     value = evaluate(loaded.model, loaded.tokenizer, data, longest, before)
     return {
         "kind": "untuned",
@@ -81,9 +81,10 @@ def _record(context: Context, settings: dict[str, Any]) -> Record:
     }
 
 
-def evaluate(model: Any, tokenizer: Any, data: PromptData, longest: int, before: str = "") -> float:
+def evaluate(model: Any, tokenizer: Any, data: Dataset, longest: int, before: str = "") -> float:
     """The task's metric on the validation examples, `before` in front of each prompt."""
-    examples = data.validation.examples
+    assert data.prompt is not None
+    examples = data.validation.rows
     if data.prompt.form == "answer":
         texts = generate(model, tokenizer, examples, longest, before=before)
         return float(np.mean([token_f1(text, e.answers) for text, e in zip(texts, examples, strict=True)]))

@@ -1,1 +1,17 @@
-"""Models by name: where their files are, checked by hash, and reading them as frozen models."""
+"""Models by name, checked by hash, frozen and in eval mode.
+
+Only safetensors weights and JSON are read, and no code that comes with a model is run.
+"""
+
+from .._lazy import hand_on
+
+__getattr__, __all__ = hand_on(
+    __name__,
+    {
+        "find": "files",
+        "load": "loading",
+        "load_causal": "loading",
+        "load_masked": "loading",
+        "empty": "loading",
+    },
+)

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..data.datasets import TaskData
-    from ..data.prompt_data import PromptData
+    from ..data.datasets import Dataset
     from ..models.files import Found
     from ..models.loading import Loaded
-    from ..training.masked_lm import TextData
 
 PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy", "scipy", "sklearn")
 # What running the notebooks writes: it says nothing about the code that made it.
@@ -106,7 +104,7 @@ def provenance(kind: str = "cpu") -> dict[str, Any]:
 
 
 def origin(
-    name: str, model: Found | Loaded, data: TaskData | PromptData | TextData, rows: dict[str, int]
+    name: str, model: Found | Loaded, data: Dataset, rows: dict[str, int]
 ) -> dict[str, dict[str, Any]]:
     """The `model` and `data` blocks of a record.
 

@@ -1,1 +1,1 @@
-"""Records in, tables and figures out."""
+"""Records in, tables and figures out; nothing here imports torch or a trainer."""

@@ -1,1 +1,14 @@
-"""The one training loop, and what it can learn: classes, values, options, answers, masked and next tokens."""
+"""The one training loop, and what it can learn.
+
+Classes, values, options, answers, masked tokens, next tokens.
+"""
+
+from .._lazy import hand_on
+
+__getattr__, __all__ = hand_on(
+    __name__,
+    {
+        "fit": "loop",
+        "predict": "evaluation",
+    },
+)

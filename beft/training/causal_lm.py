@@ -16,23 +16,22 @@ from torch import Tensor
 
 from ..bank.bank import BiasBank
 from ..data.batching import CHUNKS, ChunkCost, chunks, encode
-from ..data.sources import Draw
+from ..data.datasets import Dataset, Draw
 from ..debias.pair_scores import shared_places
 from ..errors import BeftError
 from ..models.loading import Loaded
 from ..study import Study
 from .evaluation import Scores
-from .masked_lm import LIMIT, TextData
+from .masked_lm import LIMIT
 
 
 class NextTokens:
     """Texts, each token told from those before it. A `classification.Problem`; its score is the share told right."""
 
-    def __init__(self, loaded: Loaded, data: TextData, study: Study, draws: Sequence[Draw]) -> None:
+    def __init__(self, loaded: Loaded, data: Dataset, study: Study, draws: Sequence[Draw]) -> None:
         self.draws = list(draws)
         self.train, self.held_out = (
-            encode(loaded.tokenizer, [(t,) for t in split.texts], study.max_length)
-            for split in (data.train, data.validation)
+            encode(loaded.tokenizer, split.rows, study.max_length) for split in (data.train, data.validation)
         )
         for split in (self.train, self.held_out):
             if len(split.lengths) and split.lengths.min() < 2:

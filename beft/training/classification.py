@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..bank.bank import BiasBank
 from ..data.batching import ChunkCost, encode
-from ..data.sources import Draw, Split, TaskData
+from ..data.datasets import Dataset, Draw, Split
 from ..models.loading import Loaded
 from ..study import Study
 from .evaluation import Scores, epoch_scores
@@ -50,12 +50,12 @@ class Problem(Protocol):
 class Classification:
     """Texts with classes or values, and a head on the encoder. A `Problem`."""
 
-    def __init__(self, loaded: Loaded, data: TaskData, study: Study, draws: Sequence[Draw]) -> None:
+    def __init__(self, loaded: Loaded, data: Dataset, study: Study, draws: Sequence[Draw]) -> None:
         self.data, self.draws = _only_drawn(data, draws)
         tokenizer, longest = loaded.tokenizer, study.max_length
-        self.train = encode(tokenizer, self.data.train.texts, longest)
-        self.held_out = encode(tokenizer, data.validation.texts, longest)
-        self.further = {name: encode(tokenizer, s.texts, longest) for name, s in data.further.items()}
+        self.train = encode(tokenizer, self.data.train.rows, longest)
+        self.held_out = encode(tokenizer, data.validation.rows, longest)
+        self.further = {name: encode(tokenizer, s.rows, longest) for name, s in data.further.items()}
         self.labels = targets(self.data.train.labels)
         self.lengths, self.validation = self.train.lengths, len(data.validation.labels)
         square = float(np.mean(self.data.train.labels**2)) if data.task.regression else 1.0
@@ -76,9 +76,9 @@ class Classification:
         return self.train.padding.efficiency
 
 
-def _only_drawn(data: TaskData, draws: Sequence[Draw]) -> tuple[TaskData, list[Draw]]:
+def _only_drawn(data: Dataset, draws: Sequence[Draw]) -> tuple[Dataset, list[Draw]]:
     """The same data and draws without the training rows that no run drew."""
     used = np.unique(np.concatenate([np.concatenate([d.train, d.tuning]) for d in draws]))
-    split = Split(tuple(data.train.texts[i] for i in used), data.train.labels[used])
+    split = Split(tuple(data.train.rows[i] for i in used), data.train.labels[used])
     moved = [Draw(np.searchsorted(used, d.train), np.searchsorted(used, d.tuning)) for d in draws]
     return replace(data, train=split), moved

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..bank.bank import BiasBank
 from ..data.batching import CHUNKS, ChunkCost, Encoded, chunks, encode
-from ..data.sources import Draw, TaskData
+from ..data.datasets import Dataset, Draw
 from ..data.tasks import score
 from .objective import predictions
 
@@ -59,7 +59,7 @@ def logits(bank: BiasBank, encoded: Encoded, wanted: Sequence[np.ndarray], cost:
 
 def epoch_scores(
     bank: BiasBank,
-    data: TaskData,
+    data: Dataset,
     train: Encoded,
     validation: Encoded,
     further: dict[str, Encoded],

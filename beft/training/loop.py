@@ -23,14 +23,14 @@ from ..bank.baselines import PATCH
 from ..bank.dropout import example_keys
 from ..bank.optimizer import StackedAdam
 from ..data.batching import CHUNKS, chunks
-from ..data.sources import Draw, TaskData, draw
+from ..data.datasets import Dataset, Draw, draw
 from ..errors import OutOfMemory
 from ..models.loading import Loaded
 from ..study import Result, Run, Study
 from .checkpoint import load_checkpoint, save_checkpoint
 from .classification import Classification, Problem
 from .evaluation import Scores
-from .multiple_choice import PromptData, Prompted
+from .multiple_choice import Prompted
 
 FROM_PADDING = ("roberta", "xlm-roberta", "camembert")  # their positions begin behind that of padding
 
@@ -53,7 +53,7 @@ def fit(
     """Train `runs` in one bank; the model comes back as it was.
 
     Args:
-        data: rows to draw from, `TaskData` or `PromptData`, or whatever `problem` takes.
+        data: rows to draw from, a `Dataset`, or whatever `problem` takes.
         problem: makes what is learnt from the draws of the runs; by default a classification or prompts.
         on_epoch: called with the bank and the number of epochs done (0 before the first).
         on_end: called with the bank, still holding the trained values, and the results.
@@ -171,8 +171,8 @@ def roomy(study: Study, model: Any, runs: Sequence[Run]) -> Study:
     return replace(study, max_length=min(study.max_length, positions - first - virtual))
 
 
-def _usual(loaded: Loaded, data: TaskData | PromptData, study: Study, draws: list[Draw]) -> Problem:
-    if isinstance(data, PromptData):
+def _usual(loaded: Loaded, data: Dataset, study: Study, draws: list[Draw]) -> Problem:
+    if data.prompt is not None:
         return Prompted(loaded.tokenizer, data, study, draws)
     return Classification(loaded, data, study, draws)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,8 +13,7 @@ from torch import Tensor
 
 from ..bank.bank import BiasBank
 from ..data.batching import ChunkCost, chunks, encode
-from ..data.sources import Draw
-from ..data.tasks import Task
+from ..data.datasets import Dataset, Draw
 from ..errors import BeftError
 from ..models.loading import Loaded
 from ..study import Study
@@ -24,44 +21,6 @@ from .evaluation import Scores
 
 LIMIT = 1e3  # nats per token: a mean training loss above it is divergence
 SHARE = 0.15
-
-
-@dataclass(frozen=True)
-class TextSplit:
-    """N texts, each a class of its own where rows are drawn."""
-
-    texts: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """A number for each text (N,)."""
-        return np.arange(len(self.texts))
-
-
-@dataclass(frozen=True)
-class TextData:
-    """Texts to learn from, and others to score on; the other fields as in `rows.TaskData`."""
-
-    task: Task
-    train: TextSplit
-    validation: TextSplit
-    source: str
-    fingerprint: str
-    substitute: bool
-
-
-def text_data(
-    name: str, train: Sequence[str], validation: Sequence[str], source: str, substitute: bool = False
-) -> TextData:
-    """Texts as the training loop takes them, with their fingerprint."""
-    digest = hashlib.sha256(json.dumps([list(train), list(validation)]).encode()).hexdigest()[:16]
-    task = Task(
-        name, "text", ("text",), "text", (), ("accuracy",), {}, 1e-3, {"any": 1}, "masked-language modelling"
-    )
-    return TextData(task, TextSplit(tuple(train)), TextSplit(tuple(validation)), source, digest, substitute)
 
 
 @dataclass(frozen=True)
@@ -117,11 +76,10 @@ def told_at(model: Any, rows: Tensor, places: Tensor) -> Iterator[None]:
 class Masked:
     """Texts with masked tokens. A `classification.Problem`; its score is the share of masked tokens told right."""
 
-    def __init__(self, loaded: Loaded, data: TextData, study: Study, draws: Sequence[Draw]) -> None:
+    def __init__(self, loaded: Loaded, data: Dataset, study: Study, draws: Sequence[Draw]) -> None:
         self.rule, self.draws = rule_of(loaded.tokenizer), list(draws)
         self.train, self.held_out = (
-            encode(loaded.tokenizer, [(t,) for t in split.texts], study.max_length)
-            for split in (data.train, data.validation)
+            encode(loaded.tokenizer, split.rows, study.max_length) for split in (data.train, data.validation)
         )
         self.lengths, self.validation, self.limit = self.train.lengths, len(data.validation), LIMIT
         self.nats: list[float | None] = []  # loss of each run per held-out token, as last scored

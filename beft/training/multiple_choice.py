@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,71 +13,15 @@ from torch import Tensor
 from ..bank.bank import BiasBank
 from ..data.batching import ChunkCost, Padding
 from ..data.choices import Encoded, encode
-from ..data.prompts import Example, Prompt
-from ..data.sources import Draw
-from ..data.tasks import GENERATED, PAPER, Task, score
+from ..data.datasets import Dataset, Draw
+from ..data.prompts import Example
+from ..data.tasks import score
 from ..study import Study
 from .choice_scoring import option_scores
 from .evaluation import Scores
 from .generation import generate, token_f1
 
 LIMIT = 1e3  # nats per token: a mean training loss above it is divergence
-
-
-@dataclass(frozen=True)
-class PromptSplit:
-    """N examples."""
-
-    examples: tuple[Example, ...]
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """The right options (N,); where answers are generated each row has one of its own."""
-        found = np.array([e.label for e in self.examples], dtype=np.int64)
-        return found if len(found) and found.min() >= 0 else np.arange(len(found))
-
-
-@dataclass(frozen=True)
-class PromptData:
-    """A decoder task with its examples; the other fields as in `rows.TaskData`."""
-
-    task: Task
-    prompt: Prompt
-    train: PromptSplit
-    validation: PromptSplit
-    source: str
-    fingerprint: str
-    substitute: bool
-
-
-def prompt_data(
-    prompt: Prompt,
-    train: Sequence[Example],
-    validation: Sequence[Example],
-    source: str,
-    substitute: bool = False,
-) -> PromptData:
-    """A decoder task with its examples and their fingerprint."""
-    digest = hashlib.sha256()
-    for part in (train, validation):
-        digest.update(json.dumps([asdict(e) for e in part]).encode())
-    task = Task(
-        prompt.task,
-        prompt.suite,
-        prompt.columns,
-        "label",
-        (),
-        (prompt.metric,),
-        {"low": min(1000, len(train))},
-        prompt.rate,
-        {"any": 5},
-        GENERATED if substitute else PAPER,
-    )
-    splits = (PromptSplit(tuple(train)), PromptSplit(tuple(validation)))
-    return PromptData(task, prompt, *splits, source, digest.hexdigest()[:16], substitute)
 
 
 @dataclass(frozen=True)
@@ -121,19 +63,20 @@ def paths(encoded: Encoded, wanted: Sequence[int]) -> Paths:
 class Prompted:
     """Prompts with options or answers, and a frozen language model's own head. A `classification.Problem`."""
 
-    def __init__(self, tokenizer: Any, data: PromptData, study: Study, draws: Sequence[Draw]) -> None:
-        self.data, self.draws, self.tokenizer = data, list(draws), tokenizer
-        self.longest = min(study.max_length, data.prompt.max_length)
-        self.by_options = data.prompt.form == "options"
+    def __init__(self, tokenizer: Any, data: Dataset, study: Study, draws: Sequence[Draw]) -> None:
+        assert data.prompt is not None
+        self.data, self.draws, self.tokenizer, self.prompt = data, list(draws), tokenizer, data.prompt
+        self.longest = min(study.max_length, self.prompt.max_length)
+        self.by_options = self.prompt.form == "options"
         self.validation, self.limit, self.padding = len(data.validation), LIMIT, Padding()
         used = np.unique(np.concatenate([d.train for d in draws]))
-        self.paths = {int(i): self._paths(data.train.examples[i]) for i in used}
+        self.paths = {int(i): self._paths(data.train.rows[i]) for i in used}
         self.lengths = np.zeros(len(data.train), dtype=np.int64)
         self.lengths[used] = [self.paths[int(i)].tokens for i in used]
         self._encoded: dict[tuple[str, int], Encoded] = {}
 
     def _paths(self, example: Example) -> Paths:
-        if self.data.prompt.form == "answer":
+        if self.prompt.form == "answer":
             # with the line's end, by which a model stops
             right = Example(example.prompt, (f" {example.answers[0]}\n",), 0, keep=example.keep)
             return paths(encode(self.tokenizer, right, self.longest), [0])
@@ -168,7 +111,7 @@ class Prompted:
         losses, n = [], 0
         for i, p in zip(index, picked, strict=True):
             means = torch.stack([chances[n + at, places - first, own].mean() for at, places, own in p.reads])
-            right = self.data.train.examples[i].label if self.by_options else None
+            right = self.data.train.rows[i].label if self.by_options else None
             losses.append(-means[0] if right is None else -means.log_softmax(0)[right])
             n += len(p.ids)
         return torch.stack(losses)
@@ -187,9 +130,9 @@ class Prompted:
         self, bank: BiasBank, split: str, wanted: list[np.ndarray], cost: ChunkCost
     ) -> list[float | None]:
         index, runs = np.concatenate(wanted), np.repeat(np.arange(bank.R), [len(w) for w in wanted])
-        examples = getattr(self.data, split).examples
+        examples = getattr(self.data, split).rows
         ends = np.cumsum([len(w) for w in wanted])[:-1]
-        if self.data.prompt.form == "answer":
+        if self.prompt.form == "answer":
             texts = generate(bank, self.tokenizer, [examples[i] for i in index], self.longest, runs)
             hits = np.array(
                 [token_f1(text, examples[i].answers) for text, i in zip(texts, index, strict=True)]
@@ -200,12 +143,12 @@ class Prompted:
         finite = np.array([bool(np.isfinite(m).all()) for m in means])
         best = np.array([int(np.argmax(m)) for m in means])
         parts = zip(np.split(index, ends), np.split(best, ends), np.split(finite, ends), strict=True)
-        return [choice_score(self.data.prompt.metric, [examples[i] for i in at], b) if ok.all() else None
+        return [choice_score(self.prompt.metric, [examples[i] for i in at], b) if ok.all() else None
                 for at, b, ok in parts]  # fmt: skip
 
     def _encode(self, split: str, i: int) -> Encoded:
         if (split, i) not in self._encoded:
-            example = getattr(self.data, split).examples[i]
+            example = getattr(self.data, split).rows[i]
             self._encoded[split, i] = encode(self.tokenizer, example, self.longest)
         return self._encoded[split, i]
 

@@ -178,7 +178,7 @@ def test_a_neighbour_that_explodes_changes_nothing_bit_for_bit(tiny, sentiment):
 
 
 def test_a_neighbour_of_nan_changes_nothing_bit_for_bit(tiny, sentiment):
-    inputs = {k: v[:6] for k, v in encode(tiny.tokenizer, sentiment.train.texts[:6], 64).columns.items()}
+    inputs = {k: v[:6] for k, v in encode(tiny.tokenizer, sentiment.train.rows[:6], 64).columns.items()}
     gradients = []
     for poison in (0.0, math.nan):
         with bank_on(tiny.model, ["b_v", "all_biases"], [0, 1]) as bank:

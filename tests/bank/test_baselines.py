@@ -13,7 +13,7 @@ from beft.bank import baselines as weights
 from beft.bank import peft_adapter as adapters
 from beft.bank.bank import BiasBank, bank_on
 from beft.data.batching import encode
-from beft.data.sources import Split
+from beft.data.datasets import Split
 from beft.errors import BeftError
 from beft.experiments import sweep
 from beft.models import loading as models
@@ -28,7 +28,7 @@ STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=48, epochs=
 @pytest.fixture
 def few(sentiment):
     return replace(
-        sentiment, validation=Split(sentiment.validation.texts[:40], sentiment.validation.labels[:40])
+        sentiment, validation=Split(sentiment.validation.rows[:40], sentiment.validation.labels[:40])
     )
 
 
@@ -140,7 +140,7 @@ def test_mask_sizes_are_the_papers_for_its_models_and_a_like_share_elsewhere(sti
 
 @pytest.mark.parametrize("method", ["full", "mask", "lora"])
 def test_weights_leave_as_a_plain_checkpoint_and_not_as_an_adapter(still, few, tmp_path, method):
-    inputs = encode(still.tokenizer, few.train.texts[:4], 64).columns
+    inputs = encode(still.tokenizer, few.train.rows[:4], 64).columns
     with bank_on(still.model, [method], [0]) as bank, torch.no_grad():
         for i, slot in enumerate(bank.slots):
             slot.values += 0.05 * torch.randn(slot.values.shape, generator=torch.Generator().manual_seed(i))

@@ -85,7 +85,7 @@ def moved(bank):
 
 @pytest.mark.parametrize("method", VALUE)
 def test_gradient_is_that_of_the_bias_carried_through_the_form(tiny, sentiment, method):
-    inputs = encode(tiny.tokenizer, sentiment.train.texts[:4], 64).columns
+    inputs = encode(tiny.tokenizer, sentiment.train.rows[:4], 64).columns
     with bank_on(tiny.model, [method], [0]) as bank:
         moved(bank)
         bank(torch.zeros(4, dtype=torch.long), None, **inputs).square().sum().backward()
@@ -134,7 +134,7 @@ def test_a_run_beside_all_other_forms_is_the_run_alone(tiny, sentiment, method):
 
 @pytest.mark.parametrize("method", VALUE)
 def test_a_form_leaves_as_the_bias_that_it_comes_to(tiny, sentiment, tmp_path, method):
-    inputs = encode(tiny.tokenizer, sentiment.train.texts[:4], 64).columns
+    inputs = encode(tiny.tokenizer, sentiment.train.rows[:4], 64).columns
     with bank_on(tiny.model, ["head", method], [0, 1]) as bank, torch.no_grad():
         moved(bank)
         expected = bank.every_run(**inputs)[1]

@@ -87,7 +87,7 @@ def test_gradients_reach_the_prefix_and_nothing_else():
 
 
 def test_options_and_generation_see_the_prefix():
-    from test_prompting import TOKENIZERS
+    from small_tokenizers import TOKENIZERS
 
     tokenizer = TOKENIZERS["byte-level BPE"]
     settings = zoo.ZOO["LLaMA"].settings | {"vocab_size": len(tokenizer)}
@@ -120,7 +120,7 @@ def test_a_prefix_is_refused_where_there_is_no_causal_language_model():
 def test_a_text_as_long_as_the_context_leaves_room_for_the_prefix(name):
     from small_models import tokenizer_for
 
-    from beft.data.prompt_data import prompt_data
+    from beft.data.datasets import prompt_dataset
     from beft.data.prompts import PROMPTS
     from beft.models.loading import Loaded
     from beft.study import Run, Study
@@ -132,7 +132,7 @@ def test_a_text_as_long_as_the_context_leaves_room_for_the_prefix(name):
     model.resize_token_embeddings(len(tokenizer))
     text = "a plot " * positions
     long = [Example(text + str(n), (" Yes", " No"), n % 2, keep=len(text)) for n in range(4)]
-    data = prompt_data(PROMPTS["microworld_entailment"], long, long, "by hand")
+    data = prompt_dataset(PROMPTS["microworld_entailment"], long, long, "by hand")
     study = Study(
         model=name, task="x", regime="all", epochs=1, batch_size=2, max_length=positions, prompted=True
     )

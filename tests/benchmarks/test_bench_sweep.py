@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
-from test_bench import TINY
+from bench_arguments import TINY
 
 from beft.records.store import Store
 from beft.study import METHODS

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from beft.data import grouped as g
 from beft.data import sources as data
 from beft.data import tasks
+from beft.data.datasets import draw
 from beft.data.microworld import grouped as world
 from beft.data.microworld.biographies import OCCUPATIONS, biographies
 from beft.data.microworld.posts import posts
@@ -64,7 +65,7 @@ def _pairs(n=12, labels=(0, 1, 2)):
 def test_biographies_come_from_a_folder_row_by_row_with_their_gender(tmp_path, suffix, name):
     got = g.biographies(_folder(tmp_path / "bios", _bios(12), _bios(6), suffix, name))
     assert got.data.task.labels == ("nurse", "surgeon") and got.data.task.metric == "accuracy"
-    assert got.data.train.texts[:2] == (("bio 0",), ("bio 1",))
+    assert got.data.train.rows[:2] == (("bio 0",), ("bio 1",))
     assert got.data.train.labels.tolist() == [0, 1] * 6 and got.groups["train"].tolist() == [0, 0, 1, 1] * 3
     assert got.groups["validation"].tolist() == [0, 0, 1, 1, 0, 0]
     assert got.groups["train"].dtype == got.data.train.labels.dtype == np.int64
@@ -116,14 +117,14 @@ def test_a_single_file_is_cut_as_data_load_cuts_it_and_groups_go_with_their_rows
     assert got.data.fingerprint == plain.fingerprint and got.data.task.labels == plain.task.labels
     gender = {row["text"]: row["gender"] for row in rows}
     for split, part in (("train", got.data.train), ("validation", got.data.validation)):
-        assert got.groups[split].tolist() == [gender[text] for (text,) in part.texts]
+        assert got.groups[split].tolist() == [gender[text] for (text,) in part.rows]
     assert "20% cut" in got.data.source
 
 
 def test_regimes_are_no_larger_than_the_rows_and_can_be_drawn(tmp_path):
     got = g.biographies(_folder(tmp_path, _bios(12), _bios(6)))
-    assert len(data.draw(got.data, "low", 0).train) == 12
-    assert len(data.draw(got.data, 8, 0, tuning=0.25).train) == 6
+    assert len(draw(got.data, "low", 0).train) == 12
+    assert len(draw(got.data, 8, 0, tuning=0.25).train) == 6
 
 
 def test_the_data_folder_goes_before_the_hub_and_the_hub_is_asked_for_the_known_set(tmp_path, monkeypatch):
@@ -249,7 +250,7 @@ def test_labels_by_name_are_those_by_number(tmp_path):
 def test_a_single_file_of_sentences_keeps_mentions_with_their_rows(tmp_path):
     got = g.hate_speech(_write(tmp_path / "ghc.tsv", _posts(60)), ["jews", "women"])
     for split, part in (("train", got.data.train), ("validation", got.data.validation)):
-        assert got.groups[split] == g.mentions([text for (text,) in part.texts], ["jews", "women"])
+        assert got.groups[split] == g.mentions([text for (text,) in part.rows], ["jews", "women"])
     assert (len(got.data.train), len(got.data.validation)) == (48, 12)
 
 
@@ -324,14 +325,14 @@ def test_pairs_keep_mnlis_codes_whether_written_as_numbers_or_names(tmp_path):
     one = g.nli(_folder(tmp_path / "a", _pairs(), _pairs(6)))
     other = g.nli(_folder(tmp_path / "b", _pairs(labels=names), _pairs(6, labels=names)))
     assert one.fingerprint == other.fingerprint and one.task.labels == names == tasks.TASKS["mnli"].labels
-    assert one.train.texts[0] == ("p 0", "h 0") and one.validation.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert one.train.rows[0] == ("p 0", "h 0") and one.validation.labels.tolist() == [0, 1, 2, 0, 1, 2]
 
 
 def test_pairs_of_a_single_file_keep_the_codes_too(tmp_path):
     got = g.nli(_write(tmp_path / "nli.csv", _pairs(30, labels=("neutral", "contradiction", "entailment"))))
     codes = {f"p {i}": (1, 2, 0)[i % 3] for i in range(30)}
     for part in (got.train, got.validation):
-        assert [codes[p] for p, _ in part.texts] == part.labels.tolist()
+        assert [codes[p] for p, _ in part.rows] == part.labels.tolist()
     assert (len(got.train), len(got.validation)) == (24, 6)
 
 
@@ -360,9 +361,7 @@ def test_generated_biographies_are_those_of_the_micro_world_with_their_gender():
         ("train", got.data.train, biographies("train", 200, 0.8, 3, origin=0.4)),
         ("validation", got.data.validation, biographies("validation", 60, 0.0, 3)),  # no link: even groups
     ):
-        assert part.texts == tuple((b.text,) for b in rows) and part.labels.tolist() == [
-            b.label for b in rows
-        ]
+        assert part.rows == tuple((b.text,) for b in rows) and part.labels.tolist() == [b.label for b in rows]
         assert got.groups[split].tolist() == [b.gender for b in rows]
     assert got.data.task.labels == OCCUPATIONS and got.data.task.name == "microworld_biographies"
     assert got.data.substitute and "strengths 0.8 and 0.4, seed 3" in got.data.source
@@ -377,7 +376,7 @@ def test_generated_biographies_are_those_of_the_micro_world_with_their_gender():
 def test_generated_posts_are_those_of_the_micro_world_with_their_group():
     got = world.micro_posts(200, 60, 0.5)
     rows = posts("validation", 60, 0.0)  # no link: even groups
-    assert got.data.validation.texts == tuple((p.text,) for p in rows)
+    assert got.data.validation.rows == tuple((p.text,) for p in rows)
     assert got.groups["validation"] == tuple((p.identifier,) if p.identifier else () for p in rows)
     assert len(got.groups["train"]) == 200 and {w for found in got.groups["train"] for w in found} == {
         "northern",
@@ -390,7 +389,7 @@ def test_generated_posts_are_those_of_the_micro_world_with_their_group():
 def test_generated_tasks_can_be_drawn_and_differ_by_strength_and_seed(make):
     base = make(1500, 20, 0.5)
     assert base.data.task.regimes == {"low": 1000, "medium": 1500, "high": 1500}
-    assert len(data.draw(base.data, "low", 0).train) == 1000
+    assert len(draw(base.data, "low", 0).train) == 1000
     prints = {made.data.fingerprint for made in (base, make(1500, 20, 0.6), make(1500, 20, 0.5, 1))}
     assert len(prints) == 3 and make(1500, 20, 0.5).data.fingerprint == base.data.fingerprint
 

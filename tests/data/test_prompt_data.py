@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from beft.data import sources as data
+from beft.data.datasets import draw
 from beft.data.prompt_data import examples, load_prompts
 from beft.data.prompts import get_prompt
 from beft.errors import BeftError
@@ -40,8 +40,8 @@ def test_a_folder_of_data_sets_is_read(tmp_path):
     assert (found.source, found.substitute, len(found.train)) == ("data folder, super_glue/copa", False, 2)
     assert found.train.labels.tolist() == [0, 1] and found.task.metric == "accuracy"
     squad = load_prompts("squad", folder=write(tmp_path, "squad", [SQUAD] * 3))
-    assert squad.validation.examples[0].answers == ("rain",)
-    assert data.draw(squad, "low", 0).train.tolist() == np.random.RandomState(0).permutation(3).tolist()
+    assert squad.validation.rows[0].answers == ("rain",)
+    assert draw(squad, "low", 0).train.tolist() == np.random.RandomState(0).permutation(3).tolist()
 
 
 def test_the_validation_examples_are_drawn_once_and_named_by_the_fingerprint(tmp_path):
@@ -49,7 +49,7 @@ def test_the_validation_examples_are_drawn_once_and_named_by_the_fingerprint(tmp
     folder = write(tmp_path, "super_glue/copa", rows)
     some = load_prompts("copa", folder=folder, evaluated=4)
     expected = np.random.RandomState(0).permutation(9)[:4]
-    assert [e.prompt for e in some.validation.examples] == [f"It rained {i} days so" for i in expected]
+    assert [e.prompt for e in some.validation.rows] == [f"It rained {i} days so" for i in expected]
     assert len(load_prompts("copa", folder=folder, evaluated=9).validation) == 9
     assert some.fingerprint != load_prompts("copa", folder=folder).fingerprint
     assert some.fingerprint == load_prompts("copa", folder=folder, evaluated=4).fingerprint
@@ -120,7 +120,7 @@ def test_the_hub_is_asked_by_its_names(monkeypatch):
         lambda *names: asked.append(names) or {"train": Split(), "validation": Split()},
     )
     found = load_prompts("squad")
-    assert asked == [("rajpurkar/squad",)] and found.train.examples[0].answers == ("rain",)
+    assert asked == [("rajpurkar/squad",)] and found.train.rows[0].answers == ("rain",)
 
 
 @pytest.mark.parametrize("task", ["sentiment", "entailment", "choices", "questions"])
@@ -131,7 +131,7 @@ def test_generated_tasks_read_as_prompts(task):
         and found.task.source.startswith("generated")
         and (len(found.train), len(found.validation)) == (4000, 200)
     )
-    first = found.train.examples[0]
+    first = found.train.rows[0]
     assert first.answers if task == "questions" else set(found.train.labels) == {0, 1}
 
 
@@ -140,7 +140,7 @@ def test_generated_tasks_read_as_prompts(task):
 def test_real_tasks_read_as_prompts(real_data, task):
     found = load_prompts(task, folder=real_data)
     assert 50 < len(found.validation) <= 1000 and len(found.train) >= 250
-    assert set(np.unique(found.train.labels)) == set(range(len(found.train.examples[0].options)))
+    assert set(np.unique(found.train.labels)) == set(range(len(found.train.rows[0].options)))
     assert not any(
-        e.prompt.endswith(" ") for e in found.train.examples
+        e.prompt.endswith(" ") for e in found.train.rows
     )  # a space belongs to the option behind it

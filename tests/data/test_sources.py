@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from beft.data import sources as data
+from beft.data.datasets import draw
 from beft.errors import BeftError
 
 REAL = Path(os.environ.get("BEFT_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -52,8 +53,8 @@ def test_user_file_of_each_kind_gives_the_same_rows(tmp_path, suffix):
     rows = [{"text": f'a "quoted", naïve NA {i}', "label": "ja" if i % 2 else "nein"} for i in range(20)]
     got = data.load(_write(tmp_path / f"reviews{suffix}", rows))
     assert got.task.name == "reviews" and got.task.labels == ("ja", "nein") and got.task.metric == "accuracy"
-    texts = dict(zip((t for (t,) in got.train.texts), got.train.labels, strict=True))
-    texts |= dict(zip((t for (t,) in got.validation.texts), got.validation.labels, strict=True))
+    texts = dict(zip((t for (t,) in got.train.rows), got.train.labels, strict=True))
+    texts |= dict(zip((t for (t,) in got.validation.rows), got.validation.labels, strict=True))
     assert texts == {row["text"]: ("ja", "nein").index(row["label"]) for row in rows}
     assert got.train.labels.dtype == np.int64 and not got.substitute
     assert "20% cut" in got.source and str(tmp_path) not in got.source
@@ -64,8 +65,8 @@ def test_user_validation_is_a_fixed_stratified_fifth(tmp_path):
     got, again = data.load(path), data.load(path)
     assert np.bincount(got.validation.labels).tolist() == [15, 5]
     assert np.bincount(got.train.labels).tolist() == [60, 20]
-    assert not set(got.train.texts) & set(got.validation.texts)
-    assert got.validation.texts == again.validation.texts and got.fingerprint == again.fingerprint
+    assert not set(got.train.rows) & set(got.validation.rows)
+    assert got.validation.rows == again.validation.rows and got.fingerprint == again.fingerprint
 
 
 def test_smallest_user_file_has_every_class_in_both_splits(tmp_path):
@@ -82,9 +83,9 @@ def test_whole_number_labels_are_coded_in_numeric_order(tmp_path, suffix):
 def test_small_user_file_uses_all_its_rows_under_every_named_regime(tmp_path):
     got = data.load(_write(tmp_path / "a.csv", _rows(50)))
     assert set(got.task.regimes.values()) == {40}
-    assert sorted(data.draw(got, "low", 0).train) == list(range(40))
+    assert sorted(draw(got, "low", 0).train) == list(range(40))
     with pytest.raises(BeftError, match="asks for 41 training rows but a has 40"):
-        data.draw(got, 41, 0)
+        draw(got, 41, 0)
 
 
 def test_text_that_looks_like_a_number_or_a_missing_value_stays_text(tmp_path):
@@ -93,7 +94,7 @@ def test_text_that_looks_like_a_number_or_a_missing_value_stays_text(tmp_path):
         "text,label\n" + "".join(f"{t},{i % 2}\n" for i, t in enumerate(["007", "NA", "null", "1e3"]))
     )
     got = data.load(str(path))
-    assert {t for (t,) in got.train.texts + got.validation.texts} == {"007", "NA", "null", "1e3"}
+    assert {t for (t,) in got.train.rows + got.validation.rows} == {"007", "NA", "null", "1e3"}
 
 
 def test_byte_order_mark_and_spaces_around_labels_do_no_harm(tmp_path):
@@ -206,7 +207,7 @@ def test_pairs_and_values_are_read_from_a_users_file(tmp_path, suffix):
     got = data.load(_write(tmp_path / f"pairs{suffix}", rows))
     assert got.task.regression and got.task.metrics == ("spearman", "pearson") and got.task.outputs == 1
     values = dict(
-        zip(got.train.texts + got.validation.texts, [*got.train.labels, *got.validation.labels], strict=True)
+        zip(got.train.rows + got.validation.rows, [*got.train.labels, *got.validation.labels], strict=True)
     )
     assert values == {(f"a {i}", f"b {i}"): i / 2 for i in range(20)}
     assert (len(got.train), len(got.validation)) == (16, 4) and got.train.labels.dtype == np.float64
@@ -246,7 +247,7 @@ def test_further_validation_splits_are_read_and_fingerprinted(tmp_path):
     parts = {"train": rows(9, "x"), "validation_matched": rows(6, "y"), "validation_mismatched": rows(3, "z")}
     got = data.load("mnli", folder=_task_folder(tmp_path / "one", "glue/mnli", **parts))
     assert list(got.further) == ["validation_mismatched"] and len(got.further["validation_mismatched"]) == 3
-    assert got.validation.texts[0] == ("y 0", "it is")
+    assert got.validation.rows[0] == ("y 0", "it is")
     parts["validation_mismatched"] = rows(3, "w")
     other = data.load("mnli", folder=_task_folder(tmp_path / "two", "glue/mnli", **parts))
     assert other.fingerprint != got.fingerprint
@@ -257,7 +258,7 @@ def test_further_validation_splits_are_read_and_fingerprinted(tmp_path):
 def test_columns_named_together_are_joined_into_one_text(tmp_path):
     rows = [{"word": "bank", "sentence1": f"s {i}", "sentence2": "t", "label": i % 2} for i in range(4)]
     got = data.load("wic", folder=_task_folder(tmp_path, "super_glue/wic", train=rows, validation=rows))
-    assert got.train.texts[0] == ("bank: s 0", "t")
+    assert got.train.rows[0] == ("bank: s 0", "t")
 
 
 def test_values_of_a_known_regression_may_be_whole_and_those_of_a_classification_may_not(tmp_path):
@@ -285,7 +286,7 @@ def test_training_split_without_one_of_the_classes_is_refused(tmp_path):
 def test_task_is_read_from_the_folder(tmp_path, suffix, monkeypatch):
     folder = _sst2(tmp_path, _sentences(8), _sentences(4), suffix)
     got = data.load("sst2", folder=folder)
-    assert got.train.texts[1] == ("sentence 1",) and got.train.labels.tolist() == [0, 1] * 4
+    assert got.train.rows[1] == ("sentence 1",) and got.train.labels.tolist() == [0, 1] * 4
     assert (len(got.train), len(got.validation)) == (8, 4) and not got.substitute
     monkeypatch.setenv("BEFT_DATA", str(folder))
     assert data.load("sst2").fingerprint == got.fingerprint
@@ -295,7 +296,7 @@ def test_quotation_mark_in_a_glue_tsv_is_text(tmp_path):
     folder = _sst2(tmp_path, _sentences(), _sentences())
     (tmp_path / "glue" / "sst2" / "train.jsonl").unlink()
     (tmp_path / "glue" / "sst2" / "train.tsv").write_text('sentence\tlabel\n"good\t1\nbad"\t0\n')
-    assert data.load("sst2", folder=folder).train.texts == (('"good',), ('bad"',))
+    assert data.load("sst2", folder=folder).train.rows == (('"good',), ('bad"',))
 
 
 def test_fingerprint_sees_texts_labels_and_splits(tmp_path):
@@ -394,7 +395,7 @@ def test_generated_task_needs_nothing_and_says_what_it_is():
     got = data.load("microworld_sentiment", offline=True)
     assert got.substitute and "generated" in got.source
     assert (len(got.train), len(got.validation)) == (4000, 500)
-    assert not set(got.train.texts) & set(got.validation.texts)
+    assert not set(got.train.rows) & set(got.validation.rows)
     assert got.fingerprint == data.load("microworld_sentiment").fingerprint
 
 
@@ -436,13 +437,13 @@ def world():
 @pytest.mark.parametrize(("regime", "n"), [("low", 1000), ("medium", 2000), ("all", 4000), (37, 37)])
 def test_draw_is_the_first_n_of_numpys_permutation(world, regime, n):
     for seed in (0, 7):
-        drawn = data.draw(world, regime, seed)
+        drawn = draw(world, regime, seed)
         np.testing.assert_array_equal(drawn.train, np.random.RandomState(seed).permutation(4000)[:n])
         assert drawn.tuning.size == 0
 
 
 def test_tuning_part_is_cut_from_the_regime(world):
-    whole, cut = data.draw(world, 130, 3), data.draw(world, 130, 3, tuning=0.2)
+    whole, cut = draw(world, 130, 3), draw(world, 130, 3, tuning=0.2)
     assert (len(cut.train), len(cut.tuning)) == (104, 26)
     np.testing.assert_array_equal(np.concatenate([cut.train, cut.tuning]), whole.train)
 
@@ -465,10 +466,10 @@ def test_tuning_part_is_cut_from_the_regime(world):
 )
 def test_bad_draws_are_refused(world, regime, seed, tuning, message):
     with pytest.raises(BeftError, match=message):
-        data.draw(world, regime, seed, tuning)
+        draw(world, regime, seed, tuning)
 
 
 def test_named_regime_larger_than_the_data_is_refused(tmp_path):
     got = data.load("sst2", folder=_sst2(tmp_path, _sentences(8), _sentences(4)))
     with pytest.raises(BeftError, match="regime 'low' asks for 1000 training rows but sst2 has 8"):
-        data.draw(got, "low", 0)
+        draw(got, "low", 0)

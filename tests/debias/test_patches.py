@@ -13,13 +13,13 @@ from peft import PeftModel
 from beft.bank.bank import bank_on
 from beft.bank.baselines import ENTRIES, PATCH, replaced, restored
 from beft.data import sources as data
-from beft.data.sources import Draw
+from beft.data.datasets import Draw, text_dataset
 from beft.debias.patches import Patch, freed, frozen_in, load_patch, patch_of, save_peft, seen
 from beft.errors import BeftError
 from beft.models import loading as models
 from beft.study import Run, Study
 from beft.training.loop import fit
-from beft.training.masked_lm import Masked, text_data
+from beft.training.masked_lm import Masked
 
 ETHODS = ("b_q", "b_v", "all_biases", "lora", "adapter", "prompt", "sparse", "full")
 
@@ -48,7 +48,7 @@ def trained(base, method, folder=None):
         if folder is not None:
             save_peft(bank, 0, folder, str(base))
 
-    corpus = text_data("texts", TEXTS, TEXTS[:3], "by hand")
+    corpus = text_dataset("texts", TEXTS, TEXTS[:3], "by hand")
     run = Run("mask" if method == "sparse" else method, 0, 0.05)
     fit(loaded, corpus, replace(STUDY, epochs=1), [run], problem=Masked, on_end=keep)
     return kept
@@ -195,6 +195,6 @@ def test_a_model_without_biases_gets_one_for_the_patch():
 def test_a_draw_needs_no_labels_but_rows(base):
     loaded = models.load_masked(str(base))
     problem = Masked(
-        loaded, text_data("t", TEXTS, TEXTS[:2], "by hand"), STUDY, [Draw(np.arange(3), np.arange(0))]
+        loaded, text_dataset("t", TEXTS, TEXTS[:2], "by hand"), STUDY, [Draw(np.arange(3), np.arange(0))]
     )
     assert problem.validation == 2 and len(problem.lengths) == len(TEXTS)

@@ -20,10 +20,10 @@ def load(**given):
 
 def test_texts_have_both_sides_and_the_held_out_ones_are_others():
     data, both = debiasing.corpus(load(), "gender")
-    assert data.train.texts == both.texts and both.changed == 24 and len(both.texts) == 48
-    assert not set(data.train.texts) & set(data.validation.texts) and data.substitute
+    assert data.train.rows == tuple((t,) for t in both.texts) and both.changed == 24 and len(both.texts) == 48
+    assert not set(data.train.rows) & set(data.validation.rows) and data.substitute
     other, _ = debiasing.corpus(load(), "origin")
-    assert other.fingerprint != data.fingerprint and "southern" in " ".join(other.train.texts)
+    assert other.fingerprint != data.fingerprint and "southern" in " ".join(t for (t,) in other.train.rows)
 
 
 def test_texts_of_a_file_are_used_as_they_are(tmp_path):
@@ -32,7 +32,7 @@ def test_texts_of_a_file_are_used_as_they_are(tmp_path):
     path.write_text("\n".join(json.dumps(row) for row in rows))
     data, both = debiasing.corpus(load(corpus=str(path)), "gender")
     assert (data.task.name, data.substitute, both.changed) == ("mine", False, 12)
-    assert {t.split()[0] for t in data.train.texts} == {"She", "He"}
+    assert {t.split()[0] for (t,) in data.train.rows} == {"She", "He"}
     path.write_text("\n".join(json.dumps({"words": row["text"]}) for row in rows))
     with pytest.raises(BeftError, match="mine.jsonl lacks the column 'text': rename or add it"):
         debiasing.corpus(load(corpus=str(path)), "gender")
@@ -46,9 +46,9 @@ def test_a_word_list_of_ones_own_and_first_names_decide_what_changes_places(tmp_
     with pytest.raises(BeftError, match="has a word of the axis gender"):
         debiasing.corpus(load(**given), "gender")
     named, _ = debiasing.corpus(load(**given, names=True), "gender")
-    assert {t.split()[0] for t in named.train.texts} == {"Peter", "Margaret"}
+    assert {t.split()[0] for (t,) in named.train.rows} == {"Peter", "Margaret"}
     pets, _ = debiasing.corpus(load(**given, axis="pets", word_list=str(words)), "pets")
-    assert {t.split()[2] for t in pets.train.texts} == {"cat", "dog"}
+    assert {t.split()[2] for (t,) in pets.train.rows} == {"cat", "dog"}
     with pytest.raises(BeftError, match="nowhere.json is no list of words by axis"):
         debiasing.corpus(load(**given, word_list="nowhere.json"), "gender")
 

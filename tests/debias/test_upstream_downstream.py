@@ -12,6 +12,7 @@ from masked_models import folder_of, small
 from peft import PeftModel
 
 from beft.data.counterfactual import augment, axis
+from beft.data.datasets import text_dataset
 from beft.data.microworld.biographies import biographies
 from beft.data.microworld.grouped import micro_biographies
 from beft.data.microworld.statements import AXES, stereotype_pairs, stereotype_triples
@@ -22,7 +23,6 @@ from beft.errors import BeftError
 from beft.models import loading as models
 from beft.records.store import Store, key
 from beft.study import PATCHES, Study
-from beft.training.masked_lm import text_data
 
 STUDY = Study(
     model="small", task="people", regime="all", epochs=1, batch_size=8, max_length=32, validate="last"
@@ -40,7 +40,7 @@ def base(tmp_path_factory):
 def phase_of(base, **changes):
     loaded = models.load_masked(str(base))
     texts = [b.text for b in biographies("train", 12, 0.5)]
-    corpus = text_data("people", augment(texts, axis("gender")).texts, texts[:4], "generated", True)
+    corpus = text_dataset("people", augment(texts, axis("gender")).texts, texts[:4], "generated", True)
     measure, measured = intrinsic(
         loaded.tokenizer,
         {name: stereotype_pairs(name, 6) for name in AXES},
@@ -223,7 +223,7 @@ def test_a_prompt_has_room_in_front_of_rows_as_long_as_the_context(base, tmp_pat
     (run,) = [r for r in RUNS if r.method == "prompt"]
     (record,) = upstream.train_patches(phase, [run], store, progress=False)
     tuning = tuning_of(base)
-    long = replace(tuning.data.train, texts=tuple((f"{t} " * 8,) for (t,) in tuning.data.train.texts))
+    long = replace(tuning.data.train, rows=tuple((f"{t} " * 8,) for (t,) in tuning.data.train.rows))
     tuning = replace(
         tuning, data=replace(tuning.data, train=long), study=replace(tuning.study, max_length=128)
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_sweep import RUNS, STUDY, timeless
 
 from beft.bank import peft_adapter as adapters
 from beft.data import sources as data_module
@@ -26,11 +27,6 @@ from beft.records.store import Store
 from beft.study import Run, Study
 from beft.training import loop as training
 from beft.training.loop import fit
-
-STUDY = Study(
-    model=models.TINY, task="microworld_sentiment", regime=48, epochs=3, max_length=64, offline=True
-)
-RUNS = [Run("b_v", 0, 1e-2), Run("head", 0, 1e-2), Run("b_v", 1, 1e-2), Run("b_v", 1, 3e-3)]
 
 
 @pytest.fixture
@@ -53,12 +49,6 @@ def banks(monkeypatch):
 
 def go(store, runs=RUNS, study=STUDY, **more):
     return sweep.run(study, runs, store, progress=False, **more)
-
-
-def timeless(record):
-    """A record without what differs between two equal runs."""
-    rest = {k: v for k, v in record.items() if k not in ("seconds", "checksum", "bank")}
-    return rest | {"bank": record["bank"]["runs"]}
 
 
 def files(store):
@@ -221,9 +211,9 @@ def test_an_interrupt_before_the_records_are_written_costs_no_more_than_an_epoch
 KILLED = """
 import sys, time
 from pathlib import Path
-from beft import sweep
+from beft.experiments import sweep
 from beft.records import Store
-from test_sweep import RUNS, STUDY
+from small_sweep import RUNS, STUDY
 fit, marker, calls = sweep.fit, Path(sys.argv[2]), []
 def stuck(bank, epoch):
     if epoch == 2:
@@ -358,9 +348,9 @@ def test_on_real_data_a_short_run_of_b_v_is_better_than_the_head_alone(store, re
 
 TWO = """
 import sys
-from beft import sweep
+from beft.experiments import sweep
 from beft.records import Store
-from test_sweep import RUNS, STUDY
+from small_sweep import RUNS, STUDY
 sweep.run(STUDY, RUNS, Store(sys.argv[1]), progress=False, bank_size=1)
 """
 

@@ -17,8 +17,8 @@ import filelock
 import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
-from test_records import record, settings
-from test_sweep import RUNS, STUDY, timeless
+from sample_records import record, settings
+from small_sweep import RUNS, STUDY, timeless
 
 from beft.bank import peft_adapter as adapters
 from beft.errors import BeftError

@@ -11,40 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sample_records import record, settings
 
 from beft.errors import BeftError
 from beft.records import provenance
 from beft.records import store as records
 from beft.records.store import Store
 from beft.report import dataframes as frames
-
-
-def settings(**changes: Any) -> dict[str, Any]:
-    base = {"model": "org/tiny", "task": "sst2", "regime": "low", "method": "b_v", "seed": 0, "rate": 4e-4}
-    return base | {"epochs": 2, "train_size": 32, "tuning_size": 0, "dtype": "float32"} | changes
-
-
-def record(**changes: Any) -> dict[str, Any]:
-    base: dict[str, Any] = {
-        "kind": "run",
-        "settings": settings(),
-        "model": {"name": "org/tiny", "source": "folder", "revision": None, "sha256": "00"},
-        "data": {"task": "sst2", "metric": "accuracy", "substitute": False},
-        "code": {"commit": "unknown", "dirty": None},
-        "versions": {},
-        "device": {"kind": "cpu", "name": "chip", "threads": 1},
-        "parameters": {"bias": 8, "head": 10, "pooler": 4},
-        "epochs": [
-            {"epoch": 1, "train_loss": 0.7, "tuning": None, "validation": 0.5},
-            {"epoch": 2, "train_loss": 0.6, "tuning": None, "validation": 0.75},
-        ],
-        "final": {"epoch": 2, "validation": 0.75, "tuning": None},
-        "best": {"epoch": 2, "validation": 0.75, "tuning": None, "chosen_on": "validation"},
-        "bank": {"runs": 1, "seconds": 3.0, "peak_memory_bytes": 1, "padding_efficiency": 0.9},
-        "seconds": 3.0,
-        "outcome": "ok",
-    }
-    return base | changes
 
 
 def ranking() -> dict[str, Any]:
@@ -78,7 +51,7 @@ def test_any_other_setting_is_another_run(tmp_path: Path, change: dict[str, Any]
 def test_the_key_is_the_same_for_numpy_and_python_values_and_in_another_process() -> None:
     ours = records.key(settings())
     assert records.key(settings(seed=np.int64(0), rate=np.float64(4e-4))) == ours
-    code = f"from beft import records; print(records.key({settings()!r}))"
+    code = f"from beft.records import schema; print(schema.key({settings()!r}))"
     environment = os.environ | {"PYTHONPATH": str(Path(records.__file__).parents[2]), "PYTHONHASHSEED": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True

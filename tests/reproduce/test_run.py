@@ -288,7 +288,7 @@ def test_an_interrupt_says_that_the_same_command_resumes_and_leaves_no_kernel(
     make("a", [f"import os, time\nopen({str(started)!r}, 'w').write(str(os.getpid()))\ntime.sleep(100)"])
     repository = settings.repository()
     code = (
-        "import signal, sys, pathlib; from beft import reproduce, settings; "
+        "import signal, sys, pathlib; from beft.reproduce import run as reproduce; from beft.settings import profiles as settings; "
         "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a job in the background is born deaf to it
         f"settings.repository = lambda: pathlib.Path({str(repository)!r}); "
         "sys.exit(reproduce.main(['--profile', 'smoke']))"

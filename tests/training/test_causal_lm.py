@@ -9,9 +9,9 @@ import torch
 from beft.bank.bank import bank_on
 from beft.data.batching import CHUNKS
 from beft.data.counterfactual import augment, axis
+from beft.data.datasets import Draw, text_dataset
 from beft.data.microworld.biographies import biographies
 from beft.data.microworld.statements import stereotype_triples
-from beft.data.sources import Draw
 from beft.debias import upstream
 from beft.debias.measures import intrinsic
 from beft.debias.pair_scores import shared_places
@@ -21,7 +21,6 @@ from beft.models import loading as models
 from beft.records.store import Store
 from beft.study import Study
 from beft.training.causal_lm import NextTokens, causal_pair_scores
-from beft.training.masked_lm import text_data
 
 TEXTS = ["The soup was dull.", "She said that the plot was never superb, and he agreed.", "A bed."]
 PAIRS = [
@@ -41,7 +40,7 @@ def llama():
 
 def test_the_loss_is_transformers_own_for_every_text(llama):
     problem = NextTokens(
-        llama, text_data("t", TEXTS, TEXTS, "by hand"), STUDY, [Draw(np.arange(3), np.arange(0))]
+        llama, text_dataset("t", TEXTS, TEXTS, "by hand"), STUDY, [Draw(np.arange(3), np.arange(0))]
     )
     with bank_on(llama.model, ["b_v"], [0]) as bank:
         ours = problem.loss(bank, torch.zeros(3, dtype=torch.long), None, np.array([2, 0, 1])).detach()
@@ -64,7 +63,7 @@ def test_pairs_are_scored_as_one_sentence_at_a_time(llama):
 
 def test_the_loss_on_held_out_text_is_the_mean_over_its_tokens(llama):
     problem = NextTokens(
-        llama, text_data("t", TEXTS, TEXTS, "by hand"), STUDY, [Draw(np.arange(3), np.arange(0))]
+        llama, text_dataset("t", TEXTS, TEXTS, "by hand"), STUDY, [Draw(np.arange(3), np.arange(0))]
     )
     with bank_on(llama.model, ["b_v", "b_q"], [0, 1]) as bank:
         problem.scores(bank, True, True, CHUNKS["cpu"])
@@ -78,7 +77,7 @@ def test_the_loss_on_held_out_text_is_the_mean_over_its_tokens(llama):
 
 def test_an_injected_bias_of_a_decoder_is_a_patch_with_a_record(llama, tmp_path):
     texts = [b.text for b in biographies("train", 8, 0.5)]
-    corpus = text_data("people", augment(texts, axis("gender")).texts, texts[:3], "generated", True)
+    corpus = text_dataset("people", augment(texts, axis("gender")).texts, texts[:3], "generated", True)
 
     def measure(model, run):
         scores = causal_pair_scores(model, llama.tokenizer, PAIRS, run)
@@ -94,7 +93,7 @@ def test_an_injected_bias_of_a_decoder_is_a_patch_with_a_record(llama, tmp_path)
 
 
 def test_a_text_of_one_token_is_named(llama):
-    data = text_data("t", [*TEXTS, ""], TEXTS, "by hand")
+    data = text_dataset("t", [*TEXTS, ""], TEXTS, "by hand")
     with pytest.raises(BeftError, match="text 4 of t has one token: leave it out"):
         NextTokens(llama, data, STUDY, [Draw(np.arange(4), np.arange(0))])
 

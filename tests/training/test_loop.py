@@ -14,7 +14,7 @@ import torch
 from beft.bank.bank import bank_on
 from beft.data import sources as data_module
 from beft.data.batching import ChunkCost, encode
-from beft.data.sources import draw
+from beft.data.datasets import Split, draw
 from beft.errors import BeftError
 from beft.models import files as model_files
 from beft.models import loading as models
@@ -33,9 +33,7 @@ STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=50, epochs=
 def sentiment():
     """The micro-world's sentiment with a short validation split."""
     whole = data_module.load("microworld_sentiment")
-    return replace(
-        whole, validation=data_module.Split(whole.validation.texts[:60], whole.validation.labels[:60])
-    )
+    return replace(whole, validation=Split(whole.validation.rows[:60], whole.validation.labels[:60]))
 
 
 def trained(loaded, data, study, runs, **more):
@@ -109,7 +107,7 @@ def test_a_run_is_the_plain_loop_with_a_short_last_batch_too(still, sentiment, r
         order, total = np.random.default_rng([1, epoch]).permutation(rows), 0.0
         for at in range(0, regime, 16):
             index = order[at : at + 16]
-            batch = encode(still.tokenizer, [sentiment.train.texts[i] for i in index], 128)
+            batch = encode(still.tokenizer, [sentiment.train.rows[i] for i in index], 128)
             target = torch.from_numpy(sentiment.train.labels[index])
             loss = torch.nn.functional.cross_entropy(plain(**batch.columns).logits, target)
             optimizer.zero_grad()
@@ -155,7 +153,7 @@ def test_a_tuning_split_is_scored_apart_and_never_trained_on(tiny, sentiment):
     held = draw(sentiment, 50, 0, 0.2).tuning
     labels = sentiment.train.labels.copy()
     labels[held] = 1 - labels[held]
-    flipped = replace(sentiment, train=data_module.Split(sentiment.train.texts, labels))
+    flipped = replace(sentiment, train=Split(sentiment.train.rows, labels))
     ((other,), others) = trained(tiny, flipped, study, [Run("b_v", 0, 1e-2)])
     assert all(torch.equal(a, b) for a, b in zip(values, others))
     assert [e["tuning"] for e in other.epochs] == pytest.approx([1 - e["tuning"] for e in result.epochs])
@@ -330,7 +328,7 @@ def test_predictions_are_probabilities_in_the_order_of_the_texts(tiny):
 
 @pytest.mark.parametrize("method", ["head", "b_v"])
 def test_logits_are_those_of_each_runs_own_rows_in_order(tiny, sentiment, method):
-    encoded = encode(tiny.tokenizer, sentiment.validation.texts[:12], 64)
+    encoded = encode(tiny.tokenizer, sentiment.validation.rows[:12], 64)
     wanted = [np.array([3, 0, 11]), np.array([5, 3])]
     with bank_on(tiny.model, [method] * 2, [0, 1]) as bank, torch.no_grad():
         for slot in bank.slots:
@@ -361,7 +359,7 @@ def test_ones_own_file_with_three_classes_is_trained_on(tmp_path):
 
 def shortened(name, rows):
     whole = data_module.load(name)
-    few = data_module.Split(whole.validation.texts[:rows], whole.validation.labels[:rows])
+    few = Split(whole.validation.rows[:rows], whole.validation.labels[:rows])
     return replace(whole, validation=few)
 
 
@@ -400,13 +398,13 @@ def test_squared_errors_of_values_and_cross_entropy_of_codes_on_hand_worked_vect
 
 def test_values_far_from_one_are_no_divergence(one_output):
     data = shortened("microworld_similarity", 20)
-    data = replace(data, train=data_module.Split(data.train.texts, data.train.labels * 1000 + 500))
+    data = replace(data, train=Split(data.train.rows, data.train.labels * 1000 + 500))
     study = replace(STUDY, task="microworld_similarity", epochs=1)
     assert fit(one_output, data, study, [Run("b_v", 0, 1e-3)])[0].outcome == "ok"
 
 
 def test_further_splits_and_metrics_are_scored_after_the_last_epoch(tiny, sentiment):
-    further = {"other": data_module.Split(sentiment.train.texts[:30], sentiment.train.labels[:30])}
+    further = {"other": Split(sentiment.train.rows[:30], sentiment.train.labels[:30])}
     task = replace(sentiment.task, metrics=("accuracy", "f1"))
     (result,) = fit(tiny, replace(sentiment, task=task, further=further), STUDY, [Run("b_v", 0, 1e-2)])
     assert set(result.epochs[0]["metrics"]) == {"accuracy", "f1"}
@@ -420,7 +418,7 @@ def test_further_splits_and_metrics_are_scored_after_the_last_epoch(tiny, sentim
 @pytest.mark.skipif(not (REAL / "glue" / "stsb").is_dir(), reason="no real GLUE: BEFT_DATA is not set")
 def test_real_similarity_is_learned_beyond_chance():
     data = data_module.load("stsb", folder=REAL)
-    few = data_module.Split(data.validation.texts[:200], data.validation.labels[:200])
+    few = Split(data.validation.rows[:200], data.validation.labels[:200])
     loaded = models.load(model_files.DEFAULT, labels=1)
     study = Study(task="stsb", regime="low", epochs=3, validate="last", max_length=64)
     (result,) = fit(loaded, replace(data, validation=few), study, [Run("all_biases", 0, 6e-3)])

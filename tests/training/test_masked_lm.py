@@ -13,11 +13,11 @@ from masked_models import STUDY, TEXTS, small
 
 from beft.bank.bank import bank_on
 from beft.data.batching import CHUNKS
-from beft.data.sources import Draw
+from beft.data.datasets import Draw, text_dataset
 from beft.errors import BeftError
 from beft.study import Run
 from beft.training.loop import fit
-from beft.training.masked_lm import Masked, Rule, rule_of, text_data, told_at
+from beft.training.masked_lm import Masked, Rule, rule_of, told_at
 
 
 @given(st.lists(st.integers(5, 99), min_size=1, max_size=120), st.integers(0, 2**32 - 1))
@@ -39,7 +39,7 @@ def test_of_the_chosen_eight_in_ten_are_masked_one_is_another_token_and_one_stay
 
 
 def problem_of(loaded, texts=TEXTS):
-    data = text_data("texts", texts, TEXTS[:3], "by hand")
+    data = text_dataset("texts", texts, TEXTS[:3], "by hand")
     return Masked(loaded, data, STUDY, [Draw(np.arange(len(texts)), np.array([], dtype=int))])
 
 
@@ -61,7 +61,7 @@ def test_the_loss_is_transformers_own_over_the_masked_places():
 
 def test_a_run_learns_the_same_alone_and_beside_others():
     runs = [Run("b_v", 0, 0.02), Run("b_q", 1, 0.02), Run("all_biases", 2, 0.01)]
-    data = text_data("texts", TEXTS, TEXTS[:3], "by hand")
+    data = text_dataset("texts", TEXTS, TEXTS[:3], "by hand")
     together = fit(small(), data, STUDY, runs, problem=Masked)
     for run, result in zip(runs, together, strict=True):
         (alone,) = fit(small(), data, STUDY, [run], problem=Masked)
@@ -73,7 +73,7 @@ def test_a_run_learns_the_same_alone_and_beside_others():
 
 
 def test_training_lowers_the_loss_of_every_way_to_train():
-    data = text_data("texts", TEXTS * 4, TEXTS[:3], "by hand")
+    data = text_dataset("texts", TEXTS * 4, TEXTS[:3], "by hand")
     for method, rate in {"b_v": 0.03, "lora": 0.03, "adapter": 0.03, "full": 0.003}.items():
         (result,) = fit(small(), data, replace(STUDY, epochs=6), [Run(method, 0, rate)], problem=Masked)
         losses = [e["train_loss"] for e in result.epochs]

@@ -18,9 +18,9 @@ from beft.bank.bank import bank_on
 from beft.bank.peft_adapter import merge
 from beft.data.batching import CHUNKS
 from beft.data.choices import Encoded, encode
+from beft.data.datasets import Draw, prompt_dataset
 from beft.data.prompt_data import load_prompts
 from beft.data.prompts import Example, Prompt
-from beft.data.sources import Draw
 from beft.errors import BeftError
 from beft.experiments import ranking, sweep
 from beft.experiments import zero_shot as untuned
@@ -32,7 +32,7 @@ from beft.theory import null_key_bias as zoo
 from beft.training.choice_scoring import option_scores
 from beft.training.generation import generate, token_f1
 from beft.training.loop import fit
-from beft.training.multiple_choice import Prompted, choice_score, paths, prompt_data
+from beft.training.multiple_choice import Prompted, choice_score, paths
 
 STUDY = Study(
     model="zoo", task="made up", regime="low", epochs=3, batch_size=4, max_length=200, validate="last"
@@ -67,7 +67,7 @@ def some_data(form: str = "options", rows: int = 12) -> Any:
         else:
             examples.append(Example(prompt, answers=(str(a + b),)))
     metric = "f1" if form == "answer" else "accuracy"
-    return prompt_data(
+    return prompt_dataset(
         Prompt("sums", "made up", (), None, form, metric), examples, examples[: rows // 2], "made here"
     )  # type: ignore[arg-type]
 
@@ -97,7 +97,7 @@ def test_losses_are_those_of_every_option_computed_alone(name, form):
     with bank_on(here.model, ["b_v"], [0]) as bank, torch.no_grad():
         got = problem.loss(bank, torch.zeros(12, dtype=torch.long), None, np.arange(12))
     with torch.no_grad():
-        wanted = [plain_loss(here.model, here.tokenizer, e, form) for e in data.train.examples]
+        wanted = [plain_loss(here.model, here.tokenizer, e, form) for e in data.train.rows]
     np.testing.assert_allclose(got.numpy(), wanted, rtol=1e-4, atol=1e-5)
     assert 0 < problem.efficiency() <= 1
 
@@ -212,7 +212,7 @@ def test_scores_are_taken_on_tuning_rows_and_validation_for_every_run():
                 for s, e in zip(option_scores(here.model, encoded), some, strict=True)
             ]
         )
-        for some in (data.train.examples[8:12], data.train.examples[:4], data.validation.examples)
+        for some in (data.train.rows[8:12], data.train.rows[:4], data.validation.rows)
         for encoded in [[encode(here.tokenizer, e, 200) for e in some]]
     ]
     assert [*found["tuning"], found["validation"][0]] == pytest.approx(expected)
@@ -230,7 +230,7 @@ def test_baselines_that_train_weights_score_and_write_as_the_plain_model_they_co
     here, data = loaded(name), some_data("options")
     before = {n: x.clone() for n, x in here.model.state_dict().items()}
     kept: dict[str, Any] = {}
-    encoded = [encode(here.tokenizer, e, 200) for e in data.validation.examples]
+    encoded = [encode(here.tokenizer, e, 200) for e in data.validation.rows]
     asked = [Example("one two "), Example("3")]
 
     def look(bank, results):
@@ -378,12 +378,11 @@ def test_a_model_is_scored_as_it_is_and_with_demonstrations(at_home):
     data = load_prompts("copa")
     here = models.load_causal(study.model)
     rows = np.random.RandomState(1).permutation(10)[:3]
-    before = "".join(untuned.demonstration(data.train.examples[i]) + "\n\n" for i in rows)
+    before = "".join(untuned.demonstration(data.train.rows[i]) + "\n\n" for i in rows)
     means = [
-        [plain_mean(here, before + e.prompt, option) for option in e.options]
-        for e in data.validation.examples
+        [plain_mean(here, before + e.prompt, option) for option in e.options] for e in data.validation.rows
     ]
-    right = np.mean([np.argmax(m) == e.label for m, e in zip(means, data.validation.examples, strict=True)])
+    right = np.mean([np.argmax(m) == e.label for m, e in zip(means, data.validation.rows, strict=True)])
     assert shown[1]["validation"] == pytest.approx(right)
 
 

@@ -1,1 +1,1 @@
-"""Figures of the notebooks."""
+"""The notebooks' figures."""

@@ -1,1 +1,1 @@
-"""Tables of the notebooks, as frames of text."""
+"""The notebooks' tables, as frames of text."""

@@ -1,0 +1,23 @@
+"""The names that a folder hands on from its modules, imported at first use: `import beft` loads no torch."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def hand_on(package: str, places: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
+    """`__getattr__` and `__all__` of a package that hands on names.
+
+    Args:
+        package: its dotted name.
+        places: name -> module of the package that defines it.
+    """
+
+    def get(name: str) -> Any:
+        if name not in places:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f".{places[name]}", package), name)
+
+    return get, list(places)
