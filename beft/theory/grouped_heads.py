@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ..anatomy.projections import describe
 from ..anatomy.sites import LINEAR
-from ..bank.bank import bank_on
+from ..bank.baselines import open_bank
+from ..bank.slots import BiasSlot
 from ..errors import BeftError
 from .expressiveness import Batch
 
@@ -43,10 +44,11 @@ def moved_heads(model: nn.Module, batch: Batch, layer: int = 0, entry: int = 0) 
     hook = outputs[0].register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
     inputs: dict[str, Any] = {**batch, "use_cache": False}
     try:
-        with bank_on(model, ["b_v"], [0]) as bank, torch.no_grad():
+        with open_bank(model, ["b_v"], [0]) as bank, torch.no_grad():
             rows = torch.zeros(len(batch["input_ids"]), dtype=torch.long)
             bank(rows, **inputs)
-            slot = next(s for s in bank.slots if (s.module, s.part) == (site.module, site.part))
+            slots = [s for s in bank.slots if isinstance(s, BiasSlot)]
+            slot = next(s for s in slots if (s.module, s.part) == (site.module, site.part))
             slot.values[0, entry] += 1.0
             bank(rows, **inputs)
     finally:

@@ -29,7 +29,7 @@ from beft.data.microworld import people as microworld_people
 from beft.errors import BeftError, exit_status, unknown
 from beft.models.files import weight_hash
 from beft.records.provenance import provenance
-from beft.training.masked_lm import Rule, rule_of
+from beft.training.language_modelling import Rule, rule_of
 
 # When rows hold many documents, one after another -> share of the steps before the first such rows.
 APART = {"last": 0.85, "throughout": 0.15}
