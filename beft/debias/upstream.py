@@ -122,19 +122,22 @@ def train_patches(phase: Phase, runs: Sequence[Run], store: Store, progress: boo
 
 
 def patch(phase: Phase, run: Run, store: Store) -> Patch:
-    """The patch of a run; where its file is not kept, it is trained again.
+    """The patch of a run; where its file is not kept, it is trained again, in the bank that its record names.
+
+    The other runs of a bank decide how sums are rounded: the patch is then the one that was measured.
 
     Raises:
         BeftError: the run diverged.
     """
-    name = key(phase.settings(run))
-    folder = store.fetch(name)
+    wanted = phase.settings(run)
+    folder, record = store.fetch(key(wanted)), store.find(wanted)
     if folder is None:
-        with tqdm(total=phase.study.epochs, desc=f"{run.method} again", unit="epoch") as bar:
-            _train(phase, [run], store, bar)
-        folder = store.fetch(name)
+        members = [Run(*member) for member in record["bank"].get("of", [])] if record else []
+        runs = members if len(members) > 1 else [run]
+        with tqdm(total=len(runs) * phase.study.epochs, desc=f"{run.method} again", unit="epoch") as bar:
+            _train(phase, runs, store, bar)
+        folder, record = store.fetch(key(wanted)), store.find(wanted)
     if folder is None:
-        record = store.find(phase.settings(run))
         raise BeftError(
             f"the {run.method} patch of seed {run.seed} {record['outcome'] if record else 'is lost'}"
         )
@@ -160,11 +163,12 @@ def _train(phase: Phase, runs: Sequence[Run], store: Store, bar: tqdm) -> None:
                 _keep(phase, epoch, i, run, store)
 
 
-def _epochs(phase: Phase, runs: Sequence[Run], bar: tqdm, **more: Any) -> Iterator[Epoch]:
+def _epochs(phase: Phase, runs: Sequence[Run], bar: tqdm | None, **more: Any) -> Iterator[Epoch]:
     """The epochs of a bank, with a bar that counts those of every run."""
     done = 0
     for epoch in fit(phase.loaded, phase.corpus, phase.study, runs, objective=phase.objective(), **more):
-        bar.update((epoch.number - done) * len(runs))
+        if bar is not None:
+            bar.update((epoch.number - done) * len(runs))
         done = epoch.number
         yield epoch
 
@@ -196,7 +200,7 @@ def _keep(phase: Phase, epoch: Epoch, i: int, run: Run, store: Store) -> None:
     )
 
 
-def most_moved(phase: Phase, run: Run, bar: tqdm) -> dict[str, torch.Tensor]:
+def most_moved(phase: Phase, run: Run, bar: tqdm | None = None) -> dict[str, torch.Tensor]:
     """Round one of sparse fine-tuning: {parameter of the encoder's layers: places of the entries that moved most}."""
     model = phase.loaded.model
     with open_bank(model, ["lora"], [0]) as bank:

@@ -43,7 +43,9 @@ class Kept:
         hidden: of the model's width, in the precision of the weights; `hidden32` in float32 (norms).
         inner: of the feed-forward width.
         values: of the width of all key-value heads.
-        scores: of the attention's scores, where they are written out (0 where SDPA does not keep them).
+        scores: of the attention's scores, where they are written out, in the precision of the weights; `scores32` in
+            float32, the same numbers where that is the precision of the weights.
+        rotary: of a head's size for each position, cosines and sines.
         parallel: the feed-forward part stands beside the attention, so that the lowest layer keeps none of it.
     """
 
@@ -52,32 +54,38 @@ class Kept:
     values: int = 0
     hidden32: int = 0
     scores: int = 0
+    scores32: int = 0
+    rotary: int = 0
     parallel: bool = False
 
 
-_LLAMA = Kept(4, 3, hidden32=2)
+_LLAMA, _BERT = Kept(4, 3, hidden32=2, rotary=2), Kept(5, 1, hidden32=2, scores=3)
 # By `config.model_type`, as counted with torch.autograd.graph.saved_tensors_hooks (tests/experiments/test_memory.py).
 KEPT = {
+    "bert": _BERT,
+    "roberta": _BERT,
+    "electra": _BERT,
+    "distilbert": Kept(2, 1, hidden32=2, scores=3),
     "opt": Kept(3, 1, 3),
     "gpt2": Kept(3, 4, 3),
-    "gpt_bigcode": Kept(3, 4, 3),
-    "gptj": Kept(1, 4, 1, 1, scores=1, parallel=True),
-    "gpt_neox": Kept(4, 1, 4, parallel=True),
-    "bloom": Kept(1, 2, 1, scores=1),
-    "falcon": Kept(4, 1, 4, scores=1, parallel=True),
+    "gpt_bigcode": Kept(3, 1, 3),
+    "gptj": Kept(2, 4, hidden32=2, scores=1, scores32=1, rotary=2, parallel=True),
+    "gpt_neox": Kept(4, 1, 3, parallel=True),
+    "bloom": Kept(1, 2, scores=1, scores32=1),
     "llama": _LLAMA,
     "mistral": _LLAMA,
     "qwen2": _LLAMA,
     "gemma": _LLAMA,
-    "stablelm": Kept(6, 3),
-    "phi": Kept(5, 4, parallel=True),
-    "phi3": Kept(7, 4, 4),
-    "qwen3": Kept(4, 3, 2, hidden32=3),
-    "gemma2": Kept(3, 3, hidden32=4, scores=2),
-    "gemma3_text": Kept(4, 3, 2, hidden32=5),
-    "bert": Kept(8, 2, 2, scores=2),
+    "phi3": _LLAMA,
+    "stablelm": Kept(6, 3, rotary=1),
+    "phi": Kept(5, 4, rotary=1, parallel=True),
+    "qwen3": Kept(4, 3, 2, hidden32=3, rotary=2),
+    "gemma2": Kept(3, 3, hidden32=4, scores32=2, rotary=2),
+    "gemma3_text": Kept(4, 3, 2, hidden32=5, rotary=2),
 }
-OTHER = Kept(8, 4, 4, hidden32=5, scores=2)  # of a family that is not listed: no less than any that is
+OTHER = Kept(
+    7, 4, 4, hidden32=5, scores=1, scores32=2
+)  # of a family that is not listed, more than most that are
 
 
 @dataclass(frozen=True)
@@ -154,11 +162,15 @@ def kept_by_layers(config: Any, tokens: int, rows: int, element: int) -> tuple[i
     values = size * (getattr(config, "num_key_value_heads", None) or heads)
     names = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
     inner = next((x for name in names if (x := getattr(config, name, None))), 4 * config.hidden_size)
-    scores = kept.scores * heads * (tokens // rows) * (4 if element == 4 else 6)  # the softmax is in float32
-    attention = tokens * (element * kept.values * values + 4 * heads + scores)
-    rest = element * (kept.hidden * config.hidden_size + kept.inner * inner)
-    layer = attention + tokens * (rest + 4 * kept.hidden32 * config.hidden_size)
-    return tokens * (4 * heads + scores) if kept.parallel else layer, layer
+    copies = 0 if element == 4 and kept.scores32 else kept.scores
+    scores = tokens * heads * (tokens // rows) * (4 * kept.scores32 + element * copies)
+    hidden = tokens * config.hidden_size * (element * kept.hidden + 4 * kept.hidden32)
+    attention = scores + tokens * (element * kept.values * values + 4 * heads)
+    attention += hidden + element * kept.rotary * size * (tokens // rows)
+    layer = attention + tokens * (element * kept.inner * inner + 8)  # and the scale of two norms
+    if not kept.parallel:
+        return layer, layer
+    return scores or attention, layer  # nothing but the attention is behind the lowest value bias
 
 
 def estimate(

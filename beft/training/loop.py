@@ -65,6 +65,7 @@ def fit(
     progress: bool | str = False,
     cost: ChunkCost | None = None,
     recompute: bool = False,
+    device: str | None = None,
 ) -> Iterator[Epoch]:
     """Train `runs` in one bank, an epoch at a time; the model is as it was when the iteration ends.
 
@@ -86,9 +87,9 @@ def fit(
             outcome says so, and the others are untouched.
     """
     began = time.perf_counter()
-    device = torch.device(default_device())
-    forget_peak(device)
-    cost = cost or CHUNKS[device.type]
+    where = torch.device(device or default_device())
+    forget_peak(where)
+    cost = cost or CHUNKS[where.type]
     draws = [draw(data, study.regime, run.seed, study.tuning) for run in runs]
     methods, seeds = [run.method for run in runs], [run.seed for run in runs]
     reserved_for = [*methods, *([frozen.method] if frozen is not None else [])]
@@ -96,8 +97,8 @@ def fit(
     learnt = (objective or _usual)(loaded, data, study, draws)
     options: dict[str, Any] = {"frozen": frozen, "entries": entries, "name": Path(loaded.name).name}
     try:
-        with open_bank(loaded.model.to(device), methods, seeds, study.dtype, **options) as bank:
-            rates = torch.tensor([run.rate for run in runs], dtype=torch.float32, device=device)
+        with open_bank(loaded.model.to(where), methods, seeds, study.dtype, **options) as bank:
+            rates = torch.tensor([run.rate for run in runs], dtype=torch.float32, device=where)
             optimizer = StackedAdam(bank.slots, rates, study.clip, study.eps)
             results = _empty_results(runs, learnt, bank)
             done, before = load_checkpoint(checkpoint, optimizer, results)
@@ -110,7 +111,7 @@ def fit(
                     _score(bank, learnt, results, losses, study, last, cost)
                     seconds = before + time.perf_counter() - began
                     if last:
-                        _complete(results, bank, learnt, seconds, peak_memory(device), cost, recompute)
+                        _complete(results, bank, learnt, seconds, peak_memory(where), cost, recompute)
                     elif checkpoint is not None:
                         save_checkpoint(checkpoint, optimizer, results, seconds)
                     yield Epoch(epoch, last, bank, results, learnt)
@@ -118,7 +119,7 @@ def fit(
         if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
             raise
         raise OutOfMemory(
-            f"not enough memory on {device.type} for {len(runs)} runs of {loaded.name} at {cost.tokens} tokens a chunk: "
+            f"not enough memory on {where.type} for {len(runs)} runs of {loaded.name} at {cost.tokens} tokens a chunk: "
             "use fewer runs per bank, a smaller chunk or a smaller model"
         ) from error
     if checkpoint is not None:

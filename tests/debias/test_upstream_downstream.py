@@ -84,18 +84,6 @@ def test_what_is_recorded_is_not_trained_again_and_a_lost_file_is(base, tmp_path
     assert again.method == RUNS[0].method and upstream.train_patches(phase, RUNS[:2], store) == first
 
 
-def test_a_deleted_record_comes_back_to_the_last_bit(base, tmp_path):
-    phase, store = phase_of(base), Store(tmp_path)
-    runs = [*(Run("b_v", seed, 0.03) for seed in range(3)), Run("sparse", 0, 0.003)]
-    first = upstream.train_patches(phase, runs, store, progress=False)
-    store.path(first[1]["settings"]).unlink()
-    again = upstream.train_patches(phase, runs, store, progress=False)
-    for before, after in zip(first, again, strict=True):
-        for name in ("epochs", "measures", "patch", "parameters"):
-            assert before[name] == after[name]
-    assert again[1]["bank"]["of"] == first[1]["bank"]["of"] and again[0] == first[0]
-
-
 def test_the_file_of_a_patch_has_pefts_form_beside_it(base, tmp_path):
     phase, store = phase_of(base), Store(tmp_path)
     run = Run("b_v", 0, 0.03)
@@ -112,7 +100,7 @@ def test_the_file_of_a_patch_has_pefts_form_beside_it(base, tmp_path):
 def test_an_interrupted_bank_goes_on_where_it_was(base, tmp_path, monkeypatch):
     phase, store = phase_of(base, epochs=3), Store(tmp_path / "one")
     whole = upstream.train_patches(phase, RUNS[:3], Store(tmp_path / "other"), progress=False)
-    scores, seen = upstream.Masked.scores, []
+    scores, seen = upstream.MaskedTokens.scores, []
 
     def stop(self, bank, validate, last, cost):
         seen.append(1)
@@ -120,11 +108,11 @@ def test_an_interrupted_bank_goes_on_where_it_was(base, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return scores(self, bank, validate, last, cost)
 
-    monkeypatch.setattr(upstream.Masked, "scores", stop)
+    monkeypatch.setattr(upstream.MaskedTokens, "scores", stop)
     with pytest.raises(KeyboardInterrupt):
         upstream.train_patches(phase, RUNS[:3], store, progress=False)
     assert store.all("patch") == []
-    monkeypatch.setattr(upstream.Masked, "scores", scores)
+    monkeypatch.setattr(upstream.MaskedTokens, "scores", scores)
     again = upstream.train_patches(phase, RUNS[:3], store, progress=False)
     assert [r["patch"]["sha256"] for r in again] == [r["patch"]["sha256"] for r in whole]  # to the last bit
     assert not list((tmp_path / "one" / "checkpoints").glob("*.safetensors"))
@@ -193,7 +181,7 @@ def test_a_patch_that_moved_is_an_error(base, tmp_path, monkeypatch):
     phase, store = phase_of(base), Store(tmp_path)
     (record,) = upstream.train_patches(phase, RUNS[:1], store, progress=False)
     hashes = iter(["one", "another"])
-    monkeypatch.setattr(downstream, "seen", lambda *a: next(hashes))
+    monkeypatch.setattr(downstream, "fingerprint", lambda *a: next(hashes))
     wanted = downstream.Patched("b_q", 0, record["key"], lambda: upstream.patch(phase, RUNS[0], store))
     with pytest.raises(BeftError, match="the b_q patch moved while"):
         downstream.fine_tune(tuning_of(base), [wanted], 0.003, store, progress=False)
@@ -212,9 +200,9 @@ def test_the_measures_are_those_of_the_predictions():
     assert posts == {"f1": pytest.approx(2 / 3), "fprd": 1.0}
 
 
-def test_an_unknown_patch_is_named():
-    with pytest.raises(BeftError, match="unknown patch 'b_w': did you mean"):
-        Run("b_w", 0, 0.1)
+def test_a_method_that_makes_no_patch_is_named(base, tmp_path):
+    with pytest.raises(BeftError, match="unknown patch 'mask'.*valid: b_q"):
+        upstream.train_patches(phase_of(base), [Run("mask", 0, 0.1)], Store(tmp_path), progress=False)
 
 
 def test_a_prompt_has_room_in_front_of_rows_as_long_as_the_context(base, tmp_path):

@@ -150,7 +150,7 @@ def test_a_bank_that_fails_on_a_worker_stops_none_of_the_others(tmp_path, worker
 
     tasks[1] = (*tasks[1][:2], [key(Context(STUDY).settings(tasks[1][1][0]))])
     with pytest.raises(BeftError, match="a worker finds other data or another model than this process"):
-        list(cluster.train_each(workers, tasks, store.location))
+        list(cluster.run_each(workers, sweep._train_on_worker, tasks, store.location))
     assert len(store.all("run")) == 1
 
 

@@ -1,16 +1,16 @@
-"""How many runs a bank has: bounded by memory that is measured, and halved where that was not enough."""
+"""How many runs a bank has: bounded by an estimate of memory, and halved where that was not enough."""
 
 from __future__ import annotations
 
 import gc
 import weakref
-from dataclasses import replace
 
 import pytest
 import torch
 
+from beft.bank.baselines import open_bank
 from beft.errors import BeftError, OutOfMemory
-from beft.experiments import packing, sweep
+from beft.experiments import memory, sweep
 from beft.experiments.context import Context
 from beft.models import loading as models
 from beft.records.store import Store
@@ -20,7 +20,6 @@ from beft.training.loop import fit
 STUDY = Study(
     model=models.TINY, task="microworld_sentiment", regime=48, epochs=2, max_length=64, offline=True
 )
-CPU = torch.device("cpu")
 
 
 def runs(*methods, seeds=range(4)):
@@ -32,40 +31,48 @@ def context():
     return Context(STUDY)
 
 
-def test_what_a_run_keeps_is_four_numbers_for_each_that_a_row_of_the_bank_has(context):
+def size(model, methods, free, longest=64):
+    return memory.bank_size(model, methods, longest, "float32", free=free)
+
+
+def test_a_bank_has_as_many_runs_as_fit_beside_a_chunk(context):
+    """A run keeps four numbers for each that a row of the bank has: its value, its gradient and two moments."""
     hidden, layers, vocabulary = 32, 2, 2
-    config = context.loaded.model.config
-    assert (config.hidden_size, config.num_hidden_layers) == (hidden, layers), "the tiny model has changed"
+    model = context.loaded.model
+    assert (model.config.hidden_size, model.config.num_hidden_layers) == (hidden, layers)
     head = vocabulary * hidden + vocabulary
-    run, _ = packing.footprint(context, ["b_v"], CPU)
-    assert run == 4 * 4 * (layers * hidden + hidden + head)  # b_v, the pooler's bias, the head
-    both, _ = packing.footprint(context, ["b_q", "b_v"], CPU)
-    assert both == 4 * 4 * (2 * layers * hidden + hidden + head)
-
-
-def test_a_chunk_keeps_activations_for_a_tuned_encoder_and_next_to_none_for_a_frozen_one(context):
-    tuned, frozen = (packing.footprint(context, [m], CPU)[1] for m in ("all_biases", "head"))
-    assert tuned > 20 * max(frozen, 1)
-    longer = Context(replace(STUDY, max_length=128))
-    assert packing.footprint(longer, ["all_biases"], CPU)[1] == pytest.approx(tuned, rel=0.5)
-
-
-def test_a_bank_has_as_many_runs_as_fit(context):
-    run, chunk = packing.footprint(context, ["b_q", "b_v"], CPU)
-    wanted = runs("b_q", "b_v")
+    run = 4 * 4 * (2 * layers * hidden + hidden + head)  # b_q, b_v, the pooler's bias, the head
+    chunk = layers * memory.kept_by_layers(model.config, 1024, 16, 4)[1]
     for fit_in in (1, 3, 7):
-        free = int((chunk + (fit_in + 0.5) * run) / packing.SHARE)
-        assert packing.bank_size(context, wanted, free=free) == fit_in
-    assert packing.bank_size(context, wanted, free=10**12) == packing.BANK
-    assert packing.bank_size(context, wanted, free=0) == 1
-    assert 1 <= packing.bank_size(context, wanted) <= packing.BANK
+        free = int((chunk + (fit_in + 0.5) * run) / memory.SHARE)
+        assert size(model, ["b_q", "b_v", "b_v"], free) == fit_in
+    assert size(model, ["b_q", "b_v"], 10**12) == memory.BANK
+    assert size(model, ["b_q", "b_v"], 0) == 1
+    assert 1 <= size(model, ["b_q", "b_v"], None) <= memory.BANK
 
 
-def test_measuring_leaves_the_model_as_it_was(context):
+def test_a_frozen_encoder_keeps_no_chunk(context):
+    run = 4 * 4 * (32 + 66)  # the pooler's bias, the head
+    assert size(context.loaded.model, ["head"], int(5.5 * run / memory.SHARE)) == 5
+
+
+def test_the_estimate_leaves_the_model_as_it_was(context):
     before = {n: p.clone() for n, p in context.loaded.model.state_dict().items()}
-    packing.footprint(context, ["all_biases", "b_v"], CPU)
+    size(context.loaded.model, ["all_biases", "b_v"], 10**9)
     assert all(torch.equal(p, before[n]) for n, p in context.loaded.model.state_dict().items())
-    assert not context.loaded.model.beft_bank
+    open_bank(context.loaded.model, ["head"], [0]).detach()  # no bank is on it
+
+
+def test_runs_of_a_study_share_banks_of_the_size_that_fits(context, monkeypatch):
+    monkeypatch.setattr(sweep, "bank_size", lambda *a: 3)
+    banks = list(sweep.pack(context, runs("head", "b_v", "full", seeds=range(4))))
+    assert [len(bank) for bank in banks] == [1, 1, 1, 1, 2, 2, 2, 2]
+
+
+def test_a_record_says_how_its_bank_was_cut_into_chunks(tmp_path):
+    (record,) = sweep.run(STUDY, runs("b_v", seeds=[0]), Store(tmp_path), progress=False)
+    assert record["bank"]["chunk_tokens"] == memory.CHUNKS["cpu"].tokens
+    assert record["bank"]["recomputed"] is False
 
 
 def test_a_bank_that_does_not_fit_is_halved_until_it_does(tmp_path, monkeypatch, capsys):

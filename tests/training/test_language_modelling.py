@@ -91,7 +91,7 @@ def test_the_score_counts_the_same_places_for_every_run():
         nats = problem.nats
         assert problem.scores(bank, False, False, CHUNKS["cpu"])["validation"] == [None, None]
     hits, total, loss = 0, 0, 0.0
-    for n, (shown, places) in enumerate(problem.asked):
+    for n, (shown, places) in enumerate(problem.masked_held_out):
         ids = problem.held_out.columns["input_ids"][n].numpy()
         with torch.no_grad():
             logits = loaded.model(input_ids=torch.from_numpy(shown)[None]).logits[0]
