@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from .. import paper
 from ..anatomy import head as parts
 from ..anatomy import projections as anatomy
-from ..anatomy.fused import Slice
+from ..anatomy.sites import Slice
 from ..errors import BeftError
 from ..study import WEIGHT_METHODS
 from . import prompt_tuning

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..anatomy import head as parts
 from ..anatomy import projections as anatomy
-from ..anatomy.fused import Slice
+from ..anatomy.sites import Slice
 from ..study import WEIGHT_METHODS, split_method
 from .forms import FORMS, Form, draws
 

@@ -6,7 +6,7 @@ import transformers
 from torch import nn
 
 from beft.anatomy.head import bias_modules, classifier
-from beft.anatomy.projections import Verdict, describe, key_bias_is_null
+from beft.anatomy.projections import KeyBias, describe, key_bias_is_null
 from beft.anatomy.sites import TERMS, Site, width_of
 from beft.errors import BeftError
 from beft.theory import null_key_bias as zoo
@@ -144,7 +144,7 @@ def test_an_encoder_without_its_decoder_has_the_encoders_sites_alone():
     assert {site.attention for site in describe(model).sites} == {"encoder"}
 
 
-def test_parts_of_heads_that_are_turned_are_said():
+def test_rotary_positions_name_the_rotated_dimensions():
     assert describe(zoo.build("GPT-J")).positions == f"rotary ({zoo.SIZE // 2} of {zoo.SIZE} dimensions)"
     assert describe(zoo.build("GPT-NeoX")).positions.startswith("rotary (4 of 16")
     assert describe(zoo.build("LLaMA")).positions == "rotary"
@@ -173,8 +173,8 @@ def test_heads_and_sizes(name):
 def test_bias_modules_are_all_those_of_the_backbone(name):
     model = with_head(name)
     mine = bias_modules(model)
-    parts = classifier(model)
-    outside = {*parts.modules, parts.pooler, None}
+    head = classifier(model)
+    outside = {*head.modules, head.pooler, None}
     expected = {
         module_name
         for parameter, _ in model.named_parameters()
@@ -206,7 +206,7 @@ def test_a_projection_without_a_bias_is_described_so():
     assert not any("q_proj" in name for name in bias_modules(model))
 
 
-def test_an_encoder_inside_another_module_is_found():
+def test_an_encoder_inside_another_module():
     holder = nn.ModuleDict({"encoder": with_head("BERT"), "extra": nn.Linear(2, 2)})
     assert describe(holder).of("v")[1].module == "encoder.bert.encoder.layer.1.attention.self.value"
     assert classifier(holder).modules == ("encoder.classifier",)
@@ -217,7 +217,7 @@ def test_two_encoders_in_one_module_are_refused():
         describe(nn.ModuleDict({"a": zoo.build("BERT"), "b": zoo.build("ELECTRA")}))
 
 
-# --- the null verdict, against measurement --------------------------------------------------------------------------
+# --- null key biases, against measurement ---------------------------------------------------------------------------
 
 
 def moves(model: nn.Module) -> bool:
@@ -229,27 +229,27 @@ def moves(model: nn.Module) -> bool:
 
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("build", [zoo.build, with_head], ids=["bare", "with head"])
-def test_verdict_agrees_with_measurement(name, build):
+def test_a_null_key_bias_is_one_by_measurement(name, build):
     model = build(name)
     assert key_bias_is_null(model).null is not moves(model)
 
 
 @pytest.mark.parametrize("relative", [True, False])
 @pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("kinds", [[], ["c2p"], ["p2c"], ["c2p", "p2c"]], ids="+".join)
-def test_deberta_verdict_depends_on_position_to_content_alone(relative, shared, kinds):
+@pytest.mark.parametrize("terms", [[], ["c2p"], ["p2c"], ["c2p", "p2c"]], ids="+".join)
+def test_the_key_bias_of_deberta_depends_on_position_to_content_alone(relative, shared, terms):
     settings = zoo.ZOO["DeBERTa-v2 (c2p)"].settings | {
-        "pos_att_type": kinds,
+        "pos_att_type": terms,
         "relative_attention": relative,
         "share_att_key": shared,
     }
     torch.manual_seed(0)
     model = transformers.DebertaV2Model(transformers.DebertaV2Config(**settings)).double().eval()
-    verdict = key_bias_is_null(model)
-    assert verdict.null is (not relative or "p2c" not in kinds)
-    if relative and not kinds:
+    key_bias = key_bias_is_null(model)
+    assert key_bias.null is (not relative or "p2c" not in terms)
+    if relative and not terms:
         pytest.skip("transformers cannot run relative attention without any kind of it")
-    assert verdict.null is not moves(model)
+    assert key_bias.null is not moves(model)
 
 
 def test_an_old_bert_config_with_relative_keys_is_judged_as_it_runs():
@@ -259,16 +259,16 @@ def test_an_old_bert_config_with_relative_keys_is_judged_as_it_runs():
     assert key_bias_is_null(model).null is not moves(model)
 
 
-def test_verdicts_give_their_reason():
+def test_the_reason_is_given():
     assert "softmax removes" in key_bias_is_null(zoo.build("BERT")).reason
     assert "position-to-content" in key_bias_is_null(zoo.build("DeBERTa-v2 (c2p, p2c)")).reason
 
 
 def test_an_unknown_architecture_is_never_called_null():
-    verdict = key_bias_is_null(stranger())
-    assert isinstance(verdict, Verdict)
-    assert not verdict.null
-    assert "not known" in verdict.reason
+    key_bias = key_bias_is_null(stranger())
+    assert isinstance(key_bias, KeyBias)
+    assert not key_bias.null
+    assert "not known" in key_bias.reason
 
 
 @pytest.mark.parametrize("row", zoo.exceptions(draws=1), ids=lambda row: row["model"])
@@ -297,7 +297,7 @@ def test_unknown_architecture_lists_linear_modules_and_the_remedy(ask):
     assert "describe(model, sites=" in message
 
 
-def test_sites_named_by_hand_work_on_a_fused_projection():
+def test_custom_sites_work_on_a_fused_projection():
     model = zoo.build("GPT-2")
     width = zoo.WIDTH
     sites = {term: f"h.{{layer}}.attn.c_attn[{i * width}:{(i + 1) * width}]" for i, term in enumerate(TERMS)}
@@ -314,21 +314,21 @@ def test_sites_named_by_hand_work_on_a_fused_projection():
     assert perturb(model, batch, anatomy.of("v")).relative > 1e-3
 
 
-def test_sites_named_by_hand_may_be_interleaved():
+def test_custom_sites_may_be_interleaved():
     model, size = zoo.build("GPT-NeoX"), zoo.SIZE
     name = "layers.{{layer}}.attention.query_key_value[{}:{}/4]"
     sites = {t: name.format(i * size, (i + 1) * size) for i, t in enumerate(TERMS)}
     assert describe(model, sites=sites).sites == describe(model).sites
 
 
-def test_sites_named_by_hand_count_grouped_heads():
+def test_custom_sites_count_grouped_heads():
     model = zoo.build("Qwen2")
     anatomy = describe(model, sites={t: f"layers.{{layer}}.self_attn.{t}_proj" for t in TERMS})
     assert (anatomy.heads, anatomy.kv_heads, anatomy.head_size) == (zoo.HEADS, 2, zoo.SIZE)
     assert [anatomy.of(term)[0].size for term in TERMS] == [zoo.WIDTH, zoo.WIDTH // 2, zoo.WIDTH // 2]
 
 
-def test_sites_named_by_hand_on_a_plain_module():
+def test_custom_sites_of_an_ordinary_module():
     model = nn.Sequential(*(nn.ModuleDict({"value": nn.Linear(6, 8)}) for _ in range(3)))
     with pytest.raises(BeftError, match="heads=") as _:
         describe(model, sites={"v": "{layer}.value"})
@@ -353,6 +353,6 @@ def test_sites_named_by_hand_on_a_plain_module():
         ({}, "no sites given"),
     ],
 )
-def test_wrong_names_by_hand_are_refused_in_words(sites, message):
+def test_wrong_custom_sites_are_refused(sites, message):
     with pytest.raises(BeftError, match=message):
         describe(zoo.build("GPT-2"), sites=sites)
