@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -30,6 +31,14 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def divided(self, held_out: np.ndarray) -> tuple[Split, Split]:
+        """The other rows, and those of a boolean mask (N,)."""
+        kept, taken = (
+            Split(tuple(itertools.compress(self.rows, mask)), self.labels[mask])
+            for mask in (~held_out, held_out)
+        )
+        return kept, taken
 
 
 @dataclass(frozen=True)

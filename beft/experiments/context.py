@@ -9,7 +9,7 @@ from typing import Any
 
 from ..data import sources as data_module
 from ..data.datasets import Dataset, draw
-from ..data.prompt_data import load_prompts
+from ..data.sources import load_prompts
 from ..errors import BeftError
 from ..models import files as model_files
 from ..models import loading as models

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..data.hub import hub_is_offline
 from ..errors import BeftError, unknown
 from .tiny import tiny
 
@@ -93,7 +93,6 @@ def _place(name: str, offline: bool, wheel: Path | None) -> tuple[Path, str, str
     if name in shipped():
         return SHIPPED / name, f"this repository, data/models/{name}", "committed"
     repository = HUB.get(name, name)
-    offline = offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
     cached = _snapshot(repository, local=True)
     if cached is not None:
         return cached, f"hub cache {repository}", cached.name
@@ -101,7 +100,7 @@ def _place(name: str, offline: bool, wheel: Path | None) -> tuple[Path, str, str
         found = _wheel(wheel)
         if found is not None:
             return found, f"wheel {WHEEL}", "0.1.0"
-    if not offline:
+    if not hub_is_offline(offline):
         fetched = _snapshot(repository, local=False)
         if fetched is not None:
             return fetched, f"hub {repository}", fetched.name

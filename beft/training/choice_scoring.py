@@ -20,7 +20,7 @@ from transformers import DynamicCache
 
 from ..bank.bank import BiasBank
 from ..data.batching import CHUNKS, ChunkCost, chunks
-from ..data.choices import Encoded, common_prefix
+from ..data.choices import EncodedOptions, common_prefix
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Scored:
 @torch.inference_mode()
 def option_scores(
     model: Any,
-    examples: Sequence[Encoded],
+    examples: Sequence[EncodedOptions],
     runs: Sequence[int] | np.ndarray | None = None,
     cost: ChunkCost | None = None,
 ) -> list[Scored]:
@@ -47,7 +47,7 @@ def option_scores(
 
     Args:
         model: a causal language model in eval mode, or a bank on one.
-        examples: as `options.encode` gives them, with options.
+        examples: as `choices.encode_options` gives them, with options.
         runs: of a bank, which run scores each example (N,); the first by default.
         cost: of a chunk; `tokens` are those of the prompts, or of the options, computed at a time.
     """
@@ -74,7 +74,7 @@ def option_scores(
     return found  # type: ignore[return-value]
 
 
-def _fork(example: Encoded) -> int:
+def _fork(example: EncodedOptions) -> int:
     """Where the options of an example part; each has a token of its own behind it."""
     return min(common_prefix(example.sequences), min(map(len, example.sequences)) - 1)
 
@@ -97,7 +97,7 @@ class _Scorer:
             mask = torch.ones_like(rows)
             self.cache = self._forward(rows, mask, None, np.arange(runs), torch.zeros(1, dtype=torch.long))[1]
 
-    def chunk(self, examples: list[Encoded], forks: list[int], owner: np.ndarray) -> Iterator[Scored]:
+    def chunk(self, examples: list[EncodedOptions], forks: list[int], owner: np.ndarray) -> Iterator[Scored]:
         """Scores of some examples."""
         heads = [e.sequences[0][self.shared : fork] for e, fork in zip(examples, forks, strict=True)]
         ids, real = self._padded(heads)
@@ -127,7 +127,7 @@ class _Scorer:
 
     def _tails(
         self,
-        examples: list[Encoded],
+        examples: list[EncodedOptions],
         forks: list[int],
         owner: np.ndarray,
         mask: Tensor,

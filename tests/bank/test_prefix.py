@@ -11,7 +11,7 @@ from transformers import LlamaConfig
 
 from beft.bank.bank import bank_on
 from beft.bank.prefix import MODULE
-from beft.data.choices import encode
+from beft.data.choices import encode_options
 from beft.data.prompts import Example
 from beft.errors import BeftError
 from beft.experiments import full_size
@@ -93,7 +93,7 @@ def test_options_and_generation_see_the_prefix():
     settings = zoo.ZOO["LLaMA"].settings | {"vocab_size": len(tokenizer)}
     model = full_size.random_model(LlamaConfig(**settings), "float32", torch.device("cpu"))
     example = Example("the cat is not", (" great", " terrible"), 0)
-    encoded = encode(tokenizer, example, 100)
+    encoded = encode_options(tokenizer, example, 100)
     with bank_on(model, ["prefix"], [0]) as bank:
         (found,) = option_scores(bank, [encoded])
         for k, ids in enumerate(encoded.sequences):

@@ -14,7 +14,6 @@ from beft.data import grouped as g
 from beft.data import sources as data
 from beft.data import tasks
 from beft.data.datasets import draw
-from beft.data.microworld import grouped as world
 from beft.data.microworld.biographies import OCCUPATIONS, biographies
 from beft.data.microworld.posts import posts
 from beft.debias.bias_metrics import fpr_difference, tpr_gap
@@ -356,7 +355,7 @@ def test_pairs_without_one_of_the_three_classes_are_refused(tmp_path):
 
 
 def test_generated_biographies_are_those_of_the_micro_world_with_their_gender():
-    got = world.micro_biographies(200, 60, 0.8, 3, origin=0.4)
+    got = g.micro_biographies(200, 60, 0.8, 3, origin=0.4)
     for split, part, rows in (
         ("train", got.data.train, biographies("train", 200, 0.8, 3, origin=0.4)),
         ("validation", got.data.validation, biographies("validation", 60, 0.0, 3)),  # no link: even groups
@@ -365,16 +364,16 @@ def test_generated_biographies_are_those_of_the_micro_world_with_their_gender():
         assert got.groups[split].tolist() == [b.gender for b in rows]
     assert got.data.task.labels == OCCUPATIONS and got.data.task.name == "microworld_biographies"
     assert got.data.substitute and "strengths 0.8 and 0.4, seed 3" in got.data.source
-    other = world.micro_biographies(200, 60, 0.8, 3, origin=0.4, axis="origin")
+    other = g.micro_biographies(200, 60, 0.8, 3, origin=0.4, axis="origin")
     assert other.data.fingerprint == got.data.fingerprint
     assert other.groups["train"].tolist() == [b.origin for b in biographies("train", 200, 0.8, 3, origin=0.4)]
     with pytest.raises(BeftError, match="unknown axis 'orign': did you mean origin"):
-        world.micro_biographies(10, 10, 0.5, axis="orign")
+        g.micro_biographies(10, 10, 0.5, axis="orign")
     assert tpr_gap(got.data.validation.labels, got.data.validation.labels, got.groups["validation"]).rms == 0
 
 
 def test_generated_posts_are_those_of_the_micro_world_with_their_group():
-    got = world.micro_posts(200, 60, 0.5)
+    got = g.micro_posts(200, 60, 0.5)
     rows = posts("validation", 60, 0.0)  # no link: even groups
     assert got.data.validation.rows == tuple((p.text,) for p in rows)
     assert got.groups["validation"] == tuple((p.identifier,) if p.identifier else () for p in rows)
@@ -385,7 +384,7 @@ def test_generated_posts_are_those_of_the_micro_world_with_their_group():
     assert got.data.task.metric == "f1" and got.data.substitute
 
 
-@pytest.mark.parametrize("make", [world.micro_biographies, world.micro_posts])
+@pytest.mark.parametrize("make", [g.micro_biographies, g.micro_posts])
 def test_generated_tasks_can_be_drawn_and_differ_by_strength_and_seed(make):
     base = make(1500, 20, 0.5)
     assert base.data.task.regimes == {"low": 1000, "medium": 1500, "high": 1500}
@@ -394,7 +393,7 @@ def test_generated_tasks_can_be_drawn_and_differ_by_strength_and_seed(make):
     assert len(prints) == 3 and make(1500, 20, 0.5).data.fingerprint == base.data.fingerprint
 
 
-@pytest.mark.parametrize("made", [world.micro_biographies(10, 10, 0.5), world.micro_posts(10, 10, 0.5)])
+@pytest.mark.parametrize("made", [g.micro_biographies(10, 10, 0.5), g.micro_posts(10, 10, 0.5)])
 def test_every_metric_of_a_grouped_task_is_one_that_can_be_scored(made):
     labels = made.data.validation.labels
     assert all(tasks.score(metric, labels, labels) == 1 for metric in made.data.task.metrics)
