@@ -19,9 +19,8 @@ from ..data.files import read
 from ..data.grouped import micro_biographies, micro_posts
 from ..data.identity_templates import bias_nli, identity_phrases
 from ..data.microworld import biographies as world
-from ..data.microworld.people import SPOKEN_OF, documents
+from ..data.microworld.people import SPOKEN_OF, documents, stereotype_pairs, stereotype_triples
 from ..data.microworld.posts import PHRASES
-from ..data.microworld.statements import stereotype_pairs, stereotype_triples
 from ..data.tasks import TASKS
 from ..errors import BeftError
 from ..models import loading as models

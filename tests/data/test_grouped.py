@@ -112,8 +112,8 @@ def test_professions_are_in_the_order_in_which_names_are_coded():
 def test_a_single_file_is_cut_as_data_load_cuts_it_and_groups_go_with_their_rows(tmp_path, suffix):
     rows = _bios(40, jobs=("nurse", "surgeon", "nurse", "nurse"))
     path = _write(tmp_path / f"bios{suffix}", rows)
-    got, plain = g.biographies(path), data.load(str(path))
-    assert got.data.fingerprint == plain.fingerprint and got.data.task.labels == plain.task.labels
+    got, whole = g.biographies(path), data.load(str(path))
+    assert got.data.fingerprint == whole.fingerprint and got.data.task.labels == whole.task.labels
     gender = {row["text"]: row["gender"] for row in rows}
     for split, part in (("train", got.data.train), ("validation", got.data.validation)):
         assert got.groups[split].tolist() == [gender[text] for (text,) in part.rows]
@@ -126,27 +126,27 @@ def test_regimes_are_no_larger_than_the_rows_and_can_be_drawn(tmp_path):
     assert len(draw(got.data, 8, 0, tuning=0.25).train) == 6
 
 
-def test_the_data_folder_goes_before_the_hub_and_the_hub_is_asked_for_the_known_set(tmp_path, monkeypatch):
+def test_the_data_folder_goes_before_the_hub_and_the_hub_gets_the_known_name(tmp_path, monkeypatch):
     import datasets
 
-    asked = []
+    requests = []
     rows = [
         {"hard_text": r["text"], "profession": 13 + i % 2, "gender": r["gender"]}
         for i, r in enumerate(_bios(12))
     ]
 
     def hub(*names):
-        asked.append(names)
+        requests.append(names)
         return datasets.DatasetDict({s: datasets.Dataset.from_list(rows) for s in ("train", "dev", "test")})
 
     monkeypatch.setattr(datasets, "load_dataset", hub)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     got = g.biographies()
-    assert asked == [("LabHC/bias_in_bios",)] and "hub" in got.data.source
+    assert requests == [("LabHC/bias_in_bios",)] and "hub" in got.data.source
     assert got.data.task.labels == ("nurse", "painter")
     monkeypatch.setenv("BEFT_DATA", str(tmp_path))
     _folder(tmp_path / "bias_in_bios", _bios(12), _bios(6))
-    assert len(g.biographies().data.validation) == 6 and len(asked) == 1
+    assert len(g.biographies().data.validation) == 6 and len(requests) == 1
 
 
 def test_biographies_that_are_nowhere_name_the_remedies(tmp_path, monkeypatch):
@@ -261,16 +261,16 @@ def test_mentions_are_whole_words_in_any_case():
         "African American art",
         "",
     ]
-    found = g.mentions(texts, ["women", "jews", "gay", "african american", "C++"])
-    assert found == (("women", "jews"), (), ("gay",), ("african american",), ())
+    mentioned = g.mentions(texts, ["women", "jews", "gay", "african american", "C++"])
+    assert mentioned == (("women", "jews"), (), ("gay",), ("african american",), ())
     assert g.mentions(["I write C++ daily"], ["c++"]) == (("c++",),)
 
 
 @given(st.lists(st.sampled_from(["women", "jews", "womens", "x", "Jews"])), st.booleans())
 def test_a_sentence_mentions_an_identifier_exactly_if_it_is_one_of_its_words(words, upper):
     text = " ".join(words)
-    (found,) = g.mentions([text.upper() if upper else text], ["women", "jews"])
-    assert found == tuple(w for w in ("women", "jews") if w in [word.lower() for word in words])
+    (mentioned,) = g.mentions([text.upper() if upper else text], ["women", "jews"])
+    assert mentioned == tuple(w for w in ("women", "jews") if w in [word.lower() for word in words])
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ def test_generated_posts_are_those_of_the_micro_world_with_their_group():
     rows = posts("validation", 60, 0.0)  # no link: even groups
     assert got.data.validation.rows == tuple((p.text,) for p in rows)
     assert got.groups["validation"] == tuple((p.identifier,) if p.identifier else () for p in rows)
-    assert len(got.groups["train"]) == 200 and {w for found in got.groups["train"] for w in found} == {
+    assert len(got.groups["train"]) == 200 and {w for words in got.groups["train"] for w in words} == {
         "northern",
         "southern",
     }
