@@ -90,7 +90,7 @@ def test_options_and_generation_see_the_prefix():
     from small_tokenizers import TOKENIZERS
 
     tokenizer = TOKENIZERS["byte-level BPE"]
-    settings = zoo.ZOO["LLaMA"].settings | {"vocab_size": len(tokenizer)}
+    settings = zoo.ARCHITECTURES["LLaMA"].settings | {"vocab_size": len(tokenizer)}
     model = full_size.random_model(LlamaConfig(**settings), "float32", torch.device("cpu"))
     example = Example("the cat is not", (" great", " terrible"), 0)
     encoded = encode_options(tokenizer, example, 100)

@@ -22,7 +22,9 @@ SMALL = ["OPT", "LLaMA", "GPT-2", "GPT-J"]
 
 
 def config(name: str, **changes):
-    return getattr(transformers, zoo.ZOO[name].config)(**(zoo.ZOO[name].settings | changes))
+    return getattr(transformers, zoo.ARCHITECTURES[name].config)(
+        **(zoo.ARCHITECTURES[name].settings | changes)
+    )
 
 
 def kept(config, tokens: int, rows: int) -> int:
@@ -154,7 +156,7 @@ def test_gradient_checkpointing_keeps_less(recomputes):
 
 def test_a_step_at_full_size_is_measured_once_and_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        memory, "shapes", lambda: {"small": {"model_type": "llama", **zoo.ZOO["LLaMA"].settings}}
+        memory, "shapes", lambda: {"small": {"model_type": "llama", **zoo.ARCHITECTURES["LLaMA"].settings}}
     )
     store = Store(tmp_path)
     record = full_size.measured("small", store, runs=2, tokens=64, rows=2)
@@ -178,7 +180,7 @@ def test_an_unknown_shape_is_named_with_its_neighbours():
         memory.config_of("llama2-7")
 
 
-DECODERS = [n for n in zoo.ZOO if n not in ENCODERS]
+DECODERS = [n for n in zoo.ARCHITECTURES if n not in ENCODERS]
 
 
 @pytest.mark.parametrize("name", DECODERS)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from beft.errors import BeftError
 from beft.models import files as model_files
 from beft.models import loading as models
-from beft.theory import null_key_bias as zoo
+from beft.theory import null_key_bias
 
 WEIGHTS = "model.safetensors"
 
@@ -209,7 +209,7 @@ def test_a_truncated_copy_of_the_wheels_weights_is_refused(tmp_path):
 @pytest.fixture
 def decoder(tmp_path, tiny):
     """A folder with a small random LLaMA, its output embedding apart from the input's."""
-    model = zoo.build("LLaMA", auto="AutoModelForCausalLM").float()
+    model = null_key_bias.build("LLaMA", auto="AutoModelForCausalLM").float()
     model.save_pretrained(tmp_path / "mine")
     tiny.tokenizer.save_pretrained(tmp_path / "mine")
     return tmp_path / "mine"
@@ -224,7 +224,7 @@ def test_a_language_model_is_loaded_frozen_in_eval_mode_in_its_precision(decoder
 
 
 def test_an_encoder_is_no_causal_language_model(tmp_path, tiny):
-    zoo.build("BERT", auto="AutoModelForMaskedLM").float().save_pretrained(tmp_path / "mine")
+    null_key_bias.build("BERT", auto="AutoModelForMaskedLM").float().save_pretrained(tmp_path / "mine")
     tiny.tokenizer.save_pretrained(tmp_path / "mine")
     for name in (str(tmp_path / "mine"), models.TINY):
         with pytest.raises(BeftError, match="looks both ways: give a causal language model"):

@@ -48,7 +48,9 @@ def one_at_a_time(model: Any, examples: list[EncodedOptions]) -> list[np.ndarray
 
 
 CAUSAL = [
-    n for n in zoo.ZOO if n.startswith(("GPT", "OPT", "BLOOM", "Falcon", "LLaMA", "Mistral", "Qwen", "Phi"))
+    n
+    for n in zoo.ARCHITECTURES
+    if n.startswith(("GPT", "OPT", "BLOOM", "Falcon", "LLaMA", "Mistral", "Qwen", "Phi"))
 ]
 CAUSAL += ["StableLM", "Gemma", "Gemma 2", "Gemma 3", "gpt-oss"]
 
