@@ -25,7 +25,7 @@ class Shelf:
     """What the studies of one sweep share: each task's rows, and the last model."""
 
     rows: dict[tuple[str, bool, bool], Dataset] = field(default_factory=dict)
-    found: dict[tuple[str, bool], model_files.Found] = field(default_factory=dict)
+    found: dict[tuple[str, bool], model_files.ModelFiles] = field(default_factory=dict)
     model: dict[tuple[str, int | None], models.Loaded] = field(default_factory=dict)
 
 

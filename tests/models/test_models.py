@@ -135,24 +135,24 @@ def test_a_hub_name_offline_has_both_remedies(name):
 
 
 def test_offline_asks_nobody(monkeypatch):
-    asked = []
-    monkeypatch.setattr(model_files, "_snapshot", lambda repository, local: asked.append(local))
+    calls = []
+    monkeypatch.setattr(model_files, "_snapshot", lambda repository, local: calls.append(local))
     with pytest.raises(BeftError):
         models.find("some-owner/some-model", offline=True)
     with pytest.raises(BeftError):  # by the environment
         models.find("some-owner/some-model")
-    assert asked == [True, True]
+    assert calls == [True, True]
     monkeypatch.delenv("HF_HUB_OFFLINE")
     with pytest.raises(BeftError):
         models.find("some-owner/some-model")
-    assert asked[2:] == [True, False]
+    assert calls[2:] == [True, False]
 
 
-def test_a_model_in_the_hubs_cache_is_found_by_its_short_name(folder, monkeypatch):
+def test_a_model_in_the_hubs_cache_has_its_short_name(folder, monkeypatch):
     monkeypatch.setattr(model_files, "_snapshot", lambda repository, local: folder if local else None)
-    found = models.find("bert-base-cased", offline=True)
-    assert (found.source, found.revision) == ("hub cache google-bert/bert-base-cased", "mine")
-    assert found.sha256 == model_files.weight_hash(folder)
+    files = models.find("bert-base-cased", offline=True)
+    assert (files.source, files.revision) == ("hub cache google-bert/bert-base-cased", "mine")
+    assert files.sha256 == model_files.weight_hash(folder)
 
 
 @pytest.mark.parametrize("content", [b"not the weights", None])
