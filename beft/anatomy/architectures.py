@@ -139,6 +139,12 @@ def _fused(stack: str, path: str, positions: Positions, blocks: Callable[[Any], 
     return Family(stack, _named(path), positions, causal=True, fused=blocks)
 
 
+def _encoder_decoder(stack: str, own: str, cross: str, positions: Positions) -> Family:
+    encoder, decoder, attention = stack.format("encoder"), stack.format("decoder"), _named(own)
+    further = {"decoder": (decoder, attention), "cross": (decoder, _named(cross))}
+    return Family(encoder, attention, positions, further=further)
+
+
 # By `config.model_type`. transformers 5 ignores BERT's old `position_embedding_type`: BERT is always absolute.
 FAMILIES: Mapping[str, Family] = {
     # encoders
@@ -169,24 +175,10 @@ FAMILIES: Mapping[str, Family] = {
     "bloom": _fused("h", "self_attention.query_key_value", _fixed("ALiBi (relative)"), _head_blocks),
     "falcon": _fused("h", "self_attention.query_key_value", _falcon, _falcon_blocks),
     # encoders with a decoder
-    "t5": Family(
-        "encoder.block",
-        _named("layer.0.SelfAttention.{}"),
-        _fixed("additive relative"),
-        further={
-            "decoder": ("decoder.block", _named("layer.0.SelfAttention.{}")),
-            "cross": ("decoder.block", _named("layer.1.EncDecAttention.{}")),
-        },
+    "t5": _encoder_decoder(
+        "{}.block", "layer.0.SelfAttention.{}", "layer.1.EncDecAttention.{}", _fixed("additive relative")
     ),
-    "bart": Family(
-        "encoder.layers",
-        _PROJ,
-        _LEARNED,
-        further={
-            "decoder": ("decoder.layers", _PROJ),
-            "cross": ("decoder.layers", _named("encoder_attn.{}_proj")),
-        },
-    ),
+    "bart": _encoder_decoder("{}.layers", "self_attn.{}_proj", "encoder_attn.{}_proj", _LEARNED),
 }
 
 # Where the sequence and image classification models of these families keep the linear layers of their heads.

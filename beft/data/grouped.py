@@ -30,6 +30,7 @@ PROFESSIONS = (  # De-Arteaga et al. 2019, in the order of the hub's numbers
     "personal_trainer", "photographer", "physician", "poet", "professor", "psychologist", "rapper",
     "software_engineer", "surgeon", "teacher", "yoga_teacher",
 )  # fmt: skip
+BIOS_COLUMNS = {"text": "hard_text", "label": "profession"}  # the hub's names
 GENDERS = {"0": 0, "male": 0, "m": 0, "man": 0, "1": 1, "female": 1, "f": 1, "woman": 1}
 HATE = ("harmless", "hate")
 _NOTE = f"rate, epochs and sizes as for {{}} ({PAPER})"
@@ -42,6 +43,8 @@ _NLI = replace(
 
 
 _WORLD = TASKS["microworld_sentiment"]
+# (table, texts, name for messages) -> the group of each row
+GroupsOf = Callable[[Table, list[tuple[str, ...]], str], Sequence[Any]]
 
 
 @dataclass(frozen=True)
@@ -68,19 +71,7 @@ def biographies(source: str | Path | None = None, *, offline: bool = False) -> G
         BeftError: no such rows; a missing column; a row without text or label, with a label that no training row has,
             or with another gender; test rows that are all of one gender; or as `data.load`.
     """
-
-    def rows_of(table: Table, where: str) -> _Rows:
-        text, label = (
-            other if other in table and name not in table else name
-            for name, other in (("text", "hard_text"), ("label", "profession"))
-        )
-        rows = _rows(table, where, (text,), label)
-        if label == "profession" and all(map(is_whole, rows.names)):
-            names = [_profession(name, row, where) for row, name in enumerate(rows.names, 1)]
-            rows = replace(rows, names=names)
-        return replace(rows, groups=_genders(table, where))
-
-    made = _load(source, rows_of, offline, _BIOS)
+    made = _load(source, _BIOS, offline, lambda table, texts, where: _genders(table, where))
     groups = {split: np.array(own, dtype=np.int64) for split, own in made.groups.items()}
     if len(np.unique(groups["validation"])) < 2:
         raise BeftError(
@@ -99,12 +90,9 @@ def hate_speech(source: str | Path | None, identifiers: Sequence[str], *, offlin
         BeftError: no such rows; a missing column; a row without text or with another label; a training split of one
             class; no identifier; no test row that mentions one.
     """
-
-    def rows_of(table: Table, where: str) -> _Rows:
-        rows = _rows(table, where, ("text",))
-        return replace(rows, groups=list(mentions([text for (text,) in rows.texts], identifiers)))
-
-    made = _load(source, rows_of, offline, HATE_TASK)
+    made = _load(
+        source, HATE_TASK, offline, lambda table, texts, where: mentions([t for (t,) in texts], identifiers)
+    )
     if not any(made.groups["validation"]):
         raise BeftError(
             f"no test row of {made.data.source} mentions {', '.join(identifiers)}: give identifiers that occur"
@@ -121,7 +109,7 @@ def nli(source: str | Path | None = None, *, offline: bool = False) -> Dataset:
     """
     if source is None:
         return load("mnli", offline=offline)
-    return _load(source, lambda table, where: _rows(table, where, _NLI.text_columns), offline, _NLI).data
+    return _load(source, _NLI, offline, lambda table, texts, where: texts).data
 
 
 def micro_biographies(
@@ -198,30 +186,6 @@ def _grouped(
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Rows of one table: its name for messages; the texts, the name of the class and the group of each row."""
-
-    where: str
-    texts: list[tuple[str, ...]]
-    names: list[str]
-    groups: list[Any]
-
-
-def _rows(table: Table, where: str, columns: tuple[str, ...], label: str = "label") -> _Rows:
-    texts = texts_of(table, columns, label, where)
-    names = [class_of(value, row, where) for row, value in enumerate(table[label], 1)]
-    return _Rows(where, texts, names, [()] * len(texts))
-
-
-def _profession(number: str, row: int, where: str) -> str:
-    if not 0 <= int(number) < len(PROFESSIONS):
-        raise BeftError(
-            f"row {row} of {where} has the profession {number}: use names, or numbers from 0 to 27"
-        )
-    return PROFESSIONS[int(number)]
-
-
 def _genders(table: Table, where: str) -> list[int]:
     if "gender" not in table:
         raise BeftError(
@@ -240,30 +204,51 @@ def _genders(table: Table, where: str) -> list[int]:
     return genders
 
 
-def _load(
-    source: str | Path | None, rows_of: Callable[[Table, str], _Rows], offline: bool, task: Task
-) -> Grouped:
+def _load(source: str | Path | None, task: Task, offline: bool, groups_of: GroupsOf) -> Grouped:
     """The rows of `source`, labelled by name or code; a task without labels gets the training rows' names, sorted."""
     tables, home = _tables(source, task.name, offline)
-    read_rows = [rows_of(table, where) for where, table in tables]
-    names = task.labels or class_names(read_rows[0].names)
-    codes = {name: i for i, name in enumerate(names)} | {str(i): i for i in range(len(task.labels))}
-    for rows in read_rows:
-        for row, name in enumerate(rows.names, 1):
+    texts, names = zip(*(_rows(table, task.text_columns, where) for where, table in tables), strict=True)
+    groups = [tuple(groups_of(table, own, where)) for (where, table), own in zip(tables, texts, strict=True)]
+    labels = task.labels or class_names(names[0])
+    codes = {name: i for i, name in enumerate(labels)} | {str(i): i for i in range(len(task.labels))}
+    for (where, _), own in zip(tables, names, strict=True):
+        for row, name in enumerate(own, 1):
             if name not in codes:
-                valid = ", ".join(codes) if task.labels else f"those of training rows, {', '.join(names)}"
-                raise BeftError(f"row {row} of {rows.where} has the label {name!r}: use {valid}")
-    splits = [Split(tuple(r.texts), label_array([codes[name] for name in r.names])) for r in read_rows]
-    groups = [tuple(r.groups) for r in read_rows]
+                valid = ", ".join(codes) if task.labels else f"those of training rows, {', '.join(labels)}"
+                raise BeftError(f"row {row} of {where} has the label {name!r}: use {valid}")
+    splits = [
+        Split(tuple(rows), label_array([codes[name] for name in own]))
+        for rows, own in zip(texts, names, strict=True)
+    ]
     if len(splits) == 1:
-        held_out = classes([names[code] for code in splits[0].labels], read_rows[0].where)[2]
+        held_out = classes([labels[code] for code in splits[0].labels], tables[0][0])[2]
         groups = [tuple(itertools.compress(groups[0], side)) for side in (~held_out, held_out)]
         splits = list(splits[0].divided(held_out))
-    missing = [name for code, name in enumerate(names) if code not in splits[0].labels]
-    if missing or len(names) < 2:
-        lacks = f"the label {', '.join(missing)}" if missing else f"another label than {names[0]}"
+    missing = [name for code, name in enumerate(labels) if code not in splits[0].labels]
+    if missing or len(labels) < 2:
+        lacks = f"the label {', '.join(missing)}" if missing else f"another label than {labels[0]}"
         raise BeftError(f"no training row of {home} has {lacks}: add rows that have")
-    return _grouped(replace(task, labels=names), splits, groups, home)
+    return _grouped(replace(task, labels=labels), splits, groups, home)
+
+
+def _rows(table: Table, columns: tuple[str, ...], where: str) -> tuple[list[tuple[str, ...]], list[str]]:
+    """The texts and the names of the classes; columns that BiasBios names otherwise are accepted by its names."""
+    columns, label = tuple(_column(table, name) for name in columns), _column(table, "label")
+    texts = texts_of(table, columns, label, where)
+    names = [class_of(value, row, where) for row, value in enumerate(table[label], 1)]
+    if label == "profession" and all(map(is_whole, names)):
+        for row, number in enumerate(names, 1):
+            if not 0 <= int(number) < len(PROFESSIONS):
+                raise BeftError(
+                    f"row {row} of {where} has the profession {number}: use names, or numbers from 0 to 27"
+                )
+        names = [PROFESSIONS[int(number)] for number in names]
+    return texts, names
+
+
+def _column(table: Table, name: str) -> str:
+    other = BIOS_COLUMNS.get(name, name)
+    return other if other in table and name not in table else name
 
 
 def _tables(source: str | Path | None, suite: str, offline: bool) -> tuple[list[tuple[str, Table]], str]:

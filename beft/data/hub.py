@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import BeftError, reason_of
@@ -19,23 +20,15 @@ def hub_is_offline(offline: bool) -> bool:
 def hub_tables(suite: str, name: str, splits: Sequence[str], offline: bool) -> list[Table]:
     """The columns of each split of a task on the hub. Raises BeftError where it must not or cannot be asked."""
     home = suite if suite == name else f"{suite}/{name}"
-    remedies = (
+    remedy = (
         f"set BEFT_DATA to a folder that holds {home}/train.jsonl and {splits[1]}.jsonl, "
         "or be online with offline and HF_HUB_OFFLINE unset"
     )
-    if hub_is_offline(offline):
-        raise BeftError(
-            f"task {name!r} was not found in a data folder, and the hub is not asked while offline: {remedies}"
-        )
-    import datasets  # here: its import takes seconds, and most loads need none of it
+    with _request(f"task {name!r}", "was not found in a data folder", remedy, offline):
+        import datasets  # here: its import takes seconds, and most loads need none of it
 
-    try:
         hub = datasets.load_dataset(HUB[suite], *([] if suite == name else [name]))
         return [columns_of(hub[split].to_pandas()) for split in splits]
-    except Exception as error:  # the hub, the network and the cache each raise their own types
-        raise BeftError(
-            f"task {name!r} could not be had from the hub ({reason_of(error)}): {remedies}"
-        ) from error
 
 
 def hub_parquet(repository: str, folder: str, local: str, offline: bool) -> Path:
@@ -49,14 +42,19 @@ def hub_parquet(repository: str, folder: str, local: str, offline: bool) -> Path
         BeftError: the hub must not or cannot be asked.
     """
     remedy = f"set BEFT_DATA to a folder with {local}, give a path, or be online with HF_HUB_OFFLINE unset"
-    if hub_is_offline(offline):
-        raise BeftError(f"{repository} is not here, and the hub is not asked while offline: {remedy}")
-    from huggingface_hub import hf_hub_download
+    with _request(repository, "is not here", remedy, offline):
+        from huggingface_hub import hf_hub_download
 
-    try:
         file = f"{folder}/0000.parquet"
         return Path(hf_hub_download(repository, file, repo_type="dataset", revision="refs/convert/parquet"))
+
+
+@contextlib.contextmanager
+def _request(name: str, absence: str, remedy: str, offline: bool) -> Iterator[None]:
+    """A request to the hub, with its failures as one sentence each."""
+    if hub_is_offline(offline):
+        raise BeftError(f"{name} {absence}, and the hub is not asked while offline: {remedy}")
+    try:
+        yield
     except Exception as error:  # the hub, the network and the cache each raise their own types
-        raise BeftError(
-            f"{repository} could not be had from the hub ({reason_of(error)}): {remedy}"
-        ) from error
+        raise BeftError(f"{name} could not be had from the hub ({reason_of(error)}): {remedy}") from error

@@ -5,6 +5,7 @@ A task that cannot be found is an error. No other data ever takes its place.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -251,11 +252,10 @@ def _home(suite: str, name: str) -> str:
 def _task_split(task: Task, table: Table, where: str) -> Split:
     """The rows of a known task, whose labels are codes already, or values."""
     columns = [column.split("+") for column in task.text_columns]
-    flat = texts_of(table, tuple(name for names in columns for name in names), task.label_column, where)
-    ends = np.cumsum([len(names) for names in columns]).tolist()
+    rows = texts_of(table, tuple(itertools.chain(*columns)), task.label_column, where)
     texts = tuple(
-        tuple(": ".join(row[end - len(names) : end]) for names, end in zip(columns, ends, strict=True))
-        for row in flat
+        tuple(": ".join(itertools.islice(cells, len(names))) for names in columns)
+        for cells in map(iter, rows)
     )
     if task.regression:
         values = values_of(table[task.label_column], where)
