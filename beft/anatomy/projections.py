@@ -110,8 +110,7 @@ def key_bias_is_null(model: nn.Module) -> KeyBias:
 def backbone_of(model: nn.Module) -> tuple[str, Any, Family]:
     """The one module of a known family that holds the stack of layers, with its dotted name ("" for `model`).
 
-    Raises:
-        BeftError: there is none, or more than one.
+    Raises BeftError if there is none, or more than one.
     """
     matches: list[tuple[str, Any, Family]] = []
     for name, module in model.named_modules():

@@ -118,8 +118,7 @@ def anatomy_of(
 ) -> Anatomy:
     """The anatomy with these sites, at least one; `size` of a head where it is not the query's over `heads`.
 
-    Raises:
-        BeftError: terms with different numbers of layers.
+    Raises BeftError for terms with different numbers of layers.
     """
     by_term = {term: [site for site in sites if site.term == term] for term in TERMS}
     counts = {term: len(own) for term, own in by_term.items() if own}

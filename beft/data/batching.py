@@ -67,8 +67,7 @@ class Encoded:
 def encode(tokenizer: Any, texts: Sequence[tuple[str, ...]], max_length: int) -> Encoded:
     """Tokenise single texts or pairs of texts, cut to `max_length` tokens.
 
-    Raises:
-        BeftError: `max_length` leaves no token for text beside the special ones.
+    Raises BeftError if `max_length` leaves no token for text beside the special ones.
     """
     columns = [list(column) for column in zip(*texts, strict=True)]
     special = tokenizer.num_special_tokens_to_add(pair=len(columns) == 2)

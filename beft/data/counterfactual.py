@@ -173,8 +173,7 @@ class Augmented:
 def augment(texts: Sequence[str], axis: Axis) -> Augmented:
     """Every text with a word of the axis: the original, and one with the words of each other group.
 
-    Raises:
-        BeftError: no text has a word of the axis: there is nothing to augment.
+    Raises BeftError if no text has a word of the axis.
     """
     kept: list[str] = []
     origin: list[int] = []

@@ -92,18 +92,24 @@ def _read_jsonl(path: Path) -> Table:
     return {column: [row.get(column) for row in rows] for column in columns}
 
 
+def require_columns(table: Table, columns: tuple[str, ...], where: str) -> None:
+    """Raise BeftError, which names the file as `where`, if one of the columns is missing."""
+    missing = [repr(column) for column in columns if column not in table]
+    if missing:
+        present = ", ".join(map(repr, table)) or "none"
+        raise BeftError(
+            f"{where} lacks the column {' and '.join(missing)} (it has {present}): rename or add it"
+        )
+
+
 def texts_of(table: Table, columns: tuple[str, ...], label: str, where: str) -> list[tuple[str, ...]]:
     """The texts of a table, one tuple per row.
 
     Raises BeftError, which names the file as `where`, for a missing column (the label's included), for no rows, and
     for a text that is missing or empty. Rows are counted from 1, without the line of column names.
     """
-    missing = [column for column in (*columns, label) if column not in table]
-    if missing and table:
-        raise BeftError(
-            f"{where} lacks the column {' and '.join(map(repr, missing))} (it has {', '.join(map(repr, table))}): "
-            "rename or add it"
-        )
+    if table:
+        require_columns(table, (*columns, label), where)
     if not table or not table[label]:
         raise BeftError(f"{where} has no rows: add labelled rows to it")
     for column in columns:
@@ -121,17 +127,23 @@ def texts_of(table: Table, columns: tuple[str, ...], label: str, where: str) -> 
     return list(zip(*(table[column] for column in columns), strict=True))
 
 
-def class_of(value: Any, row: int, where: str) -> str:
-    """The name of the class of a label cell: its text without surrounding spaces, or its whole number."""
-    # Parquet returns whole numbers as floats where a cell of the column is empty.
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    name = "" if _is_missing(value) else str(value).strip()
-    if not name:
-        raise BeftError(f"row {row} of {where} has an empty label: fill it in or remove the row")
-    if not isinstance(value, str | int):
-        raise BeftError(f"row {row} of {where} has the label {name}: labels are names or whole numbers")
-    return name
+def names_of(column: list[Any], where: str) -> list[str]:
+    """A column of labels as names of classes: texts without surrounding spaces, or whole numbers.
+
+    Raises BeftError, with the row, for an empty label or another number.
+    """
+    names = []
+    for row, value in enumerate(column, 1):
+        # Parquet returns whole numbers as floats where a cell of the column is empty.
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        name = "" if _is_missing(value) else str(value).strip()
+        if not name:
+            raise BeftError(f"row {row} of {where} has an empty label: fill it in or remove the row")
+        if not isinstance(value, str | int):
+            raise BeftError(f"row {row} of {where} has the label {name}: labels are names or whole numbers")
+        names.append(name)
+    return names
 
 
 def are_values(column: list[Any]) -> bool:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import BeftError, unknown
 from .datasets import Dataset, Split, label_array, labelled_dataset
-from .files import USER_SUFFIXES, Table, class_names, class_of, is_whole, read, texts_of
+from .files import USER_SUFFIXES, Table, class_names, is_whole, names_of, read, texts_of
 from .microworld import biographies as world_biographies
 from .microworld import posts as world_posts
 from .sources import classes, load, tables_of
@@ -235,7 +235,7 @@ def _rows(table: Table, columns: tuple[str, ...], where: str) -> tuple[list[tupl
     """The texts and the names of the classes; columns that BiasBios names otherwise are accepted by its names."""
     columns, label = tuple(_column(table, name) for name in columns), _column(table, "label")
     texts = texts_of(table, columns, label, where)
-    names = [class_of(value, row, where) for row, value in enumerate(table[label], 1)]
+    names = names_of(table[label], where)
     if label == "profession" and all(map(is_whole, names)):
         for row, number in enumerate(names, 1):
             if not 0 <= int(number) < len(PROFESSIONS):

@@ -5,14 +5,13 @@ Prompts and options are those of PROTOCOL, decoders. Another task is another ent
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ..errors import BeftError, unknown
-from .files import Table
+from .files import Table, require_columns
 
 Row = Mapping[str, Any]
 
@@ -204,14 +203,8 @@ def get_prompt(task: str) -> Prompt:
 
 def examples(prompt: Prompt, table: Table, where: str) -> list[Example]:
     """The rows of a table as examples. Raises BeftError, with the row, for a missing or wrong column or label."""
-    missing = [name for name in prompt.columns if name not in table]
-    if prompt.task == "drop" and {"passage", "answers_spans"} <= set(table):  # the hub's columns
-        missing = []
-    if missing or not table:
-        raise BeftError(
-            f"{where} lacks the column {' and '.join(map(repr, missing))} "
-            f"(it has {', '.join(map(repr, table)) or 'none'}): rename or add it"
-        )
+    if prompt.task != "drop" or not {"passage", "answers_spans"} <= set(table):  # those are the hub's columns
+        require_columns(table, prompt.columns, where)
     rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
     if not rows:
         raise BeftError(f"{where} has no rows: add some to it")
@@ -219,7 +212,7 @@ def examples(prompt: Prompt, table: Table, where: str) -> list[Example]:
 
 
 def _example(prompt: Prompt, row: Row, number: int, where: str) -> Example:
-    row = {name: _as_python(value) for name, value in row.items()}
+    row = _as_python(row)
     empty = [name for name in prompt.columns if name in row and row[name] in (None, "")]
     if empty:
         raise BeftError(f"row {number} of {where} has an empty {empty[0]!r}: fill it in or remove the row")
@@ -243,12 +236,9 @@ def _example(prompt: Prompt, row: Row, number: int, where: str) -> Example:
     return example
 
 
-def _as_python(value: Any) -> Any:
-    """Arrays of Parquet files as lists and NumPy's numbers as Python's, also inside dictionaries and lists."""
-    if isinstance(value, dict):
-        return {name: _as_python(inner) for name, inner in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_as_python(inner) for inner in value]
-    return value
+def _as_python(row: Row) -> dict[str, Any]:
+    """A row with the arrays of Parquet files as lists and NumPy's numbers as Python's, also inside its cells."""
+    python: dict[str, Any] = json.loads(
+        json.dumps(row, default=lambda x: getattr(x, "tolist", lambda: None)())
+    )
+    return python

@@ -22,8 +22,8 @@ from .files import (
     Table,
     are_values,
     class_names,
-    class_of,
     is_whole,
+    names_of,
     read,
     texts_of,
     values_of,
@@ -99,14 +99,7 @@ def load_prompts(
     The validation examples are the first `evaluated` of the permutation of `RandomState(0)`, or all in their order
     where there are no more. They are the same for every seed of a run.
 
-    Args:
-        task: its name.
-        offline: never ask the hub.
-        folder: of data sets; by default the environment's BEFT_DATA.
-        evaluated: the largest number of validation examples.
-
-    Raises:
-        BeftError: an unknown task, one that is not found, or rows that cannot be used, by their number.
+    Raises BeftError for an unknown task, one that is not found, or unusable rows, with their numbers.
     """
     prompt = get_prompt(task)
     if task in GENERATORS:
@@ -135,11 +128,7 @@ def _named(columns: Sequence[str], text: str | tuple[str, ...], label: int) -> d
 
 
 def user_file(path: Path) -> Dataset:
-    """The rows of a .csv, .tsv, .jsonl or .parquet file with the columns that `load` states.
-
-    Raises:
-        BeftError: it cannot be read, lacks a column, or has rows that cannot be used; the row is named.
-    """
+    """The rows of a user's file, see `load`. Raises BeftError for a file, a column or a row that cannot be used."""
     table = read(path)
     columns = ("text_a", "text_b") if {"text_a", "text_b"} & set(table) else ("text",)
     texts = texts_of(table, columns, "label", path.name)
@@ -164,7 +153,7 @@ def user_file(path: Path) -> Dataset:
 
 def classes(column: list[Any], where: str) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
     """Codes (N,), names of the classes, and which rows are held out (N,), of a column of labels."""
-    given = [class_of(value, row, where) for row, value in enumerate(column, 1)]
+    given = names_of(column, where)
     names = class_names(given)
     if len(names) < 2:
         raise BeftError(f"all rows of {where} have the label {names[0]!r}: a task needs at least two classes")
@@ -186,9 +175,8 @@ def _values(column: list[Any], where: str) -> tuple[np.ndarray, tuple[str, ...],
     """Values (N,), no names, and which rows are held out (N,), of a column of numbers."""
     values = np.asarray(values_of(column, where), dtype=np.float64)
     held_out = np.zeros(len(values), dtype=bool)
-    held_out[np.random.RandomState(0).permutation(len(values))[: round(VALIDATION_SHARE * len(values))]] = (
-        True
-    )
+    size = round(VALIDATION_SHARE * len(values))
+    held_out[np.random.RandomState(0).permutation(len(values))[:size]] = True
     if min(len(np.unique(values[side])) for side in (~held_out, held_out)) < 2:
         raise BeftError(f"{where} has too few different labels for a regression: add rows")
     return values, (), held_out
@@ -223,7 +211,7 @@ def folder_tables(
 ) -> list[tuple[str, Table]] | None:
     """(name for messages, columns) of each split from the folder of data sets; None where it lacks the task.
 
-    Raises BeftError for a folder that does not exist and a split that is missing.
+    Raises BeftError for a folder that does not exist or a missing split.
     """
     given = folder or os.environ.get("BEFT_DATA")
     if not given:
@@ -265,8 +253,7 @@ def _task_split(task: Task, table: Table, where: str) -> Split:
             )
         return Split(texts, np.asarray(values, dtype=np.float64))
     codes = []
-    for row, value in enumerate(table[task.label_column], 1):
-        name = class_of(value, row, where)
+    for row, name in enumerate(names_of(table[task.label_column], where), 1):
         if not is_whole(name) or not 0 <= int(name) < len(task.labels):
             valid = ", ".join(f"{code} ({label})" for code, label in enumerate(task.labels))
             raise BeftError(

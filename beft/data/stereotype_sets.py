@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BeftError
-from .files import USER_SUFFIXES, class_of, is_whole, read, texts_of
+from .files import USER_SUFFIXES, is_whole, names_of, read, texts_of
 from .hub import hub_parquet
 from .sources import folder_tables
 
@@ -54,8 +54,7 @@ class Triple:
     def words(self) -> tuple[str, ...]:
         """The word that fills the blank in each sentence, by the authors' rule, without punctuation.
 
-        Raises:
-            BeftError: no blank, or a sentence that has no word there.
+        Raises BeftError if there is no blank, or a sentence has no word there.
         """
         blank = next((i for i, word in enumerate(self.context.split(" ")) if BLANK in word), None)
         fillers = []
@@ -90,7 +89,7 @@ def crows_pairs(path: str | Path | None = None, offline: bool = False) -> list[S
         where = f"nyu-mll/{CROWS} on the hub"
         table = read(hub_parquet(f"nyu-mll/{CROWS}", f"{CROWS}/test", f"{CROWS}/test.jsonl", offline))
     texts = texts_of(table, ("sent_more", "sent_less"), "bias_type", where)
-    types = [_bias_type(class_of(value, row, where)) for row, value in enumerate(table["bias_type"], 1)]
+    types = map(_bias_type, names_of(table["bias_type"], where))
     return [SentencePair(more, less, kind) for (more, less), kind in zip(texts, types, strict=True)]
 
 

@@ -64,8 +64,7 @@ def shipped() -> list[str]:
 def weight_hash(folder: Path) -> str:
     """sha256 of the one safetensors file in `folder`, or of all names and hashes where there are several.
 
-    Raises:
-        BeftError: there is none; refused pickles are named.
+    Raises BeftError if there is none; refused pickles are named.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:

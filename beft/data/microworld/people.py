@@ -97,8 +97,7 @@ def stereotype_pairs(name: str, count: int, seed: int = 0) -> list[SentencePair]
 def stereotype_triples(name: str, count: int, seed: int = 0) -> list[Triple]:
     """`count` statements with a blank: for the stereotypical occupation, the other of its pair, or an unrelated word.
 
-    Raises:
-        BeftError: as `stereotype_pairs`.
+    Raises as `stereotype_pairs`.
     """
     rng, triples = random.Random(f"triples {name} {seed}"), []
     for pair in stereotype_pairs(name, count, seed):

@@ -88,8 +88,7 @@ def _hints(rng: random.Random, label: int) -> list[tuple[int, int]]:
 def posts(split: SplitName, rows: int, strength: float, seed: int = 0) -> list[Post]:
     """`rows` different posts of a split; fewer are a prefix of more.
 
-    Raises:
-        BeftError: a negative number of rows, or a strength that is not in [-1, 1].
+    Raises BeftError for a negative number of rows, or a strength that is not in [-1, 1].
     """
     if not -1 <= strength <= 1:
         raise BeftError(f"strength {strength} of the link is not between -1 and 1: give one that is")
