@@ -33,7 +33,7 @@ _CLOSED = frozenset(
     there here then too again away back up down out off yesterday today tomorrow now soon""".split()
 )
 _PRONOUNS = {"her": ("his", "him"), "his": ("her", "hers"), "him": ("her", "her"), "hers": ("his", "his")}
-_MALE, _FEMALE = {"his", "him"}, {"her", "hers"}
+_MALE = {"his", "him"}
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,11 @@ def columns_of(frame: pandas.DataFrame) -> Table:
     }
 
 
+def rows_of(table: Table) -> list[dict[str, Any]]:
+    """The rows of a table, column -> value."""
+    return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+
+
 def _read_jsonl(path: Path) -> Table:
     rows: list[dict[str, Any]] = []
     with path.open(encoding="utf-8-sig") as lines:

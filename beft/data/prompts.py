@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BeftError, unknown
-from .files import Table, require_columns
+from .files import Table, require_columns, rows_of
 
 Row = Mapping[str, Any]
 
@@ -205,7 +205,7 @@ def examples(prompt: Prompt, table: Table, where: str) -> list[Example]:
     """The rows of a table as examples. Raises BeftError, with the row, for a missing or wrong column or label."""
     if prompt.task != "drop" or not {"passage", "answers_spans"} <= set(table):  # those are the hub's columns
         require_columns(table, prompt.columns, where)
-    rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+    rows = rows_of(table)
     if not rows:
         raise BeftError(f"{where} has no rows: add some to it")
     return [_example(prompt, row, number, where) for number, row in enumerate(rows, 1)]
@@ -237,8 +237,10 @@ def _example(prompt: Prompt, row: Row, number: int, where: str) -> Example:
 
 
 def _as_python(row: Row) -> dict[str, Any]:
-    """A row with the arrays of Parquet files as lists and NumPy's numbers as Python's, also inside its cells."""
-    python: dict[str, Any] = json.loads(
-        json.dumps(row, default=lambda x: getattr(x, "tolist", lambda: None)())
-    )
-    return python
+    """A row with NumPy's arrays as lists and its numbers as Python's, also inside cells; None for other types."""
+
+    def from_numpy(value: Any) -> Any:
+        return value.tolist() if hasattr(value, "tolist") else None
+
+    cells: dict[str, Any] = json.loads(json.dumps(row, default=from_numpy))
+    return cells

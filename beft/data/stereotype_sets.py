@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BeftError
-from .files import USER_SUFFIXES, is_whole, names_of, read, texts_of
+from .files import USER_SUFFIXES, is_whole, names_of, read, rows_of, texts_of
 from .hub import hub_parquet
 from .sources import folder_tables
 
@@ -112,8 +112,7 @@ def stereoset(path: str | Path | None = None, offline: bool = False) -> list[Tri
         path = local
     if path is None:
         name = "McGill-NLP/stereoset"
-        table = read(hub_parquet(name, "intrasentence/validation", "stereoset/dev.json", offline))
-        rows = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+        rows = rows_of(read(hub_parquet(name, "intrasentence/validation", "stereoset/dev.json", offline)))
         where = f"{name} on the hub"
     else:
         where = Path(path).name

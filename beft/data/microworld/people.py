@@ -9,6 +9,7 @@ statement pairs a place with an occupation, and each such pair belongs to one sp
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Mapping
 
 from ...errors import BeftError, unknown
@@ -101,12 +102,8 @@ def stereotype_triples(name: str, count: int, seed: int = 0) -> list[Triple]:
     """
     rng, triples = random.Random(f"triples {name} {seed}"), []
     for pair in stereotype_pairs(name, count, seed):
-        label = next(n for n, word in enumerate(OCCUPATIONS) if f" {word} " in f" {_bare(pair.more)} ")
+        label = next(n for n, word in enumerate(OCCUPATIONS) if word in re.findall(r"\w+", pair.more))
         words = OCCUPATIONS[label], OCCUPATIONS[label ^ 1], pick(rng, UNRELATED)
         *filled, context = (pair.more.replace(OCCUPATIONS[label], word) for word in (*words, BLANK))
         triples.append(Triple(filled[0], filled[1], filled[2], name, context))
     return triples
-
-
-def _bare(text: str) -> str:
-    return "".join(c if c.isalpha() else " " for c in text)

@@ -105,7 +105,7 @@ def test_impossible_sizes_and_strengths_are_refused():
         biographies("train", -1, 0.0)
 
 
-def test_strong_hints_are_said_of_ones_own_more_often_than_weak_ones():
+def test_strong_hints_fit_their_occupation_more_often_than_weak_ones():
     rows = biographies("train", 6000, 0.0)
     for i, fit in enumerate(FITS):
         own = other = 0

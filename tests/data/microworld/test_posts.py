@@ -90,7 +90,7 @@ def test_a_weak_link_breaks_ties_and_a_strong_one_outweighs_hints():
     assert expected_difference(1.0) == pytest.approx((1 - MENTIONED) * even)
 
 
-def test_at_full_strength_the_closed_form_is_that_of_posts_told_by_name():
+def test_at_full_strength_the_closed_form_is_that_of_posts_predicted_by_name():
     rows = posts("train", 8000, 1.0)
     predicted = best_predictions(rows, 1 - 1e-12)
     difference = fpr_difference(
