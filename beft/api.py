@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .bank.bank import BiasBank
-from .bank.peft_adapter import merge, save_adapter
+from .bank.export import merge
+from .bank.peft_adapter import save_adapter
 from .data import sources as data_module
 from .models import files as model_files
 from .models import loading as models
 from .study import Result, Run, Study
-from .training.evaluation import predict
+from .training.classification import predict
 from .training.loop import fit
 
 
@@ -41,8 +41,8 @@ class Tuned:
 
     def predict(self, texts: Sequence[str | tuple[str, str]]) -> list[str] | list[float]:
         """The most probable label of each text or pair of texts; of a regression, its value."""
-        found = predict(self.model, self.tokenizer, texts, self.max_length)  # (N, C)
-        return [self.labels[i] for i in found.argmax(1)] if self.labels else found[:, 0].tolist()
+        scores = predict(self.model, self.tokenizer, texts, self.max_length)  # (N, C)
+        return [self.labels[i] for i in scores.argmax(1)] if self.labels else scores[:, 0].tolist()
 
     def save(self, folder: str | Path) -> None:
         """Write a plain checkpoint that AutoModelForSequenceClassification loads."""
@@ -77,16 +77,12 @@ def tune(
     plan = Study(**fields)
     rows = data_module.load(plan.task, offline=plan.offline)
     loaded = models.load(plan.model, labels=rows.task.outputs, offline=plan.offline)
-    kept: list[Any] = []
-
-    def keep(bank: BiasBank, results: list[Result]) -> None:
-        results[0].raise_if_lost()
-        kept.append(merge(bank, 0))
-        if adapter is not None:
-            save_adapter(bank, 0, adapter, model_files.HUB.get(plan.model, plan.model))
-
-    label = f"{method} on {rows.task.name}"
-    result = fit(
-        loaded, rows, plan, [Run(method, seed, rate)], on_end=keep, progress=label if progress else False
-    )[0]
-    return Tuned(kept[0], loaded.tokenizer, rows.task.labels, result, plan.max_length)
+    run, label = Run(method, seed, rate), f"{method} on {rows.task.name}"
+    for epoch in fit(loaded, rows, plan, [run], progress=label if progress else False):
+        if epoch.last:
+            (result,) = epoch.results
+            result.raise_if_lost()
+            merged = merge(epoch.bank, 0)
+            if adapter is not None:
+                save_adapter(epoch.bank, 0, adapter, model_files.HUB.get(plan.model, plan.model))
+    return Tuned(merged, loaded.tokenizer, rows.task.labels, result, plan.max_length)

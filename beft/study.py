@@ -11,22 +11,46 @@ import numpy as np
 from .errors import BeftError, unknown
 
 METHODS = ("head", "b_k", "b_q", "b_v", "all_biases")
-# A single term in another form than d free numbers; see `parameterize.FORMS`.
+# A single term in another form than d free numbers; see `bank.forms`.
 FORM_METHODS = tuple(f"b_{term}:{form}" for term in "kqv" for form in ("lora", "vera", "vera1d", "dora"))
-# Baselines that train weights, a bank each; see `weights`. A prefix is for decoders, a prompt for encoders.
+# Baselines that train weights, a bank each; see `bank.baselines`. A prefix is for decoders, a prompt for encoders.
 WEIGHT_METHODS = ("full", "mask", "lora", "adapter", "prefix", "prompt")
 ALL_METHODS = METHODS + FORM_METHODS + WEIGHT_METHODS
-# What phase one of debiasing trains (see `upstream`): biases, which share a bank, and weights.
+# What phase one of debiasing trains (see `debias.upstream`): biases, which share a bank, and weights. Sparse fine-tuning
+# trains chosen entries of the weights in two rounds, and exists there alone.
 BIAS_PATCHES = ("b_q", "b_v", "b_k", "all_biases")
 PATCHES = (*BIAS_PATCHES, "lora", "adapter", "prompt", "sparse", "full")
 
 
-def split_method(method: str) -> tuple[str, str]:
-    """("b_v", "lora") of "b_v:lora"; ("b_v", "") of "b_v". Raises BeftError for an unknown method."""
-    if method not in ALL_METHODS:
-        raise unknown("method", method, ALL_METHODS)
-    base, _, form = method.partition(":")
-    return base, form
+@dataclass(frozen=True)
+class Method:
+    """What the name of a method means.
+
+    Attributes:
+        name: "b_v:lora".
+        base: "b_v", the method whose biases an adapter of it holds.
+        term: "v", the one term that is tuned; "" for all biases, the head alone, and weights.
+        form: "lora", how its bias is written; "" for d free numbers.
+    """
+
+    name: str
+    base: str
+    term: str
+    form: str
+
+    @property
+    def trains_weights(self) -> bool:
+        """Whether it trains weights, in a bank of its own."""
+        return self.base in WEIGHT_METHODS
+
+
+def parse_method(name: str) -> Method:
+    """The method of that name. Raises BeftError, with the nearest names, where there is none."""
+    valid = (*ALL_METHODS, *(patch for patch in PATCHES if patch not in ALL_METHODS))
+    if name not in valid:
+        raise unknown("method", name, valid)
+    base, _, form = name.partition(":")
+    return Method(name, base, base[2:] if base in ("b_q", "b_k", "b_v") else "", form)
 
 
 def _real(value: Any) -> bool:
@@ -42,7 +66,7 @@ class Run:
     rate: float
 
     def __post_init__(self) -> None:
-        split_method(self.method)
+        parse_method(self.method)
         if not (_real(self.rate) and 0 < self.rate < math.inf):
             raise BeftError(f"rate {self.rate!r} is not a positive number: give a learning rate like 1e-3")
         if not (isinstance(self.seed, int | np.integer) and 0 <= self.seed < 2**31):
@@ -94,18 +118,18 @@ class Study:
                 raise BeftError(f"{name} {value!r} is not a positive number")
 
     def identity(self) -> dict[str, Any]:
-        """The settings that decide a result (where the data may come from is not one of them).
+        """The settings that decide a result; where the data may come from is not one of them.
 
-        A constant rate and a head that classifies go without saying, as in records that are older than the choice.
+        The defaults of `schedule` and `prompted` are left out, as in records that are older than these settings.
         """
-        unsaid = {"offline", "tuning"}
-        unsaid |= {name for name in ("schedule", "prompted") if getattr(self, name) == getattr(Study, name)}
-        return {name: value for name, value in asdict(self).items() if name not in unsaid}
+        left_out = {"offline", "tuning"}
+        left_out |= {name for name in ("schedule", "prompted") if getattr(self, name) == getattr(Study, name)}
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
 @dataclass
 class Result:
-    """One finished run: a row for every epoch, its adapter's numbers are in the bank."""
+    """One run: what was trained on how many rows, a row of numbers per epoch, and how it ended."""
 
     run: Run
     rows: dict[str, int]

@@ -29,8 +29,8 @@ from beft.debias.stereotypes import crows_pairs
 from beft.errors import BeftError
 from beft.models import files as model_files
 from beft.models import loading as models
-from beft.records.provenance import provenance
-from beft.training.loop import default_device
+from beft.records.provenance import build_record
+from beft.training.device import default_device
 from benchmarks.report import table
 from benchmarks.steps import check_sizes, parser_of, run
 
@@ -115,21 +115,26 @@ def measure(options: Options) -> dict[str, Any]:
     times["all"] = time.perf_counter() - start
     digest = hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:16]
     every, sampled = ([s for p in pair_places(loaded.tokenizer, of) for s in p] for of in (pairs, sample))
-    return {
-        "kind": "bench",
-        "settings": asdict(options)
-        | {"kind": "bench", "what": "debiasing", "task": TASK, "data": source, "model": loaded.name},
-        "model": {"name": loaded.name, "source": loaded.source, "revision": loaded.revision, "sha256": loaded.sha256},
-        "data": {"task": TASK, "source": source, "note": note, "fingerprint": digest},
-        **provenance(default_device()),
-        "times": times,
-        "passes": {"sample": sum(len(s.scored) for s in sampled), "all": sum(len(s.scored) for s in every)},
-        "tokens": statistics.fmean(len(s.ids) for s in every),
-        "parameters": sum(p.numel() for p in loaded.model.parameters()),
-        "targets": TARGETS,
-        "seconds": time.perf_counter() - began,
-        "outcome": "ok",
-    }  # fmt: skip
+    model = {
+        "name": loaded.name,
+        "source": loaded.source,
+        "revision": loaded.revision,
+        "sha256": loaded.sha256,
+    }
+    data = {"task": TASK, "source": source, "note": note, "fingerprint": digest}
+    identity = {"kind": "bench", "what": "debiasing", "task": TASK, "data": source, "model": loaded.name}
+    return build_record(
+        "bench",
+        asdict(options) | identity,
+        {"model": model, "data": data},
+        default_device(),
+        times=times,
+        passes={"sample": sum(len(s.scored) for s in sampled), "all": sum(len(s.scored) for s in every)},
+        tokens=statistics.fmean(len(s.ids) for s in every),
+        parameters=sum(p.numel() for p in loaded.model.parameters()),
+        targets=TARGETS,
+        seconds=time.perf_counter() - began,
+    )
 
 
 def _random() -> models.Loaded:

@@ -26,9 +26,9 @@ from beft.data.sources import HELD_OUT
 from beft.experiments.zero_shot import fitting
 from beft.models import loading as models
 from beft.models.files import SHIPPED
-from beft.records.provenance import provenance
+from beft.records.provenance import build_record, origin
 from beft.training.choice_scoring import Scored, option_scores
-from beft.training.loop import default_device
+from beft.training.device import default_device
 from benchmarks.report import table
 from benchmarks.steps import check_sizes, parser_of, run
 
@@ -86,19 +86,18 @@ def measure(options: Options) -> dict[str, Any]:
         "in context": [encode_options(loaded.tokenizer, e, longest, before) for e in asked[: options.shown]],
     }
     times = {name: _times(loaded.model, examples, options.repeats) for name, examples in cases.items()}
-    return {
-        "kind": "bench",
-        "settings": asdict(options) | {"kind": "bench", "what": "prompting", "task": TASK, "model": loaded.name},
-        "model": {"name": loaded.name, "source": loaded.source, "revision": loaded.revision, "sha256": loaded.sha256},
-        "data": {"task": TASK, "source": data.source, "fingerprint": data.fingerprint},
-        **provenance(default_device()),
-        "times": times,
-        "demonstrations": used,
-        "tokens": {name: sum(map(len, examples[0].sequences)) / len(OPTIONS) for name, examples in cases.items()},
-        "targets": TARGETS,
-        "seconds": time.perf_counter() - began,
-        "outcome": "ok",
-    }  # fmt: skip
+    tokens = {name: sum(map(len, e[0].sequences)) / len(OPTIONS) for name, e in cases.items()}
+    return build_record(
+        "bench",
+        asdict(options) | {"kind": "bench", "what": "prompting", "task": TASK, "model": loaded.name},
+        origin(loaded.name, loaded, data, {}),
+        default_device(),
+        times=times,
+        demonstrations=used,
+        tokens=tokens,
+        targets=TARGETS,
+        seconds=time.perf_counter() - began,
+    )
 
 
 def _statements() -> Dataset:

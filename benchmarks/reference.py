@@ -23,7 +23,7 @@ from beft.data.tasks import score
 from beft.errors import BeftError, unknown
 from beft.models.loading import Loaded
 from beft.study import METHODS, Run, Study
-from beft.training.objective import losses, predictions, targets
+from beft.training.classification import losses, predictions, targets
 
 
 @dataclass(frozen=True)

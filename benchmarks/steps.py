@@ -27,9 +27,11 @@ from beft.data.batching import CHUNKS, encode
 from beft.data.datasets import Dataset
 from beft.errors import BeftError, exit_status
 from beft.experiments.context import Context
-from beft.experiments.packing import BANK, pack
+from beft.experiments.memory import BANK
+from beft.experiments.sweep import pack
 from beft.models import files as model_files
-from beft.records.store import Store, provenance
+from beft.records.provenance import build_record
+from beft.records.store import Store
 from beft.settings import profiles as settings
 from beft.study import METHODS, Run, Study
 from benchmarks import timing
@@ -154,22 +156,21 @@ def measure(options: Options, progress: bool = True) -> dict[str, Any]:
     identity = {
         name: context.common()[name] for name in ("model", "model_sha256", "task", "data_fingerprint")
     }
-    origin = context.origin()
-    return {
-        "kind": "bench",
-        "settings": asdict(options) | identity | {"kind": "bench"},
-        "model": origin["model"],
-        "data": origin["data"] | {"note": note, "rows": rows},
-        **provenance(device.type),
-        "times": {s: {m: _sum(t) for m, t in per.items()} for s, per in times.items() if per[METHODS[0]]},
-        "batches": batches,
-        "banks": _paddings(context, banks, times["stacked"]),
-        "skipped": {"bfloat16": no_bf16} if no_bf16 else {},
-        "memory": memory,
-        "targets": TARGETS,
-        "seconds": time.perf_counter() - began,
-        "outcome": "ok",
-    }
+    subject = context.subject()
+    subject["data"] |= {"note": note, "rows": rows}
+    return build_record(
+        "bench",
+        asdict(options) | identity | {"kind": "bench"},
+        subject,
+        device.type,
+        times={s: {m: _sum(t) for m, t in per.items()} for s, per in times.items() if per[METHODS[0]]},
+        batches=batches,
+        banks=_paddings(context, banks, times["stacked"]),
+        skipped={"bfloat16": no_bf16} if no_bf16 else {},
+        memory=memory,
+        targets=TARGETS,
+        seconds=time.perf_counter() - began,
+    )
 
 
 def _heads(members: Sequence[Run]) -> bool:

@@ -21,12 +21,14 @@ from tqdm import tqdm
 from beft.errors import BeftError
 from beft.experiments import sweep
 from beft.experiments.context import Context
-from beft.experiments.packing import BANK, pack
+from beft.experiments.memory import BANK
+from beft.experiments.sweep import pack
 from beft.models import files as model_files
-from beft.records.provenance import provenance
+from beft.records.provenance import build_record
 from beft.records.store import Store
 from beft.study import METHODS, Run, Study
-from beft.training.loop import default_device, fit
+from beft.training.device import default_device
+from beft.training.loop import finish, fit
 from benchmarks.report import table
 from benchmarks.steps import check_sizes, find_data, parser_of, run
 
@@ -84,20 +86,12 @@ def measure(options: Options, progress: bool = True) -> dict[str, Any]:
         dask = _dask(study, options)
         bar.update(25)
     identity = {n: context.common()[n] for n in ("model", "model_sha256", "task", "data_fingerprint")}
-    origin = context.origin()
-    return {
-        "kind": "bench",
-        "settings": asdict(options) | identity | {"kind": "bench", "method": "sweep"},
-        "model": origin["model"],
-        "data": origin["data"] | {"note": note},
-        **provenance(default_device()),
-        "grid": grid,
-        "overhead": overhead,
-        "dask": dask,
-        "targets": TARGETS,
-        "seconds": time.perf_counter() - began,
-        "outcome": "ok",
-    }
+    settings = asdict(options) | identity | {"kind": "bench", "method": "sweep"}
+    subject = context.subject()
+    subject["data"]["note"] = note
+    parts: dict[str, Any] = {"grid": grid, "overhead": overhead, "dask": dask, "targets": TARGETS}
+    seconds = time.perf_counter() - began
+    return build_record("bench", settings, subject, default_device(), **parts, seconds=seconds)
 
 
 def _grid(context: Context, options: Options, bar: tqdm) -> dict[str, Any]:
@@ -129,7 +123,7 @@ def _grid(context: Context, options: Options, bar: tqdm) -> dict[str, Any]:
 
 def _timed(context: Context, runs: list[Run]) -> float:
     start = time.perf_counter()
-    fit(context.loaded, context.data, context.study, runs)
+    finish(fit(context.loaded, context.data, context.study, runs))
     return time.perf_counter() - start
 
 

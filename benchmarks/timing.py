@@ -23,7 +23,8 @@ from beft.data.datasets import Dataset, Split
 from beft.errors import BeftError
 from beft.models import loading as models
 from beft.study import Run, Study
-from beft.training.loop import fit, peak_memory
+from beft.training.device import peak_memory
+from beft.training.loop import finish, fit
 from benchmarks import reference as plain
 
 WARM = 2  # batches computed before a clock starts
@@ -161,7 +162,10 @@ def stacked(
     seconds = []
     for _ in range(repeats):
         began = time.perf_counter()
-        results = fit(loaded, data, study, runs, on_epoch=lambda bank, epoch: tick() if epoch else None)
+        for epoch in fit(loaded, data, study, runs):
+            if epoch.number:
+                tick()
+        results = epoch.results
         seconds.append(time.perf_counter() - began)
     share = statistics.median(seconds) / len(runs)
     return [Timed(share, r.final["validation"], r.bank["padding_efficiency"]) for r in results]
@@ -202,7 +206,8 @@ def _peak(runs: int, model: str, task: str, rows: int) -> dict[str, int]:
     loaded = models.load(model, labels=data.task.outputs)
     study = Study(model, task, min(MEMORY_ROWS, rows), epochs=1)
     before = _resident()
-    fit(loaded, replace(data, validation=few), study, [Run("all_biases", seed, 1e-3) for seed in range(runs)])
+    members = [Run("all_biases", seed, 1e-3) for seed in range(runs)]
+    finish(fit(loaded, replace(data, validation=few), study, members))
     return {"before": before, "peak": _resident()}
 
 

@@ -9,10 +9,10 @@ __getattr__, __all__ = hand_on(
     __name__,
     {
         "BiasBank": "bank",
-        "bank_on": "bank",
+        "open_bank": "baselines",
         "load_adapter": "peft_adapter",
         "load_tuned": "peft_adapter",
-        "merge": "peft_adapter",
+        "merge": "export",
         "save_adapter": "peft_adapter",
     },
 )

@@ -1,132 +1,310 @@
 """Baselines that train weights: full fine-tuning, a random mask (PROTOCOL), LoRA, an adapter, a prefix, a prompt.
 
-They are banks of a single run: what they train is put in the place of the model's own parameters at every call.
+Each has a bank of a single run: what it trains stands in the place of the model's own parameters at every call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
 from .. import paper
-from ..anatomy import head as parts
-from ..anatomy import projections as anatomy
-from ..anatomy.sites import Slice
+from ..anatomy import head
+from ..anatomy.projections import describe
 from ..errors import BeftError
 from ..study import WEIGHT_METHODS
-from . import prompt_tuning
-from .prefix import WEIGHT, add_prefix, without_prefix
-from .slots import Slot
+from .bank import BiasBank
+from .slots import Change, Slot, pooler_slots
+from .virtual_tokens import Prefix, Prompt
 
-# Names under which a model carries a frozen patch (`patches.Patch`) and chosen entries of a mask, if any.
-PATCH, ENTRIES = "beft_patch", "beft_entries"
 BERT_BASE = 85_054_464  # numbers in the encoder layers of bert-base-cased
 
 
-def weight_slots(model: Any, methods: Sequence[str], seeds: Sequence[int]) -> list[Slot]:
-    """The weights that a bank of these methods trains: none but for a lone run of such a method.
+class FrozenPart(Protocol):
+    """What stays as it is while the rest of a model is trained, such as a patch of `debias.patches`."""
 
-    For `lora`, `adapter`, `prefix` and `prompt` the model gets parts of PEFT, which `restored` takes out again.
+    @property
+    def method(self) -> str:
+        """How it was trained."""
 
-    Raises:
-        BeftError: such a run beside others.
+    def put(self, model: Any) -> tuple[Mapping[str, Tensor | None], Callable[[], None]]:
+        """Put it into a model: (parameter -> places of its entries that stay, None for all; what takes it out)."""
+
+
+class WeightSlot(Slot):
+    """Numbers that stand in the place of a parameter at every call, or are added to some of its entries; R = 1.
+
+    Attributes:
+        values: (1, ...) in the parameter's shape; with `entries`, (1, k).
+        entries: places in the flat parameter that `values` are added to (k,); None where they take its place.
+        frozen: places in the flat parameter that stay as they are; None for none.
+    """
+
+    def __init__(
+        self, parameter: str, values: Tensor, entries: Tensor | None = None, frozen: Tensor | None = None
+    ) -> None:
+        everyone = torch.ones(1, dtype=torch.bool, device=values.device)
+        super().__init__(parameter, "weights", values[None], everyone)
+        self.entries, self.frozen = entries, frozen
+
+    def stand_in(self, model: Any) -> Tensor:
+        """What takes the place of the parameter, by which gradients reach the values."""
+        own, value = model.get_parameter(self.parameter), self.values[0]
+        if self.entries is not None:
+            return own.flatten().index_add(0, self.entries, value).view_as(own)  # type: ignore[no-any-return]
+        if self.frozen is not None:
+            kept = own.flatten()[self.frozen]
+            return value.flatten().index_copy(0, self.frozen, kept).view_as(value)
+        return value
+
+    def change(self, run: int, model: Any) -> Change:
+        if self.entries is not None:
+            return Change(self.parameter, self.values[0].detach(), added=True, places=self.entries)
+        return Change(self.parameter, self.stand_in(model).detach(), added=False)
+
+
+class WeightBank(BiasBank):
+    """One run that trains weights; what PEFT puts into the model for it is taken out by `detach()`.
+
+    Args:
+        method: one of `study.WEIGHT_METHODS`.
+        frozen: for `full`, a part of the model that stays as it is.
+        entries: for `mask`, parameter -> chosen places (k,) in it; by default they are drawn.
+        name: of the model, by which the paper gives the number of drawn entries.
+        other arguments and errors: as `BiasBank`; also BeftError for a prefix on an encoder or a prompt on a decoder.
+    """
+
+    trains_weights = True
+
+    def __init__(
+        self,
+        model: Any,
+        method: str,
+        seed: int,
+        dtype: str = "float32",
+        *,
+        frozen: FrozenPart | None = None,
+        entries: Mapping[str, Tensor] | None = None,
+        name: str = "",
+    ) -> None:
+        undo: list[Callable[[], None]] = []
+        make = partial(weight_slots, model, method, seed, undo, frozen=frozen, entries=entries, name=name)
+        try:
+            super().__init__(model, [method], [seed], dtype, make)
+        except BaseException:
+            _take_out(undo)
+            raise
+        self._undo = undo
+
+    @property
+    def weights(self) -> list[WeightSlot]:
+        """The slots of weights, without the pooler's bias and the heads."""
+        return [slot for slot in self.slots if isinstance(slot, WeightSlot)]
+
+    def stand_ins(self) -> dict[str, Tensor]:
+        """{parameter: what takes its place at a call}; gradients go to the slots."""
+        return {slot.parameter: slot.stand_in(self.model) for slot in self.weights}
+
+    def _call(self, inputs: dict[str, Any]) -> Any:
+        return functional_call(self.model, self.stand_ins(), (), inputs)
+
+    def _cast_frozen(self) -> list[tuple[str, nn.Linear, dict[str, Tensor]]]:
+        return []  # its weights are not frozen
+
+    @contextmanager
+    def recomputing(self) -> Iterator[None]:
+        """Raises BeftError: the weights stand in the model during a call alone, not in the backward pass."""
+        raise BeftError(f"{self.methods[0]} has no gradient checkpointing: use smaller chunks")
+        yield
+
+    @contextmanager
+    def running(self, run_ids: Tensor) -> Iterator[Any]:
+        own = {}
+        for name, value in self.stand_ins().items():
+            parameter = self.model.get_parameter(name)
+            own[name], parameter.data = parameter.data, value.detach()
+        try:
+            with super().running(run_ids) as model:
+                yield model
+        finally:
+            for name, data in own.items():
+                self.model.get_parameter(name).data = data
+
+    def changes(self, run: int) -> list[Change]:
+        """As `BiasBank.changes`; of LoRA, what it adds to the weights, by PEFT's own arithmetic.
+
+        Raises:
+            BeftError: virtual tokens, which are no part of a plain model.
+        """
+        method = self.methods[0]
+        if method in ("prefix", "prompt"):
+            what = "keys and values" if method == "prefix" else "virtual tokens"
+            raise BeftError(
+                f"a {method} is {what} and no part of a plain checkpoint: export a run of another method"
+            )
+        changes = super().changes(run)
+        if method not in ("lora", "adapter"):
+            return changes
+        own = {slot.parameter for slot in self.weights}
+        with torch.no_grad():
+            for slot in self.weights:
+                self.model.get_parameter(slot.parameter).copy_(slot.values[0])
+            added = {name: layer.get_delta_weight("default") for name, layer in _lora_layers(self.model)}
+        rest = [change for change in changes if change.parameter not in own]
+        return [*(Change(f"{name}.weight", value, added=True) for name, value in added.items()), *rest]
+
+    def _plain_state(self) -> dict[str, Tensor]:
+        state = super()._plain_state()  # LoRA wraps layers of the model
+        return {n.replace(".base_layer.", "."): value for n, value in state.items() if ".lora_" not in n}
+
+    def detach(self) -> Any:
+        """Take hooks, LoRA, virtual tokens and frozen parts off and return the model as it was."""
+        super().detach()
+        _take_out(self._undo)
+        return self.model
+
+
+def _take_out(undo: list[Callable[[], None]]) -> None:
+    while undo:
+        undo.pop()()
+
+
+def open_bank(
+    model: Any,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    dtype: str = "float32",
+    *,
+    frozen: FrozenPart | None = None,
+    entries: Mapping[str, Tensor] | None = None,
+    name: str = "",
+) -> BiasBank:
+    """The bank of these methods: a `BiasBank`, or the `WeightBank` of a lone run that trains weights.
+
+    Arguments as of these two. Raises BeftError also for a run that trains weights beside others.
     """
     if not set(methods) & set(WEIGHT_METHODS):
-        return []
+        return BiasBank(model, methods, seeds, dtype)
     if len(methods) > 1:
         raise BeftError(
             f"runs of {', '.join(WEIGHT_METHODS)} train weights and need a bank each: give one run"
         )
-    make = {
-        "full": _full,
-        "mask": _mask,
-        "lora": _lora,
-        "adapter": _lora_behind,
-        "prefix": _prefix,
-        "prompt": _prompt,
-    }
-    return make[methods[0]](model, int(seeds[0]))
+    more: dict[str, Any] = {"frozen": frozen, "entries": entries, "name": name}
+    return WeightBank(model, methods[0], int(seeds[0]), dtype, **more)
 
 
-def _full(model: Any, seed: int) -> list[Slot]:
-    """Every parameter but the head's, which a bank holds anyway, and a frozen patch's, as it is."""
-    heads = parts.classifier(model).modules
-    patch = vars(model).get(PATCH)
-    frozen = patch.put(model) if patch is not None else {}
-    slots = []
-    for name, parameter in model.named_parameters():
-        if name.rpartition(".")[0] in heads or frozen.get(name, 0) is None:
-            continue
-        slots.append(_slot(name, "whole", parameter.detach().clone()[None], frozen.get(name)))
-    return slots
+# --- what they train ----------------------------------------------------------------------------------------
 
 
-def _mask(model: Any, seed: int) -> list[Slot]:
-    """Entries of the encoder layers' parameters: drawn without replacement from all of them alike, or chosen ones."""
-    chosen = vars(model).get(ENTRIES)
-    if chosen is not None:
-        return [
-            _slot(name, "entries", torch.zeros(1, len(index), device=index.device), index)
-            for name, index in chosen.items()
-        ]
-    names = dict(encoder_parameters(model))
-    ends = np.cumsum([p.numel() for p in names.values()])
-    size = mask_size(model, int(ends[-1]))
-    drawn = np.sort(np.random.default_rng([seed, size]).choice(int(ends[-1]), size, replace=False))
-    slots = []
-    for (name, parameter), end in zip(names.items(), ends.tolist(), strict=True):
-        start = end - parameter.numel()
-        mine = torch.from_numpy(drawn[(drawn >= start) & (drawn < end)] - start).to(parameter.device)
-        if len(mine):
-            slots.append(_slot(name, "entries", torch.zeros(1, len(mine), device=parameter.device), mine))
-    return slots
+def weight_slots(
+    model: Any,
+    method: str,
+    seed: int,
+    undo: list[Callable[[], None]],
+    *,
+    frozen: FrozenPart | None = None,
+    entries: Mapping[str, Tensor] | None = None,
+    name: str = "",
+) -> list[Slot]:
+    """What a run of such a method trains besides its head; appends to `undo` what takes PEFT's parts out again."""
+    if method == "full":
+        return [*full_slots(model, frozen, undo)]
+    poolers = pooler_slots(model, 1)
+    if method == "mask":
+        return [*poolers, *mask_slots(model, seed, entries, name)]
+    if method in ("lora", "adapter"):
+        add_lora(model, seed, lora_sites(model) if method == "lora" else ends_of_layers(model))
+        undo.append(partial(remove_lora, model))
+        lora = [(n, p) for n, p in model.named_parameters() if ".lora_" in n]
+        return [*poolers, *(WeightSlot(n, p.detach().clone()) for n, p in lora)]
+    tokens = (Prefix if method == "prefix" else Prompt)(model, seed)
+    undo.append(tokens.remove)
+    return [*poolers, WeightSlot(tokens.parameter, tokens.start)]
 
 
-def _lora(model: Any, seed: int) -> list[Slot]:
-    """PEFT's LoRA on the query and value projections, its first matrices drawn from the seed."""
-    add_lora(model, seed, lora_sites(model))
-    return _lora_slots(model)
-
-
-def _lora_behind(model: Any, seed: int) -> list[Slot]:
-    """The nearest that PEFT has to the bottleneck adapter of Houlsby et al. 2019.
-
-    LoRA of the same rank on the two projections that end a layer's attention and its feed-forward part, behind which
-    that adapter stands: it too goes down to a few dimensions and up again, but beside the projection and without a
-    nonlinearity between.
-    """
-    add_lora(model, seed, ends_of_layers(model))
-    return _lora_slots(model)
-
-
-def _lora_slots(model: Any) -> list[Slot]:
+def full_slots(model: Any, frozen: FrozenPart | None, undo: list[Callable[[], None]]) -> list[WeightSlot]:
+    """Every parameter but the heads', which a bank holds anyway, and but what is frozen."""
+    kept: Mapping[str, Tensor | None] = {}
+    if frozen is not None:
+        kept, take_out = frozen.put(model)
+        undo.append(take_out)
+    heads = head.classifier(model).modules
     return [
-        _slot(name, "whole", p.detach().clone()[None])
-        for name, p in model.named_parameters()
-        if ".lora_" in name
+        WeightSlot(name, parameter.detach().clone(), frozen=kept.get(name))
+        for name, parameter in model.named_parameters()
+        if name.rpartition(".")[0] not in heads and not (name in kept and kept[name] is None)
     ]
+
+
+def mask_slots(
+    model: Any, seed: int, entries: Mapping[str, Tensor] | None = None, name: str = ""
+) -> list[WeightSlot]:
+    """Entries of the encoder layers' parameters: chosen ones, or drawn without replacement from all of them alike."""
+    if entries is None:
+        parameters = dict(encoder_parameters(model))
+        total = sum(p.numel() for p in parameters.values())
+        size = mask_size(name, total)
+        drawn = np.sort(np.random.default_rng([seed, size]).choice(total, size, replace=False))
+        entries = places_in(parameters, torch.from_numpy(drawn))
+    return [
+        WeightSlot(name, torch.zeros(len(places), device=places.device), entries=places)
+        for name, places in entries.items()
+    ]
+
+
+def places_in(parameters: Mapping[str, Tensor], places: Tensor) -> dict[str, Tensor]:
+    """Sorted places (k,) in all parameters laid end to end, as {parameter: places in it}, without empty ones."""
+    found, start = {}, 0
+    for name, parameter in parameters.items():
+        own = places[(places >= start) & (places < start + parameter.numel())] - start
+        if len(own):
+            found[name] = own.to(parameter.device)
+        start += parameter.numel()
+    return found
+
+
+def mask_size(model: str, total: int) -> int:
+    """Entries of the mask: the paper's number for its models, elsewhere BERT-base's share of `total`."""
+    entries = paper.data()["encoder_settings"]["random_mask_entries"]
+    share = round(total * entries["bert-base-cased"] / BERT_BASE)
+    return int(entries.get(model, max(1, share)))
+
+
+def encoder_parameters(model: Any) -> list[tuple[str, nn.Parameter]]:
+    """(name, parameter) of the encoder's layers, without embeddings, pooler and head."""
+    steps = describe(model).sites[0].module.split(".")
+    layers = ".".join(steps[: next(i for i, part in enumerate(steps) if part.isdecimal())]) + "."
+    return [(name, p) for name, p in model.named_parameters() if name.startswith(layers)]
 
 
 def lora_sites(model: Any) -> list[str]:
     """Names of the projections that LoRA is put on (PROTOCOL: query and value)."""
     wanted = paper.data()["lora"]["projections"]
-    return [site.module for site in anatomy.describe(model).sites if site.term in wanted]
+    return [site.module for site in describe(model).sites if site.term in wanted]
 
 
 def ends_of_layers(model: Any) -> list[str]:
-    """Names of the linear layers that write into the residual stream: of the model's width, and no q, k or v."""
-    sites = {site.module for site in anatomy.describe(model).sites}
+    """Names of the linear layers that write into the residual stream: of the model's width, and no q, k or v.
+
+    LoRA of the same rank on them is the nearest that PEFT has to the bottleneck adapter of Houlsby et al. 2019, which
+    stands behind them: it too goes down to a few dimensions and up again, but beside the projection and without a
+    nonlinearity between.
+    """
+    sites = {site.module for site in describe(model).sites}
     names = {name.rpartition(".")[0] for name, _ in encoder_parameters(model)} - sites
+    layers = [(name, model.get_submodule(name)) for name in sorted(names)]
     width = model.config.hidden_size
-    found = [(name, model.get_submodule(name)) for name in sorted(names)]
-    return [n for n, m in found if isinstance(m, nn.Linear | Conv1D) and m.weight.shape[_out(m)] == width]
+    return [n for n, m in layers if isinstance(m, nn.Linear | Conv1D) and m.weight.shape[_out(m)] == width]
 
 
 def _out(module: Any) -> int:
@@ -134,7 +312,7 @@ def _out(module: Any) -> int:
 
 
 def add_lora(model: Any, seed: int, names: list[str]) -> LoraConfig:
-    """Put PEFT's LoRA (rank and alpha as in PROTOCOL) on these layers until `restored`; at first it adds nothing."""
+    """Put PEFT's LoRA (rank and alpha as in PROTOCOL) on these layers until `remove_lora`; at first it adds nothing."""
     settings = paper.data()["lora"]
     config = LoraConfig(
         r=settings["rank"],
@@ -149,70 +327,13 @@ def add_lora(model: Any, seed: int, names: list[str]) -> LoraConfig:
     return config
 
 
-def _prefix(model: Any, seed: int) -> list[Slot]:
-    return [_slot(WEIGHT, "whole", add_prefix(model, seed)[None])]
-
-
-def _prompt(model: Any, seed: int) -> list[Slot]:
-    return [_slot(prompt_tuning.WEIGHT, "whole", prompt_tuning.add_prompt(model, seed)[None])]
-
-
-def restored(model: Any) -> Any:
-    """The model as it was: the layers that LoRA wrapped in their places, no prefix or prompt, a patch taken back."""
-    for name, layer in list(model.named_modules()):
-        if isinstance(layer, LoraLayer):
-            owner, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(owner), attribute, layer.get_base_layer())
+def remove_lora(model: Any) -> None:
+    """Put the layers that LoRA wrapped back in their places."""
+    for name, layer in _lora_layers(model):
+        owner, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(owner), attribute, layer.get_base_layer())
     vars(model).pop("peft_config", None)
-    if PATCH in vars(model):
-        vars(model)[PATCH].take(model)
-    return prompt_tuning.without_prompt(without_prefix(model))
 
 
-@torch.no_grad()
-def lora_changes(model: Any, slots: list[Slot]) -> dict[str, Tensor]:
-    """{weight name in the model without LoRA: what LoRA adds to it}, by PEFT's own arithmetic."""
-    for slot in slots:
-        if ".lora_" in slot.module:
-            model.get_parameter(slot.module).copy_(slot.values[0])
-    return {
-        f"{name}.weight": layer.get_delta_weight("default")
-        for name, layer in model.named_modules()
-        if isinstance(layer, LoraLayer)
-    }
-
-
-def encoder_parameters(model: Any) -> list[tuple[str, nn.Parameter]]:
-    """(name, parameter) of the encoder's layers, without embeddings, pooler and head."""
-    steps = anatomy.describe(model).sites[0].module.split(".")
-    layers = ".".join(steps[: next(i for i, part in enumerate(steps) if part.isdecimal())]) + "."
-    return [(name, p) for name, p in model.named_parameters() if name.startswith(layers)]
-
-
-def mask_size(model: Any, total: int) -> int:
-    """Entries of the mask: the paper's number for its models, elsewhere BERT-base's share of `total`."""
-    entries = paper.data()["encoder_settings"]["random_mask_entries"]
-    share = round(total * entries["bert-base-cased"] / BERT_BASE)
-    return int(entries.get(getattr(model, "beft_name", ""), max(1, share)))
-
-
-def _slot(name: str, kind: str, values: Tensor, index: Tensor | None = None) -> Slot:
-    everyone = torch.ones(1, dtype=torch.bool, device=values.device)
-    return Slot(name, kind, "weights", Slice(0, 0), nn.Parameter(values), everyone, fixed=index)
-
-
-def replaced(model: Any, slots: list[Slot]) -> dict[str, Tensor]:
-    """{parameter name: value} to call the model with; gradients go to the slots."""
-    values = {}
-    for slot in slots:
-        if slot.kind == "whole" and slot.fixed is None:
-            values[slot.module] = slot.values[0]
-        elif slot.kind == "whole" and slot.fixed is not None:  # all but some entries, which stay as they are
-            own = model.get_parameter(slot.module).flatten()[slot.fixed]
-            values[slot.module] = (
-                slot.values[0].flatten().index_copy(0, slot.fixed, own).view_as(slot.values[0])
-            )
-        elif slot.kind == "entries":
-            own = model.get_parameter(slot.module)
-            values[slot.module] = own.flatten().index_add(0, slot.fixed, slot.values[0]).view_as(own)
-    return values
+def _lora_layers(model: Any) -> list[tuple[str, Any]]:
+    return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, LoraLayer)]

@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask
+
+KEYED = "beft"  # the name of `keyed_attention` in transformers
 
 
 def _signed(value: int) -> int:
@@ -75,9 +78,8 @@ def keep_mask(keys: Tensor, shape: Sequence[int], p: float) -> Tensor:
         p: drop probability in [0, 1).
     """
     *outer, last = shape
-    for (
-        n
-    ) in outer:  # (B, ...) grows by one dimension a time; an entry depends on its indices, not on the extents
+    # (B, ...) grows by one dimension a time; an entry depends on its indices, not on the extents
+    for n in outer:
         keys = mix(keys[..., None] + _index_keys(n, keys.device))
     half = (last + 1) // 2  # one 32-bit hash decides two units
     x = keys[..., None] ^ _feature_keys(half, keys.device)  # (B, *outer, half)
@@ -92,17 +94,50 @@ def dropout(x: Tensor, keys: Tensor, p: float) -> Tensor:
     return x * keep.to(x.dtype).mul_(1.0 / (1.0 - p))
 
 
-class Switch:
-    """The dropout of one bank: off, or on with the keys of the chunk in hand. Hooks ask it; the loop sets it."""
+class ForwardState:
+    """What the hooks of one bank need to know of the chunk in hand; the bank sets it around each call.
 
-    def __init__(self) -> None:
+    Attributes:
+        R: runs of the bank.
+        run_ids: the run of each row of the chunk (B,); None where all runs see the same rows, and between calls.
+        keys: a dropout key per row (B,); None without dropout.
+    """
+
+    def __init__(self, R: int) -> None:
+        self.R = R
+        self.run_ids: Tensor | None = None
         self.keys: Tensor | None = None
 
-    def __call__(self, x: Tensor, place: int, p: float) -> Tensor:
+    def dropout(self, x: Tensor, place: int, p: float) -> Tensor:
         """x (B, ...) with dropout if it is on; `place` tells the dropouts of a network apart."""
         if self.keys is None or p == 0.0:
             return x
         return dropout(x, mix(self.keys + _constant(place * _GOLDEN, self.keys.device)), p)
+
+
+# The attention modules that a bank is on: its state, the number of the place, the drop probability.
+_ATTENTION: WeakKeyDictionary[nn.Module, tuple[ForwardState, int, float]] = WeakKeyDictionary()
+
+
+def drop_weights_of(attention: nn.Module, state: ForwardState, place: int) -> None:
+    """From now on `keyed_attention` drops weights of this module by `state`, until `keep_weights_of`."""
+    _ATTENTION[attention] = (state, place, _drop_probability(attention))
+
+
+def keep_weights_of(attention: nn.Module) -> None:
+    """No dropout of the weights of this module any more."""
+    _ATTENTION.pop(attention, None)
+
+
+def _drop_probability(attention: nn.Module) -> float:
+    """Of attention weights, under the names that the families give it."""
+    for name in ("dropout", "attention_dropout", "dropout_prob", "attn_dropout"):
+        value = getattr(attention, name, None)
+        if isinstance(value, nn.Dropout):
+            return value.p
+        if isinstance(value, float):
+            return value
+    return 0.0
 
 
 def keyed_attention(
@@ -115,22 +150,24 @@ def keyed_attention(
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """transformers' attention interface, (B, H, T, d) each: SDPA, or written out where its weights are dropped."""
-    place = getattr(module, "beft_attention", None)  # (switch, place, p), set by a bank
-    if place is None or place[0].keys is None or place[2] == 0.0:
+    state, place, p = _ATTENTION.get(module, (None, 0, 0.0))
+    if state is None or state.keys is None or p == 0.0:
         kwargs.pop("dropout", None)
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=0.0, scaling=scaling, **kwargs
         )
-    switch, number, p = place
     if key.shape[1] not in (1, query.shape[1]):  # heads of the query that share a key and a value
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = torch.matmul(query * (scaling or query.shape[-1] ** -0.5), key.transpose(2, 3))  # (B, H, T, T)
     if attention_mask is not None:
         scores = scores + attention_mask.to(scores.dtype)
-    weights = switch(torch.softmax(scores, dim=-1), number, p)
+    weights = state.dropout(torch.softmax(scores, dim=-1), place, p)
     return torch.matmul(weights.to(value.dtype), value).transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register("beft", keyed_attention)
-AttentionMaskInterface.register("beft", eager_mask)  # additive, which both branches above take
+def use_keyed_attention(model: Any) -> None:
+    """Let a model compute its attention by `keyed_attention`."""
+    AttentionInterface.register(KEYED, keyed_attention)
+    AttentionMaskInterface.register(KEYED, eager_mask)  # additive, which both branches of it take
+    model.set_attn_implementation(KEYED)

@@ -1,15 +1,51 @@
-"""Biases where a model has none, switched on by its own config, so that any loader takes the checkpoint."""
+"""A run as a plain checkpoint, with biases switched on by the model's own config where it has none."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from ..errors import BeftError
+from .bank import BiasBank
+from .slots import BiasSlot
+
+
+def merge(bank: BiasBank, run: int, folder: str | Path | None = None, tokenizer: Any = None) -> Any:
+    """A plain copy of the model with one run's biases added to its own and its head in place.
+
+    Where the model has no bias to add to, its config's own flag gives it some, zero elsewhere. With `folder` it is
+    also written there as safetensors (with the tokenizer, if given), so that the `AutoModelFor...from_pretrained` of
+    its kind, or an inference server, loads it with neither beft nor peft.
+
+    Raises:
+        BeftError: a tuned layer has no bias and the family no flag for it; a prefix or a prompt, which are no part of
+            a checkpoint; quantised weights.
+    """
+    changes = bank.changes(run)
+    if getattr(bank.model.config, "quantization_config", None) is not None:
+        raise BeftError(
+            f"the weights of this {bank.anatomy.family} model are quantised and a bias cannot be merged into them: "
+            "load it unquantised, or save an adapter"
+        )
+    # a model that is made draws weights, though they are replaced at once
+    with torch.random.fork_rng(devices=[]):
+        plain = bank.plain_copy()
+        tuned = [slot.module for slot in bank.trained(run) if isinstance(slot, BiasSlot)]
+        bare = dict.fromkeys(name for name in tuned if plain.get_submodule(name).bias is None)
+        if bare:
+            plain = with_biases(plain, list(bare))
+    for change in changes:
+        change.apply(plain.get_parameter(change.parameter))
+    if folder is not None:
+        plain.save_pretrained(str(folder))
+        if tokenizer is not None:
+            tokenizer.save_pretrained(str(folder))
+    return plain
 
 
 def with_biases(model: Any, modules: Sequence[str]) -> Any:

@@ -2,57 +2,58 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .dropout import Switch
-from .slots import Slot
-
-if TYPE_CHECKING:
-    from .bank import BiasBank
-
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)  # their outputs have the bias on axis 1
+from .dropout import ForwardState
 
 
-def dropout(switch: Switch, place: int, p: float) -> Any:
-    """Dropout of a module's output where the switch is on."""
-    return lambda module, args, output: switch(output, place, p)
+def dropout(state: ForwardState, place: int, p: float) -> Any:
+    """Dropout of a module's output where it is on."""
+    return lambda module, args, output: state.dropout(output, place, p)
 
 
-def bias(bank: BiasBank, slot: Slot) -> Any:
-    """What each example's run adds to a module's output."""
-    axis = 1 if isinstance(bank.model.get_submodule(slot.module), CONVOLUTIONS) else -1
+def bias(
+    state: ForwardState, delta: Callable[[], Tensor], put: Callable[[Tensor, int], Tensor], axis: int
+) -> Any:
+    """What each row's run adds to a module's output.
+
+    Args:
+        delta: gives the biases of all runs (R, d).
+        put: places d numbers in the width of the output.
+        axis: of the output that has the bias.
+    """
 
     def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        if bank.rows is None:  # every run at once, behind an encoder that no run changes
-            return output + slot.delta()[:, None].to(output.dtype)  # (R, B, d)
-        rows = bank.rows
-        if len(output) != len(rows):
+        if state.run_ids is None:  # every run at once, behind an encoder that no run changes
+            return output + delta()[:, None].to(output.dtype)  # (R, B, d)
+        run_ids = state.run_ids
+        if len(output) != len(run_ids):
             # a lone run may also change what a batch shares, such as DeBERTa's embeddings of distances; OPT's
             # feed-forward layers have a row per token
-            rows = rows[:1] if bank.R == 1 else rows.repeat_interleave(len(output) // len(rows))
-        delta = slot.delta().index_select(0, rows).to(output.dtype)  # (B, d)
-        delta = slot.part.put(delta, output.shape[axis])
-        shape = [len(delta)] + [1] * (output.dim() - 1)
+            run_ids = run_ids[:1] if state.R == 1 else run_ids.repeat_interleave(len(output) // len(run_ids))
+        added = put(delta().index_select(0, run_ids).to(output.dtype), output.shape[axis])  # (B, width)
+        shape = [len(added)] + [1] * (output.dim() - 1)
         shape[axis] = -1
-        return output + delta.view(shape)  # (B, 1, d)
+        return output + added.view(shape)  # (B, 1, width)
 
     return hook
 
 
-def head(bank: BiasBank, weight: Tensor, offset: Tensor) -> Any:
-    """Each example's own head in the place of a module: weight (R, C, d), offset (R, C)."""
+def head(state: ForwardState, weight: Tensor, offset: Tensor) -> Any:
+    """Each row's own head in the place of a module: weight (R, C, d), offset (R, C)."""
 
     def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        with torch.autocast(bank.device.type, enabled=False):  # heads are small: always float32
+        with torch.autocast(weight.device.type, enabled=False):  # heads are small: always float32
             x = args[0].float()
-            if bank.rows is None:
-                x = x if x.dim() == 3 else x.expand(bank.R, *x.shape)  # (R, B, d)
+            if state.run_ids is None:
+                x = x if x.dim() == 3 else x.expand(state.R, *x.shape)  # (R, B, d)
                 return torch.baddbmm(offset[:, None], x, weight.transpose(1, 2))  # (R, B, C)
-            W = weight.index_select(0, bank.rows)  # (B, C, d)
-            return torch.einsum("b...d,bcd->b...c", x, W) + offset.index_select(0, bank.rows)
+            W = weight.index_select(0, state.run_ids)  # (B, C, d)
+            return torch.einsum("b...d,bcd->b...c", x, W) + offset.index_select(0, state.run_ids)
 
     return hook
 
@@ -60,14 +61,3 @@ def head(bank: BiasBank, weight: Tensor, offset: Tensor) -> Any:
 def first_token(module: nn.Module, args: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
     """Inputs (B, T, d) of a module cut to the first token, (B, 1, d)."""
     return tuple(x[:, :1] for x in args)
-
-
-def attention_dropout(attention: nn.Module) -> float:
-    """The drop probability of attention weights, where the families keep it."""
-    for name in ("dropout", "attention_dropout", "dropout_prob", "attn_dropout"):
-        value = getattr(attention, name, None)
-        if isinstance(value, nn.Dropout):
-            return value.p
-        if isinstance(value, float):
-            return value
-    return 0.0

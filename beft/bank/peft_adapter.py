@@ -1,8 +1,9 @@
-"""Runs of a bank in PEFT's BEFT adapter format, out and in, and merged into a plain checkpoint."""
+"""Runs of a bank in PEFT's BEFT adapter format, out and in."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,64 @@ from transformers.pytorch_utils import Conv1D
 
 from ..errors import BeftError
 from .bank import BiasBank
-from .baselines import lora_changes, replaced
-from .export import with_biases
-from .slots import Slot
+from .slots import BiasSlot
 
 PREFIX = "base_model.model."
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+
+
+@dataclass
+class Adapter:
+    """The tensors of one run's adapter, on their way out or in, by names without PEFT's prefix.
+
+    Attributes:
+        method: of the run, for messages.
+        where: the folder they were read from, for messages.
+        tensors: {"<module>.beft_bias", "<module>.weight", "<module>.bias": tensor}.
+        targets: modules with a BEFT vector.
+        whole: modules that are saved whole.
+        used: names that a slot has taken.
+    """
+
+    method: str
+    where: str = ""
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    targets: set[str] = field(default_factory=set)
+    whole: set[str] = field(default_factory=set)
+    used: set[str] = field(default_factory=set)
+
+    def add_bias(self, module: str, value: Tensor) -> None:
+        """Add to the BEFT vector (1, d) of a linear layer; a fused one has several terms."""
+        name = f"{module}.beft_bias"
+        self.tensors[name] = self.tensors.get(name, 0) + value.cpu()[None]
+        self.targets.add(module)
+
+    def add_whole(self, module: str, parameter: str, value: Tensor) -> None:
+        """Save a parameter of a module that is saved whole."""
+        self.tensors[f"{module}.{parameter}"] = value.cpu().contiguous().clone()
+        self.whole.add(module)
+
+    def has(self, name: str) -> bool:
+        """Whether there is a tensor of that name."""
+        return name in self.tensors
+
+    def take(self, name: str) -> Tensor:
+        """The tensor of that name. Raises BeftError where there is none."""
+        if name not in self.tensors:
+            raise BeftError(
+                f"adapter {self.where} has no {PREFIX}{name}, which a {self.method} run of this model trains: "
+                "it belongs to another model or method"
+            )
+        self.used.add(name)
+        return self.tensors[name]
+
+    def set(self, name: str, own: Tensor, value: Tensor) -> None:
+        """Copy a tensor into a run's values. Raises BeftError where it has another shape."""
+        if value.shape != own.shape:
+            raise BeftError(
+                f"adapter {self.where}: {PREFIX}{name} has shape {tuple(value.shape)}, not that of this model"
+            )
+        own.copy_(value)
 
 
 def save_adapter(bank: BiasBank, run: int, folder: str | Path, base_model: str = "") -> Path:
@@ -37,27 +90,10 @@ def save_adapter(bank: BiasBank, run: int, folder: str | Path, base_model: str =
             bias of a Conv1D (GPT-2), which PEFT's BEFT does not know.
     """
     _refuse_weights(bank, run)
-    targets, whole, tensors = [], [], {}
-    for slot in _trained(bank, run):
-        module, values = bank.model.get_submodule(slot.module), _values(slot, run).detach().cpu()
-        name = PREFIX + slot.module
-        if slot.kind != "bias":
-            tensors[f"{name}.{'weight' if slot.kind == 'weight' else 'bias'}"] = values.contiguous()
-        elif isinstance(module, nn.Linear):
-            full = slot.part.put(values, module.out_features)[None]
-            tensors[f"{name}.beft_bias"] = tensors.get(f"{name}.beft_bias", 0) + full
-            targets.append(slot.module)
-            continue
-        elif isinstance(module, Conv1D):
-            raise BeftError(
-                f"{slot.module} is a Conv1D, whose bias PEFT's BEFT cannot hold: export the run with merge() as a "
-                "plain checkpoint"
-            )
-        else:
-            tensors[f"{name}.weight"] = module.weight.detach().float().cpu().clone()  # type: ignore[operator,union-attr]
-            tensors[f"{name}.bias"] = module.bias.detach().float().cpu() + values  # type: ignore[operator,union-attr]
-        whole.append(slot.module)
-    if not targets:
+    adapter = Adapter(bank.methods[run])
+    for slot in bank.trained(run):
+        slot.export(run, bank.model, adapter)
+    if not adapter.targets:
         raise BeftError(
             f"run {run} ({bank.methods[run]}) trains no bias of a linear layer, so it has no BEFT adapter: "
             "export it with merge() as a plain checkpoint"
@@ -66,13 +102,14 @@ def save_adapter(bank: BiasBank, run: int, folder: str | Path, base_model: str =
     folder.mkdir(parents=True, exist_ok=True)
     config = BeftConfig(
         task_type=_task_type(bank),
-        target_modules=sorted(set(targets)),
-        modules_to_save=sorted(set(whole)),
+        target_modules=sorted(adapter.targets),
+        modules_to_save=sorted(adapter.whole),
         base_model_name_or_path=base_model,
         inference_mode=True,
     )
     config.save_pretrained(str(folder))
     _sort_names(folder / CONFIG)
+    tensors = {PREFIX + name: tensor for name, tensor in adapter.tensors.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     return folder
 
@@ -93,6 +130,7 @@ def _sort_names(path: Path) -> None:
     path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
+@torch.no_grad()
 def load_adapter(bank: BiasBank, run: int, folder: str | Path) -> None:
     """Set one run of a bank to an adapter written by `save_adapter` (or by PEFT, for the same places).
 
@@ -100,43 +138,13 @@ def load_adapter(bank: BiasBank, run: int, folder: str | Path) -> None:
         BeftError: no adapter there, truncated weights, or places this run does not train.
     """
     _refuse_weights(bank, run)
-    tensors = _read(Path(folder))
-    used: set[str] = set()
-    with torch.no_grad():
-        for slot in _trained(bank, run):
-            if slot.form is not None:
-                method = bank.methods[run]
-                raise BeftError(
-                    f"an adapter holds a bias and not the numbers that a {method} run trains: "
-                    f"load it into a {method.partition(':')[0]} run"
-                )
-            name = PREFIX + slot.module
-            suffix = {"bias": "beft_bias", "weight": "weight", "offset": "bias"}[slot.kind]
-            module = bank.model.get_submodule(slot.module)
-            if slot.kind == "bias" and f"{name}.beft_bias" not in tensors:
-                suffix = "bias"  # a layer norm, saved whole
-            key = f"{name}.{suffix}"
-            if key not in tensors:
-                raise BeftError(
-                    f"adapter {folder} has no {key}, which a {bank.methods[run]} run of this model trains: "
-                    "it belongs to another model or method"
-                )
-            value = tensors[key].reshape(-1) if slot.kind == "bias" else tensors[key]
-            if slot.kind == "bias" and suffix == "bias":
-                value = value - module.bias.detach().float().cpu()  # type: ignore[operator,union-attr]
-                used.add(f"{name}.weight")
-            elif slot.kind == "bias" and len(value) == module.out_features:
-                value = slot.part.take(value)
-            if value.shape != slot.values[run].shape:
-                raise BeftError(
-                    f"adapter {folder}: {key} has shape {tuple(value.shape)}, not that of this model"
-                )
-            slot.values[run] = value.to(slot.values.device)
-            used.add(key)
-    left = sorted(set(tensors) - used)
+    adapter = Adapter(bank.methods[run], str(folder), _read(Path(folder)))
+    for slot in bank.trained(run):
+        slot.load(run, bank.model, adapter)
+    left = sorted(set(adapter.tensors) - adapter.used)
     if left:
         raise BeftError(
-            f"adapter {folder} also has {left[0]}, which a {bank.methods[run]} run does not train"
+            f"adapter {folder} also has {PREFIX}{left[0]}, which a {adapter.method} run does not train"
         )
 
 
@@ -146,63 +154,12 @@ def load_tuned(model: Any, folder: str | Path) -> PeftModel:
     return PeftModel.from_pretrained(model, str(folder)).eval()
 
 
-def merge(bank: BiasBank, run: int, folder: str | Path | None = None, tokenizer: Any = None) -> Any:
-    """A plain copy of the model with one run's biases added to its own and its head in place.
-
-    Where the model has no bias to add to, its config's own flag gives it some, zero elsewhere (see `export`). With
-    `folder` it is also written there as safetensors (with the tokenizer, if given), so that the
-    `AutoModelFor...from_pretrained` of its kind, or an inference server, loads it with neither beft nor peft.
-
-    Raises:
-        BeftError: a tuned layer has no bias and the family no flag for it; a prefix, which is no part of a checkpoint;
-            quantised weights.
-    """
-    if "prefix" in bank.methods:
-        raise BeftError(
-            "a prefix is keys and values and no part of a plain checkpoint: export a run of another method"
-        )
-    if getattr(bank.model.config, "quantization_config", None) is not None:
-        raise BeftError(
-            f"the weights of this {bank.anatomy.family} model are quantised and a bias cannot be merged into them: "
-            "load it unquantised, or save an adapter"
-        )
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # a model that is made draws weights, though they are replaced at once
-        plain = bank.plain_copy()
-        slots = [s for s in _trained(bank, run) if s.kind == "bias"]
-        bare = dict.fromkeys(s.module for s in slots if plain.get_submodule(s.module).bias is None)
-        if bare:
-            plain = with_biases(plain, list(bare))
-    with torch.no_grad():
-        if "lora" in bank.methods:
-            for name, change in lora_changes(bank.model, bank.slots).items():
-                plain.get_parameter(name).add_(change)
-        else:
-            for name, value in replaced(plain, bank.slots).items():
-                plain.get_parameter(name).copy_(value)
-        for slot in _trained(bank, run):
-            if slot.group == "weights":
-                continue
-            module, values = plain.get_submodule(slot.module), _values(slot, run)
-            if slot.kind == "weight":
-                module.weight.copy_(values)
-            elif slot.kind == "offset":
-                module.bias.copy_(values)
-            else:
-                module.bias += slot.part.put(values, len(module.bias))
-    if folder is not None:
-        plain.save_pretrained(str(folder))
-        if tokenizer is not None:
-            tokenizer.save_pretrained(str(folder))
-    return plain
-
-
 def holds_adapter(bank: BiasBank, run: int) -> bool:
     """Whether `save_adapter` can write this run: it trains biases of layers that PEFT's BEFT knows, and no weights."""
-    trained = [bank.model.get_submodule(s.module) for s in _trained(bank, run) if s.kind == "bias"]
-    linear = any(isinstance(module, nn.Linear) for module in trained)
-    return linear and not bank.trains_weights and not any(isinstance(module, Conv1D) for module in trained)
+    slots = [slot for slot in bank.trained(run) if isinstance(slot, BiasSlot)]
+    modules = [bank.model.get_submodule(slot.module) for slot in slots]
+    linear = any(isinstance(module, nn.Linear) for module in modules)
+    return linear and not bank.trains_weights and not any(isinstance(module, Conv1D) for module in modules)
 
 
 def _refuse_weights(bank: BiasBank, run: int) -> None:
@@ -213,23 +170,13 @@ def _refuse_weights(bank: BiasBank, run: int) -> None:
         )
 
 
-def _values(slot: Slot, run: int) -> Tensor:
-    """What one run adds at a place, or has there; of a form, the bias that it comes to."""
-    return slot.delta()[run] if slot.kind == "bias" else slot.values[run]
-
-
-def _trained(bank: BiasBank, run: int) -> list[Slot]:
-    if not 0 <= run < bank.R:
-        raise BeftError(f"run {run} is not in this bank of {bank.R} runs")
-    return [slot for slot in bank.slots if slot.trained[run]]
-
-
 def _read(folder: Path) -> dict[str, Tensor]:
     try:
-        return load_file(folder / WEIGHTS)
+        tensors = load_file(folder / WEIGHTS)
     except FileNotFoundError as error:
         raise BeftError(f"no adapter in {folder} ({WEIGHTS} is missing): save one there first") from error
     except SafetensorError as error:
         raise BeftError(
             f"{folder / WEIGHTS} is truncated or not safetensors: save the adapter again"
         ) from error
+    return {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}

@@ -1,47 +1,122 @@
-"""What the runs of a bank train: one stacked parameter per place, and which runs train it."""
+"""What the runs of a bank train: one stacked parameter per place, and which runs train it.
+
+A slot knows its own work: how it enters the forward pass, what a run of it makes of the model's parameter, and how it
+leaves for a PEFT adapter and comes back from one. Biases and heads are here, weights in `baselines`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
-from ..anatomy import head as parts
-from ..anatomy import projections as anatomy
-from ..anatomy.sites import Slice
-from ..study import WEIGHT_METHODS, split_method
+from ..anatomy import head
+from ..anatomy.projections import describe
+from ..anatomy.sites import Anatomy, Slice, width_of
+from ..errors import BeftError
+from ..study import parse_method
+from . import hooks
+from .dropout import ForwardState
 from .forms import FORMS, Form, draws
 
+if TYPE_CHECKING:
+    from .peft_adapter import Adapter
 
-@dataclass
-class Slot:
-    """One stacked parameter: what every run adds to (or has in place of) a part of one module.
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)  # their outputs have the bias on axis 1
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a run makes of one parameter of the model.
 
     Attributes:
-        module: exact dotted name.
-        kind: "bias" (added to `part` of the output), "weight" and "offset" of a head's linear layer, "whole" and
-            "entries" of a parameter (see `weights`; `module` is then the parameter's name).
-        group: "bias", "pooler", "head" or "weights", the parts of a parameter count.
-        part: which entries of the module's output, d of them.
-        values: the trained numbers: (R, d), for a weight (R, out, in), for another form (R, p).
+        parameter: its exact dotted name.
+        value: takes the place of the parameter, or is added to it.
+        added: whether it is added.
+        places: where in the flat parameter it is added (k,), for a `value` (k,); None for the whole parameter.
+    """
+
+    parameter: str
+    value: Tensor
+    added: bool
+    places: Tensor | None = None
+
+    @torch.no_grad()
+    def apply(self, own: Tensor) -> None:
+        """Make the change in a parameter of a plain model."""
+        if self.places is not None:
+            own.view(-1).index_add_(0, self.places.to(own.device), self.value.to(own))
+        elif self.added:
+            own += self.value
+        else:
+            own.copy_(self.value)
+
+
+class Slot:
+    """One stacked parameter.
+
+    Attributes:
+        parameter: exact dotted name of the model's parameter that it adds to or stands for.
+        group: "bias", "pooler", "head" or "weights", by which parameters are counted.
+        values: the trained numbers, a row per run: (R, ...).
         trained: bool (R,), the runs that train it; the other rows stay as they were.
-        form: how `values` become a bias; None where they are one.
-        fixed: (R, f) drawn numbers of a form that are not trained; places of entries (k,) in a flat parameter.
+    """
+
+    def __init__(self, parameter: str, group: str, values: Tensor, trained: Tensor) -> None:
+        self.parameter, self.group, self.trained = parameter, group, trained
+        self.values = nn.Parameter(values)
+
+    @property
+    def module(self) -> str:
+        """Name of the module that has the parameter."""
+        return self.parameter.rpartition(".")[0]
+
+    def attach(self, model: Any, state: ForwardState) -> list[Any]:
+        """Register the hooks by which the runs' values enter the forward pass; returns their handles."""
+        return []
+
+    def change(self, run: int, model: Any) -> Change:
+        """What the run makes of the parameter, beside the bank."""
+        return Change(self.parameter, self.values[run].detach(), added=False)
+
+    def export(self, run: int, model: Any, adapter: Adapter) -> None:
+        """Put the run's values into an adapter. Raises BeftError where PEFT's BEFT has no place for them."""
+        raise NotImplementedError
+
+    def load(self, run: int, model: Any, adapter: Adapter) -> None:
+        """Set the run's values to those of an adapter. Raises BeftError where they are missing or do not fit."""
+        raise NotImplementedError
+
+
+class BiasSlot(Slot):
+    """A bias: added to `part` of the output of a module, d of its entries.
+
+    Attributes:
+        part: which entries.
+        form: how `values` (R, p) become a bias; None where they are one, (R, d).
+        fixed: numbers of a form that are drawn and not trained, (R, f).
         before: the pre-trained bias (d,) of a form.
     """
 
-    module: str
-    kind: str
-    group: str
-    part: Slice
-    values: nn.Parameter
-    trained: Tensor
-    form: Form | None = None
-    fixed: Tensor | None = None
-    before: Tensor | None = None
+    def __init__(self, module: str, part: Slice, group: str, values: Tensor, trained: Tensor) -> None:
+        super().__init__(f"{module}.bias", group, values, trained)
+        self.part = part
+        self.form: Form | None = None
+        self.fixed: Tensor | None = None
+        self.before: Tensor | None = None
+
+    def write_as(self, form: Form, seeds: Sequence[int], bias: Tensor | None) -> None:
+        """Write the bias in another form, each run's numbers drawn from its seed; `bias` is the module's, if any."""
+        d, device = self.part.size, self.values.device
+        before = torch.zeros(d) if bias is None else self.part.take(bias.detach()).float().cpu()
+        generators = [draws(seed, self.module, self.part.start) for seed in seeds]
+        self.values = nn.Parameter(torch.stack([form.start(d, g, before) for g in generators]).to(device))
+        self.form, self.before = form, before.to(device)
+        self.fixed = torch.stack([form.fixed(d, g) for g in generators]).to(device)
 
     def delta(self) -> Tensor:
         """What each run adds to the bias, (R, d), in float32; zero for runs that do not train it."""
@@ -52,80 +127,135 @@ class Slot:
             added = self.form.delta(self.values, self.fixed, self.before)
         return torch.where(self.trained[:, None], added, 0.0)
 
+    def attach(self, model: Any, state: ForwardState) -> list[Any]:
+        module = model.get_submodule(self.module)
+        axis = 1 if isinstance(module, CONVOLUTIONS) else -1
+        return [module.register_forward_hook(hooks.bias(state, self.delta, self.part.put, axis))]
 
-def bias_slots(model: Any, methods: Sequence[str], seeds: Sequence[int]) -> list[Slot]:
+    def change(self, run: int, model: Any) -> Change:
+        module = model.get_submodule(self.module)
+        width = len(module.bias) if getattr(module, "bias", None) is not None else width_of(module)
+        return Change(self.parameter, self.part.put(self.delta()[run].detach(), width), added=True)
+
+    def export(self, run: int, model: Any, adapter: Adapter) -> None:
+        """A vector of a linear layer; a layer norm, which BEFT cannot hold, whole."""
+        module, change = model.get_submodule(self.module), self.change(run, model)
+        if isinstance(module, Conv1D):
+            raise BeftError(
+                f"{self.module} is a Conv1D, whose bias PEFT's BEFT cannot hold: export the run with merge() as a "
+                "plain checkpoint"
+            )
+        if isinstance(module, nn.Linear):
+            adapter.add_bias(self.module, change.value)
+        else:
+            adapter.add_whole(self.module, "weight", module.weight.detach().float())
+            adapter.add_whole(self.module, "bias", module.bias.detach().float() + change.value)
+
+    def load(self, run: int, model: Any, adapter: Adapter) -> None:
+        if self.form is not None:
+            raise BeftError(
+                f"an adapter holds a bias and not the numbers that a {adapter.method} run trains: "
+                f"load it into a {parse_method(adapter.method).base} run"
+            )
+        module = model.get_submodule(self.module)
+        if adapter.has(f"{self.module}.beft_bias") or isinstance(module, nn.Linear):
+            name = f"{self.module}.beft_bias"
+            value = adapter.take(name).reshape(-1)
+            value = self.part.take(value) if len(value) == module.out_features else value
+        else:  # a layer norm, saved whole
+            name = self.parameter
+            value = adapter.take(name) - module.bias.detach().float().cpu()
+            adapter.take(f"{self.module}.weight")
+        adapter.set(name, self.values[run], value)
+
+
+class HeadSlot(Slot):
+    """The weight (R, C, d) or the offset (R, C) of a linear layer of a classification head, a head per run."""
+
+    def __init__(
+        self, parameter: str, values: Tensor, trained: Tensor, offset: HeadSlot | None = None
+    ) -> None:
+        super().__init__(parameter, "head", values, trained)
+        self.offset = offset  # of a weight, the slot beside it
+
+    def attach(self, model: Any, state: ForwardState) -> list[Any]:
+        if self.offset is None:
+            return []
+        hook = hooks.head(state, self.values, self.offset.values)
+        return [model.get_submodule(self.module).register_forward_hook(hook)]
+
+    def export(self, run: int, model: Any, adapter: Adapter) -> None:
+        adapter.add_whole(self.module, self.parameter.rpartition(".")[2], self.values[run].detach())
+
+    def load(self, run: int, model: Any, adapter: Adapter) -> None:
+        adapter.set(self.parameter, self.values[run], adapter.take(self.parameter))
+
+
+def bias_slots(model: Any, methods: Sequence[str], seeds: Sequence[int]) -> list[BiasSlot]:
     """The biases that a bank of these methods adds to, nothing at first, and the pooler's, which every run trains."""
     wanted: dict[tuple[str, Slice, str], list[int]] = {}
-    for run, method in enumerate(methods):
-        for place in places(model, method):
-            wanted.setdefault((*place, split_method(method)[1]), []).append(run)
+    for run, name in enumerate(methods):
+        for module, part in places(model, name):
+            wanted.setdefault((module, part, parse_method(name).form), []).append(run)
     slots = []
     for (module, part, form), runs in wanted.items():
-        slot = _slot(model, module, part, "bias", runs, len(methods))
-        slots.append(_in_form(model, slot, FORMS[form], seeds) if form else slot)
-    pooler = parts.classifier(model).pooler
-    if pooler is not None and "full" not in methods:
-        size = model.get_submodule(pooler).out_features
-        slots.append(_slot(model, pooler, Slice(0, size), "pooler", range(len(methods)), len(methods)))
-    return slots
+        slot = _bias_slot(model, module, part, "bias", runs, len(methods))
+        if form:
+            slot.write_as(FORMS[form], seeds, model.get_submodule(module).bias)
+        slots.append(slot)
+    return [*slots, *pooler_slots(model, len(methods))]
 
 
-def places(model: Any, method: str) -> Iterator[tuple[str, Slice]]:
-    """(module, part of its output) of the biases a method trains."""
-    method, _ = split_method(method)
-    if method == "all_biases":
-        for name, module in parts.bias_modules(model).items():
-            yield name, Slice(0, len(module.bias))  # type: ignore[arg-type]
-    elif method not in ("head", *WEIGHT_METHODS):
-        for site in anatomy.describe(model).of(method[-1]):
+def pooler_slots(model: Any, R: int) -> list[BiasSlot]:
+    """The bias of the pooler, trained by all R runs; none where the model has no pooler."""
+    pooler = head.classifier(model).pooler
+    if pooler is None:
+        return []
+    part = Slice(0, model.get_submodule(pooler).out_features)
+    return [_bias_slot(model, pooler, part, "pooler", range(R), R)]
+
+
+def places(model: Any, name: str) -> Iterator[tuple[str, Slice]]:
+    """(module, part of its output) of the biases that a method trains."""
+    method = parse_method(name)
+    if method.term:
+        for site in describe(model).of(method.term):
             yield site.module, site.part
+    elif method.base == "all_biases":
+        for module, layer in head.bias_modules(model).items():
+            yield module, Slice(0, len(layer.bias))  # type: ignore[arg-type]
 
 
-def _slot(model: Any, module: str, part: Slice, group: str, runs: Sequence[int], R: int) -> Slot:
+def _bias_slot(model: Any, module: str, part: Slice, group: str, runs: Sequence[int], R: int) -> BiasSlot:
     device = next(model.parameters()).device
     # which runs train it is known even where a model has shapes and no numbers
     trained = torch.zeros(R, dtype=torch.bool, device="cpu" if device.type == "meta" else device)
     trained[list(runs)] = True
-    values = nn.Parameter(torch.zeros(R, part.size, device=device))
-    return Slot(module, "bias", group, part, values, trained)
+    return BiasSlot(module, part, group, torch.zeros(R, part.size, device=device), trained)
 
 
-def _in_form(model: Any, slot: Slot, form: Form, seeds: Sequence[int]) -> Slot:
-    """The same place with its bias written in another form, each run's numbers drawn from its seed."""
-    d, device = slot.part.size, slot.values.device
-    bias = model.get_submodule(slot.module).bias
-    before = torch.zeros(d) if bias is None else slot.part.take(bias.detach()).float().cpu()
-    generators = [draws(seed, slot.module, slot.part.start) for seed in seeds]
-    slot.values = nn.Parameter(torch.stack([form.start(d, g, before) for g in generators]).to(device))
-    slot.form, slot.before = form, before.to(device)
-    slot.fixed = torch.stack([form.fixed(d, g) for g in generators]).to(device)
-    return slot
-
-
-def head_slots(model: Any, seeds: Sequence[int]) -> list[Slot]:
+def head_slots(model: Any, seeds: Sequence[int]) -> list[HeadSlot]:
     """Stacked heads, drawn as transformers does, each from its run's seed: runs of one seed start alike."""
     std = getattr(model.config, "initializer_range", 0.02)
     generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-    device, slots = next(model.parameters()).device, []
+    device = next(model.parameters()).device
     everyone = torch.ones(len(seeds), dtype=torch.bool, device=device)
-    for name in parts.classifier(model).modules:
+    slots = []
+    for name in head.classifier(model).modules:
         out, width = model.get_submodule(name).weight.shape
-        weight = torch.stack([torch.randn(out, width, generator=g) * std for g in generators])
-        for kind, values in (("weight", weight), ("offset", torch.zeros(len(seeds), out))):
-            parameter = nn.Parameter(values.to(device))
-            slots.append(Slot(name, kind, "head", Slice(0, out), parameter, everyone))
+        weight = torch.stack([torch.randn(out, width, generator=g) * std for g in generators]).to(device)
+        offset = HeadSlot(f"{name}.bias", torch.zeros(len(seeds), out, device=device), everyone)
+        slots += [HeadSlot(f"{name}.weight", weight, everyone, offset), offset]
     return slots
 
 
-def shares_places(description: anatomy.Anatomy, methods: Sequence[str]) -> bool:
+def must_run_alone(anatomy: Anatomy, methods: Sequence[str]) -> bool:
     """Whether a method tunes a bias that also acts on something a batch shares, so that a run needs its own bank.
 
     DeBERTa projects the embeddings of distances once for all examples: with layers of its own, which all_biases
     tunes, or with the query's and key's.
     """
-    if "disentangled relative" not in description.positions:
+    if "disentangled relative" not in anatomy.positions:
         return False
-    shared = {"all_biases"} | (
-        {"b_q", "b_k"} if "shared position projections" in description.extras else set()
-    )
-    return not shared.isdisjoint(split_method(method)[0] for method in methods)
+    sharing = {"all_biases"} | ({"b_q", "b_k"} if "shared position projections" in anatomy.extras else set())
+    return not sharing.isdisjoint(parse_method(method).base for method in methods)

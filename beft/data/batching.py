@@ -99,12 +99,23 @@ def chunks(lengths: np.ndarray, cost: ChunkCost) -> list[np.ndarray]:
     best, before = np.zeros(len(cuts), dtype=np.int64), np.zeros(len(cuts), dtype=np.int64)
     for i in range(1, len(cuts)):
         j = np.arange(i)  # the last chunk is [cuts[j], cuts[i]); its longest row is the first
-        padded = (cuts[i] - cuts[j]) * sizes[cuts[j]]
-        total = best[j] + padded + cost.call
-        total[:-1][padded[:-1] > cost.tokens] = np.iinfo(np.int64).max
+        tokens = (cuts[i] - cuts[j]) * sizes[cuts[j]]
+        total = best[j] + tokens + cost.call
+        total[:-1][tokens[:-1] > cost.tokens] = np.iinfo(np.int64).max
         before[i] = total.argmin()
         best[i] = total[before[i]]
     ends = [len(cuts) - 1]
     while ends[-1] > 0:
         ends.append(int(before[ends[-1]]))
     return [order[cuts[start] : cuts[end]] for end, start in zip(ends[-2::-1], ends[:0:-1], strict=True)]
+
+
+def padded(rows: Sequence[Sequence[int]], value: int = 0, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Ids and mask (B, T) of token lists, filled with `value` on the right, or on the left."""
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), value, dtype=torch.long)
+    mask = torch.zeros(len(rows), longest, dtype=torch.long)
+    for b, row in enumerate(rows):
+        at = slice(longest - len(row), longest) if left else slice(len(row))
+        ids[b, at], mask[b, at] = torch.tensor(row, dtype=torch.long), 1
+    return ids, mask

@@ -11,19 +11,20 @@ import torch
 from tqdm.auto import tqdm
 
 from ..bank.bank import BiasBank
+from ..bank.baselines import WeightBank
 from ..data.batching import ChunkCost
 from ..data.datasets import Dataset
 from ..errors import BeftError
-from ..experiments.sweep import tell_runner
 from ..models.loading import Loaded
-from ..records.provenance import origin, provenance
+from ..records.provenance import build_record, origin
+from ..records.run_log import tell_runner
 from ..records.store import Store
-from ..study import Result, Run, Study
-from ..training.classification import Classification
-from ..training.evaluation import Scores, logits
-from ..training.loop import default_device, fit
-from ..training.objective import predictions
-from .patches import Patch, freed, frozen_in, seen
+from ..study import Run, Study
+from ..training.classification import Classification, logits, predictions
+from ..training.device import default_device
+from ..training.loop import fit
+from ..training.objective import Scores
+from .patches import Patch, check_base, fingerprint
 
 Record = dict[str, Any]
 Measure = Callable[[np.ndarray], dict[str, Any]]  # predictions (N,) of the test rows -> measures
@@ -37,7 +38,7 @@ class Tuning:
         loaded: a classifier, as `models.load` gives it, of the same weights as the patches.
         data: the rows; its validation split is the test split that is reported.
         study: settings of the training. Scored after the last epoch alone.
-        measure: what is measured on the predictions, told by `measured` in words.
+        measure: what is measured on the predictions, identified by `measured` in words.
     """
 
     loaded: Loaded
@@ -46,16 +47,13 @@ class Tuning:
     measure: Measure
     measured: str
 
-    def settings(self, patched: str, method: str, seed: int, rate: float) -> dict[str, Any]:
+    def settings(self, patched: str, method: str, seed: int, rate: float) -> Record:
         """What identifies a fine-tuned model; `patched` is the key of its patch's record, or "none"."""
         study = {n: v for n, v in self.study.identity().items() if n not in ("model", "validate")}
         study |= {"task": self.data.task.name, "data_fingerprint": self.data.fingerprint}
         own = {"kind": "debias", "model": self.loaded.name, "model_sha256": self.loaded.sha256}
-        return (
-            own
-            | study
-            | {"measured": self.measured, "patch": patched, "method": method, "seed": seed, "rate": rate}
-        )
+        own |= study | {"measured": self.measured, "patch": patched}
+        return own | {"method": method, "seed": seed, "rate": rate}
 
 
 @dataclass(frozen=True)
@@ -68,16 +66,18 @@ class Patched:
     patch: Callable[[], Patch] | None = None
 
 
-class _Telling(Classification):
-    """A classification that keeps its predictions of the test rows."""
+class _WithPredictions(Classification):
+    """A classification that keeps its predictions of the test rows; None for a run whose logits are no numbers."""
+
+    predicted: list[np.ndarray | None]
 
     def scores(self, bank: BiasBank, validate: bool, last: bool, cost: ChunkCost) -> Scores:
-        found = super().scores(bank, False, False, cost)
+        scores = super().scores(bank, False, False, cost)
         if validate and last:
             everything = np.arange(len(self.data.validation))
             scored = logits(bank, self.held_out, [everything] * bank.R, cost)
             self.predicted = [predictions(x).numpy() if torch.isfinite(x).all() else None for x in scored]
-        return found
+        return scores
 
 
 def fine_tune(
@@ -86,7 +86,7 @@ def fine_tune(
     """The records of `wanted`, in order; models that `store` has no record of are trained first, one after another.
 
     Raises:
-        BeftError: a patch of another model, a frozen patch that moved, or what data and memory say.
+        BeftError: a patch of another model, a frozen patch that moved, or bad data or memory.
     """
     settings = [tuning.settings(w.key, w.method, w.seed, rate) for w in wanted]
     missing = [i for i, s in enumerate(settings) if store.find(s) is None]
@@ -105,53 +105,36 @@ def fine_tune(
 
 def _trained(tuning: Tuning, wanted: Patched, rate: float, settings: Record, bar: tqdm) -> Record:
     patch = wanted.patch() if wanted.patch else None
-    model, problems, hashes = tuning.loaded.model, [], {}
-    stays = patch is not None and patch.method != "full"
-
-    def make(*given: Any) -> _Telling:
-        problems.append(_Telling(*given))
-        return problems[-1]
-
-    def note(bank: BiasBank, when: str) -> None:
-        if patch is not None and stays:
-            hashes[when] = seen(bank, patch)
-
-    def begins(bank: BiasBank, epoch: int) -> None:
-        if epoch:
-            bar.update()
-        else:
-            note(bank, "before")
-
-    def ends(bank: BiasBank, results: list[Result]) -> None:
-        note(bank, "after")
-
     if patch is not None:
-        frozen_in(model, patch, tuning.loaded.sha256)
-    try:
-        (result,) = fit(
-            tuning.loaded,
-            tuning.data,
-            tuning.study,
-            [Run("full", wanted.seed, rate)],
-            problem=make,
-            on_epoch=begins,
-            on_end=ends,
-        )
-    finally:
-        freed(model)
-    if stays and hashes["before"] != hashes["after"]:
+        check_base(patch, tuning.loaded.sha256)
+    run, hashes = Run("full", wanted.seed, rate), []
+    for epoch in fit(
+        tuning.loaded, tuning.data, tuning.study, [run], objective=_WithPredictions, frozen=patch
+    ):
+        if epoch.number:
+            bar.update()
+        if patch is not None and patch.stays and (epoch.last or not epoch.number):
+            assert isinstance(epoch.bank, WeightBank)
+            hashes.append(fingerprint(epoch.bank, patch))
+    if len(set(hashes)) > 1:
         raise BeftError(
             f"the {wanted.method} patch moved while the rest of the model was fine-tuned: report this"
         )
-    predicted = problems[0].predicted[0] if result.outcome == "ok" else None
-    return {
-        "kind": "debias",
-        "settings": settings,
-        **origin(tuning.loaded.name, tuning.loaded, tuning.data, result.rows),
-        **provenance(default_device()),
-        "epochs": result.epochs,
-        "measures": {} if predicted is None else tuning.measure(predicted),
-        "patch": {"sha256": patch.sha256(), "frozen": stays, "size": patch.size, **hashes} if patch else {},
-        "seconds": result.seconds,
-        "outcome": result.outcome,
-    }
+    assert isinstance(epoch.objective, _WithPredictions)
+    (result,) = epoch.results
+    predicted = epoch.objective.predicted[0] if result.outcome == "ok" else None
+    about: Record = {}
+    if patch is not None:
+        about = {"sha256": patch.sha256(), "frozen": patch.stays, "size": patch.size}
+        about |= dict(zip(("before", "after"), hashes))
+    return build_record(
+        "debias",
+        settings,
+        origin(tuning.loaded.name, tuning.loaded, tuning.data, result.rows),
+        default_device(),
+        epochs=result.epochs,
+        measures={} if predicted is None else tuning.measure(predicted),
+        patch=about,
+        seconds=result.seconds,
+        outcome=result.outcome,
+    )

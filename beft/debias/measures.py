@@ -13,9 +13,8 @@ import numpy as np
 from ..data.identity_templates import Phrase
 from ..data.tasks import score
 from ..errors import BeftError
-from ..training.causal_lm import causal_pair_scores
 from .bias_metrics import fpr_difference, fraction_neutral, tpr_gap
-from .pair_scores import pair_scores
+from .pair_scores import causal_pair_scores, pair_scores
 from .stereotypes import SentencePair, Triple, crows_shares, stereoset_by_kind, triple_scores
 
 

@@ -1,15 +1,14 @@
-"""CrowS-Pairs (Nangia et al. 2020): which of two sentences a masked language model finds likelier.
+"""CrowS-Pairs (Nangia et al. 2020): which of two sentences a language model finds likelier.
 
 The score of a sentence is the sum of log P(token | the sentence with that token masked) over the tokens that both
 sentences of a pair share, so that the words in which they differ are given and not scored. Every masked place is a row
 of its own; rows of all sentences are sorted by length and computed together, and the head, as what is behind the last
-attention, is applied at the masked place alone.
+attention, is applied at the masked place alone. A decoder has no mask: there it is log P(token | those before it).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
@@ -19,10 +18,11 @@ import torch
 from torch import Tensor
 
 from ..anatomy.architectures import FAMILIES
-from ..bank.bank import BiasBank
-from ..bank.prompt_tuning import MODULE as PROMPT
-from ..data.batching import CHUNKS, ChunkCost, chunks
+from ..bank.bank import as_bank
+from ..bank.virtual_tokens import has_prompt
+from ..data.batching import CHUNKS, ChunkCost, chunks, encode, padded
 from ..errors import BeftError
+from ..training.language_modelling import mask_token, next_tokens, text_inputs, vocabulary_head
 
 
 @dataclass(frozen=True)
@@ -47,20 +47,20 @@ def shared_places(
 
 
 def pair_places(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[tuple[Places, Places]]:
-    """Both sentences of every pair as `score_places` takes them.
+    """Both sentences of every pair as `place_scores` takes them.
 
     Raises:
         BeftError: a tokenizer without a mask token, or an empty sentence, by its number.
     """
-    mask_of(tokenizer)
-    special, found = set(tokenizer.all_special_ids), []
+    mask_token(tokenizer)
+    special, both = set(tokenizer.all_special_ids), []
     for n, pair in enumerate(pairs, 1):
         if not all(text.strip() for text in pair):
             raise BeftError(f"pair {n} has an empty sentence: correct it or leave it out")
         ids = [tokenizer(text, truncation=True)["input_ids"] for text in pair]
         places = shared_places(ids[0], ids[1], special)
-        found.append((Places(ids[0], places[0]), Places(ids[1], places[1])))
-    return found
+        both.append((Places(ids[0], places[0]), Places(ids[1], places[1])))
+    return both
 
 
 def pair_scores(
@@ -102,49 +102,30 @@ def place_scores(
     Raises:
         BeftError: a tokenizer without a mask token.
     """
-    mask_id = mask_of(tokenizer)
-    bank = model if isinstance(model, BiasBank) else None
-    plain = model if bank is None else bank.model
-    device = next(plain.parameters()).device
+    mask_id, bank = mask_token(tokenizer), as_bank(model)
     lengths = np.array([len(ids) for ids, _ in rows], dtype=np.int64)
-    found = np.zeros(len(rows))
-    for part in chunks(lengths, cost or CHUNKS[device.type]) if len(rows) else ():
-        ids, mask = _padded([rows[i][0] for i in part], tokenizer.pad_token_id or 0)
+    scores = np.zeros(len(rows))
+    for part in chunks(lengths, cost or CHUNKS[bank.device.type]) if len(rows) else ():
+        ids, mask = padded([rows[i][0] for i in part], tokenizer.pad_token_id or 0)
         every, at = torch.arange(len(part)), torch.tensor([rows[i][1] for i in part])
-        right = ids[every, at].to(device)
+        right = ids[every, at].to(bank.device)
         ids[every, at] = mask_id
-        runs = torch.full((len(part),), run, device=device)
-        with bank.running(runs) if bank is not None else nullcontext():
-            chances = _at(plain, ids.to(device), mask.to(device), at.to(device)).float().log_softmax(-1)
-        found[part] = chances.gather(1, right[:, None])[:, 0].double().cpu().numpy()
-    return found
-
-
-def mask_of(tokenizer: Any) -> int:
-    """The id of the mask token. Raises BeftError where there is none."""
-    if tokenizer.mask_token_id is None:
-        raise BeftError(f"{type(tokenizer).__name__} has no mask token: give a masked language model")
-    return int(tokenizer.mask_token_id)
-
-
-def _padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    longest = max(map(len, rows))
-    ids = torch.full((len(rows), longest), pad)
-    mask = torch.zeros(len(rows), longest, dtype=torch.long)
-    for n, row in enumerate(rows):
-        ids[n, : len(row)], mask[n, : len(row)] = torch.tensor(row), 1
-    return ids, mask
+        with bank.running(torch.full((len(part),), run, device=bank.device)) as plain:
+            logits = _at(plain, ids.to(bank.device), mask.to(bank.device), at.to(bank.device))
+            log_probs = logits.float().log_softmax(-1)
+        scores[part] = log_probs.gather(1, right[:, None])[:, 0].double().cpu().numpy()
+    return scores
 
 
 def _at(model: Any, ids: Tensor, mask: Tensor, at: Tensor) -> Tensor:
     """Logits (B, V) of the places `at` (B,): the head costs as much as the encoder where the vocabulary is large."""
     rows = torch.arange(len(ids), device=ids.device)
-    head = getattr(model, "cls", None) or getattr(model, "lm_head", None)  # BERT's; RoBERTa's
+    head = vocabulary_head(model)
     if head is None:
         return model(input_ids=ids, attention_mask=mask).logits[rows, at]  # type: ignore[no-any-return]
     encoder = model.base_model
     family = FAMILIES.get(encoder.config.model_type)
-    if family is None or family.mixed is None or hasattr(model, PROMPT):  # a prompt moves the places
+    if family is None or family.mixed is None or has_prompt(model):
         hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state[rows, at][:, None]
     else:  # what is behind the last attention mixes no tokens: compute it for these places alone
         mixer = encoder.get_submodule(family.stack)[-1].get_submodule(family.mixed)
@@ -154,3 +135,38 @@ def _at(model: Any, ids: Tensor, mask: Tensor, at: Tensor) -> Tensor:
         finally:
             hook.remove()
     return head(hidden)[:, 0]  # type: ignore[no-any-return]
+
+
+@torch.inference_mode()
+def causal_pair_scores(
+    model: Any, tokenizer: Any, pairs: Sequence[tuple[str, str]], run: int = 0, cost: ChunkCost | None = None
+) -> np.ndarray:
+    """Log-likelihoods (N, 2) of both sentences of every pair, in nats, over the tokens that they share.
+
+    The first token of a text is given and not scored, unless a token that begins texts stands before it.
+
+    Args:
+        model: a causal language model in eval mode, or a bank on one.
+        run: of a bank, which run scores.
+        cost: of a chunk.
+    """
+    bank = as_bank(model)
+    encoded = encode(tokenizer, [(text,) for pair in pairs for text in pair], 10**6)
+    ids = encoded.columns["input_ids"].tolist()
+    special = set(tokenizer.all_special_ids)
+    texts = [row[:length] for row, length in zip(ids, encoded.lengths, strict=True)]
+    shared: list[list[int]] = []
+    for first, second in zip(texts[::2], texts[1::2], strict=True):
+        # nothing stands before a first token: where one side of a place is that, neither is scored
+        both = [(a, b) for a, b in zip(*shared_places(first, second, special), strict=True) if a and b]
+        shared += [[a for a, _ in both], [b for _, b in both]]
+    scores = np.zeros(len(ids))
+    for part in chunks(encoded.lengths, cost or CHUNKS[bank.device.type]):
+        inputs = encoded.rows(part, bank.device)
+        with bank.running(torch.full((len(part),), run, device=bank.device)) as plain:
+            logits = plain(**text_inputs(inputs), use_cache=False).logits.float()
+        log_probs, right, _ = next_tokens(logits, inputs)
+        own = log_probs.gather(-1, right[..., None])[..., 0].double().cpu().numpy()
+        for row, n in enumerate(part):
+            scores[n] = own[row, [i - 1 for i in shared[n]]].sum()
+    return scores.reshape(-1, 2)

@@ -25,13 +25,13 @@ from ..data.tasks import TASKS
 from ..errors import BeftError
 from ..models import loading as models
 from ..records.store import Store
-from ..study import Study
+from ..study import Run, Study
 from . import stereotypes
 from .bias_metrics import tpr_gap
 from .downstream import Patched, Tuning
 from .measures import intrinsic, of_biographies, of_nli, of_posts
 from .stereotypes import SentencePair, Triple
-from .upstream import PatchRun, Phase, patch
+from .upstream import Phase, patch
 
 if TYPE_CHECKING:
     from ..settings.profiles import Settings
@@ -161,16 +161,16 @@ def phase(s: Settings, name: str, sentences: Probes) -> Phase:
     return Phase(loaded, data, name, study, measure, measured)
 
 
-def patch_runs(s: Settings, methods: Sequence[str]) -> list[PatchRun]:
+def patch_runs(s: Settings, methods: Sequence[str]) -> list[Run]:
     """Every patch with every seed, at its rate."""
     rates = rates_used(s)
-    return [PatchRun(m, seed, rates[m]) for m in methods for seed in s["seeds"]]
+    return [Run(m, seed, rates[m]) for m in methods for seed in s["seeds"]]
 
 
-def tried_runs(s: Settings) -> list[PatchRun]:
+def tried_runs(s: Settings) -> list[Run]:
     """The patches by which the rates are chosen: each of `tried_rates` with every one of `tried_seeds`."""
     tried = s["tried_rates"].items()
-    return [PatchRun(m, seed, rate) for m, rates in tried for rate in rates for seed in s["tried_seeds"]]
+    return [Run(m, seed, rate) for m, rates in tried for rate in rates for seed in s["tried_seeds"]]
 
 
 def rates_used(s: Settings) -> dict[str, float]:
@@ -179,7 +179,7 @@ def rates_used(s: Settings) -> dict[str, float]:
 
 
 def patched(
-    one: Phase, runs: Sequence[PatchRun], records: Sequence[Mapping[str, Any]], store: Store
+    one: Phase, runs: Sequence[Run], records: Sequence[Mapping[str, Any]], store: Store
 ) -> list[Patched]:
     """The fine-tunings that these patches are for; those that diverged are left out."""
     return [

@@ -21,9 +21,10 @@ from numpy.typing import ArrayLike
 from ..data.batching import ChunkCost
 from ..data.stereotype_sets import BLANK, SentencePair, Triple, crows_pairs, stereoset
 from ..errors import BeftError
+from ..training.language_modelling import mask_token
 from . import bias_metrics
 from .bias_metrics import Share, Stereo
-from .pair_scores import mask_of, place_scores
+from .pair_scores import place_scores
 
 __all__ = [
     "SentencePair",
@@ -49,7 +50,7 @@ def triple_scores(
     Raises:
         BeftError: a tokenizer without a mask token, or a blank beyond the longest text that it takes, by its number.
     """
-    mask = mask_of(tokenizer)
+    mask = mask_token(tokenizer)
     rows: list[tuple[list[int], int]] = []
     counts: list[int] = []
     for n, triple in enumerate(triples, 1):

@@ -1,55 +1,40 @@
 """PEFTDebias, phase one: patches trained on both sides of every text by language modelling, and a record each.
 
-Encoders are told masked tokens (`masking`), decoders the next ones (`next_tokens`).
+Encoders learn masked tokens, decoders next tokens (`training.language_modelling`).
 
 Biases of all seeds share one bank; LoRA, the adapter, the prompt and full have a bank each. What is kept of a patch is
-its own file, and beside it the same in PEFT's format where PEFT has one. Sparse fine-tuning (Ansell
-et al. 2022) is two rounds: everything is trained, the entries that moved most are kept and all is rewound, then these
-alone are trained; there are as many of them as LoRA has numbers.
+its own file, and beside it the same in PEFT's format where PEFT has one. Sparse fine-tuning (Ansell et al. 2022) has two
+rounds: everything is trained, the entries that moved most are kept and all is set back, then these alone are trained;
+there are as many of them as LoRA has numbers.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm.auto import tqdm
 
 from ..anatomy.projections import describe
-from ..bank.bank import BiasBank, bank_on
-from ..bank.baselines import ENTRIES, encoder_parameters
+from ..bank.baselines import encoder_parameters, open_bank, places_in
 from ..data.datasets import Dataset
 from ..errors import BeftError, unknown
-from ..experiments.sweep import tell_runner
 from ..models.loading import Loaded
-from ..records.provenance import origin, provenance
+from ..records.provenance import build_record, origin
+from ..records.run_log import tell_runner
 from ..records.store import Store, key
-from ..study import BIAS_PATCHES, PATCHES, Result, Run, Study
-from ..training.causal_lm import NextTokens
-from ..training.loop import default_device, fit
-from ..training.masked_lm import Masked
+from ..study import BIAS_PATCHES, PATCHES, Run, Study
+from ..training.device import default_device
+from ..training.language_modelling import LanguageModelling, MaskedTokens, NextTokens
+from ..training.loop import Epoch, fit
 from .patches import Patch, load_patch, patch_of, save_peft
 
 Record = dict[str, Any]
 Measure = Callable[[Any, int], dict[str, Any]]  # a model or a bank, and its run -> intrinsic measures
-
-
-@dataclass(frozen=True)
-class PatchRun:
-    """One patch: what is trained, its seed and rate."""
-
-    method: str
-    seed: int
-    rate: float
-
-    def __post_init__(self) -> None:
-        if self.method not in PATCHES:
-            raise unknown("patch", self.method, PATCHES)
 
 
 @dataclass(frozen=True)
@@ -60,7 +45,7 @@ class Phase:
         loaded: a language model, as `models.load_masked` or `models.load_causal` gives it.
         corpus: texts with their counterfactuals, along `axis`.
         study: settings of the training; its task is the corpus.
-        measure: the intrinsic measures that go into a record, told by `measured` in words or as a hash.
+        measure: the intrinsic measures that go into a record, identified by `measured`, words or a hash.
     """
 
     loaded: Loaded
@@ -70,12 +55,14 @@ class Phase:
     measure: Measure
     measured: str
 
-    def settings(self, run: PatchRun | None) -> dict[str, Any]:
-        """What identifies a patch; of none, the model as it is."""
+    def settings(self, run: Run | None) -> Record:
+        """What identifies a patch; of none, the model as it is. Raises BeftError for a method that makes no patch."""
         common: Record = {"kind": "patch", "model": self.loaded.name, "model_sha256": self.loaded.sha256}
         common |= {"measured": self.measured, "max_length": self.study.max_length}
         if run is None:
             return common | {"method": "none"}
+        if run.method not in PATCHES:
+            raise unknown("patch", run.method, PATCHES)
         study = {n: v for n, v in self.study.identity().items() if n not in ("model", "validate", "regime")}
         study |= {
             "task": self.corpus.task.name,
@@ -84,31 +71,40 @@ class Phase:
         }
         return common | study | {"method": run.method, "seed": run.seed, "rate": float(run.rate)}
 
+    def record(self, settings: Record, **fields: Any) -> Record:
+        """The record of a patch, or of the model as it is."""
+        rows = {"train": len(self.corpus.train), "validation": len(self.corpus.validation)}
+        subject = origin(self.loaded.name, self.loaded, self.corpus, rows)
+        return build_record("patch", settings, subject, default_device(), **fields)
+
+    def objective(self) -> type[LanguageModelling]:
+        """What its patches learn."""
+        return NextTokens if describe(self.loaded.model).causal else MaskedTokens
+
 
 def untouched(phase: Phase, store: Store) -> Record:
     """The record of the model as it is, without a patch."""
     wanted = phase.settings(None)
-    found = store.find(wanted)
-    if found is None:
+    if store.find(wanted) is None:
         began = time.perf_counter()
         measures = phase.measure(phase.loaded.model.to(default_device()), 0)
-        store.write(_record(phase, wanted, {}, [], measures, None, time.perf_counter() - began, "ok"))
-        found = store.find(wanted)
-    assert found is not None
-    return found
+        nothing: Record = {"parameters": {}, "epochs": [], "patch": {}, "bank": {}}
+        seconds = time.perf_counter() - began
+        store.write(phase.record(wanted, **nothing, measures=measures, seconds=seconds))
+    return store.read(store.name(wanted))
 
 
-def train_patches(
-    phase: Phase, runs: Sequence[PatchRun], store: Store, progress: bool = True
-) -> list[Record]:
+def train_patches(phase: Phase, runs: Sequence[Run], store: Store, progress: bool = True) -> list[Record]:
     """The records of `runs`, in order; patches that `store` lacks are trained first, see `patch`.
 
     Raises:
-        BeftError: what model, corpus and memory say; finished patches stay.
+        BeftError: a method that makes no patch; bad model, corpus or memory; finished patches stay.
     """
     settings = [phase.settings(run) for run in runs]
     todo = [run for run, s in zip(runs, settings, strict=True) if store.find(s) is None]
-    banks = _banks(todo, [record for s in settings if (record := store.find(s)) is not None])
+    biases = [run for run in todo if run.method in BIAS_PATCHES]
+    banks = [biases] if biases else []
+    banks += [[run] for run in todo if run.method not in BIAS_PATCHES]
     rounds = sum(len(bank) * (2 if bank[0].method == "sparse" else 1) for bank in banks)
     with tqdm(
         total=rounds * phase.study.epochs,
@@ -122,11 +118,10 @@ def train_patches(
                 if any(store.find(phase.settings(run)) is None for run in bank):
                     _train(phase, bank, store, bar)
     tell_runner(done=len(todo), reused=len(runs) - len(todo), failed=0)
-    found = [store.find(s) for s in settings]
-    return [record for record in found if record is not None]
+    return [record for s in settings if (record := store.find(s)) is not None]
 
 
-def patch(phase: Phase, run: PatchRun, store: Store) -> Patch:
+def patch(phase: Phase, run: Run, store: Store) -> Patch:
     """The patch of a run; where its file is not kept, it is trained again.
 
     Raises:
@@ -135,10 +130,8 @@ def patch(phase: Phase, run: PatchRun, store: Store) -> Patch:
     name = key(phase.settings(run))
     folder = store.fetch(name)
     if folder is None:
-        # in the company it had: that decides how sums are rounded
-        company = _company(store.find(phase.settings(run))) or [run]
-        with tqdm(total=len(company) * phase.study.epochs, desc=f"{run.method} again", unit="epoch") as bar:
-            _train(phase, company, store, bar)
+        with tqdm(total=phase.study.epochs, desc=f"{run.method} again", unit="epoch") as bar:
+            _train(phase, [run], store, bar)
         folder = store.fetch(name)
     if folder is None:
         record = store.find(phase.settings(run))
@@ -148,141 +141,73 @@ def patch(phase: Phase, run: PatchRun, store: Store) -> Patch:
     return load_patch(folder)
 
 
-def _company(record: Record | None) -> list[PatchRun]:
-    """The patches that the one of `record` was trained with, itself among them; none where it was trained alone."""
-    members = record["bank"].get("of", []) if record else []
-    return [PatchRun(*member) for member in members] if len(members) > 1 else []
-
-
-def _banks(todo: list[PatchRun], found: list[Record]) -> list[list[PatchRun]]:
-    """What is trained together: all biases, everything else alone.
-
-    A bias whose record was deleted is trained in the company it had, which the records of that company name: it decides
-    how sums are rounded.
-    """
-    left, banks = [run for run in todo if run.method in BIAS_PATCHES], []
-    for record in found:
-        former = _company(record)
-        if any(run in former for run in left):
-            banks.append(former)
-            left = [run for run in left if run not in former]
-    return banks + ([left] if left else []) + [[run] for run in todo if run.method not in BIAS_PATCHES]
-
-
-def _problem(phase: Phase) -> type[Masked] | type[NextTokens]:
-    return NextTokens if describe(phase.loaded.model).causal else Masked
-
-
-def _name(phase: Phase, runs: Sequence[PatchRun]) -> str:
+def _name(phase: Phase, runs: Sequence[Run]) -> str:
     return key({"bank": [key(phase.settings(run)) for run in runs]})
 
 
-def _train(phase: Phase, runs: Sequence[PatchRun], store: Store, bar: tqdm) -> None:
+def _train(phase: Phase, runs: Sequence[Run], store: Store, bar: tqdm) -> None:
     """Train a bank of patches, measure each and keep both."""
-    problems: list[Masked | NextTokens] = []
+    checkpoint = store.folder / "checkpoints" / f"{_name(phase, runs)}.safetensors"
+    more: dict[str, Any] = {}
+    if runs[0].method != "full":  # its checkpoint would be three times the model at every epoch
+        more["checkpoint"] = checkpoint
+    if runs[0].method == "sparse":
+        more["entries"] = most_moved(phase, runs[0], bar)
+    trained_as = [replace(run, method="mask") if run.method == "sparse" else run for run in runs]
+    for epoch in _epochs(phase, trained_as, bar, **more):
+        if epoch.last:
+            for i, run in enumerate(runs):
+                _keep(phase, epoch, i, run, store)
 
-    def make(*given: Any) -> Masked | NextTokens:
-        problems.append(_problem(phase)(*given))
-        return problems[-1]
 
-    def keep(bank: BiasBank, results: list[Result]) -> None:
-        for i, (run, result) in enumerate(zip(runs, results, strict=True)):
-            wanted = phase.settings(run)
-            kept, measures = None, {}
-            if result.outcome == "ok":
-                kept = patch_of(bank, i, phase.loaded.sha256, run.method)
-                folder = store.folder / "adapters" / f"{key(wanted)}.{os.getpid()}.tmp"
-                save_peft(bank, i, kept.save(folder), phase.loaded.name)
-                store.keep(folder, key(wanted))
-                measures = phase.measure(bank, i) | {"held-out nats": problems[-1].nats[i]}
-            if store.find(wanted) is None:  # a patch is trained again for its file
-                counts = result.parameters | {"patch": kept.size if kept else 0}
-                told = result.epochs, measures, kept, result.seconds, result.outcome
-                store.write(_record(phase, wanted, counts, *told) | {"bank": result.bank})
+def _epochs(phase: Phase, runs: Sequence[Run], bar: tqdm, **more: Any) -> Iterator[Epoch]:
+    """The epochs of a bank, with a bar that counts those of every run."""
+    done = 0
+    for epoch in fit(phase.loaded, phase.corpus, phase.study, runs, objective=phase.objective(), **more):
+        bar.update((epoch.number - done) * len(runs))
+        done = epoch.number
+        yield epoch
 
-    chosen = [Run({"sparse": "mask"}.get(run.method, run.method), run.seed, run.rate) for run in runs]
-    model = phase.loaded.model
-    try:
-        if runs[0].method == "sparse":
-            vars(model)[ENTRIES] = most_moved(phase, runs[0], bar)
-        checkpoint = store.folder / "checkpoints" / f"{_name(phase, runs)}.safetensors"
-        fit(
-            phase.loaded,
-            phase.corpus,
-            phase.study,
-            chosen,
-            problem=make,
-            on_end=keep,
-            checkpoint=None
-            if runs[0].method == "full"
-            else checkpoint,  # three times the model at every epoch
-            on_epoch=_seen(bar, len(runs)),
+
+def _keep(phase: Phase, epoch: Epoch, i: int, run: Run, store: Store) -> None:
+    """Write the patch of one run of a bank, and its record where there is none."""
+    wanted, result = phase.settings(run), epoch.results[i]
+    kept, measures = None, {}
+    if result.outcome == "ok":
+        assert isinstance(epoch.objective, LanguageModelling)
+        kept = patch_of(epoch.bank, i, phase.loaded.sha256, run.method)
+        folder = store.folder / "adapters" / f"{key(wanted)}.{os.getpid()}.tmp"
+        save_peft(epoch.bank, i, kept.save(folder), phase.loaded.name)
+        store.keep(folder, key(wanted))
+        measures = phase.measure(epoch.bank, i) | {"held-out nats": epoch.objective.nats[i]}
+    if store.find(wanted) is not None:  # the patch was trained again for its file
+        return
+    store.write(
+        phase.record(
+            wanted,
+            parameters=result.parameters | {"patch": kept.size if kept else 0},
+            epochs=result.epochs,
+            measures=measures,
+            patch={"sha256": kept.sha256()} if kept else {},
+            bank=result.bank,
+            seconds=result.seconds,
+            outcome=result.outcome,
         )
-    finally:
-        vars(model).pop(ENTRIES, None)
+    )
 
 
-def _seen(bar: tqdm | None, runs: int) -> Callable[[BiasBank, int], Any]:
-    return lambda _, epoch: bar.update(runs if epoch else 0) if bar is not None else None
-
-
-def most_moved(phase: Phase, run: PatchRun, bar: tqdm | None = None) -> dict[str, torch.Tensor]:
+def most_moved(phase: Phase, run: Run, bar: tqdm) -> dict[str, torch.Tensor]:
     """Round one of sparse fine-tuning: {parameter of the encoder's layers: places of the entries that moved most}."""
     model = phase.loaded.model
-    with bank_on(model, ["lora"], [0]) as bank:
+    with open_bank(model, ["lora"], [0]) as bank:
         count = bank.parameter_counts(0)["weights"]
-    names = dict(encoder_parameters(model))
+    parameters = dict(encoder_parameters(model))
     moved: dict[str, torch.Tensor] = {}
-
-    def note(bank: BiasBank, results: list[Result]) -> None:
-        results[0].raise_if_lost()
-        for slot in bank.slots:
-            if slot.module in names:
-                moved[slot.module] = (slot.values[0].detach() - names[slot.module]).abs().flatten()
-
-    first = [Run("full", run.seed, run.rate)]
-    fit(
-        phase.loaded,
-        phase.corpus,
-        phase.study,
-        first,
-        problem=_problem(phase),
-        on_end=note,
-        on_epoch=_seen(bar, 1),
-    )
-    everything = torch.cat([moved[name] for name in names])
+    for epoch in _epochs(phase, [replace(run, method="full")], bar):
+        if epoch.last:
+            epoch.results[0].raise_if_lost()
+            trained = {slot.parameter: slot.values[0].detach() for slot in epoch.bank.slots}
+            moved = {name: (trained[name] - own).abs().flatten() for name, own in parameters.items()}
+    everything = torch.cat([moved[name] for name in parameters])
     best = torch.sort(torch.topk(everything, min(count, len(everything))).indices).values
-    ends = np.cumsum([moved[name].numel() for name in names]).tolist()
-    found = {}
-    for name, end in zip(names, ends, strict=True):
-        start = end - moved[name].numel()
-        mine = best[(best >= start) & (best < end)] - start
-        if len(mine):
-            found[name] = mine
-    return found
-
-
-def _record(
-    phase: Phase,
-    settings: dict[str, Any],
-    parameters: dict[str, int],
-    epochs: list[dict[str, Any]],
-    measures: dict[str, Any],
-    kept: Patch | None,
-    seconds: float,
-    outcome: str,
-) -> Record:
-    rows = {"train": len(phase.corpus.train), "validation": len(phase.corpus.validation)}
-    return {
-        "kind": "patch",
-        "settings": settings,
-        **origin(phase.loaded.name, phase.loaded, phase.corpus, rows),
-        **provenance(default_device()),
-        "parameters": parameters,
-        "epochs": epochs,
-        "measures": measures,
-        "patch": {"sha256": kept.sha256()} if kept else {},
-        "bank": {},
-        "seconds": seconds,
-        "outcome": outcome,
-    }
+    return places_in(parameters, best)

@@ -9,35 +9,26 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from ..errors import BeftError
+from ..study import Run, Study
+from .context import Context, Shelf
 
-if TYPE_CHECKING:
-    from ..study import Run, Study
-    from .context import Context
-
-Task = tuple[
-    "Study", "list[Run]", "list[str]"
-]  # a bank, or runs to rank terms by, and the keys of the records
+Task = tuple[Study, list[Run], list[str]]  # the runs of a bank or of a ranking, and the keys of their records
+Work = Callable[
+    [Study, list[Run], list[str], str, int], list[str]
+]  # a task, the store's location, threads -> keys
 _LOCAL = re.compile(r"local:([1-9]\d*)")
 TIMEOUT = 10  # seconds for a scheduler to answer
 
 _one_at_a_time = threading.Lock()  # a worker with several threads has one model
-_shelf: Any = None
+_shelf: Shelf | None = None
 
 
-def train_each(address: str, tasks: Sequence[Task], location: str) -> Iterator[int]:
-    """Train every bank on some worker; yields the number of each as it ends. See `_each`."""
-    return _each(_train, address, tasks, location)
-
-
-def rank_each(address: str, tasks: Sequence[Task], location: str) -> Iterator[int]:
-    """Score the terms by every set of runs on some worker; yields the number of each as it ends. See `_each`."""
-    return _each(_rank, address, tasks, location)
-
-
-def _each(work: Callable[..., Any], address: str, tasks: Sequence[Task], location: str) -> Iterator[int]:
+def run_each(address: str, work: Work, tasks: Sequence[Task], location: str) -> Iterator[int]:
     """Give every task to some worker; yields the number of each as it ends.
 
     A task whose worker dies is given to another one; a bank goes on from its checkpoint where the store is a shared
@@ -45,27 +36,22 @@ def _each(work: Callable[..., Any], address: str, tasks: Sequence[Task], locatio
 
     Args:
         address: of a Dask scheduler, or "local:N".
+        work: what a worker does with a task; it calls `on_worker`.
         location: folder or URL of the store, the same for all workers.
 
     Raises:
-        BeftError: the scheduler does not answer, or what the first task that failed says.
+        BeftError: the scheduler does not answer, or the error of the first task that failed.
     """
     with connect(address) as client:
-        import torch
         from distributed import as_completed
 
+        threads, problem = torch.get_num_threads(), None
         futures = {
             client.submit(
-                work,
-                *task,
-                location,
-                torch.get_num_threads(),
-                pure=False,
-                key=f"beft{work.__name__}-{i}-{task[2][0]}",
+                work, *task, location, threads, pure=False, key=f"beft{work.__name__}-{i}-{task[2][0]}"
             ): i
             for i, task in enumerate(tasks)
         }
-        problem: BaseException | None = None
         try:
             for future in as_completed(futures):
                 if future.status == "finished":
@@ -169,46 +155,16 @@ def _dask(address: str) -> tuple[Any, Any]:
     return Client, LocalCluster
 
 
-def _train(study: Study, runs: list[Run], names: list[str], location: str, threads: int) -> list[str]:
-    """Runs on a worker: train a bank, write its records, return their keys."""
+def on_worker(
+    study: Study, names: list[str], threads: int, work: Callable[[Context], list[str]]
+) -> list[str]:
+    """On a worker: work on the data and the model of a study where the records' keys are those that were asked for.
 
-    def work(context: Context) -> list[str]:
-        from ..records.store import Store, key
-        from .sweep import train
-
-        found = [key(context.settings(r)) for r in runs]
-        if found == names:
-            train(context, runs, Store(location))
-        return found
-
-    return _work(study, names, threads, work)
-
-
-def _rank(study: Study, runs: list[Run], names: list[str], location: str, threads: int) -> list[str]:
-    """Runs on a worker: score the terms by runs that tune all biases, write the records, return their keys."""
-
-    def work(context: Context) -> list[str]:
-        from ..records.store import Store, key
-        from .ranking import ranking_settings, score_missing
-
-        settings = [ranking_settings(context, r) for r in runs]
-        found = [key(s) for s in settings]
-        if found == names:
-            score_missing(context, runs, settings, Store(location), False)
-        return found
-
-    return _work(study, names, threads, work)
-
-
-def _work(study: Study, names: list[str], threads: int, work: Callable[[Context], list[str]]) -> list[str]:
-    """Work on the data and the model of a study where the records' keys are those that were asked for.
-
-    With as many threads as the process that asks: sums over another number of threads differ by rounding.
+    Args:
+        names: these keys.
+        threads: as many as the process that asks has: sums over another number of threads differ by rounding.
+        work: returns the keys that it finds, and does its work only where they are `names`.
     """
-    import torch
-
-    from .context import Context, Shelf
-
     global _shelf
     torch.set_num_threads(threads)
     with _one_at_a_time:

@@ -7,26 +7,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..data import sources as data_module
+from ..data import sources as data_sources
 from ..data.datasets import Dataset, draw
-from ..data.sources import load_prompts
 from ..errors import BeftError
-from ..models import files as model_files
-from ..models import loading as models
-from ..records.provenance import origin, provenance
+from ..models import files, loading
+from ..records.provenance import build_record, origin
 from ..study import Result, Run, Study
-from ..training.loop import default_device
+from ..training.device import default_device
 from . import memory
 from .memory import Plan
 
 
 @dataclass
 class Shelf:
-    """What the studies of one sweep share: each task's rows, and the last model."""
+    """What the studies of one sweep share: each task's rows, where each model is, and the model read last."""
 
-    rows: dict[tuple[str, bool, bool], Dataset] = field(default_factory=dict)
-    found: dict[tuple[str, bool], model_files.ModelFiles] = field(default_factory=dict)
-    model: dict[tuple[str, int | None], models.Loaded] = field(default_factory=dict)
+    data: dict[tuple[str, bool, bool], Dataset] = field(default_factory=dict)
+    files: dict[tuple[str, bool], files.ModelFiles] = field(default_factory=dict)
+    model: dict[tuple[str, int | None], loading.Loaded] = field(default_factory=dict)
 
 
 class Context:
@@ -34,42 +32,41 @@ class Context:
 
     Args:
         study: the study.
-        shelf: where to look for what other studies of the same sweep have read; its own by default.
+        shelf: what other studies of the same sweep have read; its own by default.
     """
 
     def __init__(self, study: Study, shelf: Shelf | None = None) -> None:
         self.study, self.shelf = study, shelf or Shelf()
         task, model = (study.task, study.offline, study.prompted), (study.model, study.offline)
-        if task not in self.shelf.rows:
-            load = load_prompts if study.prompted else data_module.load
-            self.shelf.rows[task] = load(study.task, offline=study.offline)
-        if model not in self.shelf.found:
-            self.shelf.found[model] = model_files.find(study.model, offline=study.offline)
-        self.data, self.found = self.shelf.rows[task], self.shelf.found[model]
+        if task not in self.shelf.data:
+            load = data_sources.load_prompts if study.prompted else data_sources.load
+            self.shelf.data[task] = load(study.task, offline=study.offline)
+        if model not in self.shelf.files:
+            self.shelf.files[model] = files.find(study.model, offline=study.offline)
+        self.data, self.files = self.shelf.data[task], self.shelf.files[model]
 
     @property
-    def loaded(self) -> models.Loaded:
+    def loaded(self) -> loading.Loaded:
         """The model, read once."""
         outputs = None if self.study.prompted else self.data.task.outputs
         wanted, shelf = (self.study.model, outputs), self.shelf.model
         if wanted not in shelf:
             shelf.clear()  # one at a time: models are large
+            name, offline = self.study.model, self.study.offline
             if outputs is None:
                 _ = self.plan  # that a model fits is known before it is read
-                shelf[wanted] = models.load_causal(
-                    self.study.model, offline=self.study.offline, dtype=self.study.dtype
-                )
+                shelf[wanted] = loading.load_causal(name, offline=offline, dtype=self.study.dtype)
             else:
-                shelf[wanted] = models.load(self.study.model, labels=outputs, offline=self.study.offline)
+                shelf[wanted] = loading.load(name, labels=outputs, offline=offline)
         return shelf[wanted]
 
     @cached_property
     def plan(self) -> Plan | None:
         """How a bank on a language model is trained; None for classifiers. Raises BeftError where it does not fit."""
-        if self.data.prompt is None or self.found.folder is None:
+        if self.data.prompt is None or self.files.folder is None:
             return None
-        config = memory.config_of(self.found.folder)
-        models.check_causal(config, self.study.model)
+        config = memory.config_of(self.files.folder)
+        loading.check_causal(config, self.study.model)
         longest = min(self.study.max_length, self.data.prompt.max_length)
         return memory.plan(config, memory.BANK, longest, dtype=self.study.dtype)
 
@@ -97,31 +94,33 @@ class Context:
         """The part of the settings that all runs of the study share; a path is named by its last part."""
         return self.study.identity() | {
             "model": short(self.study.model),
-            "model_sha256": self.found.sha256,
+            "model_sha256": self.files.sha256,
             "task": self.data.task.name,
             "data_fingerprint": self.data.fingerprint,
         }
 
-    def origin(self, rows: dict[str, int] | None = None) -> dict[str, Any]:
+    def subject(self, rows: dict[str, int] | None = None) -> dict[str, Any]:
         """The `model` and `data` blocks of a record."""
-        return origin(short(self.study.model), self.found, self.data, rows or {})
+        return origin(short(self.study.model), self.files, self.data, rows or {})
 
-
-def record_of(context: Context, result: Result, settings: dict[str, Any]) -> dict[str, Any]:
-    """The record of one finished run."""
-    return {
-        "kind": "run",
-        "settings": settings,
-        **context.origin(result.rows),
-        **provenance(default_device()),
-        "parameters": result.parameters,
-        "epochs": result.epochs,
-        "final": result.final,
-        "best": result.best,
-        "seconds": result.seconds,
-        "bank": result.bank,
-        "outcome": result.outcome,
-    }
+    def record(
+        self, result: Result, settings: dict[str, Any], kind: str = "run", **more: Any
+    ) -> dict[str, Any]:
+        """The record of one finished run, or of another kind that comes from one."""
+        return build_record(
+            kind,
+            settings,
+            self.subject(result.rows),
+            default_device(),
+            parameters=result.parameters,
+            epochs=result.epochs,
+            final=result.final,
+            best=result.best,
+            seconds=result.seconds,
+            bank=result.bank,
+            outcome=result.outcome,
+            **more,
+        )
 
 
 def short(model: str) -> str:

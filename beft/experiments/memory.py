@@ -1,12 +1,12 @@
-"""How much memory a bank on a language model needs, told before any weight is read.
+"""How much memory a bank needs, estimated from the model's config before any weight is read.
 
-The model is built on torch's `meta` device, where tensors have shapes and no numbers: its weights are counted, and what
-autograd would keep of a chunk is what the bank's own forward pass saves there. `full_size` measures the same for real.
+What a forward pass keeps for its gradient follows from sizes: every layer keeps some multiples of its width, of its
+feed-forward width and of the attention's for each token. The multiples of a family are in `KEPT`. Where a bank needs more
+after all, `sweep` goes on with banks of half the size; each record has the chunk that was used. `full_size` measures.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,32 +15,69 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
-from torch import Tensor
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-)
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
-from ..bank.bank import BiasBank, bank_on
+from ..bank.bank import BiasBank
+from ..bank.baselines import open_bank
+from ..bank.slots import places
 from ..data.batching import CHUNKS
 from ..errors import BeftError, unknown
 from ..models.loading import empty
-from ..training.loop import default_device
+from ..study import parse_method
+from ..training.device import default_device, free_memory
 
 BANK = 24  # runs: enough sentences a step for chunks of nearly equal lengths
-# Of the free memory: the rest is for what is not measured, such as temporaries of a backward pass.
+# Of the free memory: the rest is for what is not estimated, such as temporaries of a backward pass.
 SHARE = 0.7
 ADAM = 4  # numbers per trained number: its value, gradient and two moments
-READ = 8  # places of a sequence whose logits are read, where options are short
+READ = 8  # positions of a sequence whose logits are read, where options are short
 FULL = 16  # bytes a weight under full fine-tuning in float32: itself, its gradient and Adam's two moments
 
 
-class NoEstimate(BeftError):
-    """What a model computes depends on the numbers it is given, so its memory cannot be told from shapes."""
+@dataclass(frozen=True)
+class Kept:
+    """What a layer keeps of one token for the backward pass of a bias, in numbers per entry of each width.
+
+    Attributes:
+        hidden: of the model's width, in the precision of the weights; `hidden32` in float32 (norms).
+        inner: of the feed-forward width.
+        values: of the width of all key-value heads.
+        scores: of the attention's scores, where they are written out (0 where SDPA does not keep them).
+        parallel: the feed-forward part stands beside the attention, so that the lowest layer keeps none of it.
+    """
+
+    hidden: int
+    inner: int
+    values: int = 0
+    hidden32: int = 0
+    scores: int = 0
+    parallel: bool = False
+
+
+_LLAMA = Kept(4, 3, hidden32=2)
+# By `config.model_type`, as counted with torch.autograd.graph.saved_tensors_hooks (tests/experiments/test_memory.py).
+KEPT = {
+    "opt": Kept(3, 1, 3),
+    "gpt2": Kept(3, 4, 3),
+    "gpt_bigcode": Kept(3, 4, 3),
+    "gptj": Kept(1, 4, 1, 1, scores=1, parallel=True),
+    "gpt_neox": Kept(4, 1, 4, parallel=True),
+    "bloom": Kept(1, 2, 1, scores=1),
+    "falcon": Kept(4, 1, 4, scores=1, parallel=True),
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "gemma": _LLAMA,
+    "stablelm": Kept(6, 3),
+    "phi": Kept(5, 4, parallel=True),
+    "phi3": Kept(7, 4, 4),
+    "qwen3": Kept(4, 3, 2, hidden32=3),
+    "gemma2": Kept(3, 3, hidden32=4, scores=2),
+    "gemma3_text": Kept(4, 3, 2, hidden32=5),
+    "bert": Kept(8, 2, 2, scores=2),
+}
+OTHER = Kept(8, 4, 4, hidden32=5, scores=2)  # of a family that is not listed: no less than any that is
 
 
 @dataclass(frozen=True)
@@ -52,7 +89,7 @@ class Estimate:
         weights: what it takes, in its precision.
         run: what a run keeps: its values, their gradients and moments.
         kept: what a chunk of `tokens` keeps for its backward pass.
-        recomputed: the same under gradient checkpointing, where layers keep their inputs alone.
+        recomputed: the same where layers are computed again in the backward pass and keep their inputs alone.
         tokens: of the chunk.
     """
 
@@ -63,9 +100,9 @@ class Estimate:
     recomputed: int
     tokens: int
 
-    def total(self, runs: int = 1, checkpointing: bool = False) -> int:
+    def total(self, runs: int = 1, recompute: bool = False) -> int:
         """Bytes of the model, a bank of so many runs and one chunk."""
-        return self.weights + runs * self.run + (self.recomputed if checkpointing else self.kept)
+        return self.weights + runs * self.run + (self.recomputed if recompute else self.kept)
 
     @property
     def full(self) -> int:
@@ -75,11 +112,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a bank is to be trained: with gradient checkpointing or not, at how many tokens a chunk, and in words why."""
+    """How a bank is to be trained: whether layers are computed again, at how many tokens a chunk, and in words why."""
 
-    checkpointing: bool
+    recompute: bool
     tokens: int
-    said: str = field(default="", compare=False)
+    message: str = field(default="", compare=False)
 
 
 @cache
@@ -104,40 +141,49 @@ def config_of(name: str | Path) -> Any:
     return AutoConfig.for_model(**shapes()[str(name)])
 
 
-def free_memory(device: torch.device) -> int:
-    """Bytes that are free on a GPU, or available to a process on a CPU."""
-    return torch.cuda.mem_get_info()[0] if device.type == "cuda" else psutil.virtual_memory().available
+def kept_by_layers(config: Any, tokens: int, rows: int, element: int) -> tuple[int, int]:
+    """Bytes that the lowest layer, and every other, keeps of a chunk for its backward pass.
+
+    Args:
+        tokens: of the chunk with padding, in `rows` sequences.
+        element: bytes of a number in the precision of the weights.
+    """
+    kept = KEPT.get(config.model_type, OTHER)
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    values = size * (getattr(config, "num_key_value_heads", None) or heads)
+    names = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
+    inner = next((x for name in names if (x := getattr(config, name, None))), 4 * config.hidden_size)
+    scores = kept.scores * heads * (tokens // rows) * (4 if element == 4 else 6)  # the softmax is in float32
+    attention = tokens * (element * kept.values * values + 4 * heads + scores)
+    rest = element * (kept.hidden * config.hidden_size + kept.inner * inner)
+    layer = attention + tokens * (rest + 4 * kept.hidden32 * config.hidden_size)
+    return tokens * (4 * heads + scores) if kept.parallel else layer, layer
 
 
 def estimate(
     config: Any, methods: Sequence[str] = ("b_v",), tokens: int = 1024, rows: int = 8, dtype: str = "bfloat16"
 ) -> Estimate:
-    """What a bank of these methods needs on a model of this config.
-
-    Layers are alike, so what a chunk keeps is measured with one layer and with two.
+    """What a bank of these methods needs on a language model of this config.
 
     Args:
         tokens: of a chunk with padding, in `rows` sequences.
         dtype: of the weights.
-
-    Raises:
-        NoEstimate: a model whose computation depends on its numbers, such as a mixture of experts.
     """
-    whole = empty(config, dtype)
-    element = next(whole.parameters()).element_size()
-    first, second = (_kept(with_layers(config, n), methods, tokens, rows, dtype) for n in (1, 2))
-    layer, layers = second - first, config.num_hidden_layers
-    with bank_on(whole, methods, [0] * len(methods)) as bank:
-        run = ADAM * sum(s.values.numel() * s.values.element_size() for s in bank.slots) // bank.R
-    parameters = sum(p.numel() for p in whole.parameters())
+    model = empty(config, dtype)
+    element = next(model.parameters()).element_size()
+    with open_bank(model, methods, [0] * len(methods)) as bank:
+        run = ADAM * bank.bytes_per_run()
+    lowest, layer = kept_by_layers(config, tokens, rows, element)
+    lowest += rows * READ * (4 * config.vocab_size + element * config.hidden_size)  # log-probabilities
+    layers, parameters = config.num_hidden_layers, sum(p.numel() for p in model.parameters())
     inputs = layers * tokens * config.hidden_size * element
-    return Estimate(
-        parameters, parameters * element, run, first + (layers - 1) * layer, first + inputs, tokens
-    )
+    kept = lowest + (layers - 1) * layer
+    return Estimate(parameters, parameters * element, run, kept, lowest + inputs, tokens)
 
 
 def plan(config: Any, runs: int, longest: int, free: int | None = None, dtype: str = "bfloat16") -> Plan:
-    """The largest chunks that fit beside the model and a bank of b_v, without checkpointing where that fits too.
+    """The largest chunks that fit beside a language model and a bank of b_v, without recomputing where that fits too.
 
     Args:
         longest: tokens of the longest example: a chunk holds one at least.
@@ -148,64 +194,39 @@ def plan(config: Any, runs: int, longest: int, free: int | None = None, dtype: s
     """
     device = torch.device(default_device())
     free = free_memory(device) if free is None else free
-    try:
-        found = estimate(config, tokens=longest, rows=1, dtype=dtype)
-    except NoEstimate as error:
-        return Plan(False, CHUNKS[device.type].tokens, str(error))
-    gb = f"{(found.weights + runs * found.run) / 1e9:.1f} GB for weights and runs, {free / 1e9:.1f} GB free"
-    room = SHARE * (free - found.weights - runs * found.run)
-    for checkpointing, kept in ((False, found.kept), (True, found.recomputed)):
+    needed = estimate(config, tokens=longest, rows=1, dtype=dtype)
+    held = needed.weights + runs * needed.run
+    room = SHARE * (free - held)
+    for recompute, kept in ((False, needed.kept), (True, needed.recomputed)):
         if kept <= room:
             tokens = int(min(CHUNKS[device.type].tokens, room // kept * longest))
-            how = "with" if checkpointing else "without"
-            said = f"{gb} on {device.type}: chunks of {tokens:,} tokens {how} gradient checkpointing"
-            return Plan(checkpointing, tokens, said)
-    need = found.weights + runs * found.run + found.recomputed / SHARE
+            message = (
+                f"{held / 1e9:.1f} GB for weights and runs, {free / 1e9:.1f} GB free on {device.type}: chunks of "
+                f"{tokens:,} tokens {'with' if recompute else 'without'} gradient checkpointing"
+            )
+            return Plan(recompute, tokens, message)
     raise BeftError(
-        f"a {config.model_type} model of {found.parameters / 1e9:.1f} billion parameters needs {need / 1e9:.1f} GB for "
-        f"{runs} runs at {longest} tokens, and {free / 1e9:.1f} GB are free on {device.type}: use a smaller model, "
-        "fewer runs or a smaller max_length"
+        f"a {config.model_type} model of {needed.parameters / 1e9:.1f} billion parameters needs "
+        f"{(held + needed.recomputed / SHARE) / 1e9:.1f} GB for {runs} runs at {longest} tokens, and {free / 1e9:.1f} "
+        f"GB are free on {device.type}: use a smaller model, fewer runs or a smaller max_length"
     )
 
 
-def with_layers(config: Any, layers: int) -> Any:
-    """The same config with so many layers."""
-    fewer = copy.deepcopy(config)
-    fewer.num_hidden_layers = layers
-    if getattr(fewer, "layer_types", None):
-        fewer.layer_types = fewer.layer_types[:layers]
-    return fewer
+def bank_size(model: Any, methods: Sequence[str], longest: int, dtype: str, free: int | None = None) -> int:
+    """Most runs of a bank on a classifier: `BANK`, or as many as fit into the memory that is free now.
 
-
-def _kept(config: Any, methods: Sequence[str], tokens: int, rows: int, dtype: str) -> int:
-    """Bytes that autograd keeps of a chunk on a model of this config, without the model's own tensors."""
-    mode, kept = FakeTensorMode(allow_non_fake_inputs=True), []
-
-    def note(tensor: Tensor) -> Tensor:
-        kept.append(tensor)
-        return tensor
-
-    with mode:  # as on `meta`, and models that look at their mask's numbers see that there are none
-        model = (
-            AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval().requires_grad_(False)
-        )
-        ids = torch.zeros(rows, tokens // rows, dtype=torch.long)
-    with bank_on(model, methods, [0] * len(methods)) as bank:
-        with mode, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            try:
-                loss(bank, ids)
-            except (DataDependentOutputException, DynamicOutputShapeException) as error:
-                raise NoEstimate(
-                    f"the memory of a {config.model_type} model is not known before it runs: what it computes depends "
-                    "on its numbers"
-                ) from error
-        owned = {p.untyped_storage()._cdata for p in (*model.parameters(), *model.buffers())}
-    storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in kept}
-    return sum(size for place, size in storages.items() if place not in owned)
-
-
-def loss(bank: BiasBank, ids: Tensor) -> Tensor:
-    """A loss that reads as many places as options do."""
-    owner = torch.arange(len(ids), device=ids.device) % bank.R
-    logits = bank(owner, None, input_ids=ids, use_cache=False, logits_to_keep=READ)
-    return -logits.log_softmax(-1)[..., 0].mean()
+    Args:
+        model: the frozen classifier.
+        methods: of the runs; a run keeps a row in every place that any of them trains.
+        longest: tokens of the longest text.
+        free: bytes, instead of those of the default device.
+    """
+    device = torch.device(default_device())
+    free = free_memory(device) if free is None else free
+    with BiasBank(model, ["head"], [0]) as bank:
+        head = bank.bytes_per_run()
+    biases = {(*place, parse_method(m).form): place[1].size for m in methods for place in places(model, m)}
+    tokens, element = CHUNKS[device.type].tokens, 2 if dtype == "bfloat16" else 4
+    _, layer = kept_by_layers(model.config, tokens, max(1, tokens // longest), element)
+    chunk = model.config.num_hidden_layers * layer if biases else 0
+    return max(1, min(BANK, int((SHARE * free - chunk) // (ADAM * (head + 4 * sum(biases.values()))))))

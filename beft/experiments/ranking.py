@@ -1,119 +1,34 @@
-"""Scores that say which bias term matters, and how well they agree with the accuracies.
-
-The pure functions take arrays: b0 a bias before and b1 after a run that tunes all biases (PROTOCOL, scores;
-THEORY section 6), g loss gradients. A ranking puts the highest score first.
-"""
+"""Scores of the bias terms of a model on a task, a ranking record per seed."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
-from scipy.stats import kendalltau
 from tqdm.auto import tqdm
 
 from ..anatomy.projections import key_bias_is_null
 from ..anatomy.sites import TERMS
-from ..bank.bank import BiasBank, bank_on
+from ..bank.bank import BiasBank
 from ..data.batching import encode
 from ..data.datasets import draw
 from ..errors import BeftError
 from ..records.store import Store, key
 from ..study import Run, Study
 from ..theory.expressiveness import reach
-from ..training.loop import default_device, fit
-from ..training.objective import losses, targets
+from ..theory.scores import fisher, fisher_batch, mag_angle, magnitude
+from ..training.classification import losses, targets
+from ..training.device import default_device
+from ..training.loop import fit
 from . import cluster
-from .context import Context, Shelf, record_of
+from .context import Context, Shelf
 
 Record = dict[str, Any]
-
-
-def magnitude(b0: ArrayLike, b1: ArrayLike) -> float:
-    """Mean absolute change, mean_i |b1_i - b0_i|, of a bias (d,): the units of the bias."""
-    before, after = _pair(b0, b1)
-    return float(np.abs(after - before).mean())
-
-
-def mag_angle(b0: ArrayLike, b1: ArrayLike) -> float:
-    """The paper's Mag+Angle of a bias (d,), dimensionless: 0 unchanged, at most 2 (reversed, same length).
-
-    1 - cos(angle) min(|b0|, |b1|) / max(|b0|, |b1|), computed as 1 - <b0, b1> / max(|b0|, |b1|)^2, which is the
-    same and needs no angle; angles above 90 degrees, where the authors' code stops, are defined too. It is
-    symmetric, and does not change when both vectors are scaled alike.
-
-    Zero vectors: with exactly one of them zero the limit, 1, whatever the other (so all terms of a bias-free
-    model tie); with both zero it is undefined: nan. A diverged run's infinite
-    or nan entries also give nan.
-    """
-    before, after = _pair(b0, b1)
-    # Divide by the largest entry first: squares of tiny or huge biases would leave the range of floats.
-    largest = max(np.abs(before).max(), np.abs(after).max())
-    if largest == 0 or not math.isfinite(largest):
-        return math.nan
-    before, after = before / largest, after / largest
-    score = 1.0 - float(before @ after) / max(float(before @ before), float(after @ after))
-    return min(max(score, 0.0), 2.0)  # rounding alone can leave the range
-
-
-def fisher(gradients: ArrayLike) -> float:
-    """Empirical Fisher of a bias: mean over examples and entries of the squared loss gradient.
-
-    Args:
-        gradients: (N, d), one row per example, each the gradient of that example's own loss at the pre-trained
-            weights, model in eval mode.
-    """
-    rows = _rows(gradients)
-    return float(np.square(rows).mean())
-
-
-def fisher_batch(gradients: ArrayLike, norms: ArrayLike, clip: float = 1.0) -> float:
-    """The authors' approximation: squared gradients of batch means, each clipped as a whole before.
-
-    It is smaller than `fisher` by up to the batch size, and the clipping weighs batches with large gradients down.
-
-    Args:
-        gradients: (M, d), one row per batch: the gradient of the batch's mean loss for this bias, not clipped.
-        norms: (M,), the norm of the same batch's gradient over *all* trained parameters.
-        clip: the norm the whole gradient is clipped to.
-    """
-    rows = _rows(gradients)
-    whole = np.asarray(norms, dtype=np.float64)
-    if whole.shape != rows.shape[:1]:
-        raise BeftError(f"{rows.shape[0]} batch gradients need as many norms, not an array {whole.shape}")
-    # torch's clip_grad_norm_ adds 1e-6 to the norm
-    factor = np.minimum(1.0, clip / (whole + 1e-6))
-    return fisher(rows * factor[:, None])
-
-
-def rank(scores: Mapping[str, float], exclude: Collection[str] = ()) -> list[str]:
-    """The terms by falling score, without those in `exclude` (a provably null key bias); ties keep their order.
-
-    A term whose score is nan comes last.
-    """
-    kept = [term for term in scores if term not in exclude]
-    return sorted(kept, key=lambda term: (math.isnan(scores[term]), -scores[term]))
-
-
-def agreement(scores: Mapping[str, float], accuracies: Mapping[str, float]) -> float:
-    """Kendall's tau-b between scores and accuracies of the terms both have: 1 same order, -1 reversed.
-
-    nan where all scores or all accuracies tie, or where a score is nan.
-
-    Raises:
-        BeftError: fewer than two terms in common.
-    """
-    terms = [term for term in scores if term in accuracies]
-    if len(terms) < 2:
-        raise BeftError(f"an agreement needs at least two terms with score and accuracy, not {terms}")
-    x, y = [scores[term] for term in terms], [accuracies[term] for term in terms]
-    return float(kendalltau(x, y, nan_policy="propagate").statistic)
+BY_CHANGE = {"magnitude": magnitude, "mag_angle": mag_angle}  # scores of a bias before and after a run
 
 
 def score_study(
@@ -158,13 +73,26 @@ def score_all(
     with tqdm(total=len(missing), desc="rankings", disable=not progress or len(missing) < 2) as bar:
         if address and missing:
             tasks = [(c.study, runs, [key(s) for s in settings]) for c, runs, settings in missing]
-            for _ in cluster.rank_each(address, tasks, store.location):
+            for _ in cluster.run_each(address, _rank_on_worker, tasks, store.location):
                 bar.update()
         else:
             for context, runs, settings in missing:
                 score_missing(context, runs, settings, store, progress)
                 bar.update()
     return [[record for s in settings if (record := store.find(s)) is not None] for settings in wanted]
+
+
+def _rank_on_worker(
+    study: Study, runs: list[Run], names: list[str], location: str, threads: int
+) -> list[str]:
+    def work(context: Context) -> list[str]:
+        settings = [ranking_settings(context, r) for r in runs]
+        keys = [key(s) for s in settings]
+        if keys == names:
+            score_missing(context, runs, settings, Store(location), False)
+        return keys
+
+    return cluster.on_worker(study, names, threads, work)
 
 
 def ranking_settings(context: Context, run: Run) -> dict[str, Any]:
@@ -176,47 +104,32 @@ def score_missing(
     context: Context, runs: list[Run], settings: list[dict[str, Any]], store: Store, progress: bool
 ) -> None:
     """Score the terms by each of `runs` and write the records."""
-    by_epoch: list[list[dict[str, Any]]] = [[] for _ in runs]
-    norms: list[dict[str, list[float]]] = [{} for _ in runs]
-
-    def watch(bank: BiasBank, epoch: int) -> None:
-        for i in range(bank.R):
-            moved = {term: bank.biases(i, term) for term in TERMS}
-            norms[i] = {term: b0.norm(dim=1).tolist() for term, (b0, _) in moved.items()}
-            if epoch:
-                row: dict[str, Any] = {"epoch": epoch}
-                for name, score in (("magnitude", magnitude), ("mag_angle", mag_angle)):
-                    row[name] = {
-                        term: [score(x, y) for x, y in zip(b0.numpy(), b1.numpy(), strict=True)]
-                        for term, (b0, b1) in moved.items()
-                    }
-                by_epoch[i].append(row)
-
     verdict = key_bias_is_null(context.loaded.model)
+    null = {"null": verdict.null, "reason": verdict.reason}
     before = [before_training(context, run, progress=progress) for run in runs]
+    by_epoch: list[list[dict[str, Any]]] = [[] for _ in runs]
     label = f"ranking, {context.study.dtype} x {len(runs)}"
-    results = fit(
-        context.loaded,
-        context.data,
-        context.study,
-        runs,
-        on_epoch=watch,
-        progress=label if progress else False,
-    )
-    for i, (result, wanted) in enumerate(zip(results, settings, strict=True)):
-        record = record_of(context, result, wanted)
-        last = by_epoch[i][-1]
-        scores = {
-            "magnitude": last["magnitude"],
-            "mag_angle": last["mag_angle"],
-            **before[i],
-            "norms": norms[i],
-        }
-        store.write(
-            record
-            | {"kind": "ranking", "scores": scores, "by_epoch": by_epoch[i]}
-            | {"key_bias_null": {"null": verdict.null, "reason": verdict.reason}}
-        )
+    epochs = fit(context.loaded, context.data, context.study, runs, progress=label if progress else False)
+    for epoch in epochs:
+        if epoch.number:
+            for i, rows in enumerate(by_epoch):
+                rows.append({"epoch": epoch.number} | changes_of(epoch.bank, i))
+        if epoch.last:
+            for i, (result, wanted) in enumerate(zip(epoch.results, settings, strict=True)):
+                last = {n: v for n, v in by_epoch[i][-1].items() if n != "epoch"}
+                norms = {t: epoch.bank.biases(i, t)[0].norm(dim=1).tolist() for t in TERMS}
+                scores = last | before[i] | {"norms": norms}
+                more = {"scores": scores, "by_epoch": by_epoch[i], "key_bias_null": null}
+                store.write(context.record(result, wanted, "ranking", **more))
+
+
+def changes_of(bank: BiasBank, run: int) -> dict[str, dict[str, list[float]]]:
+    """The scores by the change of each bias so far, {score: {term: (L,) list}}."""
+    moved = {term: [b.numpy() for b in bank.biases(run, term)] for term in TERMS}
+    return {
+        name: {term: [score(x, y) for x, y in zip(b0, b1, strict=True)] for term, (b0, b1) in moved.items()}
+        for name, score in BY_CHANGE.items()
+    }
 
 
 def before_training(
@@ -232,8 +145,7 @@ def before_training(
     """
     loaded, study = context.loaded, context.study
     rows = draw(context.data, study.regime, run.seed, study.tuning).train
-    texts = [context.labelled.train.rows[i] for i in rows]
-    encoded = encode(loaded.tokenizer, texts, study.max_length)
+    encoded = encode(loaded.tokenizer, [context.labelled.train.rows[i] for i in rows], study.max_length)
     labels = targets(context.data.train.labels[rows])
     gradients: dict[tuple[str, int], list[np.ndarray]] = {}
     means: dict[tuple[str, int], list[np.ndarray]] = {}
@@ -242,24 +154,24 @@ def before_training(
     starts = range(0, len(rows), at_once)
     for start in tqdm(starts, desc=f"gradients of seed {run.seed}", leave=False, disable=not progress):
         index = np.arange(start, min(start + at_once, len(rows)))
-        with bank_on(loaded.model, ["all_biases"] * len(index), [run.seed] * len(index), study.dtype) as bank:
-            logits = bank(torch.arange(bank.R, device=bank.device), None, **encoded.rows(index, bank.device))
+        R = len(index)
+        with BiasBank(loaded.model, ["all_biases"] * R, [run.seed] * R, study.dtype) as bank:
+            logits = bank(torch.arange(R, device=bank.device), None, **encoded.rows(index, bank.device))
             losses(logits, labels[index].to(bank.device)).sum().backward()
             grads = {
-                (s.module, s.kind): s.values.grad.flatten(1).cpu()
-                for s in bank.slots
-                if s.values.grad is not None
+                slot.parameter: slot.values.grad.flatten(1).cpu()
+                for slot in bank.slots
+                if slot.values.grad is not None
             }
-            groups = [slice(at, at + batch) for at in range(0, bank.R, batch)]
+            groups = [slice(at, at + batch) for at in range(0, R, batch)]
             whole += [
                 float(sum(g[at].mean(0).square().sum() for g in grads.values()) ** 0.5) for at in groups
             ]
             for site in bank.anatomy.sites:
-                own = site.part.take(grads[site.module, "bias"])
+                own = site.part.take(grads[f"{site.module}.bias"])
+                batches = np.stack([own[at].mean(0) for at in groups])
                 gradients.setdefault((site.term, site.layer), []).append(own.numpy())
-                means.setdefault((site.term, site.layer), []).append(
-                    np.stack([own[at].mean(0) for at in groups])
-                )
+                means.setdefault((site.term, site.layer), []).append(batches)
     layers = range(bank.anatomy.layers)
     scores: dict[str, Any] = {
         "fisher": {t: [fisher(np.concatenate(gradients[t, i])) for i in layers] for t in TERMS},
@@ -273,21 +185,5 @@ def before_training(
         measured = reach(loaded.model.to("cpu"), encoded.rows(sample, torch.device("cpu")))
         scores["reach"] = {term: values.tolist() for term, values in measured.items()}
     except BeftError:
-        pass  # not defined for this architecture; the record says null
+        pass  # not defined for this architecture; the record has null
     return scores
-
-
-def _pair(b0: ArrayLike, b1: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    before, after = np.asarray(b0, dtype=np.float64), np.asarray(b1, dtype=np.float64)
-    if before.ndim != 1 or before.shape != after.shape or before.size == 0:
-        raise BeftError(
-            f"a bias before and after must be vectors of one size, not {before.shape} and {after.shape}"
-        )
-    return before, after
-
-
-def _rows(gradients: ArrayLike) -> np.ndarray:
-    rows = np.asarray(gradients, dtype=np.float64)
-    if rows.ndim != 2 or rows.size == 0:
-        raise BeftError(f"gradients must be an array (examples, entries), not {rows.shape}")
-    return rows

@@ -6,7 +6,6 @@ process, or by the workers of a Dask cluster (see `cluster`); the banks are the 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,21 +14,25 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..bank.bank import BiasBank, bank_on
-from ..bank.peft_adapter import holds_adapter, load_adapter, merge, save_adapter
+from ..anatomy.projections import describe
+from ..bank.baselines import open_bank
+from ..bank.export import merge
+from ..bank.peft_adapter import holds_adapter, load_adapter, save_adapter
+from ..bank.slots import must_run_alone
+from ..data.batching import CHUNKS
 from ..errors import BeftError, OutOfMemory
 from ..models import files as model_files
+from ..records.run_log import tell_runner
 from ..records.store import Store, key
-from ..study import WEIGHT_METHODS, Result, Run, Study, split_method
-from ..training.loop import fit
+from ..study import WEIGHT_METHODS, Run, Study, parse_method
+from ..training.device import default_device
+from ..training.loop import Epoch, fit
 from . import cluster
-from .context import Context, Shelf, record_of, short
-from .packing import bank_size as measured_size
-from .packing import former_banks, pack
+from .context import Context, Shelf, short
+from .memory import BANK, bank_size
 
 Record = dict[str, Any]
 Job = tuple[Study, Sequence[Run]]
-Todo = tuple[Context, list[list[Run]], list[Run]]  # former banks to repeat, and runs that are in none
 
 
 def run(
@@ -57,73 +60,183 @@ def run_all(
             BEFT_SCHEDULER, else this process. `store` must then be a folder or URL that all workers reach.
 
     Raises:
-        BeftError: whatever data, model, memory or cluster say; records already written stay.
+        BeftError: bad data, model, memory or cluster; records already written stay.
     """
     shelf = Shelf()
     contexts = [Context(study, shelf) for study, _ in jobs]
     settings = [[c.settings(r) for r in runs] for c, (_, runs) in zip(contexts, jobs, strict=True)]
-    records = {key(s): recorded(store, s) for part in settings for s in part}
+    records = {key(s): recorded(store, s) for own in settings for s in own}
     missing: dict[str, tuple[Context, dict[str, Run]]] = {}
-    for context, (_, runs), part in zip(contexts, jobs, settings, strict=True):
-        for r, s in zip(runs, part, strict=True):
+    for context, (_, runs), own in zip(contexts, jobs, settings, strict=True):
+        for r, s in zip(runs, own, strict=True):
             if records[key(s)] is None:
                 missing.setdefault(key(context.common()), (context, {}))[1].setdefault(key(s), r)
-    todo = []
-    kept = store.all("run") if missing else []
-    for context, wanted in missing.values():
-        former = former_banks(context, list(wanted.values()), kept)
-        rest = [r for r in wanted.values() if not any(r in bank for bank in former)]
-        todo.append((context, former, rest))
-    count = sum(len(runs) for _, runs in missing.values())
-    failed = 0
+    todo = [(context, list(runs.values())) for context, runs in missing.values()]
     address = scheduler or os.environ.get("BEFT_SCHEDULER")
-    work = sum(_rows(context, [*rest, *sum(former, [])]) for context, former, rest in todo)
+    work = sum(_row_visits(context, runs) for context, runs in todo)
+    count, failed = sum(len(runs) for _, runs in todo), 0
     with tqdm(total=work, desc="sweep", unit="row", unit_scale=True, disable=not (progress and todo)) as bar:
-        if address and todo:
-            done = _on_cluster(address, todo, store, bank_size, bar)
-        else:
-            done = _here(todo, store, bank_size, bar)
-        for written in done:
+        banks = ((c, members) for c, runs in todo for members in pack(c, runs, bank_size))
+        finished = (
+            _on_cluster(address, list(banks), store, bar) if address and todo else _here(banks, store, bar)
+        )
+        for written in finished:
             new = {record["key"]: record for record in written if records.get(record["key"], 0) is None}
             records |= new
             failed += sum(record["outcome"] != "ok" for record in new.values())
     tell_runner(done=count - failed, reused=len(records) - count, failed=failed)
-    return [[records[key(s)] or recorded(store, s) for s in part] for part in settings]  # type: ignore[misc]
+    return [[records[key(s)] or recorded(store, s) for s in own] for own in settings]  # type: ignore[misc]
 
 
-def _banks(
-    context: Context, former: list[list[Run]], rest: list[Run], size: int | None
-) -> Iterator[list[Run]]:
-    yield from former
-    if rest:
-        yield from pack(context, rest, size or measured_size(context, rest))
+def pack(context: Context, runs: Sequence[Run], size: int | None = None) -> Iterator[list[Run]]:
+    """Which runs share a bank of at most `size`, by default as many as fit into memory.
+
+    Heads alone together, because they need no backward pass through the encoder, and all else together; runs that train
+    weights have a bank each.
+    """
+    yield from ([r] for r in runs if r.method in WEIGHT_METHODS)
+    if size is None:
+        size = BANK  # of language models `Context.plan` fits the chunks
+        methods = [r.method for r in runs if r.method not in WEIGHT_METHODS]
+        if methods and len(runs) > 1 and not context.study.prompted:
+            size = bank_size(context.loaded.model, methods, context.study.max_length, context.study.dtype)
+    heads = [r for r in runs if r.method == "head"]
+    for together in (heads, [r for r in runs if r.method not in ("head", *WEIGHT_METHODS)]):
+        alone = together and must_run_alone(describe(context.loaded.model), [r.method for r in together])
+        count = len(together) if alone else -(-len(together) // size)
+        for i in range(count):  # of nearly equal sizes
+            yield together[i * len(together) // count : (i + 1) * len(together) // count]
 
 
-def _here(todo: Sequence[Todo], store: Store, bank_size: int | None, bar: tqdm) -> Iterator[list[Record]]:
+def _here(banks: Iterator[tuple[Context, list[Run]]], store: Store, bar: tqdm) -> Iterator[list[Record]]:
     """Train every bank in this process."""
-    for context, former, rest in todo:
-        for members in _banks(context, former, rest, bank_size):
-            yield train(context, members, store, progress=not bar.disable, seen=bar.update)
+    for context, members in banks:
+        yield train(context, members, store, progress=not bar.disable, advance=bar.update)
 
 
 def _on_cluster(
-    address: str,
-    todo: Sequence[Todo],
-    store: Store,
-    bank_size: int | None,
-    bar: tqdm,
+    address: str, banks: list[tuple[Context, list[Run]]], store: Store, bar: tqdm
 ) -> Iterator[list[Record]]:
     """Train every bank on some worker."""
-    banks = [
-        (context, members)
-        for context, former, rest in todo
-        for members in _banks(context, former, rest, bank_size)
-    ]
     tasks = [(c.study, runs, [key(c.settings(r)) for r in runs]) for c, runs in banks]
-    for i in cluster.train_each(address, tasks, store.location):
+    for i in cluster.run_each(address, _train_on_worker, tasks, store.location):
         context, runs = banks[i]
-        bar.update(_rows(context, runs))
+        bar.update(_row_visits(context, runs))
         yield [record for r in runs if (record := store.find(context.settings(r))) is not None]
+
+
+def _train_on_worker(
+    study: Study, runs: list[Run], names: list[str], location: str, threads: int
+) -> list[str]:
+    def work(context: Context) -> list[str]:
+        keys = [key(context.settings(r)) for r in runs]
+        if keys == names:
+            train(context, runs, Store(location))
+        return keys
+
+    return cluster.on_worker(study, names, threads, work)
+
+
+def recorded(store: Store, settings: dict[str, Any]) -> Record | None:
+    """The record of these settings; a run scored after each epoch also serves where the last one was asked for."""
+    record = store.find(settings)
+    if record is None and settings["validate"] == "last":
+        record = store.find(settings | {"validate": "each"})
+    return record
+
+
+def train(
+    context: Context,
+    runs: list[Run],
+    store: Store,
+    progress: bool = False,
+    advance: Callable[[int], Any] = lambda rows: None,
+    again: bool = False,
+) -> list[Record]:
+    """Train a bank and write its records; half of it at a time where memory does not do.
+
+    Args:
+        advance: is called with the number of training rows that were visited, epoch by epoch.
+        again: train even what has a record, for its adapter.
+
+    Raises:
+        OutOfMemory: not even one run fits.
+    """
+    settings = [context.settings(r) for r in runs]
+    name = key({"bank": [key(s) for s in settings]})
+    with store.lock(name):  # another sweep on the same store may have trained it while we waited
+        halves: list[list[Run]] = []
+        if again or None in [recorded(store, s) for s in settings]:
+            try:
+                _train(context, runs, settings, name, store, progress, advance)
+            except OutOfMemory as error:
+                if len(runs) == 1:
+                    raise
+                tqdm.write(f"{error}; going on with banks of half the size")
+                halves = [runs[: len(runs) // 2], runs[len(runs) // 2 :]]
+        else:
+            advance(_row_visits(context, runs))
+        # after the handler: while it runs, the error's traceback holds the bank that did not fit
+        for half in halves:
+            train(context, half, store, progress, advance, again)
+    return [record for s in settings if (record := recorded(store, s)) is not None]
+
+
+def _train(
+    context: Context,
+    runs: list[Run],
+    settings: list[dict[str, Any]],
+    name: str,
+    store: Store,
+    progress: bool,
+    advance: Callable[[int], Any],
+) -> None:
+    checkpoint = store.folder / "checkpoints" / f"{name}.safetensors"
+    label = f"{', '.join(dict.fromkeys(r.method for r in runs))} x {len(runs)}"
+    total, visited = _row_visits(context, runs), 0
+    for epoch in fit(
+        context.loaded,
+        context.data,
+        context.study,
+        runs,
+        checkpoint=None if runs[0].method == "full" else checkpoint,  # three times the model at every epoch
+        progress=label if progress else False,
+        **_chunks(context, runs[0].method),
+    ):
+        rows = total * epoch.number // context.study.epochs - visited
+        visited += rows
+        advance(rows)
+        if epoch.last:
+            _write(context, epoch, settings, store)
+
+
+def _chunks(context: Context, method: str) -> dict[str, Any]:
+    """How `fit` is to cut a bank on a language model into chunks."""
+    plan = context.plan
+    if plan is None:
+        return {}
+    cost = replace(CHUNKS[default_device()], tokens=plan.tokens)
+    return {"cost": cost, "recompute": plan.recompute and method not in WEIGHT_METHODS}
+
+
+def _write(context: Context, epoch: Epoch, settings: list[dict[str, Any]], store: Store) -> None:
+    """Adapters, then records, while the checkpoint is still there: a kill in between loses one epoch."""
+    base = model_files.HUB.get(context.study.model, short(context.study.model))
+    for i, result in enumerate(epoch.results):
+        if result.outcome == "ok" and holds_adapter(epoch.bank, i):
+            folder = store.folder / "adapters" / f"{key(settings[i])}.{os.getpid()}.tmp"
+            store.keep(save_adapter(epoch.bank, i, folder, base), key(settings[i]))
+    for result, wanted in zip(epoch.results, settings, strict=True):
+        if recorded(store, wanted) is None:  # runs are repeated for their adapters
+            store.write(context.record(result, wanted))
+
+
+def _row_visits(context: Context, runs: Sequence[Run]) -> int:
+    """Training rows that these runs visit over all epochs."""
+    return sum(context.settings(r)["train_size"] for r in runs) * context.study.epochs
+
+
+# --- a finished run leaves the store ------------------------------------------------------------------------
 
 
 def adapter(study: Study, run_: Run, store: Store) -> Path:
@@ -160,138 +273,29 @@ def adapter(study: Study, run_: Run, store: Store) -> Path:
 
 
 def _may_hold(context: Context, run_: Run) -> bool:
-    """Whether such a run has an adapter; a bank of it says so without being trained."""
-    with bank_on(context.loaded.model, [run_.method], [run_.seed]) as bank:
+    """Whether such a run has an adapter; that shows in a bank of it that is not trained."""
+    with open_bank(context.loaded.model, [run_.method], [run_.seed]) as bank:
         return holds_adapter(bank, 0)
 
 
 def export(study: Study, run_: Run, store: Store, folder: str | Path) -> Path:
-    """Write a run as a plain checkpoint with its tokenizer, which any loader takes: see `adapters.merge`.
+    """Write a run as a plain checkpoint with its tokenizer, which any loader takes: see `bank.export.merge`.
 
     Its bias comes from its adapter; a run without one is repeated.
 
     Raises:
-        BeftError: as `adapters.merge`, and for a run that diverged.
+        BeftError: as `merge`, and for a run that diverged.
     """
     context, folder = Context(study), Path(folder)
     tokenizer = context.loaded.tokenizer
     if run_.method in WEIGHT_METHODS or not _may_hold(context, run_):
-
-        def write(bank: BiasBank, results: list[Result]) -> None:
-            results[0].raise_if_lost()
-            merge(bank, 0, folder, tokenizer)
-
-        fit(context.loaded, context.data, study, [run_], on_end=write, progress=run_.method)
+        for epoch in fit(context.loaded, context.data, study, [run_], progress=run_.method):
+            if epoch.last:
+                epoch.results[0].raise_if_lost()
+                merge(epoch.bank, 0, folder, tokenizer)
         return folder
     kept = adapter(study, run_, store)
-    with bank_on(context.loaded.model, [split_method(run_.method)[0]], [run_.seed]) as bank:
+    with open_bank(context.loaded.model, [parse_method(run_.method).base], [run_.seed]) as bank:
         load_adapter(bank, 0, kept)
         merge(bank, 0, folder, tokenizer)
     return folder
-
-
-def recorded(store: Store, settings: dict[str, Any]) -> Record | None:
-    """The record of these settings; a run scored after each epoch also serves where the last one was asked for."""
-    record = store.find(settings)
-    if record is None and settings["validate"] == "last":
-        record = store.find(settings | {"validate": "each"})
-    return record
-
-
-def train(
-    context: Context,
-    runs: list[Run],
-    store: Store,
-    progress: bool = False,
-    seen: Callable[[int], Any] = lambda rows: None,
-    again: bool = False,
-) -> list[Record]:
-    """Train a bank and write its records; half of it at a time where memory does not do.
-
-    Args:
-        seen: is told how many training rows were seen, epoch by epoch.
-        again: train even what has a record, for its adapter.
-
-    Raises:
-        OutOfMemory: not even one run fits.
-    """
-    settings = [context.settings(r) for r in runs]
-    name = key({"bank": [key(s) for s in settings]})
-    with store.lock(name):  # another sweep on the same store may have trained it while we waited
-        found = [recorded(store, s) for s in settings]
-        halves: list[list[Run]] = []
-        if again or None in found:
-            try:
-                _fit(context, runs, settings, name, store, progress, seen)
-            except OutOfMemory as error:
-                if len(runs) == 1:
-                    raise
-                tqdm.write(f"{error}; going on with banks of half the size")
-                halves = [runs[: len(runs) // 2], runs[len(runs) // 2 :]]
-        else:
-            seen(_rows(context, runs))
-        for part in (
-            halves
-        ):  # after the handler: while it runs, the error's traceback holds the bank that did not fit
-            train(context, part, store, progress, seen, again)
-    return [record for s in settings if (record := recorded(store, s)) is not None]
-
-
-def _fit(
-    context: Context,
-    runs: list[Run],
-    settings: list[dict[str, Any]],
-    name: str,
-    store: Store,
-    progress: bool,
-    seen: Callable[[int], Any],
-) -> None:
-    checkpoint = store.folder / "checkpoints" / f"{name}.safetensors"
-    total, told = _rows(context, runs), 0
-
-    def tell(bank: BiasBank, epoch: int) -> None:
-        nonlocal told
-        rows = total * epoch // context.study.epochs - told
-        told += rows
-        seen(rows)
-
-    def keep(bank: BiasBank, results: list[Result]) -> None:
-        """Adapters, then records, while the checkpoint is still there: a kill in between loses one epoch."""
-        for i, result in enumerate(results):
-            if result.outcome == "ok" and holds_adapter(bank, i):
-                folder = store.folder / "adapters" / f"{key(settings[i])}.{os.getpid()}.tmp"
-                save_adapter(
-                    bank, i, folder, model_files.HUB.get(context.study.model, short(context.study.model))
-                )
-                store.keep(folder, key(settings[i]))
-        for result, wanted in zip(results, settings, strict=True):
-            if recorded(store, wanted) is None:  # runs are repeated for their weights, or for their company
-                store.write(record_of(context, result, wanted))
-
-    label = f"{', '.join(dict.fromkeys(r.method for r in runs))} x {len(runs)}"
-    plan = context.plan
-    fit(
-        context.loaded,
-        context.data,
-        context.study,
-        runs,
-        on_epoch=tell,
-        on_end=keep,
-        checkpoint=None if runs[0].method == "full" else checkpoint,  # three times the model at every epoch
-        progress=label if progress else False,
-        chunk_tokens=plan.tokens if plan else None,
-        checkpointing=bool(plan and plan.checkpointing and runs[0].method not in WEIGHT_METHODS),
-    )
-
-
-def _rows(context: Context, runs: Sequence[Run]) -> int:
-    """Training rows that these runs see over all epochs."""
-    return sum(context.settings(r)["train_size"] for r in runs) * context.study.epochs
-
-
-def tell_runner(**counts: int) -> None:
-    """Tell the runner (`beft.reproduce.run`) what this sweep did, if one is listening."""
-    path = os.environ.get("BEFT_RUN_LOG")
-    if path:
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(counts) + "\n")

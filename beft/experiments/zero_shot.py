@@ -12,12 +12,12 @@ from ..data.choices import encode_options
 from ..data.datasets import Dataset, draw
 from ..data.prompts import Example
 from ..errors import BeftError
-from ..records.provenance import provenance
+from ..records.provenance import build_record
 from ..records.store import Store
 from ..study import Study
 from ..training.choice_scoring import option_scores
+from ..training.device import default_device
 from ..training.generation import NEW_TOKENS, generate, token_f1
-from ..training.loop import default_device
 from ..training.multiple_choice import choice_score
 from .context import Context
 
@@ -33,7 +33,7 @@ def score_untuned(study: Study, seeds: Sequence[int], store: Store, demonstratio
         seeds: each draws its demonstrations, the first of the rows that a run with this seed is trained on; without
             demonstrations there is nothing to draw, and one record.
         demonstrations: how many (PROTOCOL: 32). Where they do not fit beside the longest prompt, as many as do; the
-            record says how many.
+            record has their number.
 
     Raises:
         BeftError: as `data.load_prompts` and `models.load_causal`; a study that is not prompted.
@@ -48,12 +48,9 @@ def score_untuned(study: Study, seeds: Sequence[int], store: Store, demonstratio
     for seed in seeds if demonstrations else [0]:
         wanted = common | {"kind": "untuned", "demonstrations": demonstrations, "seed": seed}
         wanted |= {"regime": study.regime} if demonstrations else {}
-        found = store.find(wanted)
-        if found is None:
+        if store.find(wanted) is None:
             store.write(_record(context, wanted))
-            found = store.find(wanted)
-        assert found is not None
-        records.append(found)
+        records.append(store.read(store.name(wanted)))
     return records
 
 
@@ -66,19 +63,18 @@ def _record(context: Context, settings: dict[str, Any]) -> Record:
     before, used = "", 0
     if settings["demonstrations"]:
         rows = draw(data, context.study.regime, settings["seed"]).train[: settings["demonstrations"]]
-        shown = [data.train.rows[i] for i in rows]
-        before, used = fitting(loaded.tokenizer, shown, data.validation.rows, longest)
+        examples = [data.train.rows[i] for i in rows]
+        before, used = fitting(loaded.tokenizer, examples, data.validation.rows, longest)
     value = evaluate(loaded.model, loaded.tokenizer, data, longest, before)
-    return {
-        "kind": "untuned",
-        "settings": settings,
-        **context.origin(),
-        **provenance(default_device()),
-        "demonstrations": used,
-        "validation": value,
-        "seconds": time.perf_counter() - began,
-        "outcome": "ok",
-    }
+    return build_record(
+        "untuned",
+        settings,
+        context.subject(),
+        default_device(),
+        demonstrations=used,
+        validation=value,
+        seconds=time.perf_counter() - began,
+    )
 
 
 def evaluate(model: Any, tokenizer: Any, data: Dataset, longest: int, before: str = "") -> float:
@@ -99,12 +95,12 @@ def demonstration(example: Example) -> str:
 
 
 def fitting(
-    tokenizer: Any, shown: Sequence[Example], asked: Sequence[Example], longest: int
+    tokenizer: Any, examples: Sequence[Example], prompts: Sequence[Example], longest: int
 ) -> tuple[str, int]:
     """The text of as many demonstrations as fit in front of the longest prompt, and how many those are."""
-    room = longest - max(_tokens(tokenizer, e) for e in asked)
+    room = longest - max(_tokens(tokenizer, e) for e in prompts)
     text, used = "", 0
-    for example in shown:
+    for example in examples:
         more = text + demonstration(example) + BETWEEN
         if len(tokenizer(more)["input_ids"]) > room:
             break

@@ -61,11 +61,7 @@ def load(
     # A head for another number of classes is ignored here; `_check_complete` looks at the other mismatches.
     settings = {"num_labels": labels, "dtype": torch.float32, "ignore_mismatched_sizes": True}
     files = find(name, offline=offline, wheel=wheel)
-    loaded = _read(name, files, AutoModelForSequenceClassification, seed, **settings)
-    loaded.model.beft_name = Path(
-        name
-    ).name  # some settings of the paper depend on it (`baselines.mask_size`)
-    return loaded
+    return _read(name, files, AutoModelForSequenceClassification, seed, **settings)
 
 
 def load_causal(name: str, *, offline: bool = False, dtype: str = "float32") -> Loaded:

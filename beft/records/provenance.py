@@ -128,3 +128,23 @@ def origin(
         }
         | ({"rows": rows} if rows else {}),
     }
+
+
+def build_record(
+    kind: str,
+    settings: dict[str, Any],
+    subject: dict[str, dict[str, Any]],
+    device: str,
+    outcome: str = "ok",
+    **fields: Any,
+) -> dict[str, Any]:
+    """A record, complete but for what `Store.write` fills in.
+
+    Args:
+        kind: of the record, see `schema`.
+        settings: what identifies it.
+        subject: its `model` and `data` blocks, see `origin`.
+        device: kind of the device that its numbers were computed on.
+        fields: those of its kind, and `seconds`.
+    """
+    return {"kind": kind, "settings": settings, **subject, **provenance(device), **fields, "outcome": outcome}

@@ -9,6 +9,6 @@ __getattr__, __all__ = hand_on(
     __name__,
     {
         "fit": "loop",
-        "predict": "evaluation",
+        "predict": "classification",
     },
 )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +17,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from ..bank.bank import BiasBank
-from ..data.batching import CHUNKS, ChunkCost, chunks
+from ..bank.bank import BareModel, BiasBank, as_bank
+from ..data.batching import CHUNKS, ChunkCost, chunks, padded
 from ..data.choices import EncodedOptions, common_prefix
 
 
@@ -51,9 +50,9 @@ def option_scores(
         runs: of a bank, which run scores each example (N,); the first by default.
         cost: of a chunk; `tokens` are those of the prompts, or of the options, computed at a time.
     """
-    device = next(model.parameters()).device if not isinstance(model, BiasBank) else model.device
+    bank = as_bank(model)
     owner = np.zeros(len(examples), dtype=np.int64) if runs is None else np.asarray(runs)
-    found: list[Scored | None] = [None] * len(examples)
+    scores: list[Scored | None] = [None] * len(examples)
     if not examples:
         return []
     forks = [_fork(e) for e in examples]
@@ -62,16 +61,16 @@ def option_scores(
         *(fork - 1 for fork in forks),
         *(min(e.starts) - 1 for e in examples),
     )
-    scorer = _Scorer(model, device, shared)
+    scorer = _Scorer(bank, shared)
     scorer.prepare(examples[0].sequences[0][:shared], int(owner.max()) + 1)
     # Every row has a copy of the shared keys and values, which attention reads: four of them cost about as much as a
     # token, so rows behind long demonstrations go few at a time (measured: 2 to 3 rows behind 1,500 tokens on a CPU).
     lengths = np.array([fork - shared + shared // 4 for fork in forks])
-    for part in chunks(lengths, cost or replace(CHUNKS[device.type], rows=1)):
+    for part in chunks(lengths, cost or replace(CHUNKS[bank.device.type], rows=1)):
         picked = [examples[i] for i in part]
         for i, scored in zip(part, scorer.chunk(picked, [forks[i] for i in part], owner[part]), strict=True):
-            found[i] = scored
-    return found  # type: ignore[return-value]
+            scores[i] = scored
+    return scores  # type: ignore[return-value]
 
 
 def _fork(example: EncodedOptions) -> int:
@@ -82,10 +81,9 @@ def _fork(example: EncodedOptions) -> int:
 class _Scorer:
     """The passes over one list of examples, whose first `shared` tokens are the same."""
 
-    def __init__(self, model: Any, device: torch.device, shared: int) -> None:
-        self.bank = model if isinstance(model, BiasBank) else None
-        self.model, self.device, self.shared = model if self.bank is None else model.model, device, shared
-        accepted = inspect.signature(self.model.forward).parameters
+    def __init__(self, bank: BiasBank | BareModel, shared: int) -> None:
+        self.bank, self.device, self.shared = bank, bank.device, shared
+        accepted = inspect.signature(bank.model.forward).parameters
         self.positions = "position_ids" in accepted
         self.keep = "logits_to_keep" in accepted
         self.cache: Any = None
@@ -103,19 +101,19 @@ class _Scorer:
         ids, real = self._padded(heads)
         mask = torch.cat([real.new_ones(len(ids), self.shared), real], dim=1)
         starts = [min(e.starts) - 1 - self.shared for e in examples]
-        wanted = torch.arange(
-            max(min(starts), 0), ids.shape[1]
-        )  # from there on something is asked of some row
+        wanted = torch.arange(max(min(starts), 0), ids.shape[1])  # from there on logits are read
         cache = self._shared_cache(owner)
         logits, cache = self._forward(ids, mask, cache, owner, wanted)
-        first = logits.log_softmax(-1)  # (B, |wanted|, V)
+        log_probs = logits.log_softmax(-1)  # (B, |wanted|, V)
         totals = [np.zeros(len(e.sequences)) for e in examples]
         tails: list[tuple[int, int]] = []
         for b, (e, fork) in enumerate(zip(examples, forks, strict=True)):
             for k, sequence in enumerate(e.sequences):
                 at = np.arange(e.starts[k], fork + 1)  # tokens whose logits are in this pass
                 totals[b][k] = float(
-                    first[b, at - 1 - self.shared - int(wanted[0]), sequence[e.starts[k] : fork + 1]].sum()
+                    log_probs[
+                        b, at - 1 - self.shared - int(wanted[0]), sequence[e.starts[k] : fork + 1]
+                    ].sum()
                 )
                 if len(sequence) > fork + 1:
                     tails.append((b, k))
@@ -141,18 +139,14 @@ class _Scorer:
         cache.batch_select_indices(rows)
         whole = torch.cat([mask[rows], real], dim=1)
         logits, _ = self._forward(ids, whole, cache, owner[[b for b, _ in tails]], torch.arange(ids.shape[1]))
-        found = logits.log_softmax(-1)
+        log_probs = logits.log_softmax(-1)
         for row, (b, k) in enumerate(tails):
             own = examples[b].sequences[k][forks[b] + 1 :]
-            totals[b][k] += float(found[row, np.arange(len(own)), own].sum())
+            totals[b][k] += float(log_probs[row, np.arange(len(own)), own].sum())
 
     def _padded(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
         """Ids and mask (B, T), padded on the right; what stands there is never looked at."""
-        longest = max(map(len, rows))
-        ids = torch.zeros(len(rows), longest, dtype=torch.long)
-        mask = torch.zeros(len(rows), longest, dtype=torch.long)
-        for b, row in enumerate(rows):
-            ids[b, : len(row)], mask[b, : len(row)] = torch.tensor(row), 1
+        ids, mask = padded(rows)
         return ids.to(self.device), mask.to(self.device)
 
     def _shared_cache(self, owner: np.ndarray) -> Any:
@@ -168,13 +162,14 @@ class _Scorer:
     ) -> tuple[Tensor, Any]:
         """Logits (B, |wanted|, V) at these places of ids (B, T), and the cache with them in it."""
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": True}
-        inputs["past_key_values"] = cache if cache is not None else DynamicCache(config=self.model.config)
+        inputs["past_key_values"] = (
+            cache if cache is not None else DynamicCache(config=self.bank.model.config)
+        )
         if self.positions:
             inputs["position_ids"] = (mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
         if self.keep:
             inputs["logits_to_keep"] = wanted.to(self.device)
-        rows = torch.from_numpy(owner).to(self.device)
-        with self.bank.running(rows) if self.bank is not None else nullcontext():
-            output = self.model(**inputs)
+        with self.bank.running(torch.from_numpy(owner).to(self.device)) as model:
+            output = model(**inputs)
         logits = output.logits if self.keep else output.logits[:, wanted.to(self.device)]
         return logits.float(), output.past_key_values

@@ -1,54 +1,49 @@
-"""What a bank of classifiers learns: labelled texts, the loss of some of them, and the scores of an epoch."""
+"""Texts with classes or values, and a head on the encoder: their loss, their scores, and predictions of new texts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..bank.bank import BiasBank
-from ..data.batching import ChunkCost, encode
+from ..data.batching import CHUNKS, ChunkCost, Encoded, chunks, encode
 from ..data.datasets import Dataset, Draw, Split
+from ..data.tasks import score
 from ..models.loading import Loaded
 from ..study import Study
-from .evaluation import Scores, epoch_scores
-from .objective import losses, targets
+from .objective import LIMIT, Scores, no_scores
 
-# A mean training loss above it is taken for divergence. In nats, where chance is ln C; for values in their mean square.
-DIVERGED = 1e3
+Array = TypeVar("Array", Tensor, np.ndarray)
 
 
-class Problem(Protocol):
-    """What the training loop asks of whatever is learnt.
+def losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """The loss of each row (B,): cross-entropy in nats of codes (B,), squared error of values (B,).
 
-    Attributes:
-        draws: the training and tuning rows of each run, as indices of what `loss` takes.
-        lengths: tokens of each training row (N,), by which chunks are cut.
-        limit: a mean loss above it is divergence.
-        validation: rows that are reported on.
+    `logits` is (B, C), with C = 1 for values.
     """
+    if targets.is_floating_point():
+        return (logits[:, 0].float() - targets.float()).square()
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
 
-    draws: list[Draw]
-    lengths: np.ndarray
-    limit: float
-    validation: int
 
-    def loss(self, bank: BiasBank, rows: Tensor, keys: Tensor | None, index: np.ndarray) -> Tensor:
-        """The loss of training rows `index` (B,) under the runs `rows` (B,), each for itself: (B,)."""
+def targets(labels: object) -> Tensor:
+    """Labels (N,) as `losses` takes them: int64 codes, or float32 values."""
+    tensor = torch.as_tensor(labels)
+    return tensor.float() if tensor.is_floating_point() else tensor
 
-    def scores(self, bank: BiasBank, validate: bool, last: bool, cost: ChunkCost) -> Scores:
-        """The scores of every run after an epoch, see `evaluation.epoch_scores`."""
 
-    def efficiency(self) -> float:
-        """Real over computed tokens of training so far."""
+def predictions(logits: Array) -> Array:
+    """The predictions of logits (N, C), or of class probabilities: codes (N,), or values (N,) where C is 1."""
+    return logits[:, 0] if logits.shape[-1] == 1 else logits.argmax(-1)
 
 
 class Classification:
-    """Texts with classes or values, and a head on the encoder. A `Problem`."""
+    """Texts with classes or values. An `Objective`."""
 
     def __init__(self, loaded: Loaded, data: Dataset, study: Study, draws: Sequence[Draw]) -> None:
         self.data, self.draws = _only_drawn(data, draws)
@@ -57,19 +52,42 @@ class Classification:
         self.held_out = encode(tokenizer, data.validation.rows, longest)
         self.further = {name: encode(tokenizer, s.rows, longest) for name, s in data.further.items()}
         self.labels = targets(self.data.train.labels)
-        self.lengths, self.validation = self.train.lengths, len(data.validation.labels)
+        self.lengths, self.validation = self.train.lengths, len(data.validation)
         square = float(np.mean(self.data.train.labels**2)) if data.task.regression else 1.0
-        self.limit = DIVERGED * max(1.0, square)
+        self.limit = LIMIT * max(1.0, square)
 
-    def loss(self, bank: BiasBank, rows: Tensor, keys: Tensor | None, index: np.ndarray) -> Tensor:
-        """Cross-entropy or squared error, see `objective.losses`."""
-        logits = bank(rows, keys, **self.train.rows(index, bank.device))  # (B, C)
+    def loss(self, bank: BiasBank, run_ids: Tensor, keys: Tensor | None, index: np.ndarray) -> Tensor:
+        """Cross-entropy or squared error, see `losses`."""
+        logits = bank(run_ids, keys, **self.train.rows(index, bank.device))  # (B, C)
         return losses(logits, self.labels[torch.from_numpy(index)].to(bank.device))
 
     def scores(self, bank: BiasBank, validate: bool, last: bool, cost: ChunkCost) -> Scores:
-        """The task's metrics; further splits after the last epoch alone."""
-        further = self.further if last else {}
-        return epoch_scores(bank, self.data, self.train, self.held_out, further, self.draws, validate, cost)
+        """The task's first metric on the tuning rows and the validation split; further splits after the last epoch.
+
+        Where the task has several metrics or there are further splits, also "metrics", {name: value} of each run, those
+        of further splits as "metric (split)".
+        """
+        scores, task = no_scores(bank.R), self.data.task
+        if len(self.draws[0].tuning):
+            tuned = logits(bank, self.train, [d.tuning for d in self.draws], cost)
+            scores["tuning"] = [
+                _score(task.metric, self.data.train.labels[d.tuning], x)
+                for d, x in zip(self.draws, tuned, strict=True)
+            ]
+        if not validate:
+            return scores
+        metrics: list[dict[str, float | None]] = [{} for _ in range(bank.R)]
+        for name, encoded in {"": self.held_out, **(self.further if last else {})}.items():
+            labels = self.data.further[name].labels if name else self.data.validation.labels
+            scored = logits(bank, encoded, [np.arange(len(labels))] * bank.R, cost)
+            if not name:
+                scores["validation"] = [_score(task.metric, labels, x) for x in scored]
+            for own, x in zip(metrics, scored, strict=True):
+                for metric in task.metrics:
+                    own[f"{metric} ({name})" if name else metric] = _score(metric, labels, x)
+        if len(metrics[0]) > 1:
+            scores["metrics"] = metrics
+        return scores
 
     def efficiency(self) -> float:
         """Real over computed tokens of training so far."""
@@ -82,3 +100,48 @@ def _only_drawn(data: Dataset, draws: Sequence[Draw]) -> tuple[Dataset, list[Dra
     split = Split(tuple(data.train.rows[i] for i in used), data.train.labels[used])
     moved = [Draw(np.searchsorted(used, d.train), np.searchsorted(used, d.tuning)) for d in draws]
     return replace(data, train=split), moved
+
+
+def _score(metric: str, labels: np.ndarray, x: Tensor) -> float | None:
+    """The value of a metric; None for logits or a value that are no numbers."""
+    if not torch.isfinite(x).all():
+        return None
+    value = score(metric, labels, predictions(x).numpy())
+    return value if np.isfinite(value) else None
+
+
+@torch.inference_mode()
+def logits(bank: BiasBank, encoded: Encoded, wanted: Sequence[np.ndarray], cost: ChunkCost) -> list[Tensor]:
+    """Logits (n_r, C) of each run on its own rows, `wanted[r]` (n_r,), without dropout."""
+    if bank.encoder_is_frozen:  # the encoder's output is the same for all runs: compute it once for each row
+        index = np.unique(np.concatenate(wanted))
+        by_row: dict[int, Tensor] = {}
+        for part in chunks(encoded.lengths[index], cost):
+            every = bank.every_run(**encoded.rows(index[part], bank.device)).cpu()  # (R, B, C)
+            by_row.update(zip(index[part].tolist(), every.unbind(1), strict=True))
+        return [torch.stack([by_row[i][r] for i in own.tolist()]) for r, own in enumerate(wanted)]
+    owner = np.repeat(np.arange(bank.R), [len(w) for w in wanted])
+    index = np.concatenate(wanted)
+    flat: list[Tensor] = [torch.empty(0)] * len(index)
+    for part in chunks(encoded.lengths[index], cost):
+        run_ids = torch.from_numpy(owner[part]).to(bank.device)
+        chunk = bank(run_ids, None, **encoded.rows(index[part], bank.device)).cpu()  # (B, C)
+        for at, value in zip(part.tolist(), chunk, strict=True):
+            flat[at] = value
+    ends = np.cumsum([len(w) for w in wanted])
+    return [torch.stack(flat[end - len(w) : end]) for end, w in zip(ends, wanted, strict=True)]
+
+
+def predict(
+    model: Any, tokenizer: Any, texts: Sequence[str | tuple[str, ...]], max_length: int = 128
+) -> np.ndarray:
+    """Class probabilities (N, C), or values (N, 1), of new texts under any sequence classifier, a PeftModel for one."""
+    encoded = encode(tokenizer, [(t,) if isinstance(t, str) else t for t in texts], max_length)
+    device = next(model.parameters()).device
+    model.eval()
+    parts = chunks(encoded.lengths, CHUNKS[device.type])
+    with torch.inference_mode():
+        scored = torch.cat([model(**encoded.rows(part, device)).logits.float().cpu() for part in parts])
+    out = np.empty(tuple(scored.shape), dtype=np.float32)
+    out[np.concatenate(parts)] = (scored if scored.shape[-1] == 1 else scored.softmax(-1)).numpy()
+    return out

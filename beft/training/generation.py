@@ -6,14 +6,14 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import GenerationConfig
 
-from ..bank.bank import BiasBank
+from ..bank.bank import as_bank
+from ..data.batching import padded
 from ..data.choices import encode_options
 from ..data.prompts import Example
 
@@ -43,9 +43,8 @@ def generate(
     Raises:
         BeftError: a prompt of which nothing more may be cut.
     """
-    bank = model if isinstance(model, BiasBank) else None
-    plain = model if bank is None else bank.model
-    device = next(plain.parameters()).device
+    bank = as_bank(model)
+    ends = bank.model.generation_config
     owner = np.zeros(len(examples), dtype=np.int64) if runs is None else np.asarray(runs)
     longest = max_length - new_tokens
     bare = [Example(e.prompt, keep=e.keep) for e in examples]
@@ -55,30 +54,19 @@ def generate(
         max_new_tokens=new_tokens,
         stop_strings=["\n"],
         pad_token_id=0,
-        eos_token_id=plain.generation_config.eos_token_id,
-        bos_token_id=plain.generation_config.bos_token_id,
+        eos_token_id=ends.eos_token_id,
+        bos_token_id=ends.bos_token_id,
     )
     texts = [""] * len(examples)
     order = np.argsort([-len(ids) for ids in prompts], kind="stable")
     for start in range(0, len(order), at_once):
         part = order[start : start + at_once]
-        longest = len(prompts[part[0]])
-        ids = torch.zeros(len(part), longest, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for b, i in enumerate(part):
-            ids[b, longest - len(prompts[i]) :], mask[b, longest - len(prompts[i]) :] = (
-                torch.tensor(prompts[i]),
-                1,
-            )
-        rows = torch.from_numpy(owner[part]).to(device)
-        with bank.running(rows) if bank is not None else nullcontext():
+        ids, mask = (x.to(bank.device) for x in padded([prompts[i] for i in part], left=True))
+        with bank.running(torch.from_numpy(owner[part]).to(bank.device)) as plain:
             out = plain.generate(
-                input_ids=ids.to(device),
-                attention_mask=mask.to(device),
-                generation_config=config,
-                tokenizer=tokenizer,
+                input_ids=ids, attention_mask=mask, generation_config=config, tokenizer=tokenizer
             )
-        for i, row in zip(part, out[:, longest:].tolist(), strict=True):
+        for i, row in zip(part, out[:, ids.shape[1] :].tolist(), strict=True):
             texts[i] = tokenizer.decode(row, skip_special_tokens=True).partition("\n")[0].strip()
     return texts
 

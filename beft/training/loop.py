@@ -2,216 +2,230 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import math
-import resource
-import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from .. import paper
 from ..bank.bank import BiasBank
-from ..bank.baselines import PATCH
+from ..bank.baselines import FrozenPart, open_bank
 from ..bank.dropout import example_keys
 from ..bank.optimizer import StackedAdam
-from ..data.batching import CHUNKS, chunks
+from ..bank.virtual_tokens import reserve_virtual_tokens
+from ..data.batching import CHUNKS, ChunkCost, chunks
 from ..data.datasets import Dataset, Draw, draw
 from ..errors import OutOfMemory
 from ..models.loading import Loaded
 from ..study import Result, Run, Study
 from .checkpoint import load_checkpoint, save_checkpoint
-from .classification import Classification, Problem
-from .evaluation import Scores
+from .classification import Classification
+from .device import default_device, forget_peak, peak_memory
 from .multiple_choice import Prompted
+from .objective import Objective
 
-FROM_PADDING = ("roberta", "xlm-roberta", "camembert")  # their positions begin behind that of padding
+MakeObjective = Callable[[Loaded, Dataset, Study, list[Draw]], Objective]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """The state of a bank after an epoch, with the bank still on the model.
+
+    Attributes:
+        number: epochs done; 0 before the first.
+        last: whether it is the last one: then the results are complete.
+        results: one per run, with a row of numbers per epoch done.
+        objective: what is learnt; it may hold more of the last scores than the results do.
+    """
+
+    number: int
+    last: bool
+    bank: BiasBank
+    results: list[Result]
+    objective: Objective
 
 
 def fit(
     loaded: Loaded,
-    data: Any,
+    data: Dataset,
     study: Study,
     runs: Sequence[Run],
     *,
-    problem: Callable[[Loaded, Any, Study, list[Draw]], Problem] | None = None,
-    on_epoch: Callable[[BiasBank, int], None] | None = None,
-    on_end: Callable[[BiasBank, list[Result]], None] | None = None,
+    objective: MakeObjective | None = None,
+    frozen: FrozenPart | None = None,
+    entries: Mapping[str, Tensor] | None = None,
     checkpoint: Path | None = None,
     progress: bool | str = False,
-    chunk_tokens: int | None = None,
-    checkpointing: bool = False,
-    device: str | None = None,
-) -> list[Result]:
-    """Train `runs` in one bank; the model comes back as it was.
+    cost: ChunkCost | None = None,
+    recompute: bool = False,
+) -> Iterator[Epoch]:
+    """Train `runs` in one bank, an epoch at a time; the model is as it was when the iteration ends.
+
+    Yields the state before the first epoch (or where a checkpoint takes over) and after every epoch.
 
     Args:
-        data: rows to draw from, a `Dataset`, or whatever `problem` takes.
-        problem: makes what is learnt from the draws of the runs; by default a classification or prompts.
-        on_epoch: called with the bank and the number of epochs done (0 before the first).
-        on_end: called with the bank, still holding the trained values, and the results.
+        objective: makes what is learnt from the draws of the runs; by default a classification, or prompts.
+        frozen: for a `full` run, a part of the model that stays as it is.
+        entries: for a `mask` run, the entries of each parameter that are trained.
         checkpoint: file that holds the state after each epoch; an interrupted call with the same one goes on there,
             to the same result. Removed at the end.
         progress: show a bar; a text is its label.
-        chunk_tokens: padded tokens computed at a time (memory against speed; results differ by rounding).
-        checkpointing: compute layers again in the backward pass rather than keep what they computed.
+        cost: of a chunk, the padded tokens that are computed at a time (memory against speed; results differ by
+            rounding). By default that of the device.
+        recompute: compute layers again in the backward pass rather than keep what they computed.
 
     Raises:
         BeftError: not enough rows for the regime; OutOfMemory, a kind of it. A run that diverges is no error: its
             outcome says so, and the others are untouched.
     """
     began = time.perf_counter()
-    where = torch.device(device or default_device())
-    forget_peak(where)
-    cost = CHUNKS[where.type]
-    cost = replace(cost, tokens=chunk_tokens or cost.tokens)
+    device = torch.device(default_device())
+    forget_peak(device)
+    cost = cost or CHUNKS[device.type]
     draws = [draw(data, study.regime, run.seed, study.tuning) for run in runs]
-    study = roomy(study, loaded.model, runs)
-    learnt = (problem or _usual)(loaded, data, study, draws)
-    draws = learnt.draws
-    bank = BiasBank(loaded.model.to(where), [r.method for r in runs], [r.seed for r in runs], study.dtype)
+    methods, seeds = [run.method for run in runs], [run.seed for run in runs]
+    reserved_for = [*methods, *([frozen.method] if frozen is not None else [])]
+    study = reserve_virtual_tokens(study, loaded.model, reserved_for)
+    learnt = (objective or _usual)(loaded, data, study, draws)
+    options: dict[str, Any] = {"frozen": frozen, "entries": entries, "name": Path(loaded.name).name}
     try:
-        rates = torch.tensor([run.rate for run in runs], dtype=torch.float32, device=where)
-        optimizer = StackedAdam(bank.slots, rates, study.clip, study.eps)
-        results = [
-            _blank(run, d, learnt.validation, bank.parameter_counts(i))
-            for i, (run, d) in enumerate(zip(runs, draws, strict=True))
-        ]
-        done, before = load_checkpoint(checkpoint, optimizer, results)
-        steps = math.ceil(len(draws[0].train) / study.batch_size)
-        if on_epoch is not None and done == 0:
-            on_epoch(bank, 0)
-        label = progress if isinstance(progress, str) else "training"
-        with tqdm(
-            total=study.epochs * steps,
-            initial=done * steps,
-            desc=label,
-            unit="step",
-            disable=not progress,
-            mininterval=1.0,
-        ) as bar:
-            for epoch in range(done + 1, study.epochs + 1):
-                losses = torch.zeros(bank.R, dtype=torch.float64)
-                orders = [
-                    np.random.default_rng([r.seed, epoch]).permutation(d.train)
-                    for r, d in zip(runs, draws, strict=True)
-                ]
-                for step in range(steps):
-                    at = slice(step * study.batch_size, (step + 1) * study.batch_size)
-                    index = np.concatenate(
-                        [order[at] for order in orders]
-                    )  # (R * b,) examples, run after run
-                    b = len(index) // bank.R
-                    owner = np.repeat(np.arange(bank.R), b)
-                    place = np.tile(np.arange(b), bank.R)
-                    for part in chunks(learnt.lengths[index], cost):
-                        rows = torch.from_numpy(owner[part]).to(where)  # (B,)
-                        keys = example_keys(
-                            bank.seeds[rows],
-                            (epoch - 1) * steps + step,
-                            torch.from_numpy(place[part]).to(where),
-                        )
-                        with bank.recomputing() if checkpointing else contextlib.nullcontext():
-                            loss = learnt.loss(bank, rows, keys, index[part])  # (B,)
-                            # each run's own batch mean: its rows enter no other gradient
-                            (loss.sum() / b).backward()
-                        losses.index_add_(0, rows.cpu(), loss.detach().double().cpu())
-                    done_share = ((epoch - 1) * steps + step) / (study.epochs * steps)
-                    optimizer.step(1.0 if study.schedule == "constant" else 1.0 - done_share)
-                    bar.update()
-                last = epoch == study.epochs
-                scores = learnt.scores(bank, study.validate == "each" or last, last, cost)
-                for i, result in enumerate(results):
-                    _note(result, epoch, float(losses[i]) / len(draws[i].train), learnt.limit, scores, i)
-                if on_epoch is not None:
-                    on_epoch(bank, epoch)
-                if checkpoint is not None and not last:
-                    save_checkpoint(checkpoint, optimizer, results, before + time.perf_counter() - began)
-        seconds = before + time.perf_counter() - began
-        for result in results:
-            result.seconds = seconds / bank.R
-            result.bank = {
-                "runs": bank.R,
-                "of": [[run.method, run.seed, run.rate] for run in runs],
-                "seconds": seconds,
-                "peak_memory_bytes": peak_memory(where),
-                "padding_efficiency": learnt.efficiency(),
-            }
-        if on_end is not None:
-            on_end(bank, results)
+        with open_bank(loaded.model.to(device), methods, seeds, study.dtype, **options) as bank:
+            rates = torch.tensor([run.rate for run in runs], dtype=torch.float32, device=device)
+            optimizer = StackedAdam(bank.slots, rates, study.clip, study.eps)
+            results = _empty_results(runs, learnt, bank)
+            done, before = load_checkpoint(checkpoint, optimizer, results)
+            steps = math.ceil(len(learnt.draws[0].train) / study.batch_size)
+            with _bar(study.epochs * steps, done * steps, progress) as bar:
+                yield Epoch(done, False, bank, results, learnt)
+                for epoch in range(done + 1, study.epochs + 1):
+                    losses = train_epoch(bank, learnt, optimizer, study, epoch, cost, recompute, bar.update)
+                    last = epoch == study.epochs
+                    _score(bank, learnt, results, losses, study, last, cost)
+                    seconds = before + time.perf_counter() - began
+                    if last:
+                        _complete(results, bank, learnt, seconds, peak_memory(device), cost, recompute)
+                    elif checkpoint is not None:
+                        save_checkpoint(checkpoint, optimizer, results, seconds)
+                    yield Epoch(epoch, last, bank, results, learnt)
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
             raise
         raise OutOfMemory(
-            f"not enough memory on {where.type} for {len(runs)} runs of {loaded.name} at {cost.tokens} tokens a chunk: "
-            "use fewer runs per bank, a smaller chunk_tokens or a smaller model"
+            f"not enough memory on {device.type} for {len(runs)} runs of {loaded.name} at {cost.tokens} tokens a chunk: "
+            "use fewer runs per bank, a smaller chunk or a smaller model"
         ) from error
-    finally:
-        bank.detach()
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
+
+
+def finish(epochs: Iterable[Epoch]) -> list[Result]:
+    """Train to the end and return the results, for callers that need nothing of the bank."""
+    results: list[Result] = []
+    for epoch in epochs:
+        results = epoch.results
     return results
 
 
-def roomy(study: Study, model: Any, runs: Sequence[Run]) -> Study:
-    """The study with texts so short that virtual tokens fit in front of them into the model's positions."""
-    methods = [*(r.method for r in runs), getattr(vars(model).get(PATCH), "method", "")]
-    virtual = max((paper.data()[m]["tokens"] for m in methods if m in ("prefix", "prompt")), default=0)
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if not virtual or positions is None:
-        return study
-    first = getattr(model.config, "pad_token_id", 0) + 1 if model.config.model_type in FROM_PADDING else 0
-    return replace(study, max_length=min(study.max_length, positions - first - virtual))
+def train_epoch(
+    bank: BiasBank,
+    objective: Objective,
+    optimizer: StackedAdam,
+    study: Study,
+    epoch: int,
+    cost: ChunkCost,
+    recompute: bool,
+    advance: Callable[[], Any],
+) -> Tensor:
+    """One pass of every run over its own rows in its own order; returns the mean training losses (R,)."""
+    draws, size = objective.draws, study.batch_size
+    orders = [
+        np.random.default_rng([int(seed), epoch]).permutation(d.train)
+        for seed, d in zip(bank.seeds, draws, strict=True)
+    ]
+    steps = math.ceil(len(orders[0]) / size)
+    losses = torch.zeros(bank.R, dtype=torch.float64)
+    for step in range(steps):
+        index = np.concatenate([order[step * size : (step + 1) * size] for order in orders])  # (R * b,)
+        b = len(index) // bank.R
+        owner, place = np.repeat(np.arange(bank.R), b), np.tile(np.arange(b), bank.R)
+        for part in chunks(objective.lengths[index], cost):  # rows of all runs, sorted by length
+            run_ids, places = (torch.from_numpy(x[part]).to(bank.device) for x in (owner, place))  # (B,)
+            keys = example_keys(bank.seeds[run_ids], (epoch - 1) * steps + step, places)
+            with bank.recomputing() if recompute else nullcontext():
+                loss = objective.loss(bank, run_ids, keys, index[part])  # (B,)
+                (loss.sum() / b).backward()  # each run's own batch mean: its rows enter no other gradient
+            losses.index_add_(0, run_ids.cpu(), loss.detach().double().cpu())
+        share = ((epoch - 1) * steps + step) / (study.epochs * steps)
+        optimizer.step(1.0 if study.schedule == "constant" else 1.0 - share)
+        advance()
+    return losses / torch.tensor([len(d.train) for d in draws])
 
 
-def _usual(loaded: Loaded, data: Dataset, study: Study, draws: list[Draw]) -> Problem:
+def _usual(loaded: Loaded, data: Dataset, study: Study, draws: list[Draw]) -> Objective:
     if data.prompt is not None:
         return Prompted(loaded.tokenizer, data, study, draws)
     return Classification(loaded, data, study, draws)
 
 
-def _blank(run: Run, d: Draw, validation: int, parameters: dict[str, int]) -> Result:
-    rows = {"train": len(d.train), "tuning": len(d.tuning), "validation": validation}
-    return Result(run, rows, parameters)
+def _bar(total: int, initial: int, progress: bool | str) -> tqdm:
+    label = progress if isinstance(progress, str) else "training"
+    return tqdm(total=total, initial=initial, desc=label, unit="step", mininterval=1.0, disable=not progress)
 
 
-def _note(result: Result, epoch: int, loss: float, limit: float, scores: Scores, i: int) -> None:
-    """Add an epoch to a result. A run that has diverged keeps its place in the bank and gets no more scores."""
-    if result.outcome == "ok" and not loss <= limit:  # a NaN compares false
-        result.outcome = f"diverged: mean training loss {loss:g} in epoch {epoch} at rate {result.run.rate:g}"
-    ok = result.outcome == "ok"
-    result.epochs.append(
-        {"epoch": epoch, "train_loss": loss if math.isfinite(loss) else None}
-        | {name: values[i] if ok else None for name, values in scores.items()}
-    )
+def _empty_results(runs: Sequence[Run], objective: Objective, bank: BiasBank) -> list[Result]:
+    results = []
+    for i, (run, d) in enumerate(zip(runs, objective.draws, strict=True)):
+        rows = {"train": len(d.train), "tuning": len(d.tuning), "validation": objective.validation}
+        results.append(Result(run, rows, bank.parameter_counts(i)))
+    return results
 
 
-def default_device() -> str:
-    """Where runs are trained unless told otherwise: "cuda" where there is a GPU, else "cpu"."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _score(
+    bank: BiasBank,
+    objective: Objective,
+    results: list[Result],
+    losses: Tensor,
+    study: Study,
+    last: bool,
+    cost: ChunkCost,
+) -> None:
+    """Add an epoch to the results. A run that has diverged keeps its place in the bank and gets no more scores."""
+    scores = objective.scores(bank, study.validate == "each" or last, last, cost)
+    for i, (result, loss) in enumerate(zip(results, losses.tolist(), strict=True)):
+        epoch = len(result.epochs) + 1
+        if result.outcome == "ok" and not loss <= objective.limit:  # a NaN compares false
+            result.outcome = (
+                f"diverged: mean training loss {loss:g} in epoch {epoch} at rate {result.run.rate:g}"
+            )
+        own = {n: values[i] if result.outcome == "ok" else None for n, values in scores.items()}
+        result.epochs.append({"epoch": epoch, "train_loss": loss if math.isfinite(loss) else None} | own)
 
 
-def forget_peak(device: torch.device) -> None:
-    """Let `peak_memory` count from here, where the system can: on a GPU and on Linux."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError, AttributeError):  # what was freed still counts until it is given back
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as file:
-        file.write("5")
-
-
-def peak_memory(device: torch.device) -> int:
-    """Peak bytes of this process: allocated on the GPU, resident on a CPU (which counts everything loaded)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii") as file:
-        return next(1024 * int(line.split()[1]) for line in file if line.startswith("VmHWM"))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+def _complete(
+    results: list[Result],
+    bank: BiasBank,
+    objective: Objective,
+    seconds: float,
+    peak: int,
+    cost: ChunkCost,
+    recompute: bool,
+) -> None:
+    """What a record says of the bank: its runs, cost and memory, and how that was kept."""
+    for result in results:
+        result.seconds = seconds / bank.R
+        result.bank = {
+            "runs": bank.R,
+            "of": [[r.run.method, r.run.seed, r.run.rate] for r in results],
+            "seconds": seconds,
+            "peak_memory_bytes": peak,
+            "padding_efficiency": objective.efficiency(),
+            "chunk_tokens": cost.tokens,
+            "recomputed": recompute,
+        }

@@ -11,17 +11,15 @@ import torch
 from torch import Tensor
 
 from ..bank.bank import BiasBank
-from ..data.batching import ChunkCost, Padding
+from ..data.batching import ChunkCost, Padding, padded
 from ..data.choices import EncodedOptions, encode_options
 from ..data.datasets import Dataset, Draw
 from ..data.prompts import Example
 from ..data.tasks import score
 from ..study import Study
 from .choice_scoring import option_scores
-from .evaluation import Scores
 from .generation import generate, token_f1
-
-LIMIT = 1e3  # nats per token: a mean training loss above it is divergence
+from .objective import LIMIT, Scores, no_scores
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Paths:
 
     Attributes:
         ids: sequences that are computed, none of them the beginning of another.
-        reads: of each option (sequence, places whose logits are read, tokens they should say).
+        reads: of each option (sequence, places whose logits are read, their true tokens).
     """
 
     ids: list[list[int]]
@@ -61,7 +59,7 @@ def paths(encoded: EncodedOptions, wanted: Sequence[int]) -> Paths:
 
 
 class Prompted:
-    """Prompts with options or answers, and a frozen language model's own head. A `classification.Problem`."""
+    """Prompts with options or answers, and a frozen language model's own head. An `Objective`."""
 
     def __init__(self, tokenizer: Any, data: Dataset, study: Study, draws: Sequence[Draw]) -> None:
         assert data.prompt is not None
@@ -83,34 +81,32 @@ class Prompted:
         encoded = encode_options(self.tokenizer, example, self.longest)
         return paths(encoded, range(len(example.options)) if self.by_options else [example.label])
 
-    def loss(self, bank: BiasBank, rows: Tensor, keys: Tensor | None, index: np.ndarray) -> Tensor:
+    def loss(self, bank: BiasBank, run_ids: Tensor, keys: Tensor | None, index: np.ndarray) -> Tensor:
         """The loss of each example (B,), in nats: over its options, or per token of the right one.
 
         The options' cross-entropy is that of their mean log-probabilities (PROTOCOL, decoders).
         """
         picked = [self.paths[int(i)] for i in index]
-        ids = [sequence for p in picked for sequence in p.ids]
-        whose = torch.tensor([b for b, p in enumerate(picked) for _ in p.ids], device=bank.device)
-        longest = max(map(len, ids))
-        self.padding.real += sum(map(len, ids))
-        self.padding.computed += longest * len(ids)
-        inputs = torch.zeros(len(ids), longest, dtype=torch.long)
-        mask = torch.zeros(len(ids), longest, dtype=torch.long)
-        for n, sequence in enumerate(ids):
-            inputs[n, : len(sequence)], mask[n, : len(sequence)] = torch.tensor(sequence), 1
+        sequences = [ids for p in picked for ids in p.ids]
+        owner = torch.tensor([b for b, p in enumerate(picked) for _ in p.ids], device=bank.device)
+        ids, mask = padded(sequences)
+        self.padding.real += int(mask.sum())
+        self.padding.computed += ids.numel()
         first = min(int(at[0]) for p in picked for _, at, _ in p.reads)
         logits = bank(  # (N, T - first, V)
-            rows[whose],
-            None if keys is None else keys[whose],
-            input_ids=inputs.to(bank.device),
+            run_ids[owner],
+            None if keys is None else keys[owner],
+            input_ids=ids.to(bank.device),
             attention_mask=mask.to(bank.device),
             use_cache=False,
-            logits_to_keep=torch.arange(first, longest, device=bank.device),
+            logits_to_keep=torch.arange(first, ids.shape[1], device=bank.device),
         )
-        chances = logits.log_softmax(-1)
+        log_probs = logits.log_softmax(-1)
         losses, n = [], 0
         for i, p in zip(index, picked, strict=True):
-            means = torch.stack([chances[n + at, places - first, own].mean() for at, places, own in p.reads])
+            means = torch.stack(
+                [log_probs[n + at, places - first, own].mean() for at, places, own in p.reads]
+            )
             right = self.data.train.rows[i].label if self.by_options else None
             losses.append(-means[0] if right is None else -means.log_softmax(0)[right])
             n += len(p.ids)
@@ -118,33 +114,33 @@ class Prompted:
 
     def scores(self, bank: BiasBank, validate: bool, last: bool, cost: ChunkCost) -> Scores:
         """The metric of each run on its tuning rows and on the validation split; None where not taken."""
-        found: Scores = {"tuning": [None] * bank.R, "validation": [None] * bank.R}
+        scores = no_scores(bank.R)
         if len(self.draws[0].tuning):
-            found["tuning"] = self._score(bank, "train", [d.tuning for d in self.draws], cost)
+            scores["tuning"] = self._score(bank, "train", [d.tuning for d in self.draws], cost)
         if validate:
             everything = np.arange(len(self.data.validation))
-            found["validation"] = self._score(bank, "validation", [everything] * bank.R, cost)
-        return found
+            scores["validation"] = self._score(bank, "validation", [everything] * bank.R, cost)
+        return scores
 
     def _score(
         self, bank: BiasBank, split: str, wanted: list[np.ndarray], cost: ChunkCost
     ) -> list[float | None]:
-        index, runs = np.concatenate(wanted), np.repeat(np.arange(bank.R), [len(w) for w in wanted])
+        index, run_ids = np.concatenate(wanted), np.repeat(np.arange(bank.R), [len(w) for w in wanted])
         examples = getattr(self.data, split).rows
         ends = np.cumsum([len(w) for w in wanted])[:-1]
         if self.prompt.form == "answer":
-            texts = generate(bank, self.tokenizer, [examples[i] for i in index], self.longest, runs)
-            hits = np.array(
-                [token_f1(text, examples[i].answers) for text, i in zip(texts, index, strict=True)]
-            )
-            return [float(part.mean()) for part in np.split(hits, ends)]
+            texts = generate(bank, self.tokenizer, [examples[i] for i in index], self.longest, run_ids)
+            hits = [token_f1(text, examples[i].answers) for text, i in zip(texts, index, strict=True)]
+            return [float(part.mean()) for part in np.split(np.array(hits), ends)]
         encoded = [self._encode(split, int(i)) for i in index]
-        means = [scored.mean for scored in option_scores(bank, encoded, runs, cost)]
+        means = [scored.mean for scored in option_scores(bank, encoded, run_ids, cost)]
         finite = np.array([bool(np.isfinite(m).all()) for m in means])
         best = np.array([int(np.argmax(m)) for m in means])
-        parts = zip(np.split(index, ends), np.split(best, ends), np.split(finite, ends), strict=True)
-        return [choice_score(self.prompt.metric, [examples[i] for i in at], b) if ok.all() else None
-                for at, b, ok in parts]  # fmt: skip
+        by_run = zip(np.split(index, ends), np.split(best, ends), np.split(finite, ends), strict=True)
+        return [
+            choice_score(self.prompt.metric, [examples[i] for i in at], b) if ok.all() else None
+            for at, b, ok in by_run
+        ]
 
     def _encode(self, split: str, i: int) -> EncodedOptions:
         if (split, i) not in self._encoded:

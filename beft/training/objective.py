@@ -1,32 +1,47 @@
-"""What a head is trained to, and what its logits say: classes, or one value."""
+"""What the training loop asks of whatever is learnt."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
-Array = TypeVar("Array", Tensor, np.ndarray)
+from ..bank.bank import BiasBank
+from ..data.batching import ChunkCost
+from ..data.datasets import Draw
+
+# A mean training loss above it is divergence. In nats, where chance is ln C; for values in their mean square.
+LIMIT = 1e3
+# "tuning" and "validation": the first metric of each run, or None where it was not taken; "metrics": {name: value} each.
+Scores = dict[str, list[Any]]
 
 
-def losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """The loss of each example (B,): cross-entropy in nats of codes (B,), squared error of values (B,).
+class Objective(Protocol):
+    """What is learnt from rows of text.
 
-    `logits` is (B, C), with C = 1 for values.
+    Attributes:
+        draws: the training and tuning rows of each run, as indices of what `loss` takes.
+        lengths: tokens of each training row (N,), by which chunks are cut.
+        limit: a mean training loss above it is divergence.
+        validation: rows that are reported on.
     """
-    if targets.is_floating_point():
-        return (logits[:, 0].float() - targets.float()).square()
-    return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+
+    draws: list[Draw]
+    lengths: np.ndarray
+    limit: float
+    validation: int
+
+    def loss(self, bank: BiasBank, run_ids: Tensor, keys: Tensor | None, index: np.ndarray) -> Tensor:
+        """The loss of training rows `index` (B,) under the runs `run_ids` (B,), each for itself: (B,)."""
+
+    def scores(self, bank: BiasBank, validate: bool, last: bool, cost: ChunkCost) -> Scores:
+        """The scores of every run after an epoch; on the validation split only if `validate`."""
+
+    def efficiency(self) -> float:
+        """Real over computed tokens of training so far."""
 
 
-def targets(labels: object) -> Tensor:
-    """Labels (N,) as `losses` takes them: int64 codes, or float32 values."""
-    found = torch.as_tensor(labels)
-    return found.float() if found.is_floating_point() else found
-
-
-def predictions(logits: Array) -> Array:
-    """What logits (N, C) say: codes (N,), or values (N,) where C is 1. Class probabilities do as well."""
-    return logits[:, 0] if logits.shape[-1] == 1 else logits.argmax(-1)
+def no_scores(R: int) -> Scores:
+    """Of R runs, before any is taken."""
+    return {"tuning": [None] * R, "validation": [None] * R}

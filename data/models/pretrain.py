@@ -24,12 +24,12 @@ from small_models import CAUSAL, MASKED, MODELS, VOCABULARY, config_for, tokeniz
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, get_cosine_schedule_with_warmup
 
-from beft.data.batching import ChunkCost, chunks
+from beft.data.batching import ChunkCost, chunks, padded
 from beft.data.microworld import people
 from beft.errors import BeftError, exit_status, unknown
 from beft.models.files import weight_hash
 from beft.records.provenance import provenance
-from beft.training.masked_lm import Rule, rule_of
+from beft.training.language_modelling import Rule, rule_of
 
 # When rows hold many documents one after another -> share of the steps before the first such rows.
 APART = {"last": 0.85, "throughout": 0.15}
@@ -161,14 +161,10 @@ def _backward(model: Any, rows: list[list[int]]) -> float:
     lengths = np.array([len(row) for row in rows])
     count, total = int((lengths - 1).sum()), 0.0
     for chunk in chunks(lengths, ChunkCost(4096, 128)):
-        ids = torch.full((len(chunk), int(lengths[chunk].max())), -100)
-        for n, i in enumerate(chunk):
-            ids[n, : len(rows[i])] = torch.tensor(rows[i])
-        logits = model(input_ids=ids.clamp_min(0), attention_mask=(ids >= 0).long()).logits[:, :-1]
-        loss = (
-            torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum")
-            / count
-        )
+        ids, mask = padded([rows[i] for i in chunk], -100)
+        logits = model(input_ids=ids.clamp_min(0), attention_mask=mask).logits[:, :-1]
+        targets = ids[:, 1:].flatten()
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets, reduction="sum") / count
         loss.backward()
         total += float(loss.detach())
     return total
@@ -176,13 +172,11 @@ def _backward(model: Any, rows: list[list[int]]) -> float:
 
 def _backward_masked(model: Any, rows: list[list[int]], rule: Rule, drawn: np.random.Generator) -> float:
     """Gradients of the mean cross-entropy of the masked tokens of all rows; returns it, in nats."""
-    longest = max(map(len, rows))
-    ids, targets = torch.zeros(len(rows), longest, dtype=torch.long), torch.full((len(rows), longest), -100)
-    mask = torch.zeros(len(rows), longest, dtype=torch.long)
+    corrupted, places = zip(*(rule.apply(np.array(row), drawn) for row in rows), strict=True)
+    ids, mask = padded(corrupted)
+    targets = torch.full_like(ids, -100)
     for n, row in enumerate(rows):
-        corrupted, places = rule.apply(np.array(row), drawn)
-        ids[n, : len(row)], mask[n, : len(row)] = torch.from_numpy(corrupted), 1
-        targets[n, places] = torch.tensor(row)[places]
+        targets[n, places[n]] = torch.tensor(row)[places[n]]
     loss = model(input_ids=ids, attention_mask=mask, labels=targets).loss
     loss.backward()
     return float(loss.detach())

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fitting import fitted
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
@@ -18,14 +19,15 @@ from transformers import (
 )
 
 from beft.anatomy import head as parts
-from beft.bank import peft_adapter as adapters
-from beft.bank.bank import BiasBank, bank_on
+from beft.bank.bank import BiasBank
+from beft.bank.baselines import open_bank
+from beft.bank.export import merge
 from beft.bank.optimizer import StackedAdam
+from beft.bank.slots import HeadSlot
 from beft.data.batching import encode
 from beft.errors import BeftError
 from beft.models import loading as models
 from beft.study import METHODS, Run, Study
-from beft.training.loop import fit
 
 STUDY = Study(
     model=models.TINY, task="microworld_sentiment", regime=160, epochs=5, offline=True, validate="last"
@@ -71,12 +73,10 @@ def trained_values(loaded, data, study, runs, chosen):
     kept = []
 
     def keep(bank, results):
-        kept.extend(
-            (s.module, s.kind, s.values[chosen].detach().clone()) for s in bank.slots if s.trained[chosen]
-        )
+        kept.extend((s.parameter, s.values[chosen].detach().clone()) for s in bank.slots if s.trained[chosen])
 
-    results = fit(loaded, data, study, runs, on_end=keep)
-    return {(module, kind): value for module, kind, value in kept}, results[chosen]
+    results = fitted(loaded, data, study, runs, at_end=keep)
+    return dict(kept), results[chosen]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -86,26 +86,24 @@ def test_a_lone_run_has_the_gradients_of_the_models_own_biases(family, method):
     labels = torch.tensor([0, 1, 1, 0])
     bank = BiasBank(model, [method], [0])
     torch.nn.functional.cross_entropy(bank(torch.zeros(4, dtype=torch.long), **inputs), labels).backward()
-    seen = {(s.module, s.kind): s.values.grad[0].clone() for s in bank.slots}
+    seen = {s.parameter: s.values.grad[0].clone() for s in bank.slots}
     plain = bank.plain_copy()
     bank.detach()
     with torch.no_grad():
         for slot in bank.slots:
-            if slot.kind != "bias":
-                own = plain.get_submodule(slot.module)
-                (own.weight if slot.kind == "weight" else own.bias).copy_(slot.values[0])
+            if isinstance(slot, HeadSlot):
+                plain.get_parameter(slot.parameter).copy_(slot.values[0])
     plain.requires_grad_(True)
     torch.nn.functional.cross_entropy(plain(**inputs).logits, labels).backward()
-    for (module, kind), gradient in seen.items():
-        own = plain.get_submodule(module)
-        expected = own.weight.grad if kind == "weight" else own.bias.grad
+    for name, gradient in seen.items():
+        expected = plain.get_parameter(name).grad
         torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_example_sees_only_its_own_run(family):
     model, inputs = build(family), some_inputs()
-    with bank_on(model, ["b_v"] * 3, [0, 1, 2]) as bank:
+    with open_bank(model, ["b_v"] * 3, [0, 1, 2]) as bank:
         with torch.no_grad():
             for slot in bank.slots:
                 slot.values.normal_(generator=torch.Generator().manual_seed(2))
@@ -120,7 +118,7 @@ def test_each_example_sees_only_its_own_run(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_heads_alone_share_one_pass_through_the_encoder_and_say_the_same(family):
     model, inputs = build(family), some_inputs()
-    with bank_on(model, ["head"] * 3, [0, 1, 2]) as bank, torch.no_grad():
+    with open_bank(model, ["head"] * 3, [0, 1, 2]) as bank, torch.no_grad():
         for slot in bank.slots:
             slot.values.normal_(generator=torch.Generator().manual_seed(3))
         every = bank.every_run(**inputs)
@@ -132,7 +130,7 @@ def test_heads_alone_share_one_pass_through_the_encoder_and_say_the_same(family)
 def test_image_classifiers_have_banks_too(small_vit):
     model = small_vit()
     pixels = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    with bank_on(model, ["all_biases", "b_v"], [0, 1]) as bank:
+    with open_bank(model, ["all_biases", "b_v"], [0, 1]) as bank:
         with torch.no_grad():
             for slot in bank.slots:
                 slot.values[slot.trained] = 0.1
@@ -160,7 +158,7 @@ def test_a_run_in_a_bank_is_the_run_alone(tiny, still, sentiment, method, dropou
     banked, two = trained_values(loaded, sentiment, STUDY, [*others, mine], len(others))
     assert len(one.epochs) * math.ceil(160 / STUDY.batch_size) == 50
     assert alone.keys() == banked.keys()
-    moved = max(value.abs().max() for (_, kind), value in alone.items() if kind == "bias")
+    moved = max(value.abs().max() for name, value in alone.items() if "classifier" not in name)
     assert moved > 1e-3
     for key, value in alone.items():
         torch.testing.assert_close(banked[key], value, rtol=0, atol=1e-5)
@@ -181,7 +179,7 @@ def test_a_neighbour_of_nan_changes_nothing_bit_for_bit(tiny, sentiment):
     inputs = {k: v[:6] for k, v in encode(tiny.tokenizer, sentiment.train.rows[:6], 64).columns.items()}
     gradients = []
     for poison in (0.0, math.nan):
-        with bank_on(tiny.model, ["b_v", "all_biases"], [0, 1]) as bank:
+        with open_bank(tiny.model, ["b_v", "all_biases"], [0, 1]) as bank:
             with torch.no_grad():
                 for slot in bank.slots:
                     slot.values[1] += poison
@@ -196,7 +194,7 @@ def test_a_neighbour_of_nan_changes_nothing_bit_for_bit(tiny, sentiment):
 
 def test_the_stacked_optimizer_is_torchs_adamw_with_clipping_run_by_run(tiny):
     rates = torch.tensor([1e-2, 3e-4])
-    with bank_on(tiny.model, ["all_biases", "b_v"], [0, 1]) as bank:
+    with open_bank(tiny.model, ["all_biases", "b_v"], [0, 1]) as bank:
         optimizer = StackedAdam(bank.slots, rates)
         plain = [
             [torch.nn.Parameter(s.values[r].detach().clone()) for s in bank.slots if s.trained[r]]
@@ -230,11 +228,11 @@ def test_rows_of_a_term_a_run_does_not_train_stay_zero(tiny, sentiment):
             assert torch.all(slot.values[~slot.trained] == 0)
             assert slot.values[slot.trained].abs().sum() > 0
 
-    fit(tiny, sentiment, replace(STUDY, epochs=1), [Run(m, 0, 1e-2) for m in METHODS], on_end=look)
+    fitted(tiny, sentiment, replace(STUDY, epochs=1), [Run(m, 0, 1e-2) for m in METHODS], at_end=look)
 
 
 def test_parameter_counts_split_into_bias_head_and_pooler(tiny):
-    with bank_on(tiny.model, METHODS, [0] * 5) as bank:
+    with open_bank(tiny.model, METHODS, [0] * 5) as bank:
         counts = [bank.parameter_counts(r) for r in range(5)]
     assert counts[0] == {"bias": 0, "head": 2 * 32 + 2, "pooler": 32}
     assert [c["bias"] for c in counts[1:4]] == [2 * 32] * 3
@@ -246,7 +244,7 @@ def test_parameter_counts_split_into_bias_head_and_pooler(tiny):
 def test_a_model_comes_back_as_it_was(tiny, dtype):
     inputs = some_inputs()
     before = tiny.model(**inputs).logits
-    with bank_on(tiny.model, ["all_biases", "b_q"], [0, 1], dtype) as bank:
+    with open_bank(tiny.model, ["all_biases", "b_q"], [0, 1], dtype) as bank:
         with torch.no_grad():
             bank.slots[0].values += 1
         bank(torch.tensor([0, 1, 0, 1]), **inputs)
@@ -257,7 +255,7 @@ def test_a_model_comes_back_as_it_was(tiny, dtype):
 def test_bfloat16_banks_train_float32_values_to_nearly_the_same_logits(tiny):
     inputs, logits = some_inputs(), {}
     for dtype in ("float32", "bfloat16"):
-        with bank_on(tiny.model, ["b_v"], [0], dtype) as bank:
+        with open_bank(tiny.model, ["b_v"], [0], dtype) as bank:
             assert all(s.values.dtype == torch.float32 for s in bank.slots)
             logits[dtype] = bank(torch.zeros(4, dtype=torch.long), **inputs)
     difference = (logits["float32"] - logits["bfloat16"]).abs().max()
@@ -265,7 +263,7 @@ def test_bfloat16_banks_train_float32_values_to_nearly_the_same_logits(tiny):
 
 
 def test_two_banks_on_one_model_are_refused(tiny):
-    with bank_on(tiny.model, ["head"], [0]), pytest.raises(BeftError, match="already has a bank"):
+    with open_bank(tiny.model, ["head"], [0]), pytest.raises(BeftError, match="already has a bank"):
         BiasBank(tiny.model, ["head"], [0])
 
 
@@ -274,13 +272,13 @@ def test_unknown_methods_and_dtypes_are_named(tiny):
         BiasBank(tiny.model, ["b_w"], [0])
     with pytest.raises(BeftError, match="bfloat16"):
         BiasBank(tiny.model, ["b_v"], [0], "float16")
-    with bank_on(tiny.model, ["b_v"], [0]) as bank, pytest.raises(BeftError, match="not in this bank"):
-        adapters.merge(bank, 1)
+    with open_bank(tiny.model, ["b_v"], [0]) as bank, pytest.raises(BeftError, match="not in this bank"):
+        merge(bank, 1)
 
 
 def test_runs_of_one_seed_start_with_the_same_head_and_others_do_not(tiny):
-    with bank_on(tiny.model, ["head", "b_v", "head"], [4, 4, 5]) as bank:
-        weight = next(s.values for s in bank.slots if s.kind == "weight")
+    with open_bank(tiny.model, ["head", "b_v", "head"], [4, 4, 5]) as bank:
+        weight = next(s.values for s in bank.slots if isinstance(s, HeadSlot))
     assert torch.equal(weight[0], weight[1])
     assert not torch.equal(weight[0], weight[2])
     assert np.isclose(float(weight.detach().std()), 0.02, rtol=0.3)

@@ -10,7 +10,8 @@ import transformers
 from torch import Tensor
 
 from beft.anatomy import projections as anatomy
-from beft.bank.bank import BiasBank, bank_on
+from beft.bank.bank import BiasBank
+from beft.bank.baselines import open_bank
 from beft.bank.dropout import example_keys
 from beft.errors import BeftError
 from beft.theory import null_key_bias as zoo
@@ -64,7 +65,7 @@ def test_every_run_of_a_bank_is_the_model_with_its_biases(name):
     methods = ["b_q", "b_k", "b_v"] + (["all_biases"] if name in WITH_BIASES else [])
     model, plain = language_model(name), language_model(name)
     inputs = batch(model, rows=2 * len(methods))
-    with bank_on(model, methods, [0] * len(methods)) as bank:
+    with open_bank(model, methods, [0] * len(methods)) as bank:
         scatter(bank)
         rows = torch.arange(len(methods)).repeat(2)  # (B,): run after run, twice
         with torch.no_grad():
@@ -84,7 +85,7 @@ def test_a_bank_counts_what_it_injects_and_gives_the_model_back(name):
     with torch.no_grad():
         before = model(**inputs).logits
     found = anatomy.describe(model)
-    with bank_on(model, ["b_q", "b_v"], [0, 0]) as bank:
+    with open_bank(model, ["b_q", "b_v"], [0, 0]) as bank:
         assert [bank.parameter_counts(i) for i in range(2)] == [
             {"bias": found.layers * heads * zoo.SIZE, "head": 0, "pooler": 0}
             for heads in (zoo.HEADS, found.kv_heads)
@@ -100,14 +101,14 @@ def test_gradients_of_a_run_are_those_it_has_alone(name):
     inputs = batch(model)
 
     def gradients(methods: list[str], rows: Tensor, picked: Tensor) -> dict[Any, Tensor]:
-        with bank_on(model, methods, [0] * len(methods)) as bank:
+        with open_bank(model, methods, [0] * len(methods)) as bank:
             bank(
                 rows, None, **{n: x[picked] if isinstance(x, Tensor) else x for n, x in inputs.items()}
             ).square().sum().backward()
             return {(s.module, s.part): s.values.grad[rows[0]] for s in bank.slots if s.trained[rows[0]]}
 
     mine = gradients(["b_v"], torch.zeros(2, dtype=torch.long), torch.tensor([0, 1]))
-    with bank_on(model, ["b_v", "b_q"], [0, 0]) as bank:
+    with open_bank(model, ["b_v", "b_q"], [0, 0]) as bank:
         logits = bank(torch.tensor([0, 0, 1, 1]), None, **inputs)
         logits.square().sum().backward()
         theirs = {(s.module, s.part): s.values.grad[0] for s in bank.slots if s.trained[0]}
@@ -125,7 +126,7 @@ def test_dropout_is_that_of_the_example_in_whatever_company(name):
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
     inputs, keys = batch(model), example_keys(torch.zeros(4), 0, torch.arange(4))
-    with bank_on(model, ["b_v"], [0]) as bank, torch.no_grad():
+    with open_bank(model, ["b_v"], [0]) as bank, torch.no_grad():
         rows = torch.zeros(4, dtype=torch.long)
         together, without = bank(rows, keys, **inputs), bank(rows, None, **inputs)
         alone = bank(
@@ -138,7 +139,7 @@ def test_dropout_is_that_of_the_example_in_whatever_company(name):
 
 def test_a_masked_language_model_has_a_bank_too():
     model = zoo.build("BERT", auto="AutoModelForMaskedLM").requires_grad_(False)
-    with bank_on(model, ["b_v", "all_biases"], [0, 0]) as bank:
+    with open_bank(model, ["b_v", "all_biases"], [0, 0]) as bank:
         assert (
             bank.language_model
             and bank(torch.tensor([0, 1]), None, **zoo.inputs(model, batch=2)).shape[-1] == 101
@@ -148,7 +149,7 @@ def test_a_masked_language_model_has_a_bank_too():
 def test_bfloat16_leaves_a_tied_output_embedding_alone():
     model = language_model("GPT-2").float()
     before = model.transformer.wte.weight
-    with bank_on(model, ["b_v"], [0], dtype="bfloat16") as bank, torch.no_grad():
+    with open_bank(model, ["b_v"], [0], dtype="bfloat16") as bank, torch.no_grad():
         assert model.transformer.wte.weight is before and before.dtype == torch.float32
         assert torch.isfinite(bank(torch.zeros(4, dtype=torch.long), None, **batch(model))).all()
 
@@ -169,7 +170,7 @@ def test_a_null_key_bias_of_a_decoder_has_no_gradient_and_another_has():
     for name, null in (("OPT", True), ("LLaMA", False)):
         model = language_model(name).float()
         assert anatomy.key_bias_is_null(model).null is null
-        with bank_on(model, ["b_k", "b_v"], [0, 0]) as bank:
+        with open_bank(model, ["b_k", "b_v"], [0, 0]) as bank:
             bank(torch.tensor([0, 0, 1, 1]), None, **batch(model)).square().mean().backward()
             size = [max(float(s.values.grad[r].norm()) for s in bank.slots if s.trained[r]) for r in range(2)]
         assert (size[0] < 1e-4 * size[1]) is null

@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from fitting import fitted
 from peft import LoraConfig, get_peft_model
 from transformers import BertConfig, BertForSequenceClassification
 
 from beft.bank import baselines as weights
 from beft.bank import peft_adapter as adapters
-from beft.bank.bank import BiasBank, bank_on
+from beft.bank.baselines import open_bank
+from beft.bank.export import merge
+from beft.data import load
 from beft.data.batching import encode
 from beft.data.datasets import Split
 from beft.errors import BeftError
@@ -19,7 +22,6 @@ from beft.experiments import sweep
 from beft.models import loading as models
 from beft.records.store import Store
 from beft.study import Run, Study
-from beft.training.loop import fit
 from benchmarks import reference as plain
 
 STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=48, epochs=2, offline=True)
@@ -36,14 +38,12 @@ def kept(loaded, data, study, run):
     """(result, slots' values by name, the model's parameters before and after)."""
     before = {name: p.clone() for name, p in loaded.model.named_parameters()}
     values = {}
-    results = fit(
+    results = fitted(
         loaded,
         data,
         study,
         [run],
-        on_end=lambda bank, _: values.update(
-            {(s.module, s.kind): s.values.detach().clone() for s in bank.slots}
-        ),
+        at_end=lambda bank, _: values.update({s.parameter: s.values.detach().clone() for s in bank.slots}),
     )
     assert all(torch.equal(p, before[name]) for name, p in loaded.model.named_parameters())
     return results[0], values
@@ -67,9 +67,9 @@ def test_lora_is_pefts_own_in_the_plain_loop(still, few, monkeypatch):
     modules, attributes = dict(still.model.named_modules()), set(vars(still.model))
     ours, values = kept(still, few, STUDY, run)
     assert dict(still.model.named_modules()) == modules, "the model is not as it was"
-    assert set(vars(still.model)) == attributes | {"beft_bank"}
-    assert ours.parameters["weights"] == sum(v.numel() for (n, _), v in values.items() if ".lora_" in n) > 0
-    assert {name.split(".")[-4] for name, kind in values if kind == "whole"} == {"query", "value"}
+    assert set(vars(still.model)) == attributes
+    assert ours.parameters["weights"] == sum(v.numel() for n, v in values.items() if ".lora_" in n) > 0
+    assert {name.split(".")[-4] for name in values if ".lora_" in name} == {"query", "value"}
     assert ours.parameters["pooler"] > 0 and ours.parameters["bias"] == 0
 
     def with_lora(loaded, method, seed):
@@ -95,9 +95,9 @@ def test_lora_is_pefts_own_in_the_plain_loop(still, few, monkeypatch):
 def test_the_mask_trains_its_entries_and_the_pooler_bias_alone(still, few):
     run = Run("mask", 3, 1e-2)
     result, values = kept(still, few, STUDY, run)
-    entries = {name: value for (name, kind), value in values.items() if kind == "entries"}
+    entries = {name: value for name, value in values.items() if ".layer." in name}
     total = sum(p.numel() for _, p in weights.encoder_parameters(still.model))
-    size = weights.mask_size(still.model, total)
+    size = weights.mask_size(still.name, total)
     assert result.parameters["weights"] == sum(v.numel() for v in entries.values()) == size > 10
     assert sum(int((v != 0).sum()) for v in entries.values()) > size / 2
     assert result.parameters["pooler"] > 0 and result.parameters["bias"] == 0
@@ -116,36 +116,44 @@ def test_the_mask_is_drawn_without_replacement_from_the_encoder_alike(monkeypatc
     assert all(name.startswith("bert.encoder.layer.") for name in sizes) and len(sizes) == 32
     monkeypatch.setattr(weights, "mask_size", lambda model, total: total // 2)
     share = torch.zeros(0)
-    with bank_on(model, ["mask"], [0]) as bank:
-        slots = [s for s in bank.slots if s.kind == "entries"]
+    with open_bank(model, ["mask"], [0]) as bank:
+        slots = bank.weights
         for slot in slots:
-            assert len(slot.fixed.unique()) == len(slot.fixed) and slot.fixed.max() < sizes[slot.module]
-            if sizes[slot.module] > 200:
-                share = torch.cat([share, torch.tensor([len(slot.fixed) / sizes[slot.module]])])
-        assert sum(len(s.fixed) for s in slots) == total // 2
+            size = sizes[slot.parameter]
+            assert len(slot.entries.unique()) == len(slot.entries) and slot.entries.max() < size
+            if size > 200:
+                share = torch.cat([share, torch.tensor([len(slot.entries) / size])])
+        assert sum(len(s.entries) for s in slots) == total // 2
     assert len(share) > 10 and (share - 0.5).abs().max() < 0.12
-    with bank_on(model, ["mask"], [1]) as bank:
-        other = [s for s in bank.slots if s.kind == "entries"]
-    assert any(not torch.equal(a.fixed, b.fixed) for a, b in zip(slots, other))
+    with open_bank(model, ["mask"], [1]) as bank:
+        other = bank.weights
+    assert any(not torch.equal(a.entries, b.entries) for a, b in zip(slots, other))
 
 
-def test_mask_sizes_are_the_papers_for_its_models_and_a_like_share_elsewhere(still):
-    still.model.beft_name = "roberta-base"
-    assert weights.mask_size(still.model, 85_054_464) == 105_000
-    still.model.beft_name = "some-other"
-    assert weights.mask_size(still.model, 85_054_464) == 100_000
-    assert weights.mask_size(still.model, 10_646_784) == round(100_000 * 10_646_784 / 85_054_464)
-    del still.model.beft_name
+def test_mask_sizes_are_the_papers_for_its_models_and_a_like_share_elsewhere():
+    assert weights.mask_size("roberta-base", 85_054_464) == 105_000
+    assert weights.mask_size("some-other", 85_054_464) == 100_000
+    assert weights.mask_size("some-other", 10_646_784) == round(100_000 * 10_646_784 / 85_054_464)
+
+
+def test_a_bank_takes_the_size_of_its_mask_from_the_models_name(still, monkeypatch):
+    names = []
+    monkeypatch.setattr(weights, "mask_size", lambda name, total: names.append(name) or 7)
+    loaded = replace(still, name="models/roberta-base")
+    data = load("microworld_sentiment")
+    study = replace(STUDY, epochs=1)
+    (result,) = fitted(loaded, data, study, [Run("mask", 0, 1e-2)])
+    assert names == ["roberta-base"] and result.parameters["weights"] == 7
 
 
 @pytest.mark.parametrize("method", ["full", "mask", "lora"])
 def test_weights_leave_as_a_plain_checkpoint_and_not_as_an_adapter(still, few, tmp_path, method):
     inputs = encode(still.tokenizer, few.train.rows[:4], 64).columns
-    with bank_on(still.model, [method], [0]) as bank, torch.no_grad():
+    with open_bank(still.model, [method], [0]) as bank, torch.no_grad():
         for i, slot in enumerate(bank.slots):
             slot.values += 0.05 * torch.randn(slot.values.shape, generator=torch.Generator().manual_seed(i))
         expected = bank.every_run(**inputs)[0]
-        merged = adapters.merge(bank, 0, tmp_path / "plain")
+        merged = merge(bank, 0, tmp_path / "plain")
         with pytest.raises(BeftError, match=f"a {method} run trains weights, which no BEFT adapter holds"):
             adapters.save_adapter(bank, 0, tmp_path / "adapter")
         with pytest.raises(BeftError, match=f"a {method} run trains weights, which no BEFT adapter holds"):
@@ -159,8 +167,8 @@ def test_weights_leave_as_a_plain_checkpoint_and_not_as_an_adapter(still, few, t
 @pytest.mark.parametrize("methods", [["full", "b_v"], ["mask", "mask"], ["lora", "head"]])
 def test_runs_that_train_weights_share_no_bank(still, methods):
     with pytest.raises(BeftError, match="full, .*, prompt train weights and need a bank each"):
-        BiasBank(still.model, methods, [0, 1])
-    assert not getattr(still.model, "beft_bank", False)
+        open_bank(still.model, methods, [0, 1])
+    open_bank(still.model, ["head"], [0]).detach()
 
 
 def test_a_sweep_gives_them_a_bank_each_and_records_them_without_adapters(tmp_path):

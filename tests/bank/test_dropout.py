@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from beft.bank.dropout import Switch, dropout, example_keys, keep_mask, keyed_attention, mix
+from beft.bank.dropout import (
+    ForwardState,
+    drop_weights_of,
+    dropout,
+    example_keys,
+    keep_mask,
+    keyed_attention,
+    mix,
+)
 
 int32s = st.integers(-(2**31), 2**31 - 1)
 
@@ -36,8 +44,8 @@ def test_units_are_dropped_at_the_asked_rate(p):
 
 def test_masks_of_examples_features_positions_places_and_steps_are_uncorrelated():
     keep = keep_mask(some_keys(64), (40, 64), 0.3)
-    switch, ones = Switch(), torch.ones(64, 40, 64)
-    switch.keys = some_keys(64)
+    state, ones = ForwardState(1), torch.ones(64, 40, 64)
+    state.keys = some_keys(64)
     pairs = {
         "examples": (keep[:-1], keep[1:]),
         "positions": (keep[:, :-1], keep[:, 1:]),
@@ -46,7 +54,7 @@ def test_masks_of_examples_features_positions_places_and_steps_are_uncorrelated(
         "far features": (keep[..., :32], keep[..., 32:]),
         "steps": (keep, keep_mask(some_keys(64, step=1), (40, 64), 0.3)),
         "seeds": (keep, keep_mask(some_keys(64, seed=1), (40, 64), 0.3)),
-        "places": (switch(ones, 1, 0.3) > 0, switch(ones, 2, 0.3) > 0),
+        "places": (state.dropout(ones, 1, 0.3) > 0, state.dropout(ones, 2, 0.3) > 0),
     }
     for name, (a, b) in pairs.items():
         assert abs(correlation(a, b)) < 5 / a.numel() ** 0.5, name
@@ -96,28 +104,29 @@ def test_dropout_scales_what_it_keeps_so_that_the_mean_stays():
     assert dropout(x.bfloat16(), some_keys(64), 0.2).dtype == torch.bfloat16
 
 
-def test_a_switch_that_is_off_or_a_rate_of_zero_hands_the_input_on():
-    switch, x = Switch(), torch.randn(2, 3, 4)
-    assert switch(x, 1, 0.5) is x
-    switch.keys = some_keys(2)
-    assert switch(x, 1, 0.0) is x
-    assert not torch.equal(switch(x, 1, 0.5), x)
+def test_dropout_that_is_off_or_of_rate_zero_hands_the_input_on():
+    state, x = ForwardState(1), torch.randn(2, 3, 4)
+    assert state.dropout(x, 1, 0.5) is x
+    state.keys = some_keys(2)
+    assert state.dropout(x, 1, 0.0) is x
+    assert not torch.equal(state.dropout(x, 1, 0.5), x)
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("way", ["no bank", "switch off", "rate 0", "written out"])
+@pytest.mark.parametrize("way", ["no bank", "dropout off", "rate 0", "written out"])
 def test_keyed_attention_without_dropout_is_softmax_attention(way, masked):
     g = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(3, 2, 5, 4, generator=g) for _ in range(3))
     mask = torch.zeros(3, 1, 1, 5)
     if masked:
         mask[0, ..., 3:] = torch.finfo(torch.float32).min
-    module, switch = nn.Module(), Switch()
+    module, state = nn.Module(), ForwardState(1)
     module.is_causal = False
     if way != "no bank":
-        switch.keys = None if way == "switch off" else some_keys(3)
+        state.keys = None if way == "dropout off" else some_keys(3)
         # a probability below the resolution of the hash drops nothing, but takes the branch that can
-        module.beft_attention = (switch, 7, {"switch off": 0.5, "rate 0": 0.0, "written out": 1e-7}[way])
+        module.dropout = {"dropout off": 0.5, "rate 0": 0.0, "written out": 1e-7}[way]
+        drop_weights_of(module, state, 7)
     got, _ = keyed_attention(module, q, k, v, mask if masked else None, scaling=0.3)
     weights = torch.softmax(torch.einsum("bhid,bhjd->bhij", q, k) * 0.3 + mask, dim=-1)
     torch.testing.assert_close(got, torch.einsum("bhij,bhjd->bihd", weights, v), rtol=1e-5, atol=1e-6)
@@ -126,15 +135,16 @@ def test_keyed_attention_without_dropout_is_softmax_attention(way, masked):
 def test_attention_dropout_drops_the_same_weights_alone_and_beside_longer_texts():
     g = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 2, 6, 4, generator=g) for _ in range(3))
-    switch, module = Switch(), nn.Module()
-    module.beft_attention = (switch, 7, 0.4)
+    state, module = ForwardState(1), nn.Module()
+    module.dropout = 0.4
+    drop_weights_of(module, state, 7)
     mask = torch.zeros(2, 1, 1, 6)
     mask[0, ..., 4:] = torch.finfo(torch.float32).min
-    keys = switch.keys = some_keys(2)
+    keys = state.keys = some_keys(2)
     padded, _ = keyed_attention(module, q, k, v, mask)
-    switch.keys = keys[:1]
+    state.keys = keys[:1]
     alone, _ = keyed_attention(module, q[:1, :, :4], k[:1, :, :4], v[:1, :, :4], None)
     torch.testing.assert_close(padded[:1, :4], alone, rtol=1e-5, atol=1e-6)
-    module.beft_attention = (switch, 8, 0.4)
+    drop_weights_of(module, state, 8)
     other, _ = keyed_attention(module, q[:1, :, :4], k[:1, :, :4], v[:1, :, :4], None)
     assert not torch.allclose(other, alone)

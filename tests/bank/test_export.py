@@ -12,8 +12,8 @@ from torch import Tensor
 
 from beft.anatomy import projections as anatomy
 from beft.bank import peft_adapter as adapters
-from beft.bank.bank import bank_on
-from beft.bank.export import bias_flag
+from beft.bank.baselines import open_bank
+from beft.bank.export import bias_flag, merge
 from beft.errors import BeftError
 from beft.theory import null_key_bias as zoo
 
@@ -73,10 +73,10 @@ def elsewhere(tmp_path_factory, run_elsewhere):
         model.save_pretrained(here / "base" / name)
         inputs = inputs_of(model)
         save_file(inputs, here / "inputs.safetensors")
-        with bank_on(model, ["b_q", "b_v"], [0, 0]) as bank, torch.no_grad():
+        with open_bank(model, ["b_q", "b_v"], [0, 0]) as bank, torch.no_grad():
             fill(bank)
             expected[name] = bank(torch.ones(4, dtype=torch.long), None, **inputs)
-            adapters.merge(bank, 1, here / "plain" / name)
+            merge(bank, 1, here / "plain" / name)
             if name != "GPT-2":
                 adapters.save_adapter(bank, 1, here / "adapters" / name, "base")
     run_elsewhere(ELSEWHERE, here)
@@ -112,13 +112,13 @@ def test_a_family_without_biases_gets_them_by_its_own_flag_zero_elsewhere(elsewh
 def test_a_family_without_a_flag_is_named_and_an_adapter_offered(name, tmp_path):
     model = language_model(name)
     inputs = inputs_of(model)
-    with bank_on(model, ["b_v"], [0]) as bank, torch.no_grad():
+    with open_bank(model, ["b_v"], [0]) as bank, torch.no_grad():
         fill(bank)
         expected = bank(torch.zeros(4, dtype=torch.long), None, **inputs)
         with pytest.raises(
             BeftError, match=f"no flag of {zoo.ARCHITECTURES[name].config} gives .* a bias.*save an adapter"
         ):
-            adapters.merge(bank, 0)
+            merge(bank, 0)
         adapters.save_adapter(bank, 0, tmp_path)
     with torch.no_grad():
         tuned = adapters.load_tuned(model, tmp_path)
@@ -135,18 +135,18 @@ def test_the_flag_that_adds_least_is_taken():
 
 
 def test_a_conv1d_has_no_adapter_and_says_so(tmp_path):
-    with bank_on(language_model("GPT-2"), ["b_v"], [0]) as bank:
+    with open_bank(language_model("GPT-2"), ["b_v"], [0]) as bank:
         with pytest.raises(BeftError, match="c_attn is a Conv1D.*merge"):
             adapters.save_adapter(bank, 0, tmp_path)
 
 
 def test_an_injected_bias_comes_back_from_its_adapter(tmp_path):
     model = language_model("LLaMA")
-    with bank_on(model, ["b_v"], [0]) as bank:
+    with open_bank(model, ["b_v"], [0]) as bank:
         fill(bank)
         saved = bank.biases(0, "v")[1]
         adapters.save_adapter(bank, 0, tmp_path)
-    with bank_on(model, ["b_q", "b_v"], [0, 0]) as bank:
+    with open_bank(model, ["b_q", "b_v"], [0, 0]) as bank:
         adapters.load_adapter(bank, 1, tmp_path)
         assert torch.equal(bank.biases(1, "v")[1], saved)
         with pytest.raises(BeftError, match="another model or method"):
@@ -155,9 +155,9 @@ def test_an_injected_bias_comes_back_from_its_adapter(tmp_path):
 
 def test_a_model_in_bfloat16_stays_so(tmp_path):
     model = language_model("LLaMA").to(torch.bfloat16)
-    with bank_on(model, ["b_v"], [0]) as bank:
+    with open_bank(model, ["b_v"], [0]) as bank:
         fill(bank)
-        plain = adapters.merge(bank, 0, tmp_path)
+        plain = merge(bank, 0, tmp_path)
     assert plain.dtype == torch.bfloat16
     assert {x.dtype for x in load_file(tmp_path / "model.safetensors").values()} == {torch.bfloat16}
 
@@ -165,24 +165,24 @@ def test_a_model_in_bfloat16_stays_so(tmp_path):
 def test_exporting_draws_no_random_numbers_and_leaves_the_model_alone():
     model = language_model("LLaMA")
     state, before = torch.get_rng_state(), {n: x.clone() for n, x in model.state_dict().items()}
-    with bank_on(model, ["b_v"], [0]) as bank:
-        adapters.merge(bank, 0)
+    with open_bank(model, ["b_v"], [0]) as bank:
+        merge(bank, 0)
     after = model.state_dict()
     assert torch.equal(torch.get_rng_state(), state)
     assert before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)
 
 
 def test_a_prefix_is_no_part_of_a_checkpoint():
-    with bank_on(
+    with open_bank(
         zoo.build("LLaMA", auto="AutoModelForCausalLM").requires_grad_(False), ["prefix"], [0]
     ) as bank:
         with pytest.raises(BeftError, match="a prefix is keys and values"):
-            adapters.merge(bank, 0)
+            merge(bank, 0)
 
 
 def test_quantised_weights_are_not_merged_into():
     model = zoo.build("LLaMA", auto="AutoModelForCausalLM").requires_grad_(False)
     model.config.quantization_config = {"quant_method": "gptq"}
-    with bank_on(model, ["b_v"], [0]) as bank:
+    with open_bank(model, ["b_v"], [0]) as bank:
         with pytest.raises(BeftError, match="llama model are quantised"):
-            adapters.merge(bank, 0)
+            merge(bank, 0)

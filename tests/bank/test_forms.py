@@ -8,17 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fitting import fitted
 from hypothesis import given
 from hypothesis import strategies as st
 
 from beft.bank import peft_adapter as adapters
-from beft.bank.bank import bank_on
+from beft.bank.baselines import open_bank
+from beft.bank.export import merge
 from beft.bank.forms import FORMS, RANK, draws, factors
+from beft.bank.slots import BiasSlot
 from beft.data.batching import encode
 from beft.errors import BeftError
 from beft.models import loading as models
-from beft.study import FORM_METHODS, Run, Study, split_method
-from beft.training.loop import fit
+from beft.study import FORM_METHODS, Run, Study, parse_method
 
 VALUE = [method for method in FORM_METHODS if method.startswith("b_v")]
 STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=48, epochs=3, offline=True)
@@ -70,9 +72,9 @@ def test_trained_numbers_are_counted_per_form(tiny):
     d, layers = tiny.model.config.hidden_size, tiny.model.config.num_hidden_layers
     m, n = factors(d)
     numbers = {"lora": RANK * (m + n), "vera": RANK + m, "vera1d": 1, "dora": 1 + RANK * (m + n)}
-    with bank_on(tiny.model, VALUE, [0] * len(VALUE)) as bank:
+    with open_bank(tiny.model, VALUE, [0] * len(VALUE)) as bank:
         for run, method in enumerate(VALUE):
-            assert bank.parameter_counts(run)["bias"] == layers * numbers[split_method(method)[1]]
+            assert bank.parameter_counts(run)["bias"] == layers * numbers[parse_method(method).form]
 
 
 def moved(bank):
@@ -86,18 +88,17 @@ def moved(bank):
 @pytest.mark.parametrize("method", VALUE)
 def test_gradient_is_that_of_the_bias_carried_through_the_form(tiny, sentiment, method):
     inputs = encode(tiny.tokenizer, sentiment.train.rows[:4], 64).columns
-    with bank_on(tiny.model, [method], [0]) as bank:
+    with open_bank(tiny.model, [method], [0]) as bank:
         moved(bank)
         bank(torch.zeros(4, dtype=torch.long), None, **inputs).square().sum().backward()
-        mine = {s.module: (s.values.grad[0].clone(), s) for s in bank.slots if s.form is not None}
-        deltas = {s.module: s.delta().detach() for s in bank.slots if s.form is not None}
-        rest = {(s.module, s.kind): s.values.detach().clone() for s in bank.slots if s.form is None}
-    with bank_on(tiny.model, ["b_v"], [0]) as bank:
+        formed = [s for s in bank.slots if isinstance(s, BiasSlot) and s.form is not None]
+        mine = {s.module: (s.values.grad[0].clone(), s) for s in formed}
+        deltas = {s.module: s.delta().detach() for s in formed}
+        rest = {s.parameter: s.values.detach().clone() for s in bank.slots if s not in formed}
+    with open_bank(tiny.model, ["b_v"], [0]) as bank:
         with torch.no_grad():
             for slot in bank.slots:
-                slot.values.copy_(
-                    deltas[slot.module] if slot.module in deltas else rest[slot.module, slot.kind]
-                )
+                slot.values.copy_(deltas[slot.module] if slot.module in deltas else rest[slot.parameter])
         bank(torch.zeros(4, dtype=torch.long), None, **inputs).square().sum().backward()
         plain = {s.module: s.values.grad for s in bank.slots if s.module in deltas}
     for module, (gradient, slot) in mine.items():
@@ -114,9 +115,9 @@ def test_a_run_beside_all_other_forms_is_the_run_alone(tiny, sentiment, method):
         def keep(bank, results):
             for slot in bank.slots:
                 if slot.trained[which]:
-                    kept[slot.module, slot.kind] = slot.values[which].detach().clone()
+                    kept[slot.parameter] = slot.values[which].detach().clone()
 
-        return fit(tiny, sentiment, STUDY, runs, on_end=keep)[which], kept
+        return fitted(tiny, sentiment, STUDY, runs, at_end=keep)[which], kept
 
     mine = Run(method, 3, 1e-2)
     others = [Run(m, i, 1e-2) for i, m in enumerate((*VALUE, "b_v", "b_q:lora", "head"))]
@@ -135,16 +136,16 @@ def test_a_run_beside_all_other_forms_is_the_run_alone(tiny, sentiment, method):
 @pytest.mark.parametrize("method", VALUE)
 def test_a_form_leaves_as_the_bias_that_it_comes_to(tiny, sentiment, tmp_path, method):
     inputs = encode(tiny.tokenizer, sentiment.train.rows[:4], 64).columns
-    with bank_on(tiny.model, ["head", method], [0, 1]) as bank, torch.no_grad():
+    with open_bank(tiny.model, ["head", method], [0, 1]) as bank, torch.no_grad():
         moved(bank)
         expected = bank.every_run(**inputs)[1]
         _, after = bank.biases(1, "v")
         adapters.save_adapter(bank, 1, tmp_path)
-        plain = adapters.merge(bank, 1)
+        plain = merge(bank, 1)
         with pytest.raises(BeftError, match="load it into a b_v run"):
             adapters.load_adapter(bank, 1, tmp_path)
     torch.testing.assert_close(plain(**inputs).logits, expected, rtol=0, atol=1e-5)
-    with bank_on(tiny.model, ["b_v"], [0]) as bank, torch.no_grad():
+    with open_bank(tiny.model, ["b_v"], [0]) as bank, torch.no_grad():
         adapters.load_adapter(bank, 0, tmp_path)
         torch.testing.assert_close(bank.biases(0, "v")[1], after, rtol=0, atol=1e-6)
     tuned = adapters.load_tuned(tiny.model, tmp_path)
@@ -154,7 +155,7 @@ def test_a_form_leaves_as_the_bias_that_it_comes_to(tiny, sentiment, tmp_path, m
 
 def test_dora_of_a_bias_of_zeros_is_refused(small_vit):
     with pytest.raises(BeftError, match="DoRA form scales the pre-trained bias, and here it is zero"):
-        bank_on(small_vit(qkv_bias=False), ["b_v:dora"], [0]).__enter__()
+        open_bank(small_vit(qkv_bias=False), ["b_v:dora"], [0]).__enter__()
 
 
 def test_an_unknown_form_names_the_near_one():
@@ -164,7 +165,7 @@ def test_an_unknown_form_names_the_near_one():
 
 def test_an_interrupted_bank_of_forms_goes_on_to_the_same_result(tiny, sentiment, tmp_path):
     runs = [Run(method, 0, 1e-2) for method in VALUE]
-    whole = fit(tiny, sentiment, STUDY, runs)
+    whole = fitted(tiny, sentiment, STUDY, runs)
 
     def stop(bank, epoch):
         if epoch == 2:
@@ -172,7 +173,7 @@ def test_an_interrupted_bank_of_forms_goes_on_to_the_same_result(tiny, sentiment
 
     path = tmp_path / "state.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        fit(tiny, sentiment, replace(STUDY), runs, on_epoch=stop, checkpoint=path)
+        fitted(tiny, sentiment, replace(STUDY), runs, at_epoch=stop, checkpoint=path)
     assert path.exists()
-    again = fit(tiny, sentiment, STUDY, runs, checkpoint=path)
+    again = fitted(tiny, sentiment, STUDY, runs, checkpoint=path)
     assert [r.epochs for r in again] == [r.epochs for r in whole]

@@ -12,7 +12,9 @@ from transformers import (
 )
 
 from beft.bank import peft_adapter as adapters
-from beft.bank.bank import bank_on
+from beft.bank.baselines import open_bank
+from beft.bank.export import merge
+from beft.bank.slots import BiasSlot
 from beft.errors import BeftError
 from beft.models import loading as models
 from beft.study import METHODS
@@ -75,12 +77,12 @@ def elsewhere(tmp_path_factory, run_elsewhere):
     loaded.model.save_pretrained(here / "base")
     inputs = some_inputs(loaded)
     save_file(inputs, here / "inputs.safetensors")
-    with bank_on(loaded.model, METHODS, range(5)) as bank, torch.no_grad():
+    with open_bank(loaded.model, METHODS, range(5)) as bank, torch.no_grad():
         fill(bank)
         every = bank.every_run(**inputs)
         for run, name in enumerate(METHODS):
             adapters.save_adapter(bank, run, here / "adapters" / name, "base")
-            adapters.merge(bank, run, here / "merged" / name)
+            merge(bank, run, here / "merged" / name)
     run_elsewhere(ELSEWHERE, here, *METHODS)
     return dict(zip(METHODS, every)), load_file(here / "logits.safetensors")
 
@@ -96,11 +98,11 @@ def test_a_process_without_beft_gives_the_same_logits(elsewhere, form, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_an_adapter_comes_back_into_a_bank(tmp_path, tiny, method):
     inputs = some_inputs(tiny)
-    with bank_on(tiny.model, [method], [0]) as bank, torch.no_grad():
+    with open_bank(tiny.model, [method], [0]) as bank, torch.no_grad():
         fill(bank)
         saved, values = bank.every_run(**inputs), [s.values[0].clone() for s in bank.slots]
         adapters.save_adapter(bank, 0, tmp_path)
-    with bank_on(tiny.model, ["b_k", method], [1, 2]) as bank, torch.no_grad():
+    with open_bank(tiny.model, ["b_k", method], [1, 2]) as bank, torch.no_grad():
         adapters.load_adapter(bank, 1, tmp_path)
         torch.testing.assert_close(bank.every_run(**inputs)[1], saved[0], rtol=0, atol=1e-5)
         mine = [s.values[1] for s in bank.slots if s.trained[1]]
@@ -113,14 +115,14 @@ def test_an_adapter_comes_back_into_a_bank(tmp_path, tiny, method):
 @pytest.fixture
 def value_adapter(tmp_path, tiny):
     """An adapter of a b_v run of the tiny model."""
-    with bank_on(tiny.model, ["b_v"], [0]) as bank:
+    with open_bank(tiny.model, ["b_v"], [0]) as bank:
         fill(bank)
         return adapters.save_adapter(bank, 0, tmp_path / "b_v")
 
 
 @pytest.mark.parametrize("method", ["head", "b_q", "b_k", "all_biases"])
 def test_an_adapter_of_another_method_is_refused(value_adapter, tiny, method):
-    with bank_on(tiny.model, [method], [0]) as bank:
+    with open_bank(tiny.model, [method], [0]) as bank:
         with pytest.raises(BeftError, match=f"a {method} run .*(another model or method|does not train)"):
             adapters.load_adapter(bank, 0, value_adapter)
 
@@ -135,7 +137,7 @@ def test_an_adapter_of_another_method_is_refused(value_adapter, tiny, method):
 )
 def test_an_adapter_of_another_model_is_refused(value_adapter, changes, says):
     sizes = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
-    with bank_on(model_of(config(BertConfig, **(sizes | changes))), ["b_v"], [0]) as bank:
+    with open_bank(model_of(config(BertConfig, **(sizes | changes))), ["b_v"], [0]) as bank:
         with pytest.raises(BeftError, match=says):
             adapters.load_adapter(bank, 0, value_adapter)
 
@@ -144,7 +146,7 @@ def test_a_truncated_adapter_is_refused(value_adapter, tiny):
     weights = value_adapter / adapters.WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-100])
     with (
-        bank_on(tiny.model, ["b_v"], [0]) as bank,
+        open_bank(tiny.model, ["b_v"], [0]) as bank,
         pytest.raises(BeftError, match="truncated .*save the adapter"),
     ):
         adapters.load_adapter(bank, 0, value_adapter)
@@ -160,20 +162,20 @@ def test_a_folder_without_an_adapter_is_named(tmp_path, tiny):
 def test_a_head_without_any_bias_has_no_adapter_but_merges(tmp_path):
     model = model_of(config(RobertaConfig))
     inputs = {"input_ids": torch.tensor([[5, 6, 7, 8], [9, 5, 6, 7]])}
-    with bank_on(model, ["head"], [0]) as bank, torch.no_grad():
+    with open_bank(model, ["head"], [0]) as bank, torch.no_grad():
         fill(bank)
         with pytest.raises(BeftError, match="has no BEFT adapter: export it with merge"):
             adapters.save_adapter(bank, 0, tmp_path / "adapter")
         assert not (tmp_path / "adapter").exists()
-        plain = adapters.merge(bank, 0)
+        plain = merge(bank, 0)
         torch.testing.assert_close(plain(**inputs).logits, bank.every_run(**inputs)[0], rtol=0, atol=1e-5)
 
 
 def test_a_bias_that_the_model_does_not_have_is_switched_on_by_its_config(small_vit):
     model = small_vit(qkv_bias=False)
-    with bank_on(model, ["b_v"], [0]) as bank, torch.no_grad():
+    with open_bank(model, ["b_v"], [0]) as bank, torch.no_grad():
         fill(bank)
-        plain = adapters.merge(bank, 0)
+        plain = merge(bank, 0)
         pixels = {"pixel_values": torch.linspace(-1, 1, 2 * 3 * 8 * 8).view(2, 3, 8, 8)}
         torch.testing.assert_close(plain(**pixels).logits, bank.every_run(**pixels)[0], rtol=0, atol=1e-5)
     assert plain.config.qkv_bias is True and model.config.qkv_bias is False
@@ -181,10 +183,10 @@ def test_a_bias_that_the_model_does_not_have_is_switched_on_by_its_config(small_
 
 def test_a_bfloat16_bank_merges_into_unrounded_weights(tmp_path, tiny):
     original = {n: t.clone() for n, t in tiny.model.state_dict().items()}
-    with bank_on(tiny.model, ["b_v"], [0], "bfloat16") as bank, torch.no_grad():
+    with open_bank(tiny.model, ["b_v"], [0], "bfloat16") as bank, torch.no_grad():
         fill(bank)
-        moved = {s.module: s.values[0].clone() for s in bank.slots if s.kind == "bias"}
-        adapters.merge(bank, 0, tmp_path)
+        moved = {s.module: s.values[0].clone() for s in bank.slots if isinstance(s, BiasSlot)}
+        merge(bank, 0, tmp_path)
     merged = load_file(tmp_path / "model.safetensors")
     assert merged.keys() == original.keys()
     for name, tensor in merged.items():

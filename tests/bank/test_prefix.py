@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from fitting import fitted
 from peft import PrefixTuningConfig, TaskType, get_peft_model
 from transformers import LlamaConfig
 
-from beft.bank.bank import bank_on
-from beft.bank.prefix import MODULE
+from beft.bank.baselines import open_bank
+from beft.bank.virtual_tokens import PREFIX as MODULE
 from beft.data.choices import encode_options
 from beft.data.prompts import Example
 from beft.errors import BeftError
@@ -34,7 +35,7 @@ def inputs_of(model: Any) -> dict[str, Any]:
 def test_a_prefix_gives_what_pefts_own_model_gives(name):
     model, rows = language_model(name), torch.zeros(3, dtype=torch.long)
     inputs = inputs_of(model)
-    with bank_on(model, ["prefix"], [0]) as bank:
+    with open_bank(model, ["prefix"], [0]) as bank:
         ours = bank(rows, None, **inputs, use_cache=False).detach()
         values = bank.slots[0].values[0].detach().clone()
         assert bank.parameter_counts(0) == {"bias": 0, "head": 0, "pooler": 0, "weights": values.numel()}
@@ -51,7 +52,7 @@ def test_a_prefix_begins_as_the_keys_and_values_of_real_tokens(name):
     model = language_model(name)
     ids = torch.randint(model.config.vocab_size, (1, 5), generator=torch.Generator().manual_seed(3))
     inputs = inputs_of(model)
-    with bank_on(model, ["prefix"], [3]) as bank:
+    with open_bank(model, ["prefix"], [3]) as bank:
         ours = bank(torch.zeros(3, dtype=torch.long), None, **inputs, use_cache=False).detach()
     with torch.no_grad():
         mask = torch.cat([torch.ones(3, 5, dtype=torch.long), inputs["attention_mask"]], dim=1)
@@ -67,7 +68,7 @@ def test_the_model_is_as_it_was_afterwards():
     names, inputs = list(model.state_dict()), inputs_of(model)
     with torch.no_grad():
         before = model(**inputs).logits
-        with bank_on(model, ["prefix"], [0]) as bank:
+        with open_bank(model, ["prefix"], [0]) as bank:
             changed = bank(torch.zeros(3, dtype=torch.long), None, **inputs)
         assert (changed - before).abs().max() > 1e-3
         assert torch.equal(model(**inputs).logits, before)
@@ -77,7 +78,7 @@ def test_the_model_is_as_it_was_afterwards():
 
 def test_gradients_reach_the_prefix_and_nothing_else():
     model = language_model("LLaMA")
-    with bank_on(model, ["prefix"], [0]) as bank:
+    with open_bank(model, ["prefix"], [0]) as bank:
         bank(
             torch.zeros(3, dtype=torch.long), None, **inputs_of(model), use_cache=False
         ).square().sum().backward()
@@ -94,7 +95,7 @@ def test_options_and_generation_see_the_prefix():
     model = full_size.random_model(LlamaConfig(**settings), "float32", torch.device("cpu"))
     example = Example("the cat is not", (" great", " terrible"), 0)
     encoded = encode_options(tokenizer, example, 100)
-    with bank_on(model, ["prefix"], [0]) as bank:
+    with open_bank(model, ["prefix"], [0]) as bank:
         (found,) = option_scores(bank, [encoded])
         for k, ids in enumerate(encoded.sequences):
             logits = bank(
@@ -112,7 +113,7 @@ def test_options_and_generation_see_the_prefix():
 
 def test_a_prefix_is_refused_where_there_is_no_causal_language_model():
     with pytest.raises(BeftError, match="prefix tuning is for causal language models"):
-        with bank_on(zoo.build("BERT", auto="AutoModelForMaskedLM").requires_grad_(False), ["prefix"], [0]):
+        with open_bank(zoo.build("BERT", auto="AutoModelForMaskedLM").requires_grad_(False), ["prefix"], [0]):
             pass
 
 
@@ -124,7 +125,6 @@ def test_a_text_as_long_as_the_context_leaves_room_for_the_prefix(name):
     from beft.data.prompts import PROMPTS
     from beft.models.loading import Loaded
     from beft.study import Run, Study
-    from beft.training.loop import fit
 
     model = zoo.build(name, auto="AutoModelForCausalLM").float().requires_grad_(False)
     positions = model.config.max_position_embeddings
@@ -137,5 +137,5 @@ def test_a_text_as_long_as_the_context_leaves_room_for_the_prefix(name):
         model=name, task="x", regime="all", epochs=1, batch_size=2, max_length=positions, prompted=True
     )
     loaded = Loaded(model, tokenizer, name, "random", "none", "none")
-    (result,) = fit(loaded, data, study, [Run("prefix", 0, 0.01)])
+    (result,) = fitted(loaded, data, study, [Run("prefix", 0, 0.01)])
     assert result.outcome == "ok" and result.final["validation"] is not None

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from bench_arguments import TINY
+from fitting import fitted
 
 from beft.anatomy import head as parts
 from beft.anatomy import projections as anatomy
@@ -16,8 +17,7 @@ from beft.data.batching import CHUNKS, encode
 from beft.errors import BeftError
 from beft.models import loading as models
 from beft.study import METHODS, Run, Study
-from beft.training.evaluation import logits
-from beft.training.loop import fit
+from beft.training.classification import logits
 from benchmarks import reference as plain
 from benchmarks import report as bench_report
 from benchmarks import steps as bench
@@ -49,7 +49,7 @@ def test_plain_run_without_dropout_ends_where_the_banked_run_of_its_seed_does(st
         x = logits(bank, encoded, [np.arange(40)] * 2, CHUNKS["cpu"])[1]
         end["loss"] = float(torch.nn.functional.cross_entropy(x, torch.from_numpy(few.validation.labels)))
 
-    banked = fit(still, few, STUDY, [Run(method, 0, 1e-2), run], on_end=keep, device="cpu")[1]
+    banked = fitted(still, few, STUDY, [Run(method, 0, 1e-2), run], at_end=keep, device="cpu")[1]
     alone = plain.fit(still, few, STUDY, run, dropout=False)
     for ours, theirs in zip(banked.epochs, alone, strict=True):
         assert ours["validation"] == theirs["validation"]

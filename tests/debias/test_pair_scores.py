@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModelForMaskedLM, BertConfig, PreTrainedTokenizerFast, RobertaConfig
 
-from beft.bank.bank import bank_on
+from beft.bank.baselines import open_bank
 from beft.debias.pair_scores import pair_scores, shared_places
 from beft.errors import BeftError
 
@@ -72,7 +72,7 @@ def test_only_what_both_sentences_share_is_scored():
 def test_a_run_of_a_bank_scores_with_its_biases():
     model, words = masked(), tokenizer()
     before = pair_scores(model, words, PAIRS)
-    with bank_on(model, ["b_v", "b_v"], [0, 1]) as bank:
+    with open_bank(model, ["b_v", "b_v"], [0, 1]) as bank:
         for slot in bank.slots:
             slot.values.data[1] = 1.0
         same, moved = (pair_scores(bank, words, PAIRS, run=run) for run in (0, 1))

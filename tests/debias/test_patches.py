@@ -7,22 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fitting import fitted
 from masked_models import STUDY, TEXTS, folder_of, small
 from peft import PeftModel
 
-from beft.bank.bank import bank_on
-from beft.bank.baselines import ENTRIES, PATCH, replaced, restored
+from beft.bank.baselines import WeightSlot, open_bank
 from beft.data import sources as data
 from beft.data.datasets import Draw, text_dataset
-from beft.debias.patches import Patch, freed, frozen_in, load_patch, patch_of, save_peft, seen
+from beft.debias.patches import Patch, check_base, fingerprint, load_patch, patch_of, save_peft
 from beft.errors import BeftError
 from beft.models import loading as models
 from beft.study import Run, Study
-from beft.training.loop import fit
-from beft.training.masked_lm import Masked
-
-ETHODS = ("b_q", "b_v", "all_biases", "lora", "adapter", "prompt", "sparse", "full")
-
+from beft.training.language_modelling import MaskedTokens
 
 METHODS = ("b_q", "b_v", "all_biases", "lora", "adapter", "prompt", "sparse", "full")
 
@@ -36,9 +32,10 @@ def base(tmp_path_factory):
 def trained(base, method, folder=None):
     """(patch of a short training, logits of the language model with it on some texts)."""
     loaded = models.load_masked(str(base))
+    more = {}
     if method == "sparse":
         name = "bert.encoder.layer.0.attention.self.query.weight"
-        vars(loaded.model)[ENTRIES] = {name: torch.tensor([3, 40, 41])}
+        more["entries"] = {name: torch.tensor([3, 40, 41])}
     kept = []
 
     def keep(bank, results):
@@ -50,7 +47,7 @@ def trained(base, method, folder=None):
 
     corpus = text_dataset("texts", TEXTS, TEXTS[:3], "by hand")
     run = Run("mask" if method == "sparse" else method, 0, 0.05)
-    fit(loaded, corpus, replace(STUDY, epochs=1), [run], problem=Masked, on_end=keep)
+    fitted(loaded, corpus, replace(STUDY, epochs=1), [run], objective=MaskedTokens, at_end=keep, **more)
     return kept
 
 
@@ -66,12 +63,10 @@ def test_a_patch_in_the_model_says_what_the_run_said_and_comes_out_again(base, m
     inputs = loaded.tokenizer(TEXTS[:3], padding=True, return_tensors="pt")
     with torch.no_grad():
         before = loaded.model(**inputs).logits
-        again.put(loaded.model)
+        _, take_out = again.put(loaded.model)
         assert torch.allclose(loaded.model(**inputs).logits, said, atol=1e-5)
     assert not torch.allclose(before, said, atol=1e-6)
-    vars(loaded.model)[PATCH] = again
-    restored(loaded.model)
-    freed(loaded.model)
+    take_out()
     with torch.no_grad():
         assert torch.equal(loaded.model(**inputs).logits, before)
 
@@ -82,7 +77,6 @@ def test_the_rest_is_fine_tuned_and_the_patch_stays(base, method):
     loaded = models.load(str(base), labels=2)
     assert loaded.sha256 == patch.base
     before = {name: p.detach().clone() for name, p in loaded.model.named_parameters()}
-    frozen_in(loaded.model, patch, loaded.sha256)
     rows = data.load("microworld_sentiment")
     study = Study(
         task="microworld_sentiment", regime=24, epochs=1, batch_size=8, max_length=32, validate="last"
@@ -91,17 +85,16 @@ def test_the_rest_is_fine_tuned_and_the_patch_stays(base, method):
 
     def note(bank, *_):
         if method != "full":
-            hashes.append(seen(bank, patch))
+            hashes.append(fingerprint(bank, patch))
 
     def ends(bank, results):
         note(bank)
         for slot in bank.slots:
-            if slot.kind == "whole":
-                own = bank.model.get_parameter(slot.module)
-                moved[slot.module] = float((slot.values[0].detach() - own).abs().max())
+            if isinstance(slot, WeightSlot):
+                own = bank.model.get_parameter(slot.parameter)
+                moved[slot.parameter] = float((slot.values[0].detach() - own).abs().max())
 
-    (result,) = fit(loaded, rows, study, [Run("full", 0, 0.01)], on_epoch=note, on_end=ends)
-    freed(loaded.model)
+    (result,) = fitted(loaded, rows, study, [Run("full", 0, 0.01)], at_epoch=note, at_end=ends, frozen=patch)
     assert result.outcome == "ok" and len(set(hashes)) == (method != "full")
     value = "bert.encoder.layer.0.attention.self.value"
     weight = f"{value}.base_layer.weight" if method == "lora" else f"{value}.weight"
@@ -114,7 +107,6 @@ def test_the_rest_is_fine_tuned_and_the_patch_stays(base, method):
 def test_a_sparse_patch_freezes_its_own_entries_and_no_others(base):
     patch, _ = trained(base, "sparse")
     loaded = models.load(str(base), labels=2)
-    frozen_in(loaded.model, patch, loaded.sha256)
     name = "bert.encoder.layer.0.attention.self.query.weight"
     study = Study(
         task="microworld_sentiment", regime=16, epochs=1, batch_size=8, max_length=32, validate="last"
@@ -122,10 +114,12 @@ def test_a_sparse_patch_freezes_its_own_entries_and_no_others(base):
     found = []
 
     def ends(bank, results):
-        own, now = bank.model.get_parameter(name), replaced(bank.model, bank.slots)[name]
+        own, now = bank.model.get_parameter(name), bank.stand_ins()[name]
         found.append((own != now).flatten())
 
-    fit(loaded, data.load("microworld_sentiment"), study, [Run("full", 0, 0.01)], on_end=ends)
+    fitted(
+        loaded, data.load("microworld_sentiment"), study, [Run("full", 0, 0.01)], at_end=ends, frozen=patch
+    )
     still = (~found[0]).nonzero().flatten().tolist()
     assert set(still) >= {3, 40, 41} and len(still) < 10
 
@@ -158,7 +152,7 @@ def test_a_patch_of_another_model_is_refused(base):
     patch, _ = trained(base, "b_v")
     other = models.load(models.TINY, labels=2)
     with pytest.raises(BeftError, match="b_v patch was trained on weights .* use a patch of this model"):
-        frozen_in(other.model, patch, other.sha256)
+        check_base(patch, other.sha256)
     wide = Patch("b_v", other.sha256, {name: torch.zeros(7) for name in patch.tensors})
     with pytest.raises(BeftError, match=r"of shape \(7,\) and the model \(32,\): it is of another model"):
         wide.put(other.model)
@@ -180,21 +174,21 @@ def test_a_model_without_biases_gets_one_for_the_patch():
 
     model = zoo.build("LLaMA", auto="AutoModelForCausalLM").float().requires_grad_(False)
     inputs = {n: x for n, x in zoo.inputs(model, batch=2).items() if n in ("input_ids", "attention_mask")}
-    with bank_on(model, ["b_v"], [0]) as bank, torch.no_grad():
+    with open_bank(model, ["b_v"], [0]) as bank, torch.no_grad():
         for slot in bank.slots:
             slot.values.normal_()
         said = bank(torch.zeros(2, dtype=torch.long), None, **inputs, use_cache=False)
         patch = patch_of(bank, 0, "x")
     with torch.no_grad():
-        patch.put(model)
+        _, take_out = patch.put(model)
         assert torch.allclose(model(**inputs).logits, said, atol=1e-5)
-        patch.take(model)
+        take_out()
     assert all(m.bias is None for n, m in model.named_modules() if n.endswith("v_proj"))
 
 
 def test_a_draw_needs_no_labels_but_rows(base):
     loaded = models.load_masked(str(base))
-    problem = Masked(
+    problem = MaskedTokens(
         loaded, text_dataset("t", TEXTS, TEXTS[:2], "by hand"), STUDY, [Draw(np.arange(3), np.arange(0))]
     )
     assert problem.validation == 2 and len(problem.lengths) == len(TEXTS)

@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForMaskedLM, BertConfig, PreTrainedTokenizerFast
 
-from beft.bank.bank import bank_on
+from beft.bank.baselines import open_bank
 from beft.data.stereotype_sets import Triple
 from beft.debias import bias_metrics
 from beft.debias.stereotypes import crows_shares, stereoset_by_kind, triple_scores
@@ -80,7 +80,7 @@ def test_scores_are_those_of_the_authors_rule_one_token_at_a_time():
 def test_a_run_of_a_bank_scores_with_its_biases():
     model, words = masked(), tokenizer()
     before = triple_scores(model, words, TRIPLES)
-    with bank_on(model, ["b_v", "b_v"], [0, 1]) as bank:
+    with open_bank(model, ["b_v", "b_v"], [0, 1]) as bank:
         for slot in bank.slots:
             slot.values.data[1] = 1.0
         same, moved = (triple_scores(bank, words, TRIPLES, run=run) for run in (0, 1))

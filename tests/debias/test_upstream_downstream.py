@@ -18,17 +18,16 @@ from beft.data.microworld.biographies import biographies
 from beft.data.microworld.people import AXES, stereotype_pairs, stereotype_triples
 from beft.debias import downstream, upstream
 from beft.debias.measures import intrinsic, of_biographies, of_posts
-from beft.debias.upstream import PatchRun
 from beft.errors import BeftError
 from beft.models import loading as models
 from beft.records.store import Store, key
-from beft.study import PATCHES, Study
+from beft.study import PATCHES, Run, Study
 
 STUDY = Study(
     model="small", task="people", regime="all", epochs=1, batch_size=8, max_length=32, validate="last"
 )
 RATES = {"full": 0.003, "sparse": 0.003}
-RUNS = [PatchRun(m, 0, RATES.get(m, 0.03)) for m in PATCHES if m != "b_k"]
+RUNS = [Run(m, 0, RATES.get(m, 0.03)) for m in PATCHES if m != "b_k"]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +86,7 @@ def test_what_is_recorded_is_not_trained_again_and_a_lost_file_is(base, tmp_path
 
 def test_a_deleted_record_comes_back_to_the_last_bit(base, tmp_path):
     phase, store = phase_of(base), Store(tmp_path)
-    runs = [*(PatchRun("b_v", seed, 0.03) for seed in range(3)), PatchRun("sparse", 0, 0.003)]
+    runs = [*(Run("b_v", seed, 0.03) for seed in range(3)), Run("sparse", 0, 0.003)]
     first = upstream.train_patches(phase, runs, store, progress=False)
     store.path(first[1]["settings"]).unlink()
     again = upstream.train_patches(phase, runs, store, progress=False)
@@ -99,7 +98,7 @@ def test_a_deleted_record_comes_back_to_the_last_bit(base, tmp_path):
 
 def test_the_file_of_a_patch_has_pefts_form_beside_it(base, tmp_path):
     phase, store = phase_of(base), Store(tmp_path)
-    run = PatchRun("b_v", 0, 0.03)
+    run = Run("b_v", 0, 0.03)
     upstream.train_patches(phase, [run], store, progress=False)
     folder = store.fetch(key(phase.settings(run)))
     inputs = phase.loaded.tokenizer("the engineer said that she", return_tensors="pt")
@@ -144,7 +143,7 @@ def test_the_model_as_it_is_is_measured_once(base, tmp_path):
 
 def test_sparse_trains_the_entries_that_moved_most(base):
     phase = phase_of(base)
-    chosen = upstream.most_moved(phase, PatchRun("sparse", 0, 0.003))
+    chosen = upstream.most_moved(phase, Run("sparse", 0, 0.003))
     assert sum(map(len, chosen.values())) == 2 * 2 * 8 * 64
     assert all(name.startswith("bert.encoder.layer.") for name in chosen)
     for name, places in chosen.items():
@@ -156,7 +155,7 @@ def test_sparse_trains_the_entries_that_moved_most(base):
 
 def test_a_rate_that_diverges_is_recorded_and_the_others_are_untouched(base, tmp_path):
     phase, store = phase_of(base), Store(tmp_path)
-    runs = [PatchRun("b_v", 0, 1e30), PatchRun("b_v", 1, 0.03)]
+    runs = [Run("b_v", 0, 1e30), Run("b_v", 1, 0.03)]
     lost, kept = upstream.train_patches(phase, runs, store, progress=False)
     assert lost["outcome"].startswith("diverged") and lost["measures"] == {} and kept["outcome"] == "ok"
     with pytest.raises(BeftError, match="b_v patch of seed 0 diverged"):
@@ -215,7 +214,7 @@ def test_the_measures_are_those_of_the_predictions():
 
 def test_an_unknown_patch_is_named():
     with pytest.raises(BeftError, match="unknown patch 'b_w': did you mean"):
-        PatchRun("b_w", 0, 0.1)
+        Run("b_w", 0, 0.1)
 
 
 def test_a_prompt_has_room_in_front_of_rows_as_long_as_the_context(base, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from beft.bank.bank import bank_on
+from beft.bank.baselines import open_bank
 from beft.errors import BeftError
 from beft.experiments import full_size, memory
 from beft.models import loading as models
@@ -36,7 +36,7 @@ def kept(config, tokens: int, rows: int) -> int:
         seen[storage.data_ptr()] = (storage.nbytes(), tensor)
         return tensor
 
-    with bank_on(model, ["b_v"], [0]) as bank:
+    with open_bank(model, ["b_v"], [0]) as bank:
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             memory.loss(bank, torch.zeros(rows, tokens // rows, dtype=torch.long))
         owned = {
@@ -56,7 +56,7 @@ def test_weights_and_runs_are_counted_exactly():
     c = config("LLaMA")
     model = full_size.random_model(c, "float32", torch.device("cpu"))
     found = memory.estimate(c, tokens=64, rows=2, dtype="float32")
-    with bank_on(model, ["b_v"], [0]) as bank:
+    with open_bank(model, ["b_v"], [0]) as bank:
         assert found.run == memory.ADAM * 4 * bank.parameter_counts(0)["bias"]
     assert (
         found.parameters == sum(p.numel() for p in model.parameters())
@@ -119,7 +119,7 @@ def test_gradient_checkpointing_changes_no_gradient(name):
     inputs = zoo.inputs(model, batch=4)
     inputs = {n: inputs[n] for n in ("input_ids", "attention_mask")} | {"use_cache": False}
     rows, found = torch.tensor([0, 1, 0, 1]), []
-    with bank_on(model, ["b_v", "b_q"], [0, 1]) as bank:
+    with open_bank(model, ["b_v", "b_q"], [0, 1]) as bank:
         for recomputes in (False, True):
             bank.zero_grad()
             if recomputes:
@@ -128,7 +128,7 @@ def test_gradient_checkpointing_changes_no_gradient(name):
             else:
                 bank(rows, None, **inputs).square().mean().backward()
             found.append([s.values.grad.clone() for s in bank.slots])
-        assert bank.rows is None and not any(m.training for m in model.modules())
+        assert bank.state.run_ids is None and not any(m.training for m in model.modules())
     for plain, again in zip(*found, strict=True):
         assert plain.abs().max() > 0
         torch.testing.assert_close(plain, again)
@@ -143,7 +143,7 @@ def test_gradient_checkpointing_keeps_less(recomputes):
         kept.append(tensor.numel())
         return tensor
 
-    with bank_on(model, ["b_v"], [0]) as bank:
+    with open_bank(model, ["b_v"], [0]) as bank:
         layer = model.model.layers[3].mlp.act_fn.register_forward_hook(lambda *a: inside.append(1))
         with bank.recomputing() if recomputes else nullcontext():
             with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):

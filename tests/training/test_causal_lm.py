@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from beft.bank.bank import bank_on
+from beft.bank.baselines import open_bank
 from beft.data.batching import CHUNKS
 from beft.data.counterfactual import augment, axis
 from beft.data.datasets import Draw, text_dataset
@@ -14,13 +14,13 @@ from beft.data.microworld.biographies import biographies
 from beft.data.microworld.people import stereotype_triples
 from beft.debias import upstream
 from beft.debias.measures import intrinsic
-from beft.debias.pair_scores import shared_places
+from beft.debias.pair_scores import causal_pair_scores, shared_places
 from beft.debias.stereotypes import SentencePair
 from beft.errors import BeftError
 from beft.models import loading as models
 from beft.records.store import Store
 from beft.study import Study
-from beft.training.causal_lm import NextTokens, causal_pair_scores
+from beft.training.language_modelling import NextTokens
 
 TEXTS = ["The soup was dull.", "She said that the plot was never superb, and he agreed.", "A bed."]
 PAIRS = [
@@ -42,7 +42,7 @@ def test_the_loss_is_transformers_own_for_every_text(llama):
     problem = NextTokens(
         llama, text_dataset("t", TEXTS, TEXTS, "by hand"), STUDY, [Draw(np.arange(3), np.arange(0))]
     )
-    with bank_on(llama.model, ["b_v"], [0]) as bank:
+    with open_bank(llama.model, ["b_v"], [0]) as bank:
         ours = problem.loss(bank, torch.zeros(3, dtype=torch.long), None, np.array([2, 0, 1])).detach()
     for value, i in zip(ours, (2, 0, 1), strict=True):
         ids = llama.tokenizer(TEXTS[i], return_tensors="pt")["input_ids"]
@@ -65,7 +65,7 @@ def test_the_loss_on_held_out_text_is_the_mean_over_its_tokens(llama):
     problem = NextTokens(
         llama, text_dataset("t", TEXTS, TEXTS, "by hand"), STUDY, [Draw(np.arange(3), np.arange(0))]
     )
-    with bank_on(llama.model, ["b_v", "b_q"], [0, 1]) as bank:
+    with open_bank(llama.model, ["b_v", "b_q"], [0, 1]) as bank:
         problem.scores(bank, True, True, CHUNKS["cpu"])
     ids = [llama.tokenizer(text, return_tensors="pt")["input_ids"] for text in TEXTS]
     with torch.no_grad():
@@ -84,7 +84,7 @@ def test_an_injected_bias_of_a_decoder_is_a_patch_with_a_record(llama, tmp_path)
         return {"crows": {"gender": {"percent": 50.0, "nats": float(np.mean(scores[:, 0] - scores[:, 1]))}}}
 
     phase = upstream.Phase(llama, corpus, "gender", STUDY, measure, "two pairs")
-    runs = [upstream.PatchRun("b_v", 0, 0.05), upstream.PatchRun("b_q", 0, 0.05)]
+    runs = [upstream.Run("b_v", 0, 0.05), upstream.Run("b_q", 0, 0.05)]
     records = upstream.train_patches(phase, runs, Store(tmp_path), progress=False)
     before = upstream.untouched(phase, Store(tmp_path))["measures"]["crows"]["gender"]["nats"]
     assert all(r["outcome"] == "ok" and r["measures"]["crows"]["gender"]["nats"] != before for r in records)

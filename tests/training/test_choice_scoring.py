@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from beft.bank.bank import bank_on
+from beft.bank.baselines import open_bank
 from beft.data.batching import ChunkCost
 from beft.data.choices import EncodedOptions
 from beft.theory import null_key_bias as zoo
@@ -72,7 +72,7 @@ def test_shared_computation_changes_no_score(name, demonstrations):
 @pytest.mark.parametrize("name", ["OPT", "LLaMA", "GPT-2"])
 def test_every_run_of_a_bank_scores_as_it_does_alone(name):
     model, examples = language_model(name), some_examples(demonstrations=5)
-    with bank_on(model, ["b_v", "b_q"], [0, 0]) as bank:
+    with open_bank(model, ["b_v", "b_q"], [0, 0]) as bank:
         generator = torch.Generator().manual_seed(1)
         for slot in bank.slots:
             slot.values.data = torch.randn(slot.values.shape, generator=generator) * slot.trained[:, None]

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fitting import fitted
 
-from beft.bank.bank import bank_on
+from beft.bank.baselines import open_bank
+from beft.bank.slots import HeadSlot
 from beft.data import sources as data_module
 from beft.data.batching import ChunkCost, encode
 from beft.data.datasets import Split, draw
@@ -21,8 +23,7 @@ from beft.models import loading as models
 from beft.study import METHODS, Result, Run, Study
 from beft.training import loop as training
 from beft.training import objective
-from beft.training.evaluation import logits, predict
-from beft.training.loop import fit
+from beft.training.classification import logits, predict
 from benchmarks import reference as plain
 
 REAL = Path(os.environ.get("BEFT_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -39,12 +40,12 @@ def sentiment():
 def trained(loaded, data, study, runs, **more):
     """(results, values by slot) of a call of `fit`."""
     kept = []
-    results = fit(
+    results = fitted(
         loaded,
         data,
         study,
         runs,
-        on_end=lambda b, _: kept.extend(s.values.detach().clone() for s in b.slots),
+        at_end=lambda b, _: kept.extend(s.values.detach().clone() for s in b.slots),
         **more,
     )
     return results, kept
@@ -77,27 +78,22 @@ def test_a_run_is_the_plain_loop_with_a_short_last_batch_too(still, sentiment, r
     study, run = replace(STUDY, regime=regime, validate="last"), Run("b_v", 1, 5e-3)
     (result,), _ = trained(still, sentiment, study, [run])
     learned = {}
-    fit(
+    fitted(
         still,
         sentiment,
         study,
         [run],
-        on_end=lambda b, _: learned.update(
-            {(s.module, s.kind): s.values[0].detach().clone() for s in b.slots}
-        ),
+        at_end=lambda b, _: learned.update({s.parameter: s.values[0].detach().clone() for s in b.slots}),
     )
-    with bank_on(still.model, ["b_v"], [1]) as bank:  # for the initial head, which the seed gives
-        start = {s.module: s.values[0].detach().clone() for s in bank.slots if s.kind == "weight"}
+    with open_bank(still.model, ["b_v"], [1]) as bank:  # for the initial head, which the seed gives
+        start = {s.parameter: s.values[0].detach().clone() for s in bank.slots if isinstance(s, HeadSlot)}
         plain = bank.plain_copy()
     plain.requires_grad_(False)
     named = {}
-    for module, kind in learned:
-        own = plain.get_submodule(module)
-        if kind == "weight":
-            own.weight.copy_(start[module])
-        if kind == "offset":
-            own.bias.zero_()
-        named[module, kind] = own.weight if kind == "weight" else own.bias
+    for name in learned:
+        named[name] = plain.get_parameter(name)
+        if name in start:
+            named[name].copy_(start[name])
     before = {key: p.detach().clone() for key, p in named.items()}
     for parameter in named.values():
         parameter.requires_grad_(True)
@@ -161,7 +157,8 @@ def test_a_tuning_split_is_scored_apart_and_never_trained_on(tiny, sentiment):
 
 def test_validation_after_the_last_epoch_only_is_the_same_last_score(tiny, sentiment):
     each, last = (
-        fit(tiny, sentiment, replace(STUDY, validate=v), [Run("b_v", 0, 1e-2)])[0] for v in ("each", "last")
+        fitted(tiny, sentiment, replace(STUDY, validate=v), [Run("b_v", 0, 1e-2)])[0]
+        for v in ("each", "last")
     )
     assert [e["validation"] is None for e in last.epochs] == [True, False]
     assert last.final == each.final
@@ -169,13 +166,13 @@ def test_validation_after_the_last_epoch_only_is_the_same_last_score(tiny, senti
 
 def test_a_training_size_larger_than_the_data_is_refused(tiny, sentiment):
     with pytest.raises(BeftError, match="asks for 5000 training rows .* has 4000"):
-        fit(tiny, sentiment, replace(STUDY, regime=5000), [Run("b_v", 0, 1e-2)])
+        fitted(tiny, sentiment, replace(STUDY, regime=5000), [Run("b_v", 0, 1e-2)])
 
 
 @pytest.mark.parametrize("rate", [1e9, 3e38])
 def test_a_run_that_diverges_is_recorded_without_scores_beside_one_that_does_not(tiny, sentiment, rate):
     study = replace(STUDY, epochs=3)
-    good, bad = fit(tiny, sentiment, study, [Run("all_biases", 0, 1e-2), Run("all_biases", 0, rate)])
+    good, bad = fitted(tiny, sentiment, study, [Run("all_biases", 0, 1e-2), Run("all_biases", 0, rate)])
     assert good.outcome == "ok" and all(e["validation"] is not None for e in good.epochs)
     assert bad.outcome.startswith("diverged: mean training loss ") and bad.outcome.endswith(
         f"at rate {rate:g}"
@@ -190,7 +187,7 @@ def interrupted(tiny, sentiment, study, runs, path, after):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fit(tiny, sentiment, study, runs, checkpoint=path, on_epoch=stop)
+        fitted(tiny, sentiment, study, runs, checkpoint=path, at_epoch=stop)
 
 
 RUNS = [Run("b_v", 0, 1e-2), Run("b_v", 1, 1e-2), Run("b_v", 1, 1e9)]
@@ -201,7 +198,7 @@ def test_an_interrupted_bank_goes_on_to_the_same_result(tmp_path, tiny, sentimen
     whole = trained(tiny, sentiment, study, RUNS)
     interrupted(tiny, sentiment, study, RUNS, path, after=2)  # epoch 2 is lost, epoch 1 is kept
     again = trained(
-        tiny, sentiment, study, RUNS, checkpoint=path, on_epoch=lambda b, epoch: seen.append(epoch)
+        tiny, sentiment, study, RUNS, checkpoint=path, at_epoch=lambda b, epoch: seen.append(epoch)
     )
     assert seen == [2, 3, 4]
     assert same(whole, again)
@@ -234,7 +231,7 @@ def test_a_checkpoint_that_cannot_be_used_is_ignored(tmp_path, tiny, sentiment, 
         state = load_file(path)
         state["value1"] = state["value1"][:, :5].contiguous()
         save_file(state, path, metadata=progress)
-    got = trained(tiny, sentiment, study, runs, checkpoint=path, on_epoch=lambda b, epoch: seen.append(epoch))
+    got = trained(tiny, sentiment, study, runs, checkpoint=path, at_epoch=lambda b, epoch: seen.append(epoch))
     assert seen == [0, 1, 2, 3]
     assert same(got, trained(tiny, sentiment, study, runs))
     assert not path.exists()
@@ -250,9 +247,9 @@ def test_too_little_memory_is_one_sentence_with_the_remedy(tiny, sentiment, monk
 
     monkeypatch.setattr(training.StackedAdam, "step", fail)
     with pytest.raises(BeftError, match="not enough memory on cpu for 1 runs .*fewer runs per bank"):
-        fit(tiny, sentiment, STUDY, [Run("b_v", 0, 1e-2)], device="cpu")
+        fitted(tiny, sentiment, STUDY, [Run("b_v", 0, 1e-2)], device="cpu")
     monkeypatch.undo()
-    assert fit(tiny, sentiment, STUDY, [Run("b_v", 0, 1e-2)])[0].outcome == "ok"  # the bank was taken off
+    assert fitted(tiny, sentiment, STUDY, [Run("b_v", 0, 1e-2)])[0].outcome == "ok"  # the bank was taken off
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux forgets a peak")
@@ -271,7 +268,7 @@ def test_other_errors_are_not_taken_for_memory(tiny, sentiment, monkeypatch):
 
     monkeypatch.setattr(training.StackedAdam, "step", fail)
     with pytest.raises(RuntimeError, match="something else"):
-        fit(tiny, sentiment, STUDY, [Run("b_v", 0, 1e-2)])
+        fitted(tiny, sentiment, STUDY, [Run("b_v", 0, 1e-2)])
 
 
 @pytest.mark.parametrize(
@@ -330,7 +327,7 @@ def test_predictions_are_probabilities_in_the_order_of_the_texts(tiny):
 def test_logits_are_those_of_each_runs_own_rows_in_order(tiny, sentiment, method):
     encoded = encode(tiny.tokenizer, sentiment.validation.rows[:12], 64)
     wanted = [np.array([3, 0, 11]), np.array([5, 3])]
-    with bank_on(tiny.model, [method] * 2, [0, 1]) as bank, torch.no_grad():
+    with open_bank(tiny.model, [method] * 2, [0, 1]) as bank, torch.no_grad():
         for slot in bank.slots:
             slot.values.normal_(generator=torch.Generator().manual_seed(0))
         got = logits(bank, encoded, wanted, ChunkCost(64, 8))
@@ -347,7 +344,7 @@ def test_ones_own_file_with_three_classes_is_trained_on(tmp_path):
     own = data_module.load(str(tmp_path / "moods.csv"))
     loaded = models.load(models.TINY, labels=len(own.task.labels))
     study = replace(STUDY, regime="all", epochs=3)
-    (result,) = fit(loaded, own, study, [Run("b_v", 0, 1e-2)])
+    (result,) = fitted(loaded, own, study, [Run("b_v", 0, 1e-2)])
     assert result.rows == {"train": 48, "tuning": 0, "validation": 12}
     assert result.epochs[0]["train_loss"] == pytest.approx(math.log(3), abs=0.2)
     assert result.parameters["head"] == 3 * 32 + 3
@@ -378,7 +375,7 @@ def test_a_regression_in_a_bank_is_the_plain_loop_on_squared_errors(one_output, 
     data = shortened("microworld_similarity", 40)
     study = replace(STUDY, task="microworld_similarity")
     run = Run(method, 3, 3e-3)
-    banked = fit(one_output, data, study, [Run("b_q", 0, 1e-2), run], device="cpu")[1]
+    banked = fitted(one_output, data, study, [Run("b_q", 0, 1e-2), run], device="cpu")[1]
     alone = plain.fit(one_output, data, study, run, dropout=False)
     for ours, theirs in zip(banked.epochs, alone, strict=True):
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=1e-3)
@@ -400,17 +397,17 @@ def test_values_far_from_one_are_no_divergence(one_output):
     data = shortened("microworld_similarity", 20)
     data = replace(data, train=Split(data.train.rows, data.train.labels * 1000 + 500))
     study = replace(STUDY, task="microworld_similarity", epochs=1)
-    assert fit(one_output, data, study, [Run("b_v", 0, 1e-3)])[0].outcome == "ok"
+    assert fitted(one_output, data, study, [Run("b_v", 0, 1e-3)])[0].outcome == "ok"
 
 
 def test_further_splits_and_metrics_are_scored_after_the_last_epoch(tiny, sentiment):
     further = {"other": Split(sentiment.train.rows[:30], sentiment.train.labels[:30])}
     task = replace(sentiment.task, metrics=("accuracy", "f1"))
-    (result,) = fit(tiny, replace(sentiment, task=task, further=further), STUDY, [Run("b_v", 0, 1e-2)])
+    (result,) = fitted(tiny, replace(sentiment, task=task, further=further), STUDY, [Run("b_v", 0, 1e-2)])
     assert set(result.epochs[0]["metrics"]) == {"accuracy", "f1"}
     assert set(result.final["metrics"]) == {"accuracy", "f1", "accuracy (other)", "f1 (other)"}
     assert result.final["metrics"]["accuracy"] == result.final["validation"]
-    (one,) = fit(tiny, sentiment, STUDY, [Run("b_v", 0, 1e-2)])
+    (one,) = fitted(tiny, sentiment, STUDY, [Run("b_v", 0, 1e-2)])
     assert "metrics" not in one.final and one.final["validation"] == result.final["validation"]
 
 
@@ -421,5 +418,5 @@ def test_real_similarity_is_learned_beyond_chance():
     few = Split(data.validation.rows[:200], data.validation.labels[:200])
     loaded = models.load(model_files.DEFAULT, labels=1)
     study = Study(task="stsb", regime="low", epochs=3, validate="last", max_length=64)
-    (result,) = fit(loaded, replace(data, validation=few), study, [Run("all_biases", 0, 6e-3)])
+    (result,) = fitted(loaded, replace(data, validation=few), study, [Run("all_biases", 0, 6e-3)])
     assert result.final["metrics"]["spearman"] > 0.5

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fitting import fitted
 from tokenizers import Tokenizer, decoders
 from tokenizers import models as tokenizer_models
 from transformers import PreTrainedTokenizerFast
 
-from beft.bank.bank import bank_on
-from beft.bank.peft_adapter import merge
+from beft.bank.baselines import open_bank
+from beft.bank.export import merge
 from beft.data.batching import CHUNKS
 from beft.data.choices import EncodedOptions, encode_options
 from beft.data.datasets import Draw, prompt_dataset
@@ -31,7 +32,6 @@ from beft.study import Run, Study
 from beft.theory import null_key_bias as zoo
 from beft.training.choice_scoring import option_scores
 from beft.training.generation import generate, token_f1
-from beft.training.loop import fit
 from beft.training.multiple_choice import Prompted, choice_score, paths
 
 STUDY = Study(
@@ -94,7 +94,7 @@ def plain_loss(model: Any, tokenizer: Any, example: Example, form: str) -> float
 def test_losses_are_those_of_every_option_computed_alone(name, form):
     here, data = loaded(name), some_data(form)
     problem = Prompted(here.tokenizer, data, STUDY, everyone(data))
-    with bank_on(here.model, ["b_v"], [0]) as bank, torch.no_grad():
+    with open_bank(here.model, ["b_v"], [0]) as bank, torch.no_grad():
         got = problem.loss(bank, torch.zeros(12, dtype=torch.long), None, np.arange(12))
     with torch.no_grad():
         wanted = [plain_loss(here.model, here.tokenizer, e, form) for e in data.train.rows]
@@ -120,13 +120,13 @@ def values_of(
     here: Loaded, data: Any, study: Study, runs: list[Run], run: int
 ) -> tuple[list[torch.Tensor], Any]:
     kept: list[torch.Tensor] = []
-    results = fit(
+    results = fitted(
         here,
         data,
         study,
         runs,
         device="cpu",
-        on_end=lambda bank, _: kept.extend(
+        at_end=lambda bank, _: kept.extend(
             s.values[run].detach().clone() for s in bank.slots if s.trained[run]
         ),
     )
@@ -171,7 +171,7 @@ def test_a_linear_schedule_is_torchs(monkeypatch):
     study = replace(STUDY, schedule="linear", clip=1e9)
     tuned, _ = values_of(here, data, study, [Run("b_v", 0, 1e-2)], 0)
     problem = Prompted(here.tokenizer, data, study, everyone(data))
-    with bank_on(here.model, ["b_v"], [0]) as bank:
+    with open_bank(here.model, ["b_v"], [0]) as bank:
         values = [s.values for s in bank.slots]
         optimizer = torch.optim.AdamW(values, lr=1e-2, weight_decay=0, eps=study.eps)
         rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 6)
@@ -199,7 +199,7 @@ def test_scores_are_taken_on_tuning_rows_and_validation_for_every_run():
     here, data = loaded(), some_data("options")
     draws = [Draw(np.arange(8), np.arange(8, 12)), Draw(np.arange(4, 12), np.arange(4))]
     problem = Prompted(here.tokenizer, data, STUDY, draws)
-    with bank_on(here.model, ["b_v", "b_q"], [0, 0]) as bank:
+    with open_bank(here.model, ["b_v", "b_q"], [0, 0]) as bank:
         found = problem.scores(bank, True, True, CHUNKS["cpu"])
         only = problem.scores(bank, False, False, CHUNKS["cpu"])
     assert len(found["tuning"]) == len(found["validation"]) == 2
@@ -238,7 +238,7 @@ def test_baselines_that_train_weights_score_and_write_as_the_plain_model_they_co
         kept["texts"] = generate(bank, here.tokenizer, asked, 100, new_tokens=5)
         kept["plain"] = merge(bank, 0)
 
-    (result,) = fit(here, data, replace(STUDY, epochs=2), [Run(method, 0, 1e-2)], on_end=look)
+    (result,) = fitted(here, data, replace(STUDY, epochs=2), [Run(method, 0, 1e-2)], at_end=look)
     plain = kept["plain"]
     assert result.outcome == "ok" and result.parameters["weights"] > 0
     for mine, theirs, old in zip(
@@ -274,7 +274,7 @@ def test_answers_are_the_same_whatever_the_batch_and_end_at_a_line(name):
 
 def test_every_run_of_a_bank_writes_its_own_answer():
     here, examples = loaded(), [Example("one two three "), Example("four ")]
-    with bank_on(here.model, ["b_v", "b_v"], [0, 1]) as bank:
+    with open_bank(here.model, ["b_v", "b_v"], [0, 1]) as bank:
         for slot in bank.slots:
             slot.values.data[1] = 3 * torch.randn(
                 slot.values.shape[1:], generator=torch.Generator().manual_seed(0)

@@ -7,8 +7,8 @@ from fake_records import run
 from matplotlib import pyplot as plt
 
 from beft import paper
-from beft.bank import peft_adapter as adapters
-from beft.bank.bank import bank_on
+from beft.bank.baselines import open_bank
+from beft.bank.export import merge
 from beft.experiments import memory
 from beft.records.store import key
 from beft.report import comparisons, readings_prompted
@@ -159,9 +159,9 @@ def test_what_an_export_switched_on_is_read_from_config_and_sites(name, flag):
     model = zoo.build(name, auto="AutoModelForCausalLM").requires_grad_(False)
     for parameter in (p for n, p in model.named_parameters() if n.endswith("_proj.bias")):
         parameter.data.zero_()
-    with bank_on(model, ["b_v"], [0]) as bank:
+    with open_bank(model, ["b_v"], [0]) as bank:
         next(s for s in bank.slots if s.module.endswith("1.self_attn.v_proj")).values.data.fill_(1.0)
-        exported = adapters.merge(bank, 0)
+        exported = merge(bank, 0)
     said = readings_prompted.switched(model.config, exported)
     assert flag in said and said.endswith("not zero: b_q in 0, b_k in 0, b_v in 1 of 2 layers")
 

@@ -7,17 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fitting import fitted
 from hypothesis import given
 from hypothesis import strategies as st
 from masked_models import STUDY, TEXTS, small
 
-from beft.bank.bank import bank_on
+from beft.bank.baselines import open_bank
 from beft.data.batching import CHUNKS
 from beft.data.datasets import Draw, text_dataset
 from beft.errors import BeftError
 from beft.study import Run
-from beft.training.loop import fit
-from beft.training.masked_lm import Masked, Rule, rule_of, told_at
+from beft.training.language_modelling import MaskedTokens, Rule, logits_at, rule_of
 
 
 @given(st.lists(st.integers(5, 99), min_size=1, max_size=120), st.integers(0, 2**32 - 1))
@@ -40,14 +40,14 @@ def test_of_the_chosen_eight_in_ten_are_masked_one_is_another_token_and_one_stay
 
 def problem_of(loaded, texts=TEXTS):
     data = text_dataset("texts", texts, TEXTS[:3], "by hand")
-    return Masked(loaded, data, STUDY, [Draw(np.arange(len(texts)), np.array([], dtype=int))])
+    return MaskedTokens(loaded, data, STUDY, [Draw(np.arange(len(texts)), np.array([], dtype=int))])
 
 
 def test_the_loss_is_transformers_own_over_the_masked_places():
     loaded = small(dropout=0.0)
     problem, keys = problem_of(loaded), torch.tensor([11, -7, 5], dtype=torch.int32)
     index = np.array([0, 7, 3])
-    with bank_on(loaded.model, ["b_v"], [0]) as bank:
+    with open_bank(loaded.model, ["b_v"], [0]) as bank:
         ours = problem.loss(bank, torch.zeros(3, dtype=torch.long), keys, index).detach()
     for n, i in enumerate(index):
         ids = problem.ids[i, : problem.lengths[i]]
@@ -62,20 +62,22 @@ def test_the_loss_is_transformers_own_over_the_masked_places():
 def test_a_run_learns_the_same_alone_and_beside_others():
     runs = [Run("b_v", 0, 0.02), Run("b_q", 1, 0.02), Run("all_biases", 2, 0.01)]
     data = text_dataset("texts", TEXTS, TEXTS[:3], "by hand")
-    together = fit(small(), data, STUDY, runs, problem=Masked)
+    together = fitted(small(), data, STUDY, runs, objective=MaskedTokens)
     for run, result in zip(runs, together, strict=True):
-        (alone,) = fit(small(), data, STUDY, [run], problem=Masked)
+        (alone,) = fitted(small(), data, STUDY, [run], objective=MaskedTokens)
         for a, b in zip(alone.epochs, result.epochs, strict=True):
             assert a["train_loss"] == pytest.approx(b["train_loss"], abs=1e-5)
         assert alone.final["validation"] == result.final["validation"] is not None
-    again = fit(small(), data, STUDY, runs, problem=Masked)
+    again = fitted(small(), data, STUDY, runs, objective=MaskedTokens)
     assert [r.epochs for r in again] == [r.epochs for r in together]  # to the last bit
 
 
 def test_training_lowers_the_loss_of_every_way_to_train():
     data = text_dataset("texts", TEXTS * 4, TEXTS[:3], "by hand")
     for method, rate in {"b_v": 0.03, "lora": 0.03, "adapter": 0.03, "full": 0.003}.items():
-        (result,) = fit(small(), data, replace(STUDY, epochs=6), [Run(method, 0, rate)], problem=Masked)
+        (result,) = fitted(
+            small(), data, replace(STUDY, epochs=6), [Run(method, 0, rate)], objective=MaskedTokens
+        )
         losses = [e["train_loss"] for e in result.epochs]
         assert losses[-1] < losses[0] - 0.01, (method, losses)  # a random model has little use for a bias
         assert 0 <= result.final["validation"] <= 1
@@ -84,7 +86,7 @@ def test_training_lowers_the_loss_of_every_way_to_train():
 def test_the_score_counts_the_same_places_for_every_run():
     loaded = small()
     problem = problem_of(loaded)
-    with bank_on(loaded.model, ["b_v", "b_q"], [0, 1]) as bank:
+    with open_bank(loaded.model, ["b_v", "b_q"], [0, 1]) as bank:
         scores = problem.scores(bank, True, True, CHUNKS["cpu"])["validation"]
         nats = problem.nats
         assert problem.scores(bank, False, False, CHUNKS["cpu"])["validation"] == [None, None]
@@ -107,7 +109,7 @@ def test_a_head_without_a_name_of_its_own_is_read_at_the_same_places():
     inputs = {n: x for n, x in zoo.inputs(model, batch=2).items() if n in ("input_ids", "attention_mask")}
     rows, places = torch.tensor([0, 1, 1]), torch.tensor([2, 0, 3])
     whole = model(**inputs).logits
-    with told_at(model, rows, places):
+    with logits_at(model, rows, places):
         assert torch.allclose(model(**inputs).logits, whole[rows, places], atol=1e-6)
     assert model(**inputs).logits.shape == whole.shape
 

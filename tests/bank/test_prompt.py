@@ -8,8 +8,8 @@ from masked_models import small
 from peft import PromptTuningConfig, TaskType, get_peft_model
 
 from beft import paper
-from beft.bank.bank import bank_on
-from beft.bank.prompt_tuning import MODULE
+from beft.bank.baselines import open_bank
+from beft.bank.virtual_tokens import PROMPT as MODULE
 from beft.errors import BeftError
 from beft.models import loading as models
 from beft.theory import null_key_bias as zoo
@@ -24,24 +24,25 @@ def test_a_prompt_on_a_classifier_gives_what_pefts_own_model_gives():
     )
     rows = torch.zeros(2, dtype=torch.long)
     plain = loaded.model(**inputs).logits
-    with bank_on(loaded.model, ["prompt"], [5]) as bank:
+    with open_bank(loaded.model, ["prompt"], [5]) as bank:
         ours = bank(rows, None, **inputs).detach()
         (values,) = (s.values[0].detach().clone() for s in bank.slots if s.group == "weights")
         assert (
             bank.parameter_counts(0)["weights"] == values.numel() == TOKENS * loaded.model.config.hidden_size
         )
         heads = [s for s in bank.slots if s.group == "head"]
-        state = {(s.module, s.kind): s.values[0].detach().clone() for s in heads}
+        state = {s.parameter: s.values[0].detach().clone() for s in heads}
     assert torch.equal(loaded.model(**inputs).logits, plain)
     assert not hasattr(loaded.model, MODULE)
     wrapped = get_peft_model(
         loaded.model, PromptTuningConfig(task_type=TaskType.SEQ_CLS, num_virtual_tokens=TOKENS)
     )
     wrapped.prompt_encoder["default"].embedding.weight.data = values
-    for (module, kind), value in state.items():
+    for name, value in state.items():
+        module, _, parameter = name.rpartition(".")
         layer = wrapped.base_model.get_submodule(module)
         layer = getattr(layer, "modules_to_save", {"default": layer})["default"]
-        getattr(layer, "weight" if kind == "weight" else "bias").data = value
+        getattr(layer, parameter).data = value
     with torch.no_grad():
         theirs = wrapped.eval()(**inputs).logits
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
@@ -50,7 +51,7 @@ def test_a_prompt_on_a_classifier_gives_what_pefts_own_model_gives():
 def test_a_language_model_answers_for_the_texts_own_tokens():
     loaded = small()
     inputs = loaded.tokenizer(["the plot was dull"], return_tensors="pt")
-    with bank_on(loaded.model, ["prompt"], [0]) as bank:
+    with open_bank(loaded.model, ["prompt"], [0]) as bank:
         ours = bank(torch.zeros(1, dtype=torch.long), None, **inputs).detach()
         prompt = bank.slots[0].values[0].detach()
     words = loaded.model.get_input_embeddings().weight
@@ -65,6 +66,6 @@ def test_a_decoder_is_refused():
     model = zoo.build("OPT", auto="AutoModelForCausalLM").requires_grad_(False)
     with (
         pytest.raises(BeftError, match="prompt tuning is for encoders here .* use prefix"),
-        bank_on(model, ["prompt"], [0]),
+        open_bank(model, ["prompt"], [0]),
     ):
         pass
