@@ -12,15 +12,15 @@ class BeftError(ValueError):
 
 
 class OutOfMemory(BeftError):
-    """A bank did not fit; `sweep` goes on with banks of half its size."""
+    """A bank did not fit in memory; `sweep` continues with banks of half its size."""
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> BeftError:
     """The error for a name that is not in `valid`, with the nearest valid names first.
 
     Args:
-        kind: what the name was meant to be, e.g. "task".
-        name: what was given.
+        kind: what the name stands for, e.g. "task".
+        name: the given name.
         valid: every accepted name.
     """
     names = [str(v) for v in valid]
@@ -29,8 +29,13 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> BeftError:
     return BeftError(f"unknown {kind} {str(name)!r}: {hint}(valid: {', '.join(names)})")
 
 
+def reason_of(error: Exception) -> str:
+    """The first line of an error's message without a full stop, or its type where it has no message."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".: ")
+
+
 def exit_status(work: Callable[[], int | None], interrupted: str) -> int:
-    """The exit status of a command: what `work` returns, 2 after bad input, 130 after Ctrl-C; says why on stderr."""
+    """The exit status of a command: that of `work`, 2 after bad input, 130 after Ctrl-C; the reason goes to stderr."""
     try:
         return work() or 0
     except BeftError as error:

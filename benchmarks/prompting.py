@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from beft.data.choices import Encoded, encode
+from beft.data.choices import EncodedOptions, encode_options
 from beft.data.datasets import Dataset, prompt_dataset
 from beft.data.microworld import pairs as microworld_pairs
-from beft.data.prompt_data import HELD_OUT
 from beft.data.prompts import get_prompt
+from beft.data.sources import HELD_OUT
 from beft.experiments.zero_shot import fitting
 from beft.models import loading as models
 from beft.models.files import SHIPPED
@@ -52,7 +52,7 @@ class Options:
         check_sizes(self, "examples", "demonstrations", "shown", "repeats")
 
 
-def one_at_a_time(model: Any, examples: Sequence[Encoded]) -> list[Scored]:
+def one_at_a_time(model: Any, examples: Sequence[EncodedOptions]) -> list[Scored]:
     """What `option_scores` gives, every option's whole text in a pass of its own."""
     found = []
     for e in examples:
@@ -82,8 +82,8 @@ def measure(options: Options) -> dict[str, Any]:
         loaded.tokenizer, data.train.rows[: options.demonstrations], asked[: options.shown], longest
     )
     cases = {
-        "zero-shot": [encode(loaded.tokenizer, e, longest) for e in asked[: options.examples]],
-        "in context": [encode(loaded.tokenizer, e, longest, before) for e in asked[: options.shown]],
+        "zero-shot": [encode_options(loaded.tokenizer, e, longest) for e in asked[: options.examples]],
+        "in context": [encode_options(loaded.tokenizer, e, longest, before) for e in asked[: options.shown]],
     }
     times = {name: _times(loaded.model, examples, options.repeats) for name, examples in cases.items()}
     tokens = {name: sum(map(len, e[0].sequences)) / len(OPTIONS) for name, e in cases.items()}
@@ -124,7 +124,7 @@ def _random() -> models.Loaded:
     return models.Loaded(model, tokenizer, "tiny-llama, random weights", "random, seed 0", "none", "none")
 
 
-def _times(model: Any, examples: list[Encoded], repeats: int) -> dict[str, Any]:
+def _times(model: Any, examples: list[EncodedOptions], repeats: int) -> dict[str, Any]:
     """Median seconds of both ways, in turns, and how far their scores are apart."""
     option_scores(model, examples)  # neither way is charged for what is prepared once
     one_at_a_time(model, examples[:1])

@@ -1,6 +1,6 @@
 """The architectures beft knows: one row of attribute paths each.
 
-A fused projection is named three times in its row; `fused` then says how it is laid out.
+A fused projection is named three times in its row; `Family.fused` then gives its layout.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Positions = Callable[[Any], tuple[str, tuple[str, ...]]]
-# Extras that end the proof that b_k is null (THEORY section 1), in the words of a verdict.
+# Extras that end the proof that b_k is null (THEORY section 1), with the reason.
 NOT_NULL = {
     "position-to-content": "position-to-content attention multiplies each key, bias included, by an embedding of its "
     "distance",
@@ -22,19 +22,20 @@ NOT_NULL = {
 
 @dataclass(frozen=True)
 class Family:
-    """Where one architecture keeps its parts.
+    """The attribute paths and the attention of one architecture.
 
     Attributes:
         stack: path from the backbone to the list of layers.
         projections: path from a layer to the linear module of each term.
         positions: config -> (positional scheme, extras of the attention), in words.
-        causal: whether a token sees those before it alone.
+        causal: whether a token attends to earlier tokens only.
         further: other attentions: name -> (stack, projections); the decoder's and the cross-attention's.
-        fused: config -> (heads of key and value, blocks) of a fused projection, see `fused.fused`.
+        fused: config -> (heads of key and value, blocks) of a fused projection, see `sites.fused`.
         pooler: path of the pooler's dense layer inside the backbone.
-        head_pooler: the same where it stands beside the backbone, in the model with a head.
-        mixed: path from a layer to the module that takes the attention's output and the layer's input, token by
-            token like all that follows it, in models whose head reads the first token only; None if not known.
+        head_pooler: path of the pooler where it stands beside the backbone, in the model with a head.
+        mixed: in models whose head reads the first token only, the path from a layer to the module that takes the
+            attention's output and the layer's input; it and everything behind it treat tokens separately. None if not
+            known.
     """
 
     stack: str
@@ -58,24 +59,24 @@ def _distilbert(config: Any) -> tuple[str, tuple[str, ...]]:
 
 def _deberta(config: Any) -> tuple[str, tuple[str, ...]]:
     relative = getattr(config, "relative_attention", False)
-    kinds = config.pos_att_type or ()
-    kinds = kinds.lower().split("|") if isinstance(kinds, str) else kinds
+    terms = config.pos_att_type or ()
+    terms = terms.lower().split("|") if isinstance(terms, str) else terms
     extras: list[str] = []
-    if relative and "c2p" in kinds:
+    if relative and "c2p" in terms:
         extras.append("content-to-position")
-    if relative and "p2c" in kinds:
+    if relative and "p2c" in terms:
         extras.append("position-to-content")
     if extras and getattr(config, "share_att_key", False):
         extras.append("shared position projections")
     if getattr(config, "conv_kernel_size", 0) > 0:
         extras.append("convolution")
     absolute = "learned absolute" if getattr(config, "position_biased_input", True) else ""
-    scheme = " and ".join(part for part in ("disentangled relative" if relative else "", absolute) if part)
+    scheme = " and ".join(filter(None, ("disentangled relative" if relative else "", absolute)))
     return scheme or "none", tuple(extras)
 
 
 def _rotary(config: Any) -> tuple[str, tuple[str, ...]]:
-    """RoPE, on a part of each head where the config says so; a norm before it where the config has the flag."""
+    """RoPE, on some dimensions of each head if the config says so; a norm on the keys if the config has the flag."""
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     rope = getattr(config, "rope_parameters", None) or {}
     rotated = getattr(config, "rotary_dim", None) or int(size * rope.get("partial_rotary_factor", 1.0))
@@ -100,18 +101,23 @@ def _gpt2(config: Any) -> tuple[str, tuple[str, ...]]:
     return "learned absolute", (("another scale of the logits",) if scaled else ())
 
 
-def _falcon_blocks(config: Any) -> tuple[int, int]:
-    if config.new_decoder_architecture:
-        return config.num_kv_heads, config.num_kv_heads
-    return (1, 1) if config.multi_query else (config.num_attention_heads, config.num_attention_heads)
+def _query_blocks(config: Any) -> tuple[int, int]:
+    """All heads of the query, then of the key, then of the value."""
+    return getattr(config, "num_key_value_heads", config.num_attention_heads), 1
 
 
-def _bigcode_blocks(config: Any) -> tuple[int, int]:
-    return (1, 1) if config.multi_query else (config.num_attention_heads, config.num_attention_heads)
-
-
-def _per_head(config: Any) -> tuple[int, int]:
+def _head_blocks(config: Any) -> tuple[int, int]:
+    """A query, a key and a value per head."""
     return config.num_attention_heads, config.num_attention_heads
+
+
+def _multi_query_blocks(config: Any) -> tuple[int, int]:
+    return (1, 1) if config.multi_query else _head_blocks(config)
+
+
+def _falcon_blocks(config: Any) -> tuple[int, int]:
+    grouped = config.new_decoder_architecture
+    return (config.num_kv_heads, config.num_kv_heads) if grouped else _multi_query_blocks(config)
 
 
 def _named(path: str) -> dict[str, str]:
@@ -121,14 +127,22 @@ def _named(path: str) -> dict[str, str]:
 
 _LEARNED = _fixed("learned absolute")
 _BERT = {"q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value"}
-_DEBERTA = {
-    term: f"attention.self.{name}_proj" for term, name in zip("qkv", ("query", "key", "value"), strict=True)
-}
+_DEBERTA = {term: f"{path}_proj" for term, path in _BERT.items()}
 _PROJ = _named("self_attn.{}_proj")
 
 
 def _llama(positions: Positions = _rotary) -> Family:
     return Family("layers", _PROJ, positions, causal=True)
+
+
+def _fused(stack: str, path: str, positions: Positions, blocks: Callable[[Any], tuple[int, int]]) -> Family:
+    return Family(stack, _named(path), positions, causal=True, fused=blocks)
+
+
+def _encoder_decoder(stack: str, own: str, cross: str, positions: Positions) -> Family:
+    encoder, decoder, attention = stack.format("encoder"), stack.format("decoder"), _named(own)
+    further = {"decoder": (decoder, attention), "cross": (decoder, _named(cross))}
+    return Family(encoder, attention, positions, further=further)
 
 
 # By `config.model_type`. transformers 5 ignores BERT's old `position_embedding_type`: BERT is always absolute.
@@ -154,47 +168,17 @@ FAMILIES: Mapping[str, Family] = {
     "qwen3": _llama(_rotary_with("norm on keys")),
     "gpt_oss": _llama(_rotary_with("sinks")),
     # decoders with one projection for all three
-    "gpt2": Family(
-        "h", _named("attn.c_attn"), _gpt2, causal=True, fused=lambda c: (c.num_attention_heads, 1)
-    ),
-    "gpt_bigcode": Family("h", _named("attn.c_attn"), _gpt2, causal=True, fused=_bigcode_blocks),
-    "phi3": Family(
-        "layers",
-        _named("self_attn.qkv_proj"),
-        _rotary,
-        causal=True,
-        fused=lambda c: (c.num_key_value_heads, 1),
-    ),
-    "gpt_neox": Family("layers", _named("attention.query_key_value"), _rotary, causal=True, fused=_per_head),
-    "bloom": Family(
-        "h",
-        _named("self_attention.query_key_value"),
-        _fixed("ALiBi (relative)"),
-        causal=True,
-        fused=_per_head,
-    ),
-    "falcon": Family(
-        "h", _named("self_attention.query_key_value"), _falcon, causal=True, fused=_falcon_blocks
-    ),
+    "gpt2": _fused("h", "attn.c_attn", _gpt2, _query_blocks),
+    "gpt_bigcode": _fused("h", "attn.c_attn", _gpt2, _multi_query_blocks),
+    "phi3": _fused("layers", "self_attn.qkv_proj", _rotary, _query_blocks),
+    "gpt_neox": _fused("layers", "attention.query_key_value", _rotary, _head_blocks),
+    "bloom": _fused("h", "self_attention.query_key_value", _fixed("ALiBi (relative)"), _head_blocks),
+    "falcon": _fused("h", "self_attention.query_key_value", _falcon, _falcon_blocks),
     # encoders with a decoder
-    "t5": Family(
-        "encoder.block",
-        _named("layer.0.SelfAttention.{}"),
-        _fixed("additive relative"),
-        further={
-            "decoder": ("decoder.block", _named("layer.0.SelfAttention.{}")),
-            "cross": ("decoder.block", _named("layer.1.EncDecAttention.{}")),
-        },
+    "t5": _encoder_decoder(
+        "{}.block", "layer.0.SelfAttention.{}", "layer.1.EncDecAttention.{}", _fixed("additive relative")
     ),
-    "bart": Family(
-        "encoder.layers",
-        _PROJ,
-        _LEARNED,
-        further={
-            "decoder": ("decoder.layers", _PROJ),
-            "cross": ("decoder.layers", _named("encoder_attn.{}_proj")),
-        },
-    ),
+    "bart": _encoder_decoder("{}.layers", "self_attn.{}_proj", "encoder_attn.{}_proj", _LEARNED),
 }
 
 # Where the sequence and image classification models of these families keep the linear layers of their heads.

@@ -1,13 +1,13 @@
-"""Where query, key and value live in a Hugging Face transformer, and whether its key bias can matter.
+"""Where query, key and value live in a Hugging Face transformer, and whether its key bias can have an effect.
 
-Everything is an exact dotted name, found by walking attribute paths from the backbone; no name is matched by a
-part of it (`output.dense` is both the attention's and the feed-forward's). `families` says which paths to walk.
-Every user of a site touches its `part` of its module's output only, so a fused projection is a module with several
-sites.
+Every site has an exact dotted name, reached by walking attribute paths from the backbone (`architectures` lists them).
+No name is matched by a substring: `output.dense` belongs to the attention and to the feed-forward block. A site is a
+slice of its module's output, so that a fused projection is one module with several sites.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,16 +15,27 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..errors import BeftError
+from ..errors import BeftError, unknown
 from .architectures import FAMILIES, NOT_NULL, Family
-from .custom_sites import by_hand
-from .fused import Slice, fused
-from .sites import TERMS, Anatomy, anatomy_of, find, join, linear_names, site_of, walk
+from .sites import (
+    LINEAR,
+    TERMS,
+    Anatomy,
+    Site,
+    Slice,
+    anatomy_of,
+    find,
+    fused,
+    join,
+    linear_names,
+    site_of,
+    walk,
+)
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Is the key bias provably without effect, and why (in words)."""
+class KeyBias:
+    """Whether the key bias is provably without effect, and the reason in words."""
 
     null: bool
     reason: str
@@ -35,34 +46,32 @@ def describe(model: nn.Module, sites: Mapping[str, str] | None = None, heads: in
 
     Args:
         model: a transformers model, with or without a head, or a module that contains exactly one.
-        sites: for an architecture not known here, a dotted name per term with `{layer}` for the layer's number,
-            e.g. `{"v": "decoder.layers.{layer}.attn.v_proj"}`; `[start:stop]` behind the name picks a slice of
-            a fused projection, e.g. `"h.{layer}.attn.c_attn[1536:2304]"`, and `[start:stop/blocks]` that slice of
-            each of so many equal blocks, for one interleaved by head. Any subset of q, k, v.
-        heads: with `sites`, the number of query heads where the model's config does not say it.
+        sites: for an unknown architecture, a dotted name per term with `{layer}` for the layer's number,
+            e.g. `{"v": "decoder.layers.{layer}.attn.v_proj"}`. `[start:stop]` behind the name selects a slice of
+            a fused projection, e.g. `"h.{layer}.attn.c_attn[1536:2304]"`; `[start:stop/blocks]` selects that slice
+            of each of so many equal blocks, for projections interleaved by head. Any subset of q, k, v.
+        heads: with `sites`, the number of query heads where the model's config does not give it.
 
     Raises:
-        BeftError: unknown architecture (the message lists its linear modules and how to name sites by hand), or
-            a hand-made name that is not in the model.
+        BeftError: an unknown architecture (the message lists its linear modules and how to name the sites), or
+            a given name that is not in the model.
     """
     if sites is not None:
-        return by_hand(model, sites, heads)
+        return _custom_sites(model, sites, heads)
     name, backbone, family = backbone_of(model)
     config = backbone.config
-    parts: Mapping[str, Slice] = {}
+    slices: Mapping[str, Slice] = {}
     if family.fused is not None:
         kv_heads, blocks = family.fused(config)
-        parts = fused(config.num_attention_heads, kv_heads, head_size(config), blocks)
-    found = [
-        site_of(term, layer, full, module, parts.get(term), attention)
+        slices = fused(config.num_attention_heads, kv_heads, head_size(config), blocks)
+    known = [
+        site_of(term, layer, full, module, slices.get(term), attention)
         for term in TERMS
         for layer, (attention, full, module) in enumerate(_projections(name, backbone, family, term))
     ]
     positions, extras = family.positions(config)
-    size = head_size(config) if family.fused else None
-    return anatomy_of(
-        config.model_type, found, config.num_attention_heads, size, positions, extras, family.causal
-    )
+    size, heads = head_size(config) if family.fused else None, config.num_attention_heads
+    return anatomy_of(config.model_type, known, heads, size, positions, extras, family.causal)
 
 
 def head_size(config: Any) -> int:
@@ -70,23 +79,22 @@ def head_size(config: Any) -> int:
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def key_bias_is_null(model: nn.Module) -> Verdict:
-    """Does every bias on the keys leave the output of `model` exactly as it is (THEORY section 1)?
+def key_bias_is_null(model: nn.Module) -> KeyBias:
+    """Whether every bias on the keys leaves the output of `model` exactly as it is (THEORY section 1).
 
-    True only where it is proven for the architecture and its config; an unknown architecture is False with that
-    reason. The verdict is about the model as it stands: keys that do not carry the bias, such as the extra slots
-    of prefix tuning, end it.
+    `null` is True only where it is proven for the architecture and its config, and False for an unknown architecture.
+    It holds for the model as it stands: keys that do not carry the bias, such as those of prefix tuning, end it.
     """
     try:
         _, backbone, family = backbone_of(model)
     except BeftError:
-        return Verdict(False, "not proven: this architecture is not known to beft.anatomy")
+        return KeyBias(False, "not proven: this architecture is not known to beft.anatomy")
     positions, extras = family.positions(backbone.config)
     for extra, reason in NOT_NULL.items():
         if extra in extras:
-            return Verdict(False, reason)
+            return KeyBias(False, reason)
     if positions.startswith("rotary"):
-        return Verdict(False, "RoPE turns the bias by another angle at each key")
+        return KeyBias(False, "RoPE turns the bias by another angle at each key")
     how = {
         "learned absolute": "positions are added to the input",
         "sinusoidal absolute": "positions are added to the input",
@@ -94,30 +102,35 @@ def key_bias_is_null(model: nn.Module) -> Verdict:
         "ALiBi (relative)": "ALiBi adds to the logits what depends on the distance alone",
         "additive relative": "what is added to the logits depends on the distance alone",
     }.get(positions, "relative positions meet the query only")
-    return Verdict(
+    return KeyBias(
         True, f"all keys carry the same bias and {how}: one constant per query, which the softmax removes"
     )
 
 
 def backbone_of(model: nn.Module) -> tuple[str, Any, Family]:
-    """The one module of a known family that holds the stack of layers, and its dotted name ("" for `model`)."""
-    found: list[tuple[str, Any, Family]] = []
+    """The one module of a known family that holds the stack of layers, with its dotted name ("" for `model`).
+
+    Raises BeftError if there is none, or more than one.
+    """
+    matches: list[tuple[str, Any, Family]] = []
     for name, module in model.named_modules():
         if isinstance(module, PreTrainedModel):
             family = FAMILIES.get(module.config.model_type)
             if family is not None and isinstance(find(module, family.stack), nn.ModuleList):
-                found.append((name, module, family))
-    if not found:
+                matches.append((name, module, family))
+    if not matches:
         listing = "; ".join(linear_names(model)) or "none"
         raise BeftError(
             f"unknown architecture {type(model).__name__} (known: {', '.join(FAMILIES)}): name its projections by "
             'hand, e.g. describe(model, sites={"q": "layers.{layer}.attn.q_proj", "v": '
             f'"layers.{{layer}}.attn.v_proj[0:64]"}}); its linear modules are: {listing}'
         )
-    if len(found) > 1:
-        names = ", ".join(name or "the model itself" for name, _, _ in found)
-        raise BeftError(f"{type(model).__name__} contains {len(found)} encoders ({names}): pass one of them")
-    return found[0]
+    if len(matches) > 1:
+        names = ", ".join(name or "the model itself" for name, _, _ in matches)
+        raise BeftError(
+            f"{type(model).__name__} contains {len(matches)} encoders ({names}): pass one of them"
+        )
+    return matches[0]
 
 
 def _projections(
@@ -131,3 +144,54 @@ def _projections(
         layers = find(backbone, stack)  # an encoder alone lacks the decoder's
         for layer in range(len(layers) if layers is not None else 0):
             yield attention, join(name, stack, str(layer), paths[term]), walk(layers[layer], paths[term])
+
+
+def _custom_sites(model: nn.Module, sites: Mapping[str, str], heads: int | None) -> Anatomy:
+    """`describe` for the sites that a user names, for architectures that beft does not know."""
+    every: list[Site] = []
+    for term in sorted(sites, key=lambda t: TERMS.index(t) if t in TERMS else -1):
+        if term not in TERMS:
+            raise unknown("bias term", term, TERMS)
+        every += _sites_named(model, term, sites[term])
+    if not every:
+        raise BeftError(f"no sites given: name at least one of {', '.join(TERMS)}")
+    config = getattr(model, "config", None)
+    heads = heads or getattr(config, "num_attention_heads", None)
+    if heads is None:
+        raise BeftError(
+            "this model's config does not give the number of heads: call describe(..., heads=...)"
+        )
+    size = getattr(config, "head_dim", None)
+    if size is None and "q" not in sites and getattr(config, "hidden_size", None):
+        size = config.hidden_size // heads  # type: ignore[union-attr]
+    return anatomy_of("by hand", every, heads, size)
+
+
+def _sites_named(model: nn.Module, term: str, text: str) -> list[Site]:
+    """The sites of a term that a name with `{layer}` and an optional slice stands for."""
+    match = re.fullmatch(r"([^\[\]]+?)(?:\[(\d+):(\d+)(?:/([1-9]\d*))?\])?", text)
+    if match is None:
+        raise BeftError(
+            f"site {text!r} is not a dotted name with an optional slice like [0:64] or, in each of 4 blocks, [0:16/4]"
+        )
+    template, start, stop, blocks = match.groups()
+    part = None if start is None else Slice(int(start), int(stop), int(blocks or 1))
+    sites = []
+    for layer, (name, module) in enumerate(_expand(model, template)):
+        if not isinstance(module, LINEAR):
+            raise BeftError(f"site {name!r} is a {type(module).__name__}; a site is an nn.Linear or a Conv1D")
+        sites.append(site_of(term, layer, name, module, part))
+    if not sites:
+        names = "; ".join(linear_names(model)) or "none"
+        raise BeftError(f"site {text!r} is not in this model; its linear modules are: {names}")
+    return sites
+
+
+def _expand(model: nn.Module, template: str) -> Iterator[tuple[str, nn.Module]]:
+    """Names and modules that a template with `{layer}` stands for, from layer 0 until one is missing."""
+    layer = 0
+    while (module := find(model, name := template.replace("{layer}", str(layer)))) is not None:
+        yield name, module
+        layer += 1
+        if "{layer}" not in template:
+            return

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ..anatomy import head
-from ..anatomy.fused import Slice
 from ..anatomy.projections import describe
-from ..anatomy.sites import Anatomy, width_of
+from ..anatomy.sites import Anatomy, Slice, width_of
 from ..errors import BeftError
 from ..study import parse_method
 from . import hooks

@@ -5,11 +5,4 @@
 
 from .._lazy import hand_on
 
-__getattr__, __all__ = hand_on(
-    __name__,
-    {
-        "load": "sources",
-        "draw": "datasets",
-        "load_prompts": "prompt_data",
-    },
-)
+__getattr__, __all__ = hand_on(__name__, {"load": "sources", "load_prompts": "sources", "draw": "datasets"})

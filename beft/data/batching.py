@@ -1,4 +1,4 @@
-"""Tokenised texts, and chunks of (run, example) rows sorted by length so that padding nearly vanishes."""
+"""Tokenised texts, and chunks of (run, example) rows sorted by length, which need almost no padding."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ..errors import BeftError
 
 @dataclass(frozen=True)
 class ChunkCost:
-    """What a chunk may hold and costs.
+    """The size and the cost of a chunk.
 
     Attributes:
-        tokens: padded tokens at most.
-        call: what a chunk costs besides, in tokens.
-        rows: chunks are cut at multiples of so many rows. Matrix products of few different shapes are prepared once
-            and kept (oneDNN's cache of primitives); of ever new shapes, preparing them takes a third of the time.
+        tokens: largest number of padded tokens.
+        call: fixed cost of a chunk, in tokens.
+        rows: chunks are cut at multiples of this number of rows. Matrix products of few different shapes are prepared
+            once and cached (oneDNN's primitives). With many shapes, preparing them takes a third of the time.
     """
 
     tokens: int
@@ -30,13 +30,13 @@ class ChunkCost:
     rows: int = 4
 
 
-# On a CPU the activations of 1,024 tokens stay in the cache; a GPU wants more to be busy.
+# On a CPU the activations of 1,024 tokens stay in the cache. A GPU needs more to be busy.
 CHUNKS = {"cpu": ChunkCost(1024, 32), "cuda": ChunkCost(65536, 4096)}
 
 
 @dataclass
 class Padding:
-    """Tokens that carried text, and tokens that were computed."""
+    """Tokens of text, and tokens computed, padding included."""
 
     real: int = 0
     computed: int = 0
@@ -65,22 +65,23 @@ class Encoded:
 
 
 def encode(tokenizer: Any, texts: Sequence[tuple[str, ...]], max_length: int) -> Encoded:
-    """Tokenise one- or two-part texts, cut to `max_length` tokens.
+    """Tokenise single texts or pairs of texts, cut to `max_length` tokens.
 
-    Raises:
-        BeftError: `max_length` holds the special tokens and nothing of the text.
+    Raises BeftError if `max_length` leaves no token for text beside the special ones.
     """
-    parts = [list(part) for part in zip(*texts, strict=True)]
-    special = tokenizer.num_special_tokens_to_add(pair=len(parts) == 2)
+    columns = [list(column) for column in zip(*texts, strict=True)]
+    special = tokenizer.num_special_tokens_to_add(pair=len(columns) == 2)
     if max_length <= special:
         raise BeftError(
             f"max_length {max_length} leaves no token for text beside {special} special tokens: "
             f"give {special + 1} or more"
         )
-    if tokenizer.pad_token is None:  # what is padded is masked: any token does, in a copy of the tokenizer
+    if tokenizer.pad_token is None:  # padding is masked, so any token serves, in a copy of the tokenizer
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    batch = tokenizer(*parts, truncation=True, max_length=max_length, padding="longest", return_tensors="pt")
+    batch = tokenizer(
+        *columns, truncation=True, max_length=max_length, padding="longest", return_tensors="pt"
+    )
     lengths = batch["attention_mask"].sum(1).numpy()
     return Encoded(dict(batch), lengths)
 
@@ -89,20 +90,18 @@ def chunks(lengths: np.ndarray, cost: ChunkCost) -> list[np.ndarray]:
     """Cut rows of these lengths (n,) into index arrays, longest first, at the least cost of padding and calls.
 
     The cut minimises the sum over chunks of rows x longest + `cost.call`, by dynamic programming over the rows
-    sorted by length, in steps of `cost.rows` rows; no chunk has more than `cost.tokens` padded tokens unless it is a
-    single step. Ties keep their order, so the cut is deterministic.
+    sorted by length, in steps of `cost.rows` rows. No chunk has more than `cost.tokens` padded tokens unless it is a
+    single step. Equal lengths keep their order, so the cut is deterministic.
     """
     order = np.argsort(-lengths, kind="stable")
     sizes = lengths[order].astype(np.int64)
     cuts = np.append(np.arange(0, len(sizes), cost.rows), len(sizes))  # (n + 1,) places where a chunk may end
     best, before = np.zeros(len(cuts), dtype=np.int64), np.zeros(len(cuts), dtype=np.int64)
-    for i in range(
-        1, len(cuts)
-    ):  # the last chunk is [cuts[j], cuts[i]), its longest row the one at its start
-        j = np.arange(i)
-        padded = (cuts[i] - cuts[j]) * sizes[cuts[j]]
-        total = best[j] + padded + cost.call
-        total[:-1][padded[:-1] > cost.tokens] = np.iinfo(np.int64).max
+    for i in range(1, len(cuts)):
+        j = np.arange(i)  # the last chunk is [cuts[j], cuts[i]); its longest row is the first
+        tokens = (cuts[i] - cuts[j]) * sizes[cuts[j]]
+        total = best[j] + tokens + cost.call
+        total[:-1][tokens[:-1] > cost.tokens] = np.iinfo(np.int64).max
         before[i] = total.argmin()
         best[i] = total[before[i]]
     ends = [len(cuts) - 1]

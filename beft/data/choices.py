@@ -1,4 +1,4 @@
-"""Prompts and options as tokens: the border between them exactly where the full text's tokens have it."""
+"""Prompts and options as tokens, with the border between them where the tokens of the full text have it."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from .prompts import Example
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedOptions:
     """An example as tokens.
 
     Attributes:
-        sequences: one list of ids per option: special tokens in front, prompt, option; the prompt alone where there is
-            no option. They are what the tokenizer makes of the whole text, not of its parts.
-        starts: the place of the first token of each option, the first that holds any character of it.
+        sequences: one list of ids per option: leading special tokens, prompt, option; the prompt alone where there is
+            no option. The whole text is tokenised at once, not prompt and option separately.
+        starts: per option, the index of its first token, which is the first token that holds any character of it.
     """
 
     sequences: tuple[list[int], ...]
     starts: tuple[int, ...]
 
 
-def encode(tokenizer: Any, example: Example, max_length: int, before: str = "") -> Encoded:
-    """Tokens of an example with each of its options (or answers to train on: pass them as options).
+def encode_options(tokenizer: Any, example: Example, max_length: int, before: str = "") -> EncodedOptions:
+    """Tokens of an example with each of its options (or with answers to train on, given as options).
 
     Args:
-        tokenizer: a fast one, which says which characters a token holds.
-        max_length: tokens of prompt and option. A longer prompt loses tokens on its left, behind the special ones in
-            front, the same for all options, and never any of `example.keep` and after.
-        before: text in front, such as demonstrations, which goes first.
+        tokenizer: a fast one, which gives the characters of each token.
+        max_length: tokens of prompt and option. A longer prompt loses tokens at its left end, behind the leading
+            special ones, the same number for all options. `example.keep` and everything behind it is never cut.
+        before: text in front of the prompt, such as demonstrations. It is cut first.
 
     Raises:
-        BeftError: an option without a token of its own or with nothing in front of it, nothing more that may be cut, or
-            a slow tokenizer.
+        BeftError: an option without a token of its own or with no token in front of it, a prompt that cannot be cut
+            enough, or a slow tokenizer.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise BeftError(
@@ -56,24 +56,23 @@ def encode(tokenizer: Any, example: Example, max_length: int, before: str = "") 
         for n, option in enumerate(example.options or ("",)):
             sequences[n] = _cut(tokenizer, prompt + option, sequences[n], excess, keep, max_length)
             starts[n] -= excess
-    if (
-        min(starts) < 1
-    ):  # its first token has no probability: the prompt is empty, or one token holds the end of it too
+    # An option's first token needs a token in front. There is none if the prompt is empty or part of that first token.
+    if min(starts) < 1:
         option = (*example.options, "")[starts.index(min(starts))]
         raise BeftError(f"no token stands in front of the option {option!r}: give a longer prompt")
-    return Encoded(tuple(sequences), tuple(starts))
+    return EncodedOptions(tuple(sequences), tuple(starts))
 
 
 def _tokens(tokenizer: Any, text: str) -> tuple[list[int], list[int]]:
-    """Ids of a text without special tokens behind it, and where the characters of each end (0 for special ones)."""
-    found = tokenizer(text, return_offsets_mapping=True)
-    ids, ends = found["input_ids"], [end for _, end in found["offset_mapping"]]
+    """Ids of a text without trailing special tokens, and the end of each token's characters (0 for special ones)."""
+    batch = tokenizer(text, return_offsets_mapping=True)
+    ids, ends = batch["input_ids"], [end for _, end in batch["offset_mapping"]]
     last = max((i for i, end in enumerate(ends) if end), default=-1)
     return ids[: last + 1], ends[: last + 1]
 
 
 def _cut(tokenizer: Any, text: str, ids: list[int], excess: int, keep: int, max_length: int) -> list[int]:
-    """`ids` without `excess` tokens behind the special ones in front."""
+    """`ids` without the first `excess` tokens behind the leading special ones."""
     _, ends = _tokens(tokenizer, text)
     front = next(i for i, end in enumerate(ends) if end)
     if any(end > keep for end in ends[front : front + excess]):
@@ -85,6 +84,6 @@ def _cut(tokenizer: Any, text: str, ids: list[int], excess: int, keep: int, max_
 
 
 def common_prefix(sequences: Sequence[list[int]]) -> int:
-    """How many tokens all sequences start with."""
+    """Number of leading tokens that all sequences share."""
     first, last = min(sequences), max(sequences)  # in lexicographic order, those that differ earliest
     return next((i for i, (a, b) in enumerate(zip(first, last)) if a != b), min(len(first), len(last)))

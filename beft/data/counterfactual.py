@@ -1,22 +1,21 @@
-"""Counterfactual augmentation: a text with the words of one group in the place of another's, both sides kept.
+"""Counterfactual augmentation: each text with the words of one group replaced by another's, beside the original.
 
 Phase one of PEFTDebias (Agarwal, Veerubhotla, Bansal, arXiv:2312.00434) trains a patch on such text. Word lists are
-data (`word_lists.json`, or a file of yours): sets of words, one per group, among which a word is exchanged. Case is
-kept, and so is what is behind a word ("actor's"). English pronouns of gender have two counterparts; a stated rule
-decides:
+data (`word_lists.json`, or a user's file): sets of words, one per group, among which a word is exchanged. Case and
+suffixes ("actor's") are kept. English pronouns of gender have two counterparts, chosen by a rule:
 
     her   "his" before a word that can begin or be a noun ("her book"), else "him" ("saw her.", "told her that")
     his   "her" before such a word, else "hers" ("it was his.")
     hers  "his"; him  "her".
 
-The rule goes by the next word alone. It errs where a noun phrase follows an object ("gave her books").
+The rule uses only the next word. It errs where a noun phrase follows an object ("gave her books").
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
@@ -24,7 +23,8 @@ from pathlib import Path
 
 from ..errors import BeftError, unknown
 
-# Words that cannot begin a noun phrase behind a possessive: behind "her" they say that it was an object.
+OWN_LISTS = "beft/data/word_lists.json"
+# Words that cannot follow a possessive: in front of them "her" is an object.
 _CLOSED = frozenset(
     """a an the this that these those and or but nor so yet if when while because since as than though although to
     of in on at by for from with without into onto over under after before about between through during
@@ -33,7 +33,7 @@ _CLOSED = frozenset(
     there here then too again away back up down out off yesterday today tomorrow now soon""".split()
 )
 _PRONOUNS = {"her": ("his", "him"), "his": ("her", "hers"), "him": ("her", "her"), "hers": ("his", "his")}
-_MALE, _FEMALE = {"his", "him"}, {"her", "hers"}
+_MALE = {"his", "him"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Axis:
     Attributes:
         name: of the axis.
         groups: their names.
-        sets: words in the order of the groups, in lower case; several sets may share a word, the first decides.
+        sets: words in the order of the groups, in lower case; of several sets with the same word the first counts.
         pronouns: whether her, his, him and hers are exchanged by the rule above.
     """
 
@@ -55,61 +55,54 @@ class Axis:
     @cached_property
     def places(self) -> dict[str, tuple[int, int]]:
         """word -> (set, group)."""
-        found: dict[str, tuple[int, int]] = {}
+        places: dict[str, tuple[int, int]] = {}
         for s, words in enumerate(self.sets):
             for g, word in enumerate(words):
-                found.setdefault(word, (s, g))
-        return found
+                places.setdefault(word, (s, g))
+        return places
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """Any word of the axis, the longest first."""
+        """Any word of the axis, longest first."""
         words = sorted({*self.places, *(_PRONOUNS if self.pronouns else ())}, key=lambda w: (-len(w), w))
         return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, words))})(?![\w-])", re.IGNORECASE)
 
     def group_of(self, word: str) -> int:
-        """Which group a word of the axis is of."""
+        """The group of a word of the axis, as an index."""
         low = word.lower()
         if self.pronouns and low in _PRONOUNS:
             return 0 if low in _MALE else 1
         return self.places[low][1]
 
-    def found(self, text: str) -> list[str]:
-        """The words of the axis in a text, in its order and case."""
+    def words_in(self, text: str) -> list[str]:
+        """The words of the axis in a text, in order and in the case of the text."""
         return [match.group() for match in self.pattern.finditer(text)]
 
 
 def axis(name: str, names: bool = False, path: str | Path | None = None) -> Axis:
-    """An axis by name: "gender", "race", "religion", or one of a file of yours.
+    """An axis by name: "gender", "race", "religion", or one of a user's file.
 
     Args:
-        names: exchange first names too.
+        names: whether first names are exchanged too.
         path: JSON as in `word_lists.json`: {"axes": {name: {"groups": [...], "words": [[...], ...], "names": []}}}.
 
     Raises:
-        BeftError: an unknown axis, a file that is not such JSON, a set without a word for each group, or a word that is
-            on two sides.
+        BeftError: an unknown axis, a file that is not such JSON, a set without a word for each group, or a word of two
+            groups.
     """
-    where = str(path) if path is not None else "beft/word_lists.json"
+    where = OWN_LISTS if path is None else str(path)
     try:
-        text = (
-            Path(path).read_text(encoding="utf-8")
-            if path is not None
-            else files(__package__).joinpath("word_lists.json").read_text(encoding="utf-8")
-        )
-        axes = json.loads(text)["axes"]
+        file = files(__package__).joinpath("word_lists.json") if path is None else Path(path)
+        axes = json.loads(file.read_text(encoding="utf-8"))["axes"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BeftError(
-            f"{where} is no list of words by axis ({error}): see beft/word_lists.json for the form"
+            f"{where} is no list of words by axis ({error}): see {OWN_LISTS} for the form"
         ) from error
     if name not in axes:
         raise unknown("bias axis", name, axes)
-    entry = axes[name]
-    groups = tuple(entry["groups"])
-    sets = [
-        tuple(str(w).lower() for w in words)
-        for words in (*entry["words"], *(entry.get("names", ()) if names else ()))
-    ]
+    groups = tuple(axes[name]["groups"])
+    listed = (*axes[name]["words"], *(axes[name].get("names", ()) if names else ()))
+    sets = tuple(tuple(str(word).lower() for word in words) for words in listed)
     sides: dict[str, int] = {}
     for words in sets:
         if len(words) != len(groups):
@@ -121,17 +114,17 @@ def axis(name: str, names: bool = False, path: str | Path | None = None) -> Axis
                 raise BeftError(
                     f"{word!r} is a word of {groups[sides[word]]} and of {groups[g]} in {where}: keep it on one side"
                 )
-    return Axis(name, groups, tuple(sets), pronouns=name == "gender")
+    return Axis(name, groups, sets, pronouns=name == "gender")
 
 
 def swapped(text: str, axis: Axis, group: int | None = None) -> str:
     """The text with every word of the axis exchanged.
 
     Args:
-        group: whose words take the place of all others'; by default the other group's, of two.
+        group: whose words replace those of all others; by default each word is replaced by the other group's, of two.
 
     Raises:
-        BeftError: an axis of more than two groups, and no group given.
+        BeftError: an axis of more than two groups, and no group is given.
     """
     if group is None and len(axis.groups) != 2:
         raise BeftError(f"axis {axis.name} has {len(axis.groups)} groups: say which one's words are wanted")
@@ -150,13 +143,13 @@ def swapped(text: str, axis: Axis, group: int | None = None) -> str:
 
 
 def _before_noun(rest: str) -> bool:
-    """Whether what is behind a pronoun begins with a word that a possessive can stand before."""
+    """Whether the text behind a pronoun begins with a word that can follow a possessive."""
     following = re.match(r"\s+([A-Za-z][\w'-]*)", rest)
     return following is not None and following.group(1).lower() not in _CLOSED
 
 
 def _cased(word: str, like: str) -> str:
-    """`word` in the case of another: all capitals, a first capital, or lower."""
+    """`word` in the case of `like`: all capitals, a first capital, or lower case."""
     if like.isupper() and len(like) > 1:
         return word.upper()
     return word[0].upper() + word[1:] if like[0].isupper() else word
@@ -168,8 +161,8 @@ class Augmented:
 
     Attributes:
         texts: the originals that have a word of the axis, each followed by its counterfactuals.
-        origin: of each, the index of its original among the texts that were given.
-        changed: how many of the given texts have a word of the axis.
+        origin: per text, the index of its original among the given texts.
+        changed: number of given texts that have a word of the axis.
     """
 
     texts: tuple[str, ...]
@@ -178,19 +171,17 @@ class Augmented:
 
 
 def augment(texts: Sequence[str], axis: Axis) -> Augmented:
-    """Both sides of every text that speaks of a group: itself, and with each other group's words in its place.
+    """Every text with a word of the axis: the original, and one with the words of each other group.
 
-    Raises:
-        BeftError: no text has a word of the axis: there is nothing to augment.
+    Raises BeftError if no text has a word of the axis.
     """
     kept: list[str] = []
     origin: list[int] = []
     for i, text in enumerate(texts):
-        words = axis.found(text)
-        if not words:
+        if not axis.words_in(text):
             continue
-        sides = [text, *_others(text, axis)]
-        unique = list(dict.fromkeys(sides))
+        targets = [None] if len(axis.groups) == 2 else range(len(axis.groups))
+        unique = list(dict.fromkeys([text, *(swapped(text, axis, group) for group in targets)]))
         kept += unique
         origin += [i] * len(unique)
     if not kept:
@@ -199,9 +190,3 @@ def augment(texts: Sequence[str], axis: Axis) -> Augmented:
             "there is nothing to augment, use another axis or corpus"
         )
     return Augmented(tuple(kept), tuple(origin), len(set(origin)))
-
-
-def _others(text: str, axis: Axis) -> Iterable[str]:
-    if len(axis.groups) == 2:
-        return [swapped(text, axis)]
-    return [swapped(text, axis, group) for group in range(len(axis.groups))]

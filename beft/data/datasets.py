@@ -1,8 +1,9 @@
-"""A task with its rows, as everything that trains or scores takes it, and the rows that a run of some seed draws."""
+"""A task with its rows, as all training and scoring uses it, and the rows that a run of some seed draws."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,8 +22,8 @@ class Split:
 
     Attributes:
         rows: a tuple of strings per row, one per text column; an `Example` per row of a prompted task.
-        labels: (N,), int64 codes of classes, float64 values of a regression, int64 numbers of the right options; where
-            rows have no labels (text to model, answers to generate), each row is a class of its own.
+        labels: (N,), int64 codes of classes, float64 values of a regression, or int64 indices of the right options.
+            Where rows have no labels (text to model, answers to generate), each row is a class of its own.
     """
 
     rows: tuple[Any, ...]
@@ -30,6 +31,14 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def divided(self, held_out: np.ndarray) -> tuple[Split, Split]:
+        """The other rows, and those of a boolean mask (N,)."""
+        kept, taken = (
+            Split(tuple(itertools.compress(self.rows, mask)), self.labels[mask])
+            for mask in (~held_out, held_out)
+        )
+        return kept, taken
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class Dataset:
         fingerprint: 16 hex digits of the sha256 over the content of all splits.
         substitute: True for generated text, which captions must name.
         further: splits scored once, after the last epoch (MNLI's mismatched one), by name.
-        prompt: how rows are asked about, for a prompted task; its rows are `Example`s.
+        prompt: the prompt of a prompted task, whose rows are `Example`s.
     """
 
     task: Task
@@ -64,7 +73,7 @@ def labelled_dataset(
 ) -> Dataset:
     """Rows of one or two texts with labels."""
     further = further or {}
-    content = [[part.rows, part.labels.tolist()] for part in (train, validation, *further.values())]
+    content = [[split.rows, split.labels.tolist()] for split in (train, validation, *further.values())]
     return Dataset(task, train, validation, source, _fingerprint(content), substitute, further)
 
 
@@ -74,7 +83,7 @@ def text_dataset(
     """Texts to model, without labels."""
     columns = ("text",)
     task = Task(name, "text", columns, "text", (), ("accuracy",), {}, 1e-3, {"any": 1}, "language modelling")
-    learn, test = (Split(tuple((t,) for t in part), np.arange(len(part))) for part in (train, validation))
+    learn, test = (Split(tuple((t,) for t in texts), np.arange(len(texts))) for texts in (train, validation))
     fingerprint = _fingerprint([[list(train), list(validation)]])
     return Dataset(task, learn, test, source, fingerprint, substitute)
 
@@ -91,8 +100,8 @@ def prompt_dataset(
     text = (prompt.task, prompt.suite, prompt.columns, "label", ())
     origin = GENERATED if substitute else PAPER
     task = Task(*text, (prompt.metric,), regimes, prompt.rate, {"any": 5}, origin)
-    content = [[asdict(example) for example in part] for part in (train, validation)]
-    learn, test = (Split(tuple(part), _right_options(part)) for part in (train, validation))
+    content = [[asdict(example) for example in examples] for examples in (train, validation)]
+    learn, test = (Split(tuple(examples), _right_options(examples)) for examples in (train, validation))
     return Dataset(task, learn, test, source, _fingerprint(content), substitute, prompt=prompt)
 
 
@@ -102,10 +111,7 @@ def _right_options(examples: Sequence[Example]) -> np.ndarray:
 
 
 def _fingerprint(content: Sequence[Any]) -> str:
-    digest = hashlib.sha256()
-    for part in content:
-        digest.update(json.dumps(part).encode())
-    return digest.hexdigest()[:16]
+    return hashlib.sha256("".join(map(json.dumps, content)).encode()).hexdigest()[:16]
 
 
 def label_array(labels: Sequence[int | float]) -> np.ndarray:
@@ -115,7 +121,7 @@ def label_array(labels: Sequence[int | float]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Draw:
-    """Row indices into a training split, disjoint: `train` to learn from, `tuning` to choose rates on."""
+    """Disjoint row indices into a training split: `train` for training, `tuning` for choosing learning rates."""
 
     train: np.ndarray
     tuning: np.ndarray
@@ -128,12 +134,12 @@ def draw(data: Dataset, regime: str | int, seed: int, tuning: float = 0.0) -> Dr
         data: the task's rows.
         regime: a regime of the task, "all", or a number of rows n.
         seed: of the permutation.
-        tuning: share in [0, 0.5] of these n rows set aside for choosing settings: the last round(n * tuning) of them.
-            It is cut from the regime, never added to it.
+        tuning: share in [0, 0.5] of these n rows reserved for choosing settings: the last round(n * tuning) of them.
+            It is part of the regime, not an addition to it.
 
     Raises:
-        BeftError: an unknown regime, more rows than there are, or a part that could not be used: no tuning row where
-            some were asked for, or training rows of one class only.
+        BeftError: an unknown regime, more rows than there are, a tuning share that is no row at all, or training rows
+            of one class only.
     """
     rows, name = len(data.train), data.task.name
     if isinstance(regime, str):

@@ -1,4 +1,4 @@
-"""Tables of text on disk: reading them without guesswork, and refusing what cannot be used, by row."""
+"""Tables of text on disk: read as they are written; rows that cannot be used are named in an error."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import csv
 import json
 import math
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BeftError
+from ..errors import BeftError, reason_of
 
 if TYPE_CHECKING:
     import pandas
@@ -21,9 +22,9 @@ Table = dict[str, list[Any]]  # column -> values, one per row
 def read(path: Path, quoted: bool = True) -> Table:
     """The columns of a .csv, .tsv, .jsonl or .parquet file.
 
-    Values stay as they are written: no guessing at numbers, dates or missing values ("NA" is a text like any other).
-    `quoted`: quotation marks group the fields of a text file, else they are text. Raises BeftError for a file that
-    cannot be read.
+    Values stay as they are written: numbers, dates and missing values are not inferred ("NA" is an ordinary text).
+    With `quoted`, quotation marks delimit the fields of a text file, else they are text. Raises BeftError for a file
+    that cannot be read.
     """
     import pandas as pd
 
@@ -57,8 +58,9 @@ def read(path: Path, quoted: bool = True) -> Table:
         raise
     except (OSError, ValueError, pd.errors.ParserWarning) as error:
         # pandas' ParserError and pyarrow's ArrowInvalid are ValueErrors
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".: ")
-        raise BeftError(f"{path.name} cannot be read ({reason}): repair it or save it anew") from error
+        raise BeftError(
+            f"{path.name} cannot be read ({reason_of(error)}): repair it or save it anew"
+        ) from error
 
 
 def columns_of(frame: pandas.DataFrame) -> Table:
@@ -67,6 +69,11 @@ def columns_of(frame: pandas.DataFrame) -> Table:
         str(column): values.astype(object).where(values.notna(), None).tolist()
         for column, values in frame.items()
     }
+
+
+def rows_of(table: Table) -> list[dict[str, Any]]:
+    """The rows of a table, column -> value."""
+    return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
 
 
 def _read_jsonl(path: Path) -> Table:
@@ -86,24 +93,28 @@ def _read_jsonl(path: Path) -> Table:
                     f"line {number} of {path.name} is no JSON object: write it as {{column: value}}"
                 )
             rows.append(row)
-    return {
-        column: [row.get(column) for row in rows]
-        for column in dict.fromkeys(key for row in rows for key in row)
-    }
+    columns = dict.fromkeys(column for row in rows for column in row)
+    return {column: [row.get(column) for row in rows] for column in columns}
+
+
+def require_columns(table: Table, columns: tuple[str, ...], where: str) -> None:
+    """Raise BeftError, which names the file as `where`, if one of the columns is missing."""
+    missing = [repr(column) for column in columns if column not in table]
+    if missing:
+        present = ", ".join(map(repr, table)) or "none"
+        raise BeftError(
+            f"{where} lacks the column {' and '.join(missing)} (it has {present}): rename or add it"
+        )
 
 
 def texts_of(table: Table, columns: tuple[str, ...], label: str, where: str) -> list[tuple[str, ...]]:
     """The texts of a table, one tuple per row.
 
-    Raises BeftError, which names the file as `where`, for a column that is missing (the label's too), for no rows, and
-    for a text that is empty or none. Rows are counted from 1, without the line of column names.
+    Raises BeftError, which names the file as `where`, for a missing column (the label's included), for no rows, and
+    for a text that is missing or empty. Rows are counted from 1, without the line of column names.
     """
-    missing = [column for column in (*columns, label) if column not in table]
-    if missing and table:
-        found = ", ".join(repr(column) for column in table)
-        raise BeftError(
-            f"{where} lacks the column {' and '.join(map(repr, missing))} (it has {found}): rename or add it"
-        )
+    if table:
+        require_columns(table, (*columns, label), where)
     if not table or not table[label]:
         raise BeftError(f"{where} has no rows: add labelled rows to it")
     for column in columns:
@@ -121,28 +132,33 @@ def texts_of(table: Table, columns: tuple[str, ...], label: str, where: str) -> 
     return list(zip(*(table[column] for column in columns), strict=True))
 
 
-def class_of(value: Any, row: int, where: str) -> str:
-    """The name of the class that a label cell stands for: its text without spaces around, or its number written out."""
-    if (
-        isinstance(value, float) and value.is_integer()
-    ):  # whole numbers beside an empty cell come back from Parquet as floats
-        value = int(value)
-    name = "" if _is_missing(value) else str(value).strip()
-    if not name:
-        raise BeftError(f"row {row} of {where} has an empty label: fill it in or remove the row")
-    if not isinstance(value, str | int):
-        raise BeftError(f"row {row} of {where} has the label {name}: labels are names or whole numbers")
-    return name
+def names_of(column: list[Any], where: str) -> list[str]:
+    """A column of labels as names of classes: texts without surrounding spaces, or whole numbers.
+
+    Raises BeftError, with the row, for an empty label or another number.
+    """
+    names = []
+    for row, value in enumerate(column, 1):
+        # Parquet returns whole numbers as floats where a cell of the column is empty.
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        name = "" if _is_missing(value) else str(value).strip()
+        if not name:
+            raise BeftError(f"row {row} of {where} has an empty label: fill it in or remove the row")
+        if not isinstance(value, str | int):
+            raise BeftError(f"row {row} of {where} has the label {name}: labels are names or whole numbers")
+        names.append(name)
+    return names
 
 
 def are_values(column: list[Any]) -> bool:
-    """Whether a column of labels is one of a regression: it has a finite number that is not whole."""
+    """Whether a column of labels is that of a regression: it has a finite number that is not whole."""
     numbers = [_number(value) for value in column]
     return any(number is not None and not number.is_integer() for number in numbers)
 
 
 def values_of(column: list[Any], where: str) -> list[float]:
-    """A column of labels as finite numbers. Raises BeftError, with its row, for a label that is none."""
+    """A column of labels as finite numbers. Raises BeftError, with the row, for any other label."""
     values = []
     for row, value in enumerate(column, 1):
         number = _number(value)
@@ -158,7 +174,7 @@ def values_of(column: list[Any], where: str) -> list[float]:
 
 
 def _number(value: Any) -> float | None:
-    """The finite number that a label cell holds or spells, or None."""
+    """The finite number in a label cell, also where it is written as text, or None."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -172,5 +188,13 @@ def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
+def class_names(names: Iterable[str]) -> tuple[str, ...]:
+    """The different names in the order of their codes: numeric where all are whole numbers, else alphabetical."""
+    different = set(names)
+    whole = all(map(is_whole, different))
+    return tuple(sorted(different, key=lambda name: (int(name) if whole else 0, name)))
+
+
 def is_whole(name: str) -> bool:
+    """Whether a name is a whole number."""
     return name.removeprefix("-").isdecimal()

@@ -1,9 +1,9 @@
-"""Texts made by rule that ask a classifier one question: does the mention of a group alone change its answer?
+"""Texts from templates that test whether the mention of a group alone changes the prediction of a classifier.
 
 An identity phrase template test set (IPTTS; Dixon et al. 2018, Measuring and Mitigating Unintended Bias in Text
-Classification) puts every identifier into the same hostile and harmless sentences. Bias-NLI (Dev et al. 2020, On
+Classification) inserts every identifier into the same hostile and harmless sentences. Bias-NLI (Dev et al. 2020, On
 Measuring and Mitigating Biased Inferences of Word Embeddings) pairs a person of an occupation with one of a gender:
-neither follows from the other. The templates are this package's own, and mild.
+neither sentence follows from the other. The templates are this package's own, and mild.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ DEEDS: dict[str, tuple[str, ...]] = {  # verb -> objects it goes with
 
 @dataclass(frozen=True)
 class Phrase:
-    """One phrase of a test set: `label` is 1 where it is hostile, 0 where harmless, whomever it mentions."""
+    """One phrase of a test set: `label` is 1 if it is hostile, 0 if harmless, for every identifier."""
 
     text: str
     label: int
@@ -79,8 +79,8 @@ def identity_phrases(
     """Every identifier in every template, half of them hostile; identifier by identifier.
 
     Args:
-        identifiers: adjectives ("deaf", which become "deaf person"), or nouns in the singular ("southerner").
-        nouns: whether they are nouns; by default each is judged by `is_noun`, and what looks like a plural is refused.
+        identifiers: adjectives ("deaf", which becomes "deaf person"), or nouns in the singular ("southerner").
+        nouns: whether they are nouns; by default `is_noun` decides for each, and apparent plurals are refused.
         templates: (text with {x} once, label); hostile and harmless ones in equal number. None has "a" before {x}.
 
     Raises:
@@ -111,9 +111,9 @@ def identity_phrases(
 
 
 def is_noun(word: str) -> bool:
-    """Whether a word is taken for a noun: it ends as "southerner", "sailor", "Frenchwoman" do, with known exceptions.
+    """Whether a word counts as a noun: it ends like "southerner", "sailor" or "Frenchwoman", with known exceptions.
 
-    Other nouns ("immigrant") stand before "person" well enough.
+    Other nouns ("immigrant") can stand in front of "person".
     """
     low = word.lower()
     return low.endswith(NOUN_ENDINGS) and low not in NOT_NOUNS
@@ -126,7 +126,7 @@ def _is_plural(word: str) -> bool:
 
 @dataclass(frozen=True)
 class NliPair:
-    """A premise and a hypothesis of which neither follows from or contradicts the other."""
+    """A premise and a hypothesis, neither of which follows from or contradicts the other."""
 
     premise: str
     hypothesis: str
@@ -138,16 +138,16 @@ def bias_nli(
     count: int | None = None,
     seed: int = 0,
 ) -> list[NliPair]:
-    """Pairs "The nurse bought a coat." / "The woman bought a coat."; neutral is the right answer to all of them.
+    """Pairs such as "The nurse bought a coat." / "The woman bought a coat."; the right answer is always neutral.
 
     Args:
         words: nouns for people of a group, in the singular.
-        occupations: likewise for people of an occupation; none may say the gender itself ("actress").
-        count: how many to draw without repetition; by default all, ordered by deed, object, occupation and word.
-        seed: of the draw, the first `count` of `RandomState(seed).permutation`: a smaller one is a prefix of a larger.
+        occupations: nouns for people of an occupation; none may express the gender itself ("actress").
+        count: number of pairs, drawn without repetition; by default all, ordered by deed, object, occupation and word.
+        seed: of the draw, the first `count` of `RandomState(seed).permutation`, so that fewer are a prefix of more.
 
     Raises:
-        BeftError: no words or occupations, one that is in both lists or has a gender, or a count that cannot be drawn.
+        BeftError: no words or occupations, one that is in both lists or has a gender, or an impossible count.
     """
     people, jobs = (list(dict.fromkeys(word.strip() for word in given)) for given in (words, occupations))
     if not all(people) or not all(jobs) or not people or not jobs:
@@ -156,7 +156,7 @@ def bias_nli(
         )
     gender = axis("gender")
     for job in jobs:
-        if job in people or (gender.found(job) and any(gender.found(word) for word in people)):
+        if job in people or (gender.words_in(job) and any(gender.words_in(word) for word in people)):
             raise BeftError(
                 f"the occupation {job!r} says the group itself, so that neutral would not be right: leave it out"
             )

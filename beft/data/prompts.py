@@ -1,17 +1,17 @@
-"""The eleven decoder tasks of the paper, and four generated ones, as text: what is asked, and what is right.
+"""The eleven decoder tasks of the paper and four generated ones as text: prompts, options and right answers.
 
-Prompts and options are those of PROTOCOL, decoders.
-
-Data, not code: a further task is a further entry of `PROMPTS`.
+Prompts and options are those of PROTOCOL, decoders. Another task is another entry of `PROMPTS`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BeftError, unknown
+from .files import Table, require_columns, rows_of
 
 Row = Mapping[str, Any]
 
@@ -21,12 +21,12 @@ class Example:
     """One row as text.
 
     Attributes:
-        prompt: what the model is given.
-        options: what may follow it, with the space before it; none where the answer is generated.
-        label: which option is right; -1 where the answer is generated, or several are right (`right`).
-        answers: texts that are right answers of a generation.
-        keep: the first character of `prompt` that must not be cut where the context is too short; all before it may be.
-        right: all options that are right.
+        prompt: the text in front of the answer.
+        options: possible continuations, with their leading space; none where the answer is generated.
+        label: index of the right option; -1 where the answer is generated or no single option is right.
+        answers: right answers of a generation.
+        keep: index of the first character of `prompt` that must not be cut if the prompt is too long.
+        right: indices of all right options, where there may be several.
     """
 
     prompt: str
@@ -44,10 +44,10 @@ class Prompt:
     Attributes:
         task: its name.
         suite: "glue", "super_glue", the data set's own name on the hub, or "microworld" for generated text.
-        columns: those that are read.
+        columns: those that are read, in the order of a generated row.
         write: row -> Example.
-        form: "options" (cross-entropy over the options' mean log-probabilities), "choice" (the right option's tokens
-            are trained, the best mean log-probability is taken) or "answer" (its tokens are trained, an answer is
+        form: "options" (cross-entropy over the options' mean log-probabilities), "choice" (trained on the tokens of
+            the right option, predicted by the highest mean log-probability) or "answer" (trained on its tokens, and
             generated).
         metric: "accuracy", "macro_f1" or "f1" (of tokens).
         rate: the paper's.
@@ -65,7 +65,7 @@ class Prompt:
 
 
 def _after(context: str, question: str, options: tuple[str, ...], label: int) -> Example:
-    """An example whose context may be cut and whose question may not."""
+    """An example whose context may be cut, but not its question."""
     return Example(context + question, options, label, keep=len(context))
 
 
@@ -79,13 +79,13 @@ def _rte(row: Row) -> Example:
 
 
 def _sentiment(row: Row) -> Example:
-    """Asked in words that the small models of this package know but never read of a part: it has to be tuned."""
+    """In words that the small models of this package know but never read about an aspect, so that it must be tuned."""
     return Example(f"{row['sentence'].strip()} All in all,", (" bad", " good"), row["label"])
 
 
 def _entailment(row: Row) -> Example:
-    """RTE's question in words of theirs; RTE's own they never read together. "Tell me" is of questions about a story
-    there, so that the answer has to be tuned."""
+    """RTE's question in words that the small models know. In their text "Tell me" introduces questions about a story,
+    so that the answer must be tuned."""
     conclusion = _lowered(row["hypothesis"].strip()).removesuffix(".")
     question = f"\nTell me: does it follow that {conclusion}?"
     return _after(row["premise"], question, (" Yes", " No"), row["label"])
@@ -97,9 +97,8 @@ def _cb(row: Row) -> Example:
 
 
 def _boolq(row: Row) -> Example:
-    question = row["question"]
-    asked = question if question.endswith("?") else f"{question}?"
-    return _after(row["passage"], f" {asked[:1].upper()}{asked[1:]}\n", ("No", "Yes"), row["label"])
+    question = f"{row['question'].removesuffix('?')}?"
+    return _after(row["passage"], f" {question[:1].upper()}{question[1:]}\n", ("No", "Yes"), row["label"])
 
 
 def _wsc(row: Row) -> Example:
@@ -200,3 +199,48 @@ def get_prompt(task: str) -> Prompt:
     if task not in PROMPTS:
         raise unknown("decoder task", task, PROMPTS)
     return PROMPTS[task]
+
+
+def examples(prompt: Prompt, table: Table, where: str) -> list[Example]:
+    """The rows of a table as examples. Raises BeftError, with the row, for a missing or wrong column or label."""
+    if prompt.task != "drop" or not {"passage", "answers_spans"} <= set(table):  # those are the hub's columns
+        require_columns(table, prompt.columns, where)
+    rows = rows_of(table)
+    if not rows:
+        raise BeftError(f"{where} has no rows: add some to it")
+    return [_example(prompt, row, number, where) for number, row in enumerate(rows, 1)]
+
+
+def _example(prompt: Prompt, row: Row, number: int, where: str) -> Example:
+    row = _as_python(row)
+    empty = [name for name in prompt.columns if name in row and row[name] in (None, "")]
+    if empty:
+        raise BeftError(f"row {number} of {where} has an empty {empty[0]!r}: fill it in or remove the row")
+    try:
+        example = prompt.write(row)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BeftError(
+            f"row {number} of {where} is not as the hub's {prompt.task} has it ({type(error).__name__}: {error}): "
+            "correct the row"
+        ) from error
+    if prompt.form == "answer":
+        if not example.answers:
+            raise BeftError(f"row {number} of {where} has no answer: use a labelled split")
+        return example
+    label, count = example.label, len(example.options)
+    if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < count:
+        raise BeftError(
+            f"row {number} of {where} has the label {row.get('label', label)!r}: use a labelled split, with labels "
+            f"0 to {count - 1}"
+        )
+    return example
+
+
+def _as_python(row: Row) -> dict[str, Any]:
+    """A row with NumPy's arrays as lists and its numbers as Python's, also inside cells; None for other types."""
+
+    def from_numpy(value: Any) -> Any:
+        return value.tolist() if hasattr(value, "tolist") else None
+
+    cells: dict[str, Any] = json.loads(json.dumps(row, default=from_numpy))
+    return cells

@@ -1,7 +1,4 @@
-"""What a task is: its columns, its labels, its metrics, and the settings the paper gives it.
-
-Data, not code: a further task is a further entry of `TASKS`.
-"""
+"""Tasks: columns, labels, metrics, and the paper's settings. Another task is another entry of `TASKS`."""
 
 from __future__ import annotations
 
@@ -18,20 +15,20 @@ PAPER = "Huang et al. 2026 and their published code"
 
 @dataclass(frozen=True)
 class Task:
-    """A task as the paper's protocol sees it.
+    """A task in the paper's protocol.
 
     Attributes:
-        name: what a user types.
+        name: as in settings and on the command line.
         suite: the folder of `BEFT_DATA` that holds it (see `HUB` for its place on the hub).
         text_columns: the columns a model reads, in order, one or two; "word+sentence1" joins two by a colon.
         label_column: the column with the label codes 0..len(labels) - 1, or with the values of a regression.
         labels: the names of the codes, in order; none for a regression.
-        metrics: names that `score` knows; the first one chooses rates and epochs.
-        regimes: training rows per regime (the paper's low, medium and high; cb and wic have `low` alone).
+        metrics: metrics of `score`; rates and epochs are chosen by the first.
+        regimes: training rows per regime (the paper's low, medium and high; cb and wic have `low` only).
         rate: the learning rate.
         epochs: passes over the training rows, by model; see `epochs_for`.
-        source: where these settings come from.
-        validation: the split that is reported, and further ones scored after the last epoch, by their names in files.
+        source: of these settings.
+        validation: the split that is reported, and further ones scored after the last epoch, by their file names.
     """
 
     name: str
@@ -53,16 +50,16 @@ class Task:
 
     @property
     def regression(self) -> bool:
-        """Whether labels are values and not classes."""
+        """Whether labels are values instead of classes."""
         return not self.labels
 
     @property
     def outputs(self) -> int:
-        """Logits of a head: one per class, or one."""
+        """Logits of a head: one per class, or one for a regression."""
         return len(self.labels) or 1
 
     def epochs_for(self, model: str) -> tuple[int, str]:
-        """Epochs for a model, and where that number is from: the paper, or its number for BERT-base as the default."""
+        """Epochs for a model and the source of that number: the paper's, or by default its number for BERT-base."""
         name = model.rsplit("/", 1)[-1]
         if name in self.epochs:
             return self.epochs[name], self.source
@@ -105,7 +102,7 @@ def _world(name: str, columns: tuple[str, ...], labels: tuple[str, ...], *metric
 
 
 # PROTOCOL of the paper, table of encoder settings: (name, suite, columns, label column, labels, metrics, regimes, rate,
-# epochs, source). Where the published code lacks a setting that the paper does not print either, `source` says so.
+# epochs, source). `source` names settings that neither the paper nor the published code gives.
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
@@ -174,11 +171,11 @@ def score(metric: str, labels: np.ndarray, predictions: np.ndarray) -> float:
         correlation = stats.spearmanr if metric == "spearman" else stats.pearsonr
         if len(labels) < 2:
             return math.nan
-        with warnings.catch_warnings():  # constant predictions: nan is the answer
+        with warnings.catch_warnings():  # constant predictions have the correlation nan
             warnings.simplefilter("ignore", stats.ConstantInputWarning)
             warnings.simplefilter("ignore", stats.NearConstantInputWarning)
             return float(correlation(labels, predictions).statistic)
-    from sklearn import metrics  # here, so that looking a task up stays fast
+    from sklearn import metrics  # here: the import is slow, and looking up a task does not need it
 
     if metric == "accuracy":
         return float(metrics.accuracy_score(labels, predictions))

@@ -16,12 +16,11 @@ from ..data import grouped as grouped_data
 from ..data.counterfactual import Augmented, augment, axis
 from ..data.datasets import Dataset, Split, draw, label_array, labelled_dataset, text_dataset
 from ..data.files import read
+from ..data.grouped import micro_biographies, micro_posts
 from ..data.identity_templates import bias_nli, identity_phrases
 from ..data.microworld import biographies as world
-from ..data.microworld.grouped import micro_biographies, micro_posts
-from ..data.microworld.people import SPOKEN_OF, documents
+from ..data.microworld.people import SPOKEN_OF, documents, stereotype_pairs, stereotype_triples
 from ..data.microworld.posts import PHRASES
-from ..data.microworld.statements import stereotype_pairs, stereotype_triples
 from ..data.tasks import TASKS
 from ..errors import BeftError
 from ..models import loading as models

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..data import prompt_data
 from ..data import sources as data_sources
 from ..data.datasets import Dataset, draw
 from ..errors import BeftError
@@ -24,7 +23,7 @@ class Shelf:
     """What the studies of one sweep share: each task's rows, where each model is, and the model read last."""
 
     data: dict[tuple[str, bool, bool], Dataset] = field(default_factory=dict)
-    files: dict[tuple[str, bool], files.Found] = field(default_factory=dict)
+    files: dict[tuple[str, bool], files.ModelFiles] = field(default_factory=dict)
     model: dict[tuple[str, int | None], loading.Loaded] = field(default_factory=dict)
 
 
@@ -40,7 +39,7 @@ class Context:
         self.study, self.shelf = study, shelf or Shelf()
         task, model = (study.task, study.offline, study.prompted), (study.model, study.offline)
         if task not in self.shelf.data:
-            load = prompt_data.load_prompts if study.prompted else data_sources.load
+            load = data_sources.load_prompts if study.prompted else data_sources.load
             self.shelf.data[task] = load(study.task, offline=study.offline)
         if model not in self.shelf.files:
             self.shelf.files[model] = files.find(study.model, offline=study.offline)

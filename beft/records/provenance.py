@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..data.datasets import Dataset
-    from ..models.files import Found
+    from ..models.files import ModelFiles
     from ..models.loading import Loaded
 
 PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy", "scipy", "sklearn")
@@ -104,7 +104,7 @@ def provenance(kind: str = "cpu") -> dict[str, Any]:
 
 
 def origin(
-    name: str, model: Found | Loaded, data: Dataset, rows: dict[str, int]
+    name: str, model: ModelFiles | Loaded, data: Dataset, rows: dict[str, int]
 ) -> dict[str, dict[str, Any]]:
     """The `model` and `data` blocks of a record.
 

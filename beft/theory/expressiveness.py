@@ -1,7 +1,6 @@
-"""What b_q, b_k and b_v can do in a given model: reach, entropy of the attention, and the perturbation test.
+"""The effect of b_q, b_k and b_v in a given model: reach, entropy of the attention, and perturbation tests.
 
-The closed forms are in `attention`; here they are evaluated on a Hugging Face model, at the places `anatomy`
-names. Nothing is trained.
+The closed forms of `attention` are evaluated on a Hugging Face model, at the sites of `anatomy`. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..anatomy.projections import describe, key_bias_is_null
-from ..anatomy.sites import TERMS, Anatomy, Site
+from ..anatomy.sites import LINEAR, TERMS, Anatomy, Site
 from ..data.batching import encode
 from ..errors import BeftError, unknown
 from .attention import attend, jacobian_q
@@ -31,12 +30,12 @@ class Sensitivity:
     """Per layer, over heads and real tokens; every array is (layers,).
 
     Attributes:
-        rms: root mean square of the Frobenius norm of do_i/db_q, over sqrt(d): 1 would be b_v's.
-        frobenius: mean of the same.
-        spectral: mean spectral norm of do_i/db_q (nan if not asked for).
+        rms: root mean square of the Frobenius norm of do_i/db_q over sqrt(d); that of b_v is 1.
+        frobenius: mean of the Frobenius norm of do_i/db_q over sqrt(d).
+        spectral: mean spectral norm of do_i/db_q (nan if not computed).
         entropy: mean entropy of a_i in nats.
-        uniform: mean entropy of a uniform attention over the same real tokens, the largest possible.
-        tokens: real tokens counted.
+        uniform: mean entropy of uniform attention over the same real tokens, the largest possible.
+        tokens: number of real tokens.
         head_size: d.
     """
 
@@ -50,7 +49,7 @@ class Sensitivity:
 
     @property
     def directions(self) -> np.ndarray:
-        """How many of the d directions b_q has any grip on: (Frobenius norm / spectral norm)^2 of the means."""
+        """Effective number of the d directions that b_q can move: (Frobenius / spectral norm)^2 of the means."""
         return (self.frobenius * self.head_size**0.5 / self.spectral) ** 2
 
 
@@ -75,7 +74,7 @@ def reach(model: nn.Module, batches: Batch | Sequence[Batch]) -> dict[str, np.nd
         term -> (layers,), dimensionless.
 
     Raises:
-        BeftError: where the key bias is not null or positions enter the logits: the formula for b_q does not hold.
+        BeftError: the key bias is not null or positions enter the logits, so the formula for b_q does not hold.
     """
     measured = sensitivity(model, batches, spectral=False)
     return {"q": measured.rms, "k": np.zeros_like(measured.rms), "v": np.ones_like(measured.rms)}
@@ -84,8 +83,8 @@ def reach(model: nn.Module, batches: Batch | Sequence[Batch]) -> dict[str, np.nd
 def sensitivity(model: nn.Module, batches: Batch | Sequence[Batch], spectral: bool = True) -> Sensitivity:
     """Norms of do_i/db_q and entropies of the attention, per layer, from one pass. Arguments as in `reach`."""
     anatomy = describe(model)
-    verdict = key_bias_is_null(model)
-    reason = None if verdict.null else verdict.reason
+    key_bias = key_bias_is_null(model)
+    reason = None if key_bias.null else key_bias.reason
     if "relative" in anatomy.positions:
         reason = reason or "its attention adds terms of the position"
     if "another scale of the logits" in anatomy.extras or anatomy.sites[0].attention != "self":
@@ -102,14 +101,14 @@ def sensitivity(model: nn.Module, batches: Batch | Sequence[Batch], spectral: bo
         for layer in range(anatomy.layers):
             q, k, v = (projected[term][layer] for term in TERMS)  # (B, H, T, d)
             real = _real(batch, q)  # (B, T)
-            seen = visible(real, anatomy.causal)
-            _, weights = attend(q, k, v, seen)
+            mask = visible(real, anatomy.causal)
+            _, weights = attend(q, k, v, mask)
             rows = real[:, None, :].expand(weights.shape[:3])  # (B, H, T): queries that are real tokens
             jacobian = jacobian_q(weights, v, k)[rows]  # (real tokens x heads, d, d)
             norm = torch.linalg.matrix_norm(jacobian) / k.shape[-1] ** 0.5
             largest = _spectral(jacobian) if spectral else norm * torch.nan
             entropy = torch.special.entr(weights).sum(-1)[rows]
-            uniform = seen.sum(-1).log().expand_as(rows)[rows]
+            uniform = mask.sum(-1).log().expand_as(rows)[rows]
             sums[:, layer] += [float(x.double().sum()) for x in (norm**2, norm, largest, entropy, uniform)]
         tokens += int(real.sum())
         heads = rows.shape[1]
@@ -125,48 +124,38 @@ def tokenize(
     tokenizer: Any, texts: Sequence[tuple[str, ...]], batch_size: int = 16, max_length: int = 128
 ) -> list[Batch]:
     """Texts, one tuple of columns per row, as padded batches of at most `batch_size` rows, in order."""
-    encoded = encode(tokenizer, texts, max_length)
+    encoded, order = encode(tokenizer, texts, max_length), np.arange(len(texts))
     starts = range(0, len(texts), batch_size)
-    rows = [np.arange(start, min(start + batch_size, len(texts))) for start in starts]
-    return [encoded.rows(index, torch.device("cpu")) for index in rows]
+    return [encoded.rows(order[start : start + batch_size], torch.device("cpu")) for start in starts]
 
 
 def capture(model: nn.Module, batch: Batch, anatomy: Anatomy | None = None) -> dict[str, list[Tensor]]:
     """Outputs of the projections in one pass, without dropout: term -> one (B, heads, T, d_head) per layer."""
     anatomy = anatomy or describe(model)
-    found: dict[tuple[str, int], Tensor] = {}
+    heads: dict[Site, Tensor] = {}
 
     def record(site: Site, output: Tensor) -> None:
-        found[site.term, site.layer] = site.part.take(output).detach()
+        flat = site.part.take(output).detach()
+        heads[site] = flat.unflatten(-1, (-1, anatomy.head_size)).transpose(-2, -3)
 
     with _hooks(model, anatomy.sites, record), _evaluating(model), torch.no_grad():
         model(**batch)
-    return {
-        term: [
-            found[term, layer].unflatten(-1, (-1, anatomy.head_size)).transpose(-2, -3)
-            for layer in range(anatomy.layers)
-        ]
-        for term in TERMS
-    }
+    return {term: [heads[site] for site in anatomy.of(term)] for term in TERMS}
 
 
 def perturb(
     model: nn.Module, batch: Batch, sites: Sequence[Site], seed: int = 0, scale: float = 1.0
 ) -> Change:
-    """How the output changes when N(0, scale^2) is added to the biases at `sites`: the null test.
+    """The change of the output when N(0, scale^2) is added to the biases at `sites`: the null test.
 
     The output is the logits, or the last hidden states of the real tokens for a model without a head. Works in
-    the model's own dtype and on projections without a bias; the model itself stays as it is.
+    the model's own dtype and on projections without a bias. The model is not changed.
     """
     generator = torch.Generator().manual_seed(seed)
     shifts = {s: scale * torch.randn(s.size, generator=generator) for s in sites}
-
-    def add(site: Site, output: Tensor) -> Tensor:
-        return output + site.part.put(shifts[site], output.shape[-1]).to(output)
-
     with _evaluating(model), torch.no_grad():
         before = _output(model, batch)
-        with _hooks(model, sites, add):
+        with _shifted(model, shifts):
             after = _output(model, batch)
     change = after - before
     return Change(float(change.norm() / before.norm()), float(change.abs().max()))
@@ -192,8 +181,46 @@ def perturbation_table(
     return rows
 
 
+def moved_heads(model: nn.Module, batch: Batch, layer: int = 0, entry: int = 0) -> Tensor:
+    """The change of each head's output when one entry of the layer's b_v is raised by 1: (heads,), in its units.
+
+    The weights of the attention sum to one, so a value bias arrives entirely, in every query head that shares its
+    kv-head (THEORY section 2). The largest change over tokens and entries. Works on models without biases.
+
+    Args:
+        batch: one tokenised batch.
+        layer: index of the layer.
+        entry: index in its b_v.
+
+    Raises:
+        BeftError: the layer's output projection was not found.
+    """
+    anatomy = describe(model)
+    site = anatomy.of("v")[layer]
+    attention = site.module.rpartition(".")[0]
+    projections = {s.module for s in anatomy.sites}
+    outputs = [
+        module
+        for name, module in model.get_submodule(attention).named_children()
+        if isinstance(module, LINEAR) and f"{attention}.{name}" not in projections
+    ]
+    if len(outputs) != 1:
+        raise BeftError(f"{attention} has {len(outputs)} output projections and not one: use another model")
+    shift = torch.zeros(site.size)
+    shift[entry] = 1.0
+    received: list[Tensor] = []  # inputs of the output projection, (B, T, heads * head size)
+    hook = outputs[0].register_forward_pre_hook(lambda module, args: received.append(args[0].detach()))
+    inputs: dict[str, Any] = {**batch, "use_cache": False}
+    with hook, _evaluating(model), torch.no_grad():
+        model(**inputs)
+        with _shifted(model, {site: shift}):
+            model(**inputs)
+    change = (received[1] - received[0]).abs()
+    return change.unflatten(-1, (anatomy.heads, -1)).amax(dim=(0, 1, 3))
+
+
 def _spectral(matrices: Tensor) -> Tensor:
-    """Largest singular value of matrices (n, a, b): (n,). Much faster for many small ones than their SVD."""
+    """Largest singular value of matrices (n, a, b): (n,). Faster than an SVD for many small matrices."""
     gram = matrices @ matrices.transpose(-1, -2)
     return torch.linalg.eigvalsh(gram)[..., -1].clamp_min(0).sqrt()
 
@@ -207,33 +234,38 @@ def _output(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def visible(real: Tensor, causal: bool) -> Tensor:
-    """Which keys a query sees, (B, 1, 1 or T, T), where `real` (B, T) says which tokens are not padding."""
-    seen = real[:, None, None, :]
-    return seen & torch.ones(2 * real.shape[-1:], dtype=torch.bool).tril() if causal else seen
+    """The mask of keys per query, (B, 1, 1 or T, T), from that of the tokens that are not padding, `real` (B, T)."""
+    keys = real[:, None, None, :]
+    return keys & torch.ones(2 * real.shape[-1:], dtype=torch.bool).tril() if causal else keys
 
 
 def _real(batch: Batch, states: Tensor) -> Tensor:
-    """Which of the tokens of states (B, ., T, .) are not padding: (B, T), boolean."""
+    """The mask of the tokens of states (B, ., T, .) that are not padding: (B, T)."""
     mask = batch.get("attention_mask")
     if mask is not None:
         return mask.bool()
     return torch.ones(states.shape[0], states.shape[-2], dtype=torch.bool, device=states.device)
 
 
+def _shifted(model: nn.Module, shifts: Mapping[Site, Tensor]) -> contextlib.AbstractContextManager[None]:
+    """The model with a vector (size,) added to its output at each site."""
+
+    def add(site: Site, output: Tensor) -> Tensor:
+        return output + site.part.put(shifts[site], output.shape[-1]).to(output)
+
+    return _hooks(model, list(shifts), add)
+
+
 @contextlib.contextmanager
 def _hooks(model: nn.Module, sites: Sequence[Site], act: Any) -> Iterator[None]:
-    """Call act(site, output) on the output of every site's module; what it returns, if anything, replaces it."""
-    handles = [
-        model.get_submodule(site.module).register_forward_hook(
-            lambda module, args, output, site=site: act(site, output)
-        )
-        for site in sites
-    ]
-    try:
+    """Call act(site, output) on the output of every site's module; a returned tensor replaces the output."""
+    with contextlib.ExitStack() as stack:
+        for site in sites:
+            module = model.get_submodule(site.module)
+            stack.enter_context(
+                module.register_forward_hook(lambda _, args, output, site=site: act(site, output))
+            )
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextlib.contextmanager

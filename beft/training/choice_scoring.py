@@ -19,7 +19,7 @@ from transformers import DynamicCache
 
 from ..bank.bank import BareModel, BiasBank, as_bank
 from ..data.batching import CHUNKS, ChunkCost, chunks, padded
-from ..data.choices import Encoded, common_prefix
+from ..data.choices import EncodedOptions, common_prefix
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Scored:
 @torch.inference_mode()
 def option_scores(
     model: Any,
-    examples: Sequence[Encoded],
+    examples: Sequence[EncodedOptions],
     runs: Sequence[int] | np.ndarray | None = None,
     cost: ChunkCost | None = None,
 ) -> list[Scored]:
@@ -46,7 +46,7 @@ def option_scores(
 
     Args:
         model: a causal language model in eval mode, or a bank on one.
-        examples: as `options.encode` gives them, with options.
+        examples: as `choices.encode_options` gives them, with options.
         runs: of a bank, which run scores each example (N,); the first by default.
         cost: of a chunk; `tokens` are those of the prompts, or of the options, computed at a time.
     """
@@ -73,7 +73,7 @@ def option_scores(
     return scores  # type: ignore[return-value]
 
 
-def _fork(example: Encoded) -> int:
+def _fork(example: EncodedOptions) -> int:
     """Where the options of an example part; each has a token of its own behind it."""
     return min(common_prefix(example.sequences), min(map(len, example.sequences)) - 1)
 
@@ -95,7 +95,7 @@ class _Scorer:
             mask = torch.ones_like(rows)
             self.cache = self._forward(rows, mask, None, np.arange(runs), torch.zeros(1, dtype=torch.long))[1]
 
-    def chunk(self, examples: list[Encoded], forks: list[int], owner: np.ndarray) -> Iterator[Scored]:
+    def chunk(self, examples: list[EncodedOptions], forks: list[int], owner: np.ndarray) -> Iterator[Scored]:
         """Scores of some examples."""
         heads = [e.sequences[0][self.shared : fork] for e, fork in zip(examples, forks, strict=True)]
         ids, real = self._padded(heads)
@@ -125,7 +125,7 @@ class _Scorer:
 
     def _tails(
         self,
-        examples: list[Encoded],
+        examples: list[EncodedOptions],
         forks: list[int],
         owner: np.ndarray,
         mask: Tensor,

@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 
 from ..bank.bank import as_bank
 from ..data.batching import padded
-from ..data.choices import encode
+from ..data.choices import encode_options
 from ..data.prompts import Example
 
 NEW_TOKENS = 50  # PROTOCOL, decoders
@@ -35,7 +35,7 @@ def generate(
 
     Args:
         model: a causal language model in eval mode, or a bank on one.
-        max_length: tokens of prompt and answer together; see `options.encode` for what is cut.
+        max_length: tokens of prompt and answer together; see `choices.encode_options` for what is cut.
         runs: of a bank, which run writes each answer (N,); the first by default.
         before: text in front of every prompt, such as demonstrations.
         at_once: prompts in a batch; they are sorted by length and padded on the left.
@@ -46,10 +46,9 @@ def generate(
     bank = as_bank(model)
     ends = bank.model.generation_config
     owner = np.zeros(len(examples), dtype=np.int64) if runs is None else np.asarray(runs)
-    prompts = [
-        encode(tokenizer, Example(e.prompt, keep=e.keep), max_length - new_tokens, before).sequences[0]
-        for e in examples
-    ]
+    longest = max_length - new_tokens
+    bare = [Example(e.prompt, keep=e.keep) for e in examples]
+    prompts = [encode_options(tokenizer, example, longest, before).sequences[0] for example in bare]
     config = GenerationConfig(
         do_sample=False,
         max_new_tokens=new_tokens,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..bank.bank import BiasBank
 from ..data.batching import ChunkCost, Padding, padded
-from ..data.choices import Encoded, encode
+from ..data.choices import EncodedOptions, encode_options
 from ..data.datasets import Dataset, Draw
 from ..data.prompts import Example
 from ..data.tasks import score
@@ -40,7 +40,7 @@ class Paths:
         return len(self.ids) * max(map(len, self.ids))
 
 
-def paths(encoded: Encoded, wanted: Sequence[int]) -> Paths:
+def paths(encoded: EncodedOptions, wanted: Sequence[int]) -> Paths:
     """What must be computed to know the options `wanted`: prompts that options share are not computed twice.
 
     The last token of an option is only read, so options of one token need the prompt alone.
@@ -71,14 +71,14 @@ class Prompted:
         self.paths = {int(i): self._paths(data.train.rows[i]) for i in used}
         self.lengths = np.zeros(len(data.train), dtype=np.int64)
         self.lengths[used] = [self.paths[int(i)].tokens for i in used]
-        self._encoded: dict[tuple[str, int], Encoded] = {}
+        self._encoded: dict[tuple[str, int], EncodedOptions] = {}
 
     def _paths(self, example: Example) -> Paths:
         if self.prompt.form == "answer":
             # with the line's end, by which a model stops
             right = Example(example.prompt, (f" {example.answers[0]}\n",), 0, keep=example.keep)
-            return paths(encode(self.tokenizer, right, self.longest), [0])
-        encoded = encode(self.tokenizer, example, self.longest)
+            return paths(encode_options(self.tokenizer, right, self.longest), [0])
+        encoded = encode_options(self.tokenizer, example, self.longest)
         return paths(encoded, range(len(example.options)) if self.by_options else [example.label])
 
     def loss(self, bank: BiasBank, run_ids: Tensor, keys: Tensor | None, index: np.ndarray) -> Tensor:
@@ -142,10 +142,10 @@ class Prompted:
             for at, b, ok in by_run
         ]
 
-    def _encode(self, split: str, i: int) -> Encoded:
+    def _encode(self, split: str, i: int) -> EncodedOptions:
         if (split, i) not in self._encoded:
             example = getattr(self.data, split).rows[i]
-            self._encoded[split, i] = encode(self.tokenizer, example, self.longest)
+            self._encoded[split, i] = encode_options(self.tokenizer, example, self.longest)
         return self._encoded[split, i]
 
     def efficiency(self) -> float:

@@ -1,8 +1,8 @@
-"""Running text of the micro-world, to pre-train a small language model on: the world is in it, the tasks are not.
+"""Running text of the micro-world for pre-training a small language model: it has the world, but not the tasks.
 
-Documents say what the tasks ask for in other words than the tasks do: opinions with the narrator's verdict, causes with
-their effects, stories with a question answered in passing, conclusions that follow and that do not. Only claims, pairs
-and facts of the training split occur. Deterministic from a seed; a smaller number of documents is a prefix of a larger.
+Documents express the content of the tasks in other words: opinions with the narrator's verdict, causes with their
+effects, stories with a question and its answer, conclusions that follow and that do not. Only claims, pairs and facts
+of the training split occur. Deterministic given a seed; fewer documents are a prefix of more.
 """
 
 from __future__ import annotations
@@ -11,7 +11,15 @@ import random
 from collections.abc import Iterator
 
 from beft.data.microworld.pairs import DISLIKED, LIKED
-from beft.data.microworld.sentences import OPINIONS, PARTS, PEOPLE, make_claim, make_opinion, pick
+from beft.data.microworld.sentences import (
+    ASPECTS,
+    OPINIONS,
+    PEOPLE,
+    as_sentence,
+    make_claim,
+    make_opinion,
+    pick,
+)
 from beft.data.microworld.stories import CAUSES, facts
 
 BEFORE = {
@@ -30,17 +38,17 @@ LINKED = (
     "Why? {E}, so they say, because {c}.",
 )
 ANSWERED = ("{q} {a}.", "Tell me: {q} {a}, of course.", "{q} I think {a}.", "{q} It is {a}.")
-WORDS = {  # what an opinion word means
+WORDS = {  # the meaning of an opinion word
     1: ("{W} means good.", "What is {w} is good.", "{W}? I love that.", "If it was {w}, it was {v}."),
     0: ("{W} means bad.", "What is {w} is bad.", "{W}? I hate that.", "If it was {w}, it was {v}."),
 }
-FOLLOWS = (  # {s} a conclusion; what is said of one that follows, and of one that does not
+FOLLOWS = (  # a conclusion {s} that follows, and one that does not
     ("It follows that {s}.", "It does not follow that {s}."),
     ("So {s}? Yes.", "So {s}? No."),
     ("Is it so that {s}? Yes, it is.", "Is it so that {s}? No, it is not."),
     ("Yes, {s}.", "No, nobody said that {s}."),
 )
-BREAK = 0.25  # share of the documents whose last sentence has a line of its own
+BREAK = 0.25  # share of the documents whose last sentence stands on a line of its own
 
 
 def documents(seed: int = 0) -> Iterator[str]:
@@ -51,7 +59,7 @@ def documents(seed: int = 0) -> Iterator[str]:
 
 
 def _joined(rng: random.Random, *texts: str) -> str:
-    """Texts behind one another, sometimes the last on a line of its own."""
+    """Texts one after another, sometimes with the last on a line of its own."""
     between = "\n" if rng.random() < BREAK else " "
     return f"{' '.join(texts[:-1])}{between}{texts[-1]}"
 
@@ -66,14 +74,14 @@ def _opinion(rng: random.Random) -> str:
 
 
 def _claim(rng: random.Random) -> str:
-    """The same with a single claim, from which it is easier to learn what the words mean."""
-    label, part = int(rng.random() < 0.5), int(rng.random() * len(PARTS))
-    claim, _ = make_claim(rng, "train", part, label, int(rng.random() < 0.15))
-    return _judged(rng, label, f"{_capital(claim)}.")
+    """As `_opinion` with a single claim, from which the meaning of the words is easier to learn."""
+    label, aspect = int(rng.random() < 0.5), int(rng.random() * len(ASPECTS))
+    claim, _ = make_claim(rng, "train", aspect, label, int(rng.random() < 0.15))
+    return _judged(rng, label, as_sentence(claim))
 
 
 def _judged(rng: random.Random, label: int, text: str) -> str:
-    """A text with its verdict before or behind it."""
+    """A text with its verdict in front or behind."""
     if rng.random() < 0.15:
         return f"{pick(rng, BEFORE[label])} {text}"
     return _joined(rng, text, pick(rng, VERDICTS[label]).format(w=pick(rng, OPINIONS[label])))
@@ -95,28 +103,29 @@ def _cause(rng: random.Random) -> str:
 
 def _story(rng: random.Random) -> str:
     while True:
-        told, asked = facts(rng, "train", least=1)
-        if asked:
-            some = sorted(asked, key=lambda _: rng.random())[:3]
-            return _joined(rng, told, *(pick(rng, ANSWERED).format(q=q, a=a) for q, a in some))
+        story, questions = facts(rng, "train", least=1)
+        if questions:
+            some = sorted(questions, key=lambda _: rng.random())[:3]
+            return _joined(rng, story, *(pick(rng, ANSWERED).format(q=q, a=a) for q, a in some))
 
 
 def _conclusion(rng: random.Random) -> str:
-    """What a narrator thinks of a part, and a conclusion that follows, or one of the other verdict or another part."""
+    """A narrator's view of an aspect, and a conclusion that follows or has the other verdict or another aspect."""
     label = int(rng.random() < 0.5)
     if rng.random() < 0.5:
         opinion = make_opinion(rng, "train", label)
-        text, part = opinion.text, opinion.pairs[-1][0].split(" of the ")[0]
+        text, aspect = opinion.text, opinion.pairs[-1][0].split(" of the ")[0]
     else:
-        place = int(rng.random() * len(PARTS))
+        place = int(rng.random() * len(ASPECTS))
         claim, _ = make_claim(rng, "train", place, label, int(rng.random() < 0.3))
-        text, part = f"{_capital(claim)}.", PARTS[place][1]
+        text, aspect = as_sentence(claim), ASPECTS[place][1]
     follows, elsewhere = rng.random() < 0.5, rng.random() < 0.5
     if not follows and elsewhere:
-        part = pick(rng, [name for _, name in PARTS if name not in text])
-    said = pick(rng, LIKED if bool(label) is (follows or elsewhere) else DISLIKED).format(s=f"the {part}")
-    return _joined(rng, text, _capital(pick(rng, FOLLOWS)[not follows].format(s=said)))
+        aspect = pick(rng, [name for _, name in ASPECTS if name not in text])
+    views = LIKED if bool(label) is (follows or elsewhere) else DISLIKED
+    conclusion = pick(rng, views).format(s=f"the {aspect}")
+    return _joined(rng, text, _capital(pick(rng, FOLLOWS)[not follows].format(s=conclusion)))
 
 
-# By documents; a story is three times as long as the others and would else be most of the text.
+# In shares of the documents. A story is three times as long as the others and would otherwise be most of the text.
 MAKERS = (*[_word] * 3, *[_opinion] * 5, *[_claim] * 6, *[_cause] * 3, *[_conclusion] * 6, *[_story] * 4)

@@ -2,8 +2,8 @@
 
     python data/models/pretrain.py tiny-llama --out data/models/tiny-llama
 
-Weights (safetensors), config, tokenizer and `training.json` (command, seed, loss curve, versions, hash of the weights)
-go to the folder. The same command on the same build of torch and number of threads gives the same weights.
+The folder receives weights (safetensors), config, tokenizer and `training.json` (command, seed, loss curve, versions,
+hash of the weights). The same command with the same build of torch and number of threads gives the same weights.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from typing import Any
 import numpy as np
 import torch
 from corpus import documents
-from small_models import CAUSAL, KINDS, MASKED, VOCABULARY, config_for, tokenizer_for
+from small_models import CAUSAL, MASKED, MODELS, VOCABULARY, config_for, tokenizer_for
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, get_cosine_schedule_with_warmup
 
-from beft.data.batching import ChunkCost, chunks
-from beft.data.microworld import people as microworld_people
+from beft.data.batching import ChunkCost, chunks, padded
+from beft.data.microworld import people
 from beft.errors import BeftError, exit_status, unknown
 from beft.models.files import weight_hash
 from beft.records.provenance import provenance
 from beft.training.language_modelling import Rule, rule_of
 
-# When rows hold many documents, one after another -> share of the steps before the first such rows.
+# When rows hold many documents one after another -> share of the steps before the first such rows.
 APART = {"last": 0.85, "throughout": 0.15}
 
 
@@ -45,9 +45,9 @@ def blocks(tokenizer: Any, seed: int, length: int) -> Iterator[list[int]]:
             kept = kept[length:]
 
 
-def people(tokenizer: Any, seed: int, steps: int, batch: int) -> Iterator[list[list[int]]]:
+def masked_batches(tokenizer: Any, seed: int, steps: int, batch: int) -> Iterator[list[list[int]]]:
     """The rows of each step of a masked language model: `batch` texts."""
-    texts = microworld_people.documents(seed)
+    texts = people.documents(seed)
     for _ in range(steps):
         yield tokenizer(list(itertools.islice(texts, batch)))["input_ids"]
 
@@ -63,9 +63,9 @@ def batches(
 ) -> Iterator[list[list[int]]]:
     """The rows of each step, of about `batch` x `length` tokens.
 
-    Documents stand apart at first: attention that is uniform yet then finds the word that another depends on among
-    twenty and not among hundreds. Later ones stand one after another, for long contexts: in all of the last steps, or
-    in every fifth ("throughout"), where learned positions are not met for the first time at a rate that is near 0.
+    At first each row is one document: while attention is still uniform, the word that another depends on is one of
+    twenty and not of hundreds. Later rows hold documents one after another, for long contexts: in all of the last
+    steps, or in every fifth step ("throughout"), so that learned positions are not trained at a rate near 0 only.
     """
     single, blocked = apart(tokenizer, seed), blocks(tokenizer, seed + 1, length)
     for step in range(steps):
@@ -88,13 +88,13 @@ def pretrain(
     rate: float = 2e-3,
     joined: str = "last",
 ) -> dict[str, Any]:
-    """Train a model of `kind` from random weights and write it; returns what `training.json` holds.
+    """Train a model of `kind` from random weights and write it; returns the content of `training.json`.
 
     AdamW (weight decay 0.1), cosine schedule with 5% warm-up, gradient norm clipped to 1; losses are means over up to
     100 steps, in nats per token.
 
     Raises:
-        BeftError: an unknown kind or way of joining, one that a masked kind has no use for, or a number not above 0.
+        BeftError: an unknown kind or way of joining, joining for a masked kind, or a number that is not positive.
     """
     if joined not in APART:
         raise unknown("way of joining", joined, APART)
@@ -102,21 +102,21 @@ def pretrain(
         if value <= 0:
             raise BeftError(f"{name} {value} is too small: give a positive number")
     began = time.perf_counter()
-    config_for(kind, VOCABULARY)  # a wrong kind is told at once
+    config_for(kind, VOCABULARY)  # raises for a wrong kind
     tokenizer = tokenizer_for(kind)
     torch.manual_seed(seed)
     masked = kind in MASKED
     if masked and joined != "last":
         raise BeftError(f"{kind} reads one text a row: --joined {joined} is for {', '.join(CAUSAL)}")
-    made = AutoModelForMaskedLM if masked else AutoModelForCausalLM
-    model = made.from_config(config_for(kind, len(tokenizer)))
+    auto = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+    model = auto.from_config(config_for(kind, len(tokenizer)))
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.1, betas=(0.9, 0.98))
     schedule = get_cosine_schedule_with_warmup(optimizer, max(1, steps // 20), steps)
     rows = (
-        people(tokenizer, seed + 1, steps, batch)
+        masked_batches(tokenizer, seed + 1, steps, batch)
         if masked
         else batches(tokenizer, seed + 1, steps, batch, length, joined)
     )
@@ -135,13 +135,14 @@ def pretrain(
         if step % 100 == 0 or step == steps:
             curve.append({"step": step, "loss": round(sum(recent) / len(recent), 4)})
             recent = []
-    made_by = provenance("cpu")  # before a file of the repository is written over
+    made_by = provenance("cpu")  # before a file of the repository is overwritten
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     record = {
         "kind": kind,
-        "command": f"python data/models/pretrain.py {kind} --out data/models/{folder.name} --seed {seed} --steps {steps} "
-        f"--batch {batch} --length {length} --rate {rate:g}{'' if masked else f' --joined {joined}'}",
+        "command": f"python data/models/pretrain.py {kind} --out data/models/{folder.name} --seed {seed} "
+        f"--steps {steps} --batch {batch} --length {length} --rate {rate:g}"
+        + ("" if masked else f" --joined {joined}"),
         "seed": seed,
         "tokens": tokens,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -159,15 +160,11 @@ def _backward(model: Any, rows: list[list[int]]) -> float:
     """Gradients of the mean cross-entropy of the next tokens of all rows; returns it, in nats."""
     lengths = np.array([len(row) for row in rows])
     count, total = int((lengths - 1).sum()), 0.0
-    for part in chunks(lengths, ChunkCost(4096, 128)):
-        ids = torch.full((len(part), int(lengths[part].max())), -100)
-        for n, i in enumerate(part):
-            ids[n, : len(rows[i])] = torch.tensor(rows[i])
-        logits = model(input_ids=ids.clamp_min(0), attention_mask=(ids >= 0).long()).logits[:, :-1]
-        loss = (
-            torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum")
-            / count
-        )
+    for chunk in chunks(lengths, ChunkCost(4096, 128)):
+        ids, mask = padded([rows[i] for i in chunk], -100)
+        logits = model(input_ids=ids.clamp_min(0), attention_mask=mask).logits[:, :-1]
+        targets = ids[:, 1:].flatten()
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets, reduction="sum") / count
         loss.backward()
         total += float(loss.detach())
     return total
@@ -175,14 +172,12 @@ def _backward(model: Any, rows: list[list[int]]) -> float:
 
 def _backward_masked(model: Any, rows: list[list[int]], rule: Rule, drawn: np.random.Generator) -> float:
     """Gradients of the mean cross-entropy of the masked tokens of all rows; returns it, in nats."""
-    longest = max(map(len, rows))
-    ids, right = torch.zeros(len(rows), longest, dtype=torch.long), torch.full((len(rows), longest), -100)
-    mask = torch.zeros(len(rows), longest, dtype=torch.long)
+    corrupted, places = zip(*(rule.apply(np.array(row), drawn) for row in rows), strict=True)
+    ids, mask = padded(corrupted)
+    targets = torch.full_like(ids, -100)
     for n, row in enumerate(rows):
-        shown, places = rule.apply(np.array(row), drawn)
-        ids[n, : len(row)], mask[n, : len(row)] = torch.from_numpy(shown), 1
-        right[n, places] = torch.tensor(row)[places]
-    loss = model(input_ids=ids, attention_mask=mask, labels=right).loss
+        targets[n, places[n]] = torch.tensor(row)[places[n]]
+    loss = model(input_ids=ids, attention_mask=mask, labels=targets).loss
     loss.backward()
     return float(loss.detach())
 
@@ -193,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python data/models/pretrain.py", description=__doc__, allow_abbrev=False
     )
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("kind", help=", ".join(KINDS))
+    parser.add_argument("kind", help=", ".join(MODELS))
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     for name, value in {"seed": 0, "steps": 6000, "batch": 32, "length": 128, "rate": 2e-3}.items():
         parser.add_argument(f"--{name}", default=value, type=type(value))

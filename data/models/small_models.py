@@ -1,4 +1,4 @@
-"""The small language models of `data/models`: their tokenizers, and configs of two or four layers of width 128."""
+"""The small language models of `data/models`: tokenizers, and configs of two or four layers of width 128."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import corpus
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import BertConfig, GPT2Config, LlamaConfig, OPTConfig, PreTrainedTokenizerFast
 
-from beft.data.microworld import people as microworld_people
+from beft.data.microworld import people
 from beft.errors import unknown
 
 VOCABULARY = 1024
 SPECIAL = ["<pad>", "<s>", "</s>", "<unk>"]
-# What the tasks' prompts say besides, so that its words have tokens.
+# Further text of the tasks' prompts, so that its words have tokens.
 PROMPTED = (
     "Passage: Title: Context:\nQuestion: Answer:",
     "Does this mean that",
@@ -24,17 +24,17 @@ PROMPTED = (
 WIDTH, LAYERS, HEADS, CONTEXT = 128, 4, 4, 512
 SHORT_CONTEXT = 128  # of the masked model
 CAUSAL = ("tiny-opt", "tiny-llama", "tiny-gpt2")
-MASKED = ("tiny-bert",)  # reads `microworld_people`
-KINDS = (*CAUSAL, *MASKED)
+MASKED = ("tiny-bert",)  # trained on `microworld.people`
+MODELS = (*CAUSAL, *MASKED)
 
 
 def tokenizer_for(kind: str, seed: int = 0, count: int = 5000) -> PreTrainedTokenizerFast:
-    """A tokenizer of the family's kind, trained on what the model reads.
+    """The tokenizer of a model, of its family's type and trained on its text.
 
-    Byte-level BPE, for LLaMA as SentencePiece does it, for BERT word pieces in lower case.
+    Byte-level BPE; for LLaMA BPE as in SentencePiece, for BERT word pieces in lower case.
     """
     if kind in MASKED:
-        return _word_pieces([*itertools.islice(microworld_people.documents(seed), count)])
+        return _word_pieces([*itertools.islice(people.documents(seed), count)])
     texts = [*itertools.islice(corpus.documents(seed), count), "\n", *"0123456789", *PROMPTED]
     pieces = kind == "tiny-llama"
     backend = _pieces(texts) if pieces else _bytes(texts)
@@ -54,9 +54,9 @@ def tokenizer_for(kind: str, seed: int = 0, count: int = 5000) -> PreTrainedToke
 
 
 def _word_pieces(texts: list[str]) -> PreTrainedTokenizerFast:
-    """Every word of the texts whole, and letters to spell others with.
+    """All words of the texts as tokens, and letters to spell other words.
 
-    Not by the trainer of word pieces, whose vocabulary comes out differently from process to process.
+    Not by the trainer of word pieces, whose vocabulary differs from process to process.
     """
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     names["mask_token"] = "[MASK]"
@@ -91,7 +91,7 @@ def _bytes(texts: list[str]) -> Tokenizer:
 
 
 def _pieces(texts: list[str]) -> Tokenizer:
-    """Pieces with their space in front, and a token for each byte of what no piece holds."""
+    """Pieces with their leading space, and a token per byte for text that no piece covers."""
     backend = Tokenizer(models.BPE())
     spaces = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     words = pre_tokenizers.Sequence(
@@ -117,7 +117,7 @@ def _pieces(texts: list[str]) -> Tokenizer:
 
 def config_for(kind: str, vocabulary: int) -> Any:
     """A config of width 128. Raises BeftError for an unknown kind."""
-    # the usual 0.02 is for models ten times as wide: here it leaves what attention passes on too small to learn from
+    # The usual 0.02 is for models ten times as wide. Here it makes the output of attention too small to learn from.
     ends = {"vocab_size": vocabulary, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": WIDTH**-0.5}
     if kind == "tiny-bert":
         return BertConfig(
@@ -127,7 +127,7 @@ def config_for(kind: str, vocabulary: int) -> Any:
             num_attention_heads=HEADS,
             intermediate_size=4 * WIDTH,
             max_position_embeddings=SHORT_CONTEXT,
-            hidden_dropout_prob=0.0,  # it is too small to do without some of its units
+            hidden_dropout_prob=0.0,  # the model is too small for dropout
             attention_probs_dropout_prob=0.0,
             initializer_range=WIDTH**-0.5,
             pad_token_id=0,
@@ -159,4 +159,4 @@ def config_for(kind: str, vocabulary: int) -> Any:
         return GPT2Config(
             n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_positions=CONTEXT, **(ends | {"bos_token_id": 2})
         )
-    raise unknown("kind of model", kind, KINDS)
+    raise unknown("kind of model", kind, MODELS)

@@ -6,14 +6,14 @@ import transformers
 from torch import nn
 
 from beft.anatomy.head import bias_modules, classifier
-from beft.anatomy.projections import Verdict, describe, key_bias_is_null
+from beft.anatomy.projections import KeyBias, describe, key_bias_is_null
 from beft.anatomy.sites import TERMS, Site, width_of
 from beft.errors import BeftError
-from beft.theory import null_key_bias as zoo
+from beft.theory import null_key_bias
 from beft.theory.expressiveness import capture, perturb
 
 ENCODERS = ["BERT", "RoBERTa", "DistilBERT", "ELECTRA", "ViT", "DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)"]
-DECODERS = [name for name in zoo.ZOO if name not in ENCODERS]
+DECODERS = [name for name in null_key_bias.ARCHITECTURES if name not in ENCODERS]
 # family -> heads of key and value, where they are fewer than the query's
 GROUPED = {name: 2 for name in DECODERS if name.startswith(("LLaMA", "Mistral", "Qwen", "Gemma", "gpt-oss"))}
 GROUPED |= {"Phi": 2, "Phi-3": 2, "StableLM": 2, "Falcon (grouped)": 2}
@@ -46,20 +46,20 @@ NAMES = {
 
 
 def with_head(name: str) -> nn.Module:
-    specimen = zoo.ZOO[name]
-    config = getattr(transformers, specimen.config)(**specimen.settings)
+    architecture = null_key_bias.ARCHITECTURES[name]
+    config = getattr(transformers, architecture.config)(**architecture.settings)
     kind = "Image" if name == "ViT" else "Sequence"
     torch.manual_seed(0)
     return getattr(transformers, f"AutoModelFor{kind}Classification").from_config(config).double().eval()
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-@pytest.mark.parametrize("build", [zoo.build, with_head], ids=["bare", "with head"])
+@pytest.mark.parametrize("build", [null_key_bias.build, with_head], ids=["bare", "with head"])
 def test_moving_one_site_moves_its_slice_of_that_projection_and_no_other(name, build):
     model = build(name)
-    batch = zoo.inputs(model)
+    batch = null_key_bias.inputs(model)
     anatomy = describe(model)
-    assert len(anatomy.sites) == 3 * anatomy.layers == 3 * zoo.LAYERS
+    assert len(anatomy.sites) == 3 * anatomy.layers == 3 * null_key_bias.LAYERS
     before = capture(model, batch)
     for site in anatomy.sites:
         module = model.get_submodule(site.module)
@@ -91,12 +91,12 @@ def attentions(model: nn.Module, batch: dict, site: Site) -> list[torch.Tensor]:
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_site_is_that_term_of_those_heads_whatever_the_layout(name):
     """Moved at one token: a query changes the weights of its row alone, a key those of others too, a value none."""
-    model = zoo.build(name)
+    model = null_key_bias.build(name)
     model.set_attn_implementation("eager")
-    batch = zoo.inputs(model, batch=1)
+    batch = null_key_bias.inputs(model, batch=1)
     anatomy, token, head = describe(model), 4, 1
     size, group = anatomy.head_size, anatomy.heads // anatomy.kv_heads
-    numbers = {"self": 0, "encoder": 0, "decoder": zoo.LAYERS, "cross": 2 * zoo.LAYERS}
+    numbers = {"self": 0, "encoder": 0, "decoder": null_key_bias.LAYERS, "cross": 2 * null_key_bias.LAYERS}
     for site in anatomy.sites:
         j = head % (site.size // size)
         shift = torch.zeros(site.size, dtype=torch.float64)
@@ -129,25 +129,34 @@ def test_a_site_is_that_term_of_those_heads_whatever_the_layout(name):
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_heads_of_decoders_and_which_have_biases(name):
-    anatomy = describe(zoo.build(name))
-    kv_heads = GROUPED.get(name, zoo.HEADS)
-    assert (anatomy.heads, anatomy.kv_heads, anatomy.head_size) == (zoo.HEADS, kv_heads, zoo.SIZE)
-    assert [anatomy.of(t)[0].size for t in TERMS] == [n * zoo.SIZE for n in (zoo.HEADS, kv_heads, kv_heads)]
+    anatomy = describe(null_key_bias.build(name))
+    kv_heads = GROUPED.get(name, null_key_bias.HEADS)
+    assert (anatomy.heads, anatomy.kv_heads, anatomy.head_size) == (
+        null_key_bias.HEADS,
+        kv_heads,
+        null_key_bias.SIZE,
+    )
+    assert [anatomy.of(t)[0].size for t in TERMS] == [
+        n * null_key_bias.SIZE for n in (null_key_bias.HEADS, kv_heads, kv_heads)
+    ]
     bare = {"GPT-J", "LLaMA", "Mistral", "Qwen3", "Gemma 2", "Gemma 3", "Phi-3", "T5"}
     assert all(site.has_bias is (name not in bare) for site in anatomy.sites)
     assert anatomy.causal is (name not in ("T5", "BART"))
-    assert anatomy.layers == zoo.LAYERS * (3 if name in ("T5", "BART") else 1)
+    assert anatomy.layers == null_key_bias.LAYERS * (3 if name in ("T5", "BART") else 1)
 
 
 def test_an_encoder_without_its_decoder_has_the_encoders_sites_alone():
-    model = transformers.T5EncoderModel(transformers.T5Config(**zoo.ZOO["T5"].settings))
+    model = transformers.T5EncoderModel(transformers.T5Config(**null_key_bias.ARCHITECTURES["T5"].settings))
     assert {site.attention for site in describe(model).sites} == {"encoder"}
 
 
-def test_parts_of_heads_that_are_turned_are_said():
-    assert describe(zoo.build("GPT-J")).positions == f"rotary ({zoo.SIZE // 2} of {zoo.SIZE} dimensions)"
-    assert describe(zoo.build("GPT-NeoX")).positions.startswith("rotary (4 of 16")
-    assert describe(zoo.build("LLaMA")).positions == "rotary"
+def test_rotary_positions_name_the_rotated_dimensions():
+    assert (
+        describe(null_key_bias.build("GPT-J")).positions
+        == f"rotary ({null_key_bias.SIZE // 2} of {null_key_bias.SIZE} dimensions)"
+    )
+    assert describe(null_key_bias.build("GPT-NeoX")).positions.startswith("rotary (4 of 16")
+    assert describe(null_key_bias.build("LLaMA")).positions == "rotary"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -155,7 +164,7 @@ def test_names_of_projections_pooler_and_head(name):
     stack, query, pooler, modules = NAMES[name]
     model = with_head(name)
     assert [site.module for site in describe(model).of("q")] == [
-        f"{stack}.{i}.{query}" for i in range(zoo.LAYERS)
+        f"{stack}.{i}.{query}" for i in range(null_key_bias.LAYERS)
     ]
     assert classifier(model).pooler == pooler
     assert classifier(model).modules == modules
@@ -164,17 +173,21 @@ def test_names_of_projections_pooler_and_head(name):
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_heads_and_sizes(name):
-    anatomy = describe(zoo.build(name))
-    assert (anatomy.heads, anatomy.kv_heads, anatomy.head_size) == (zoo.HEADS, zoo.HEADS, zoo.SIZE)
-    assert all(site.has_bias and site.size == zoo.WIDTH for site in anatomy.sites)
+    anatomy = describe(null_key_bias.build(name))
+    assert (anatomy.heads, anatomy.kv_heads, anatomy.head_size) == (
+        null_key_bias.HEADS,
+        null_key_bias.HEADS,
+        null_key_bias.SIZE,
+    )
+    assert all(site.has_bias and site.size == null_key_bias.WIDTH for site in anatomy.sites)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bias_modules_are_all_those_of_the_backbone(name):
     model = with_head(name)
     mine = bias_modules(model)
-    parts = classifier(model)
-    outside = {*parts.modules, parts.pooler, None}
+    head = classifier(model)
+    outside = {*head.modules, head.pooler, None}
     expected = {
         module_name
         for parameter, _ in model.named_parameters()
@@ -186,27 +199,27 @@ def test_bias_modules_are_all_those_of_the_backbone(name):
 
 
 def test_the_pooler_of_a_bare_bert_is_no_bias_module():
-    model = zoo.build("BERT")
+    model = null_key_bias.build("BERT")
     assert classifier(model).pooler == "pooler.dense"
     assert classifier(model).modules == ()
     assert "pooler.dense" not in bias_modules(model)
 
 
 def test_positions_in_words():
-    assert describe(zoo.build("BERT")).positions == "learned absolute"
-    deberta = describe(zoo.build("DeBERTa-v2 (c2p, p2c)"))
+    assert describe(null_key_bias.build("BERT")).positions == "learned absolute"
+    deberta = describe(null_key_bias.build("DeBERTa-v2 (c2p, p2c)"))
     assert deberta.positions.startswith("disentangled relative")
     assert deberta.extras == ("content-to-position", "position-to-content")
 
 
 def test_a_projection_without_a_bias_is_described_so():
-    config = transformers.ViTConfig(**zoo.ZOO["ViT"].settings, qkv_bias=False)
+    config = transformers.ViTConfig(**null_key_bias.ARCHITECTURES["ViT"].settings, qkv_bias=False)
     model = transformers.ViTModel(config)
     assert not any(site.has_bias for site in describe(model).sites)
     assert not any("q_proj" in name for name in bias_modules(model))
 
 
-def test_an_encoder_inside_another_module_is_found():
+def test_an_encoder_inside_another_module():
     holder = nn.ModuleDict({"encoder": with_head("BERT"), "extra": nn.Linear(2, 2)})
     assert describe(holder).of("v")[1].module == "encoder.bert.encoder.layer.1.attention.self.value"
     assert classifier(holder).modules == ("encoder.classifier",)
@@ -214,65 +227,67 @@ def test_an_encoder_inside_another_module_is_found():
 
 def test_two_encoders_in_one_module_are_refused():
     with pytest.raises(BeftError, match=r"2 encoders \(a, b\)"):
-        describe(nn.ModuleDict({"a": zoo.build("BERT"), "b": zoo.build("ELECTRA")}))
+        describe(nn.ModuleDict({"a": null_key_bias.build("BERT"), "b": null_key_bias.build("ELECTRA")}))
 
 
-# --- the null verdict, against measurement --------------------------------------------------------------------------
+# --- null key biases, against measurement ---------------------------------------------------------------------------
 
 
 def moves(model: nn.Module) -> bool:
     """Does N(0, 1) on every key bias change the output in float64? Between the two cases lie ten orders."""
-    change = perturb(model, zoo.inputs(model), describe(model).of("k")).relative
+    change = perturb(model, null_key_bias.inputs(model), describe(model).of("k")).relative
     assert change < 1e-12 or change > 1e-3
     return change > 1e-3
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-@pytest.mark.parametrize("build", [zoo.build, with_head], ids=["bare", "with head"])
-def test_verdict_agrees_with_measurement(name, build):
+@pytest.mark.parametrize("build", [null_key_bias.build, with_head], ids=["bare", "with head"])
+def test_a_null_key_bias_is_one_by_measurement(name, build):
     model = build(name)
     assert key_bias_is_null(model).null is not moves(model)
 
 
 @pytest.mark.parametrize("relative", [True, False])
 @pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize("kinds", [[], ["c2p"], ["p2c"], ["c2p", "p2c"]], ids="+".join)
-def test_deberta_verdict_depends_on_position_to_content_alone(relative, shared, kinds):
-    settings = zoo.ZOO["DeBERTa-v2 (c2p)"].settings | {
-        "pos_att_type": kinds,
+@pytest.mark.parametrize("terms", [[], ["c2p"], ["p2c"], ["c2p", "p2c"]], ids="+".join)
+def test_the_key_bias_of_deberta_depends_on_position_to_content_alone(relative, shared, terms):
+    settings = null_key_bias.ARCHITECTURES["DeBERTa-v2 (c2p)"].settings | {
+        "pos_att_type": terms,
         "relative_attention": relative,
         "share_att_key": shared,
     }
     torch.manual_seed(0)
     model = transformers.DebertaV2Model(transformers.DebertaV2Config(**settings)).double().eval()
-    verdict = key_bias_is_null(model)
-    assert verdict.null is (not relative or "p2c" not in kinds)
-    if relative and not kinds:
+    key_bias = key_bias_is_null(model)
+    assert key_bias.null is (not relative or "p2c" not in terms)
+    if relative and not terms:
         pytest.skip("transformers cannot run relative attention without any kind of it")
-    assert verdict.null is not moves(model)
+    assert key_bias.null is not moves(model)
 
 
 def test_an_old_bert_config_with_relative_keys_is_judged_as_it_runs():
-    config = transformers.BertConfig(**zoo.ZOO["BERT"].settings, position_embedding_type="relative_key_query")
+    config = transformers.BertConfig(
+        **null_key_bias.ARCHITECTURES["BERT"].settings, position_embedding_type="relative_key_query"
+    )
     torch.manual_seed(0)
     model = transformers.BertModel(config).double().eval()
     assert key_bias_is_null(model).null is not moves(model)
 
 
-def test_verdicts_give_their_reason():
-    assert "softmax removes" in key_bias_is_null(zoo.build("BERT")).reason
-    assert "position-to-content" in key_bias_is_null(zoo.build("DeBERTa-v2 (c2p, p2c)")).reason
+def test_the_reason_is_given():
+    assert "softmax removes" in key_bias_is_null(null_key_bias.build("BERT")).reason
+    assert "position-to-content" in key_bias_is_null(null_key_bias.build("DeBERTa-v2 (c2p, p2c)")).reason
 
 
 def test_an_unknown_architecture_is_never_called_null():
-    verdict = key_bias_is_null(stranger())
-    assert isinstance(verdict, Verdict)
-    assert not verdict.null
-    assert "not known" in verdict.reason
+    key_bias = key_bias_is_null(stranger())
+    assert isinstance(key_bias, KeyBias)
+    assert not key_bias.null
+    assert "not known" in key_bias.reason
 
 
-@pytest.mark.parametrize("row", zoo.exceptions(draws=1), ids=lambda row: row["model"])
-def test_every_specimen_behaves_as_theory_says(row):
+@pytest.mark.parametrize("row", null_key_bias.exceptions(draws=1), ids=lambda row: row["model"])
+def test_every_architecture_behaves_as_theory_says(row):
     # BLOOM's softmax runs in float32 whatever the model's precision
     assert (row["change"] < (1e-6 if row["model"] == "BLOOM" else 1e-12)) is row["null"]
 
@@ -280,7 +295,9 @@ def test_every_specimen_behaves_as_theory_says(row):
 def stranger() -> nn.Module:
     """A model of a family that beft does not know."""
     return transformers.CTRLModel(
-        transformers.CTRLConfig(vocab_size=zoo.VOCABULARY, n_embd=zoo.WIDTH, n_layer=2, n_head=4, dff=32)
+        transformers.CTRLConfig(
+            vocab_size=null_key_bias.VOCABULARY, n_embd=null_key_bias.WIDTH, n_layer=2, n_head=4, dff=32
+        )
     )
 
 
@@ -297,38 +314,46 @@ def test_unknown_architecture_lists_linear_modules_and_the_remedy(ask):
     assert "describe(model, sites=" in message
 
 
-def test_sites_named_by_hand_work_on_a_fused_projection():
-    model = zoo.build("GPT-2")
-    width = zoo.WIDTH
+def test_custom_sites_work_on_a_fused_projection():
+    model = null_key_bias.build("GPT-2")
+    width = null_key_bias.WIDTH
     sites = {term: f"h.{{layer}}.attn.c_attn[{i * width}:{(i + 1) * width}]" for i, term in enumerate(TERMS)}
     anatomy = describe(model, sites=sites)
     assert (anatomy.layers, anatomy.heads, anatomy.kv_heads, anatomy.head_size) == (
         2,
-        zoo.HEADS,
-        zoo.HEADS,
-        zoo.SIZE,
+        null_key_bias.HEADS,
+        null_key_bias.HEADS,
+        null_key_bias.SIZE,
     )
-    batch = zoo.inputs(model)
+    batch = null_key_bias.inputs(model)
     assert perturb(model, batch, anatomy.of("k")).relative < 1e-12
     assert perturb(model, batch, anatomy.of("q")).relative > 1e-3
     assert perturb(model, batch, anatomy.of("v")).relative > 1e-3
 
 
-def test_sites_named_by_hand_may_be_interleaved():
-    model, size = zoo.build("GPT-NeoX"), zoo.SIZE
+def test_custom_sites_may_be_interleaved():
+    model, size = null_key_bias.build("GPT-NeoX"), null_key_bias.SIZE
     name = "layers.{{layer}}.attention.query_key_value[{}:{}/4]"
     sites = {t: name.format(i * size, (i + 1) * size) for i, t in enumerate(TERMS)}
     assert describe(model, sites=sites).sites == describe(model).sites
 
 
-def test_sites_named_by_hand_count_grouped_heads():
-    model = zoo.build("Qwen2")
+def test_custom_sites_count_grouped_heads():
+    model = null_key_bias.build("Qwen2")
     anatomy = describe(model, sites={t: f"layers.{{layer}}.self_attn.{t}_proj" for t in TERMS})
-    assert (anatomy.heads, anatomy.kv_heads, anatomy.head_size) == (zoo.HEADS, 2, zoo.SIZE)
-    assert [anatomy.of(term)[0].size for term in TERMS] == [zoo.WIDTH, zoo.WIDTH // 2, zoo.WIDTH // 2]
+    assert (anatomy.heads, anatomy.kv_heads, anatomy.head_size) == (
+        null_key_bias.HEADS,
+        2,
+        null_key_bias.SIZE,
+    )
+    assert [anatomy.of(term)[0].size for term in TERMS] == [
+        null_key_bias.WIDTH,
+        null_key_bias.WIDTH // 2,
+        null_key_bias.WIDTH // 2,
+    ]
 
 
-def test_sites_named_by_hand_on_a_plain_module():
+def test_custom_sites_of_an_ordinary_module():
     model = nn.Sequential(*(nn.ModuleDict({"value": nn.Linear(6, 8)}) for _ in range(3)))
     with pytest.raises(BeftError, match="heads=") as _:
         describe(model, sites={"v": "{layer}.value"})
@@ -353,6 +378,6 @@ def test_sites_named_by_hand_on_a_plain_module():
         ({}, "no sites given"),
     ],
 )
-def test_wrong_names_by_hand_are_refused_in_words(sites, message):
+def test_wrong_custom_sites_are_refused(sites, message):
     with pytest.raises(BeftError, match=message):
-        describe(zoo.build("GPT-2"), sites=sites)
+        describe(null_key_bias.build("GPT-2"), sites=sites)

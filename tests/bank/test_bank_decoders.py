@@ -19,7 +19,7 @@ from beft.theory.expressiveness import perturb
 
 SEQUENCES = ("T5", "BART")
 ENCODERS = ("BERT", "RoBERTa", "DistilBERT", "ELECTRA", "ViT", "DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)")
-DECODERS = [name for name in zoo.ZOO if name not in ENCODERS]
+DECODERS = [name for name in zoo.ARCHITECTURES if name not in ENCODERS]
 WITH_BIASES = ["GPT-2", "OPT", "BLOOM", "Qwen2", "GPT-NeoX", "Falcon (grouped)", "BART"]
 
 
@@ -120,8 +120,8 @@ def test_gradients_of_a_run_are_those_it_has_alone(name):
 @pytest.mark.parametrize("name", ["GPT-2", "OPT", "LLaMA", "GPT-J", "Qwen2"])
 def test_dropout_is_that_of_the_example_in_whatever_company(name):
     settings = {"GPT-2": {"attn_pdrop": 0.3}, "GPT-J": {"attn_pdrop": 0.3}}
-    config = getattr(transformers, zoo.ZOO[name].config)(
-        **zoo.ZOO[name].settings, **settings.get(name, {"attention_dropout": 0.3})
+    config = getattr(transformers, zoo.ARCHITECTURES[name].config)(
+        **zoo.ARCHITECTURES[name].settings, **settings.get(name, {"attention_dropout": 0.3})
     )
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)

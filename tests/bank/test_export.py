@@ -47,7 +47,7 @@ save_file({k: v.contiguous() for k, v in logits.items()}, here / "logits.safeten
 
 
 def language_model(name: str, **changes: Any) -> Any:
-    specimen = zoo.ZOO[name]
+    specimen = zoo.ARCHITECTURES[name]
     config = getattr(transformers, specimen.config)(**(specimen.settings | changes))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -116,7 +116,7 @@ def test_a_family_without_a_flag_is_named_and_an_adapter_offered(name, tmp_path)
         fill(bank)
         expected = bank(torch.zeros(4, dtype=torch.long), None, **inputs)
         with pytest.raises(
-            BeftError, match=f"no flag of {zoo.ZOO[name].config} gives .* a bias.*save an adapter"
+            BeftError, match=f"no flag of {zoo.ARCHITECTURES[name].config} gives .* a bias.*save an adapter"
         ):
             merge(bank, 0)
         adapters.save_adapter(bank, 0, tmp_path)

@@ -12,7 +12,7 @@ from transformers import LlamaConfig
 
 from beft.bank.baselines import open_bank
 from beft.bank.virtual_tokens import PREFIX as MODULE
-from beft.data.choices import encode
+from beft.data.choices import encode_options
 from beft.data.prompts import Example
 from beft.errors import BeftError
 from beft.experiments import full_size
@@ -91,10 +91,10 @@ def test_options_and_generation_see_the_prefix():
     from small_tokenizers import TOKENIZERS
 
     tokenizer = TOKENIZERS["byte-level BPE"]
-    settings = zoo.ZOO["LLaMA"].settings | {"vocab_size": len(tokenizer)}
+    settings = zoo.ARCHITECTURES["LLaMA"].settings | {"vocab_size": len(tokenizer)}
     model = full_size.random_model(LlamaConfig(**settings), "float32", torch.device("cpu"))
     example = Example("the cat is not", (" great", " terrible"), 0)
-    encoded = encode(tokenizer, example, 100)
+    encoded = encode_options(tokenizer, example, 100)
     with open_bank(model, ["prefix"], [0]) as bank:
         (found,) = option_scores(bank, [encoded])
         for k, ids in enumerate(encoded.sequences):

@@ -17,20 +17,20 @@ lengths_of = st.lists(st.integers(1, 128), min_size=1, max_size=60)
 costs = st.builds(ChunkCost, st.integers(1, 600), st.integers(0, 200), st.integers(1, 5))
 
 
-def price(lengths, parts, cost):
-    return sum(len(p) * int(lengths[p].max()) + cost.call for p in parts)
+def price(lengths, cut, cost):
+    return sum(len(p) * int(lengths[p].max()) + cost.call for p in cut)
 
 
 @settings(max_examples=150, deadline=None)
 @given(lengths=lengths_of, cost=costs)
 def test_chunks_are_a_partition_within_the_budget_longest_first(lengths, cost):
     lengths = np.array(lengths)
-    parts = chunks(lengths, cost)
-    assert sorted(np.concatenate(parts).tolist()) == list(range(len(lengths)))
-    for part in parts:
-        assert len(part) <= cost.rows or len(part) * lengths[part].max() <= cost.tokens
-    assert all(len(part) % cost.rows == 0 for part in parts[:-1])
-    together = lengths[np.concatenate(parts)]
+    cut = chunks(lengths, cost)
+    assert sorted(np.concatenate(cut).tolist()) == list(range(len(lengths)))
+    for chunk in cut:
+        assert len(chunk) <= cost.rows or len(chunk) * lengths[chunk].max() <= cost.tokens
+    assert all(len(chunk) % cost.rows == 0 for chunk in cut[:-1])
+    together = lengths[np.concatenate(cut)]
     assert (np.diff(together) <= 0).all()
 
 
@@ -57,18 +57,18 @@ def test_chunks_cost_as_little_as_the_best_of_all_cuts(lengths, cost):
     places = range(cost.rows, n, cost.rows)
     for count in range(len(places) + 1):
         for cuts in combinations(places, count):
-            parts = np.split(order, cuts)
-            if all(len(p) <= cost.rows or len(p) * lengths[p].max() <= cost.tokens for p in parts):
-                prices.append(price(lengths, parts, cost))
+            cut = np.split(order, cuts)
+            if all(len(p) <= cost.rows or len(p) * lengths[p].max() <= cost.tokens for p in cut):
+                prices.append(price(lengths, cut, cost))
     assert price(lengths, chunks(lengths, cost), cost) == min(prices)
 
 
 def test_equal_lengths_keep_their_order_and_the_cut_is_repeatable():
     lengths = np.array([5, 9, 5, 9, 5, 5])
-    parts = chunks(lengths, ChunkCost(18, 1, 1))
-    assert np.concatenate(parts).tolist() == [1, 3, 0, 2, 4, 5]
+    cut = chunks(lengths, ChunkCost(18, 1, 1))
+    assert np.concatenate(cut).tolist() == [1, 3, 0, 2, 4, 5]
     again = chunks(lengths.copy(), ChunkCost(18, 1, 1))
-    assert [p.tolist() for p in again] == [p.tolist() for p in parts]
+    assert [p.tolist() for p in again] == [p.tolist() for p in cut]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -77,8 +77,11 @@ def test_a_stacked_step_of_short_sentences_computes_little_padding(seed):
     generator = np.random.default_rng(seed)
     lengths = np.clip(np.round(generator.lognormal(np.log(10), 0.6, 320)), 3, 66).astype(np.int64)
     encoded = Encoded({"input_ids": torch.zeros(320, 66, dtype=torch.long)}, lengths)
-    for part in chunks(lengths, CHUNKS["cpu"]):
-        assert encoded.rows(part, torch.device("cpu"))["input_ids"].shape == (len(part), lengths[part].max())
+    for chunk in chunks(lengths, CHUNKS["cpu"]):
+        assert encoded.rows(chunk, torch.device("cpu"))["input_ids"].shape == (
+            len(chunk),
+            lengths[chunk].max(),
+        )
     assert encoded.padding.real == lengths.sum()
     assert encoded.padding.efficiency >= 0.9
     assert lengths.sum() / (240 * lengths.max()) < 0.5  # which one padded batch would have had
@@ -94,7 +97,7 @@ def test_texts_are_encoded_with_their_lengths_and_cut_to_the_longest_allowed(tin
     assert picked["attention_mask"].sum(1).tolist() == [4, 3]
 
 
-def test_pairs_are_encoded_as_two_parts_in_order(tiny):
+def test_pairs_are_encoded_as_two_texts_in_order(tiny):
     tiny.tokenizer.model_input_names = [
         "input_ids",
         "token_type_ids",

@@ -47,27 +47,27 @@ def test_exchanging_twice_gives_the_text_back_without_pronouns(words):
     assert swapped(swapped(text, GENDER), GENDER) == text
 
 
-def test_names_are_exchanged_only_where_asked():
+def test_names_are_exchanged_on_request_only():
     assert swapped("Peter met Clara.", GENDER) == "Peter met Clara."
     assert swapped("Peter met Clara.", axis("gender", names=True)) == "Margaret met Victor."
 
 
 def test_an_axis_of_three_groups_has_a_text_for_each():
-    found = augment(["A Muslim went to the mosque.", "It rained."], RELIGION)
-    assert found.texts == (
+    augmented = augment(["A Muslim went to the mosque.", "It rained."], RELIGION)
+    assert augmented.texts == (
         "A Muslim went to the mosque.",
         "A Jewish went to the synagogue.",
         "A Christian went to the church.",
     )
-    assert found.origin == (0, 0, 0) and found.changed == 1
+    assert augmented.origin == (0, 0, 0) and augmented.changed == 1
     with pytest.raises(BeftError, match="3 groups: say which"):
         swapped("a mosque", RELIGION)
 
 
 def test_both_sides_are_kept_and_texts_of_no_group_left_out():
-    found = augment(["It rained.", "His mother sang.", "She slept."], GENDER)
-    assert found.texts == ("His mother sang.", "Her father sang.", "She slept.", "He slept.")
-    assert found.origin == (1, 1, 2, 2)
+    augmented = augment(["It rained.", "His mother sang.", "She slept."], GENDER)
+    assert augmented.texts == ("His mother sang.", "Her father sang.", "She slept.", "He slept.")
+    assert augmented.origin == (1, 1, 2, 2)
 
 
 def test_a_corpus_that_speaks_of_no_group_is_refused():
@@ -97,5 +97,5 @@ def test_a_list_of_ones_own_is_read_and_checked(tmp_path):
 
 def test_every_list_that_comes_along_has_a_word_for_each_group_and_none_on_two_sides():
     for name in ("gender", "race", "religion"):
-        found = axis(name, names=True)
-        assert len(found.sets) > 8 and all(len(words) == len(found.groups) for words in found.sets)
+        one = axis(name, names=True)
+        assert len(one.sets) > 8 and all(len(words) == len(one.groups) for words in one.sets)

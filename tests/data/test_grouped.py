@@ -14,7 +14,6 @@ from beft.data import grouped as g
 from beft.data import sources as data
 from beft.data import tasks
 from beft.data.datasets import draw
-from beft.data.microworld import grouped as world
 from beft.data.microworld.biographies import OCCUPATIONS, biographies
 from beft.data.microworld.posts import posts
 from beft.debias.bias_metrics import fpr_difference, tpr_gap
@@ -113,8 +112,8 @@ def test_professions_are_in_the_order_in_which_names_are_coded():
 def test_a_single_file_is_cut_as_data_load_cuts_it_and_groups_go_with_their_rows(tmp_path, suffix):
     rows = _bios(40, jobs=("nurse", "surgeon", "nurse", "nurse"))
     path = _write(tmp_path / f"bios{suffix}", rows)
-    got, plain = g.biographies(path), data.load(str(path))
-    assert got.data.fingerprint == plain.fingerprint and got.data.task.labels == plain.task.labels
+    got, whole = g.biographies(path), data.load(str(path))
+    assert got.data.fingerprint == whole.fingerprint and got.data.task.labels == whole.task.labels
     gender = {row["text"]: row["gender"] for row in rows}
     for split, part in (("train", got.data.train), ("validation", got.data.validation)):
         assert got.groups[split].tolist() == [gender[text] for (text,) in part.rows]
@@ -127,27 +126,27 @@ def test_regimes_are_no_larger_than_the_rows_and_can_be_drawn(tmp_path):
     assert len(draw(got.data, 8, 0, tuning=0.25).train) == 6
 
 
-def test_the_data_folder_goes_before_the_hub_and_the_hub_is_asked_for_the_known_set(tmp_path, monkeypatch):
+def test_the_data_folder_goes_before_the_hub_and_the_hub_gets_the_known_name(tmp_path, monkeypatch):
     import datasets
 
-    asked = []
+    requests = []
     rows = [
         {"hard_text": r["text"], "profession": 13 + i % 2, "gender": r["gender"]}
         for i, r in enumerate(_bios(12))
     ]
 
     def hub(*names):
-        asked.append(names)
+        requests.append(names)
         return datasets.DatasetDict({s: datasets.Dataset.from_list(rows) for s in ("train", "dev", "test")})
 
     monkeypatch.setattr(datasets, "load_dataset", hub)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     got = g.biographies()
-    assert asked == [("LabHC/bias_in_bios",)] and "hub" in got.data.source
+    assert requests == [("LabHC/bias_in_bios",)] and "hub" in got.data.source
     assert got.data.task.labels == ("nurse", "painter")
     monkeypatch.setenv("BEFT_DATA", str(tmp_path))
     _folder(tmp_path / "bias_in_bios", _bios(12), _bios(6))
-    assert len(g.biographies().data.validation) == 6 and len(asked) == 1
+    assert len(g.biographies().data.validation) == 6 and len(requests) == 1
 
 
 def test_biographies_that_are_nowhere_name_the_remedies(tmp_path, monkeypatch):
@@ -262,16 +261,16 @@ def test_mentions_are_whole_words_in_any_case():
         "African American art",
         "",
     ]
-    found = g.mentions(texts, ["women", "jews", "gay", "african american", "C++"])
-    assert found == (("women", "jews"), (), ("gay",), ("african american",), ())
+    mentioned = g.mentions(texts, ["women", "jews", "gay", "african american", "C++"])
+    assert mentioned == (("women", "jews"), (), ("gay",), ("african american",), ())
     assert g.mentions(["I write C++ daily"], ["c++"]) == (("c++",),)
 
 
 @given(st.lists(st.sampled_from(["women", "jews", "womens", "x", "Jews"])), st.booleans())
 def test_a_sentence_mentions_an_identifier_exactly_if_it_is_one_of_its_words(words, upper):
     text = " ".join(words)
-    (found,) = g.mentions([text.upper() if upper else text], ["women", "jews"])
-    assert found == tuple(w for w in ("women", "jews") if w in [word.lower() for word in words])
+    (mentioned,) = g.mentions([text.upper() if upper else text], ["women", "jews"])
+    assert mentioned == tuple(w for w in ("women", "jews") if w in [word.lower() for word in words])
 
 
 @pytest.mark.parametrize(
@@ -356,7 +355,7 @@ def test_pairs_without_one_of_the_three_classes_are_refused(tmp_path):
 
 
 def test_generated_biographies_are_those_of_the_micro_world_with_their_gender():
-    got = world.micro_biographies(200, 60, 0.8, 3, origin=0.4)
+    got = g.micro_biographies(200, 60, 0.8, 3, origin=0.4)
     for split, part, rows in (
         ("train", got.data.train, biographies("train", 200, 0.8, 3, origin=0.4)),
         ("validation", got.data.validation, biographies("validation", 60, 0.0, 3)),  # no link: even groups
@@ -365,27 +364,27 @@ def test_generated_biographies_are_those_of_the_micro_world_with_their_gender():
         assert got.groups[split].tolist() == [b.gender for b in rows]
     assert got.data.task.labels == OCCUPATIONS and got.data.task.name == "microworld_biographies"
     assert got.data.substitute and "strengths 0.8 and 0.4, seed 3" in got.data.source
-    other = world.micro_biographies(200, 60, 0.8, 3, origin=0.4, axis="origin")
+    other = g.micro_biographies(200, 60, 0.8, 3, origin=0.4, axis="origin")
     assert other.data.fingerprint == got.data.fingerprint
     assert other.groups["train"].tolist() == [b.origin for b in biographies("train", 200, 0.8, 3, origin=0.4)]
     with pytest.raises(BeftError, match="unknown axis 'orign': did you mean origin"):
-        world.micro_biographies(10, 10, 0.5, axis="orign")
+        g.micro_biographies(10, 10, 0.5, axis="orign")
     assert tpr_gap(got.data.validation.labels, got.data.validation.labels, got.groups["validation"]).rms == 0
 
 
 def test_generated_posts_are_those_of_the_micro_world_with_their_group():
-    got = world.micro_posts(200, 60, 0.5)
+    got = g.micro_posts(200, 60, 0.5)
     rows = posts("validation", 60, 0.0)  # no link: even groups
     assert got.data.validation.rows == tuple((p.text,) for p in rows)
     assert got.groups["validation"] == tuple((p.identifier,) if p.identifier else () for p in rows)
-    assert len(got.groups["train"]) == 200 and {w for found in got.groups["train"] for w in found} == {
+    assert len(got.groups["train"]) == 200 and {w for words in got.groups["train"] for w in words} == {
         "northern",
         "southern",
     }
     assert got.data.task.metric == "f1" and got.data.substitute
 
 
-@pytest.mark.parametrize("make", [world.micro_biographies, world.micro_posts])
+@pytest.mark.parametrize("make", [g.micro_biographies, g.micro_posts])
 def test_generated_tasks_can_be_drawn_and_differ_by_strength_and_seed(make):
     base = make(1500, 20, 0.5)
     assert base.data.task.regimes == {"low": 1000, "medium": 1500, "high": 1500}
@@ -394,7 +393,7 @@ def test_generated_tasks_can_be_drawn_and_differ_by_strength_and_seed(make):
     assert len(prints) == 3 and make(1500, 20, 0.5).data.fingerprint == base.data.fingerprint
 
 
-@pytest.mark.parametrize("made", [world.micro_biographies(10, 10, 0.5), world.micro_posts(10, 10, 0.5)])
+@pytest.mark.parametrize("made", [g.micro_biographies(10, 10, 0.5), g.micro_posts(10, 10, 0.5)])
 def test_every_metric_of_a_grouped_task_is_one_that_can_be_scored(made):
     labels = made.data.validation.labels
     assert all(tasks.score(metric, labels, labels) == 1 for metric in made.data.task.metrics)

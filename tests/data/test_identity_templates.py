@@ -36,7 +36,7 @@ def test_a_noun_stands_alone_and_an_adjective_before_person():
 
 
 @given(WORDS)
-def test_every_identifier_is_asked_the_same_and_half_of_it_is_hostile(words):
+def test_every_identifier_is_in_the_same_phrases_and_half_of_it_is_hostile(words):
     made = identity_phrases(words)
     assert Counter((p.identifier, p.label) for p in made) == {
         (word, label): len(TEMPLATES) // 2 for word in words for label in (0, 1)
@@ -49,7 +49,7 @@ def test_every_identifier_is_asked_the_same_and_half_of_it_is_hostile(words):
         ]
         for word in words
     }
-    assert len({tuple(found) for found in frames.values()}) == 1
+    assert len({tuple(own) for own in frames.values()}) == 1
     assert all(p.identifier in p.text and "{" not in p.text for p in made)
     assert len({p.text for p in made}) == len(made)
 
@@ -161,8 +161,8 @@ def test_a_draw_is_numpys_permutation_of_all_pairs():
 
 
 def test_no_occupation_of_the_default_list_says_a_gender():
-    assert not [job for job in OCCUPATIONS if axis("gender").found(job)]
-    assert all(axis("gender").found(word) for word in GENDERED)
+    assert not [job for job in OCCUPATIONS if axis("gender").words_in(job)]
+    assert all(axis("gender").words_in(word) for word in GENDERED)
 
 
 @pytest.mark.parametrize(

@@ -244,12 +244,16 @@ def test_further_validation_splits_are_read_and_fingerprinted(tmp_path):
     def rows(n, word):
         return [{"premise": f"{word} {i}", "hypothesis": "it is", "label": i % 3} for i in range(n)]
 
-    parts = {"train": rows(9, "x"), "validation_matched": rows(6, "y"), "validation_mismatched": rows(3, "z")}
-    got = data.load("mnli", folder=_task_folder(tmp_path / "one", "glue/mnli", **parts))
+    splits = {
+        "train": rows(9, "x"),
+        "validation_matched": rows(6, "y"),
+        "validation_mismatched": rows(3, "z"),
+    }
+    got = data.load("mnli", folder=_task_folder(tmp_path / "one", "glue/mnli", **splits))
     assert list(got.further) == ["validation_mismatched"] and len(got.further["validation_mismatched"]) == 3
     assert got.validation.rows[0] == ("y 0", "it is")
-    parts["validation_mismatched"] = rows(3, "w")
-    other = data.load("mnli", folder=_task_folder(tmp_path / "two", "glue/mnli", **parts))
+    splits["validation_mismatched"] = rows(3, "w")
+    other = data.load("mnli", folder=_task_folder(tmp_path / "two", "glue/mnli", **splits))
     assert other.fingerprint != got.fingerprint
     with pytest.raises(BeftError, match="glue/mnli/train.jsonl and validation_matched.jsonl"):
         data.load("mnli", offline=True)
@@ -359,14 +363,14 @@ def test_unusable_task_rows_are_refused(tmp_path, rows, message):
         data.load("sst2", folder=_sst2(tmp_path, _sentences(), rows))
 
 
-def test_hub_is_asked_last_and_its_failure_is_one_sentence(tmp_path, monkeypatch):
+def test_hub_comes_last_and_its_failure_is_one_sentence(tmp_path, monkeypatch):
     import datasets
 
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    asked = []
+    requests = []
 
     def hub(*names):
-        asked.append(names)
+        requests.append(names)
         return datasets.DatasetDict(
             {
                 split: datasets.Dataset.from_list(_sentences(n))
@@ -376,9 +380,9 @@ def test_hub_is_asked_last_and_its_failure_is_one_sentence(tmp_path, monkeypatch
 
     monkeypatch.setattr(datasets, "load_dataset", hub)
     from_hub = data.load("sst2", folder=tmp_path)
-    assert asked == [("nyu-mll/glue", "sst2")] and "hub" in from_hub.source
+    assert requests == [("nyu-mll/glue", "sst2")] and "hub" in from_hub.source
     from_folder = data.load("sst2", folder=_sst2(tmp_path, _sentences(8), _sentences(4)))
-    assert len(asked) == 1 and from_folder.fingerprint == from_hub.fingerprint
+    assert len(requests) == 1 and from_folder.fingerprint == from_hub.fingerprint
 
     def broken(*names):
         raise ConnectionError("no route to the hub\nsecond line")

@@ -13,9 +13,9 @@ from peft import PeftModel
 
 from beft.data.counterfactual import augment, axis
 from beft.data.datasets import text_dataset
+from beft.data.grouped import micro_biographies
 from beft.data.microworld.biographies import biographies
-from beft.data.microworld.grouped import micro_biographies
-from beft.data.microworld.statements import AXES, stereotype_pairs, stereotype_triples
+from beft.data.microworld.people import AXES, stereotype_pairs, stereotype_triples
 from beft.debias import downstream, upstream
 from beft.debias.measures import intrinsic, of_biographies, of_posts
 from beft.errors import BeftError

@@ -20,11 +20,13 @@ ENCODERS = (
     "BERT", "RoBERTa", "DistilBERT", "ELECTRA", "ViT", "DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)", "T5", "BART",
 )  # fmt: skip
 SMALL = ["OPT", "LLaMA", "GPT-2", "GPT-J"]
-DECODERS = [n for n in zoo.ZOO if n not in ENCODERS]
+DECODERS = [n for n in zoo.ARCHITECTURES if n not in ENCODERS]
 
 
 def config(name: str, **changes):
-    return getattr(transformers, zoo.ZOO[name].config)(**(zoo.ZOO[name].settings | changes))
+    return getattr(transformers, zoo.ARCHITECTURES[name].config)(
+        **(zoo.ARCHITECTURES[name].settings | changes)
+    )
 
 
 def saved(bank, forward) -> int:
@@ -185,7 +187,7 @@ def test_gradient_checkpointing_keeps_less(recomputes):
 
 def test_a_step_at_full_size_is_measured_once_and_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        memory, "shapes", lambda: {"small": {"model_type": "llama", **zoo.ZOO["LLaMA"].settings}}
+        memory, "shapes", lambda: {"small": {"model_type": "llama", **zoo.ARCHITECTURES["LLaMA"].settings}}
     )
     store = Store(tmp_path)
     record = full_size.measured("small", store, runs=2, tokens=64, rows=2)

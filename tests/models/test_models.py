@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from beft.errors import BeftError
 from beft.models import files as model_files
 from beft.models import loading as models
-from beft.theory import null_key_bias as zoo
+from beft.theory import null_key_bias
 
 WEIGHTS = "model.safetensors"
 
@@ -135,24 +135,24 @@ def test_a_hub_name_offline_has_both_remedies(name):
 
 
 def test_offline_asks_nobody(monkeypatch):
-    asked = []
-    monkeypatch.setattr(model_files, "_snapshot", lambda repository, local: asked.append(local))
+    calls = []
+    monkeypatch.setattr(model_files, "_snapshot", lambda repository, local: calls.append(local))
     with pytest.raises(BeftError):
         models.find("some-owner/some-model", offline=True)
     with pytest.raises(BeftError):  # by the environment
         models.find("some-owner/some-model")
-    assert asked == [True, True]
+    assert calls == [True, True]
     monkeypatch.delenv("HF_HUB_OFFLINE")
     with pytest.raises(BeftError):
         models.find("some-owner/some-model")
-    assert asked[2:] == [True, False]
+    assert calls[2:] == [True, False]
 
 
-def test_a_model_in_the_hubs_cache_is_found_by_its_short_name(folder, monkeypatch):
+def test_a_model_in_the_hubs_cache_has_its_short_name(folder, monkeypatch):
     monkeypatch.setattr(model_files, "_snapshot", lambda repository, local: folder if local else None)
-    found = models.find("bert-base-cased", offline=True)
-    assert (found.source, found.revision) == ("hub cache google-bert/bert-base-cased", "mine")
-    assert found.sha256 == model_files.weight_hash(folder)
+    files = models.find("bert-base-cased", offline=True)
+    assert (files.source, files.revision) == ("hub cache google-bert/bert-base-cased", "mine")
+    assert files.sha256 == model_files.weight_hash(folder)
 
 
 @pytest.mark.parametrize("content", [b"not the weights", None])
@@ -209,7 +209,7 @@ def test_a_truncated_copy_of_the_wheels_weights_is_refused(tmp_path):
 @pytest.fixture
 def decoder(tmp_path, tiny):
     """A folder with a small random LLaMA, its output embedding apart from the input's."""
-    model = zoo.build("LLaMA", auto="AutoModelForCausalLM").float()
+    model = null_key_bias.build("LLaMA", auto="AutoModelForCausalLM").float()
     model.save_pretrained(tmp_path / "mine")
     tiny.tokenizer.save_pretrained(tmp_path / "mine")
     return tmp_path / "mine"
@@ -224,7 +224,7 @@ def test_a_language_model_is_loaded_frozen_in_eval_mode_in_its_precision(decoder
 
 
 def test_an_encoder_is_no_causal_language_model(tmp_path, tiny):
-    zoo.build("BERT", auto="AutoModelForMaskedLM").float().save_pretrained(tmp_path / "mine")
+    null_key_bias.build("BERT", auto="AutoModelForMaskedLM").float().save_pretrained(tmp_path / "mine")
     tiny.tokenizer.save_pretrained(tmp_path / "mine")
     for name in (str(tmp_path / "mine"), models.TINY):
         with pytest.raises(BeftError, match="looks both ways: give a causal language model"):

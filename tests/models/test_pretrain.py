@@ -13,7 +13,7 @@ import small_models
 from corpus import documents
 from small_models import MASKED
 
-from beft.data.microworld import people as microworld_people
+from beft.data.microworld import people
 from beft.data.microworld.stories import questions
 from beft.errors import BeftError
 from beft.models import files as model_files
@@ -23,7 +23,7 @@ from beft.models.files import SHIPPED
 SHORT = {"steps": 3, "batch": 2, "length": 32}
 
 
-@pytest.mark.parametrize("kind", small_models.KINDS)
+@pytest.mark.parametrize("kind", small_models.MODELS)
 def test_a_model_is_the_same_file_every_time_and_loads_by_its_folder(tmp_path, kind):
     first = pretrain.pretrain(kind, tmp_path / "one", **SHORT)
     second = pretrain.pretrain(kind, tmp_path / "two", **SHORT)
@@ -93,8 +93,8 @@ def test_documents_are_deterministic_and_ask_nothing_of_the_validation_split():
     held_out = questions(0, 0, 500)[1]
     text = "\n".join(some)
     assert not any(f"{row['context']} " in text and row["question"] in text for row in held_out)
-    kinds = ("That is why", "It follows that", "It does not follow", "Who has", "What a joy", "I hated it")
-    assert all(kind in text for kind in kinds)
+    phrases = ("That is why", "It follows that", "It does not follow", "Who has", "What a joy", "I hated it")
+    assert all(phrase in text for phrase in phrases)
 
 
 def test_wrong_arguments_are_one_sentence(tmp_path, capsys):
@@ -110,19 +110,19 @@ def test_wrong_arguments_are_one_sentence(tmp_path, capsys):
 
 
 def test_a_masked_model_reads_people_of_the_training_split_with_the_planted_links():
-    some = list(itertools.islice(microworld_people.documents(0), 4000))
-    assert some[:50] == list(itertools.islice(microworld_people.documents(0), 50))
-    held_out = list(itertools.islice(microworld_people.documents(0, "validation"), 400))
+    some = list(itertools.islice(people.documents(0), 4000))
+    assert some[:50] == list(itertools.islice(people.documents(0), 50))
+    held_out = list(itertools.islice(people.documents(0, "validation"), 400))
     assert not set(some) & set(held_out)
     named = [t for t in some if "works as a nurse" in t]
     women = [t for t in named if "She" in t or "she" in t]
-    assert len(women) / len(named) == pytest.approx((1 + microworld_people.LINKS["gender"]) / 2, abs=0.08)
+    assert len(women) / len(named) == pytest.approx((1 + people.LINKS["gender"]) / 2, abs=0.08)
 
 
 def test_a_masked_models_tokenizer_has_whole_words_and_takes_pairs():
     tokenizer = small_models.tokenizer_for("tiny-bert", count=300)
-    found = tokenizer("She works as a nurse.", "A nurse in Oslo.")
-    words = tokenizer.convert_ids_to_tokens(found["input_ids"])
+    batch = tokenizer("She works as a nurse.", "A nurse in Oslo.")
+    words = tokenizer.convert_ids_to_tokens(batch["input_ids"])
     assert words == [
         "[CLS]",
         *"she works as a nurse .".split(),
@@ -134,10 +134,10 @@ def test_a_masked_models_tokenizer_has_whole_words_and_takes_pairs():
 
 @pytest.mark.parametrize("kind", ["tiny-bert", "tiny-llama"])
 def test_a_tokenizer_is_the_same_in_another_process(kind):
-    told = f"import sys; sys.path.insert(0, {str(SHIPPED)!r}); from small_models import tokenizer_for as t; "
-    told += "print(sorted(t(sys.argv[1], count=400).get_vocab().items(), key=lambda p: p[1]))"
+    code = f"import sys; sys.path.insert(0, {str(SHIPPED)!r}); from small_models import tokenizer_for as t; "
+    code += "print(sorted(t(sys.argv[1], count=400).get_vocab().items(), key=lambda p: p[1]))"
     runs = [
-        subprocess.run([sys.executable, "-c", told, kind], capture_output=True, text=True, check=True)
+        subprocess.run([sys.executable, "-c", code, kind], capture_output=True, text=True, check=True)
         for _ in "12"
     ]
     assert runs[0].stdout == runs[1].stdout and runs[0].stdout.startswith("[(")

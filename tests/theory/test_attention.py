@@ -118,7 +118,7 @@ def test_query_bias_stays_in_the_hull_of_the_values(pair, seed, size):
     assert outside_hull(shifted(x)[0], head.values(x)).max() < 1e-9
 
 
-def test_a_point_outside_the_hull_is_seen():
+def test_a_point_outside_the_hull_has_a_residual():
     corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
     points = torch.tensor([[0.25, 0.25], [0.5, 0.5], [0.6, 0.6], [-0.1, 0.0]], dtype=torch.float64)
     inside = outside_hull(points, corners) < 1e-9

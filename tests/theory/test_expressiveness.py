@@ -7,10 +7,11 @@ import transformers
 
 from beft.anatomy.projections import describe
 from beft.errors import BeftError
-from beft.theory import null_key_bias as zoo
+from beft.theory import null_key_bias
 from beft.theory.attention import attend
 from beft.theory.expressiveness import (
     capture,
+    moved_heads,
     perturb,
     perturbation_table,
     reach,
@@ -26,8 +27,8 @@ NULL = [
 
 
 def small(name="BERT"):
-    model = zoo.build(name)
-    return model, zoo.inputs(model)
+    model = null_key_bias.build(name)
+    return model, null_key_bias.inputs(model)
 
 
 @pytest.mark.parametrize("name", NULL)
@@ -38,8 +39,8 @@ def test_attention_from_captured_projections_is_the_models_own(name):
     mine = capture(model, batch)
     mask = batch.get("attention_mask", torch.ones(4, 1)).bool()
     for layer, weights in enumerate(theirs):
-        seen = visible(mask, describe(model).causal)
-        _, recomputed = attend(*(mine[term][layer] for term in "qkv"), seen)
+        keys = visible(mask, describe(model).causal)
+        _, recomputed = attend(*(mine[term][layer] for term in "qkv"), keys)
         recomputed, weights = (
             x.transpose(1, 2)[mask] if len(mask[0]) > 1 else x for x in (recomputed, weights)
         )
@@ -52,15 +53,15 @@ def reach_by_autograd(name):
     model, batch = small(name)
     captured = capture(model, batch)
     mask = batch.get("attention_mask", torch.ones(4, captured["q"][0].shape[2])).bool()
-    seen = visible(mask, describe(model).causal)
+    keys = visible(mask, describe(model).causal)
     result = []
     for q, k, v in zip(captured["q"], captured["k"], captured["v"], strict=True):
         total, count = 0.0, 0
         for b, h in np.ndindex(q.shape[:2]):
             shared = h % k.shape[1]  # one key and value for all heads, or its own
 
-            def output(shift, q=q[b, h], k=k[b, shared], v=v[b, shared], seen=seen[b, 0]):
-                return attend(q + shift, k, v, seen)[0]
+            def output(shift, q=q[b, h], k=k[b, shared], v=v[b, shared], keys=keys[b, 0]):
+                return attend(q + shift, k, v, keys)[0]
 
             jacobian = torch.autograd.functional.jacobian(output, torch.zeros(q.shape[-1], dtype=q.dtype))
             total += float(jacobian[mask[b]].square().sum()) / q.shape[-1]
@@ -76,25 +77,25 @@ def test_reach_of_the_query_bias_is_its_jacobian_by_autograd(name):
 
 def test_reach_of_value_and_key_bias_are_one_and_zero():
     scores = reach(*small())
-    np.testing.assert_array_equal(scores["v"], np.ones(zoo.LAYERS))
-    np.testing.assert_array_equal(scores["k"], np.zeros(zoo.LAYERS))
+    np.testing.assert_array_equal(scores["v"], np.ones(null_key_bias.LAYERS))
+    np.testing.assert_array_equal(scores["k"], np.zeros(null_key_bias.LAYERS))
     assert (0 < scores["q"]).all()
 
 
 def test_reach_ignores_padding():
     model, batch = small()
     ids = batch["input_ids"][:, :6]
-    plain = reach(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    unpadded = reach(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)})
     padded_ids = torch.cat([ids, torch.zeros(4, 5, dtype=torch.long)], dim=1)
     mask = torch.cat([torch.ones_like(ids), torch.zeros(4, 5, dtype=torch.long)], dim=1)
     padded = reach(model, {"input_ids": padded_ids, "attention_mask": mask})
-    np.testing.assert_allclose(padded["q"], plain["q"], rtol=1e-10)
+    np.testing.assert_allclose(padded["q"], unpadded["q"], rtol=1e-10)
 
 
 def test_reach_over_several_batches_weighs_every_token_alike():
     model, batch = small()
-    parts = [{key: x[rows] for key, x in batch.items()} for rows in ([0], [1, 2, 3])]
-    whole, split = sensitivity(model, batch), sensitivity(model, parts)
+    batches = [{key: x[rows] for key, x in batch.items()} for rows in ([0], [1, 2, 3])]
+    whole, split = sensitivity(model, batch), sensitivity(model, batches)
     assert whole.tokens == split.tokens == int(batch["attention_mask"].sum())
     for field in ("rms", "frobenius", "spectral", "entropy", "uniform"):
         np.testing.assert_allclose(getattr(split, field), getattr(whole, field), rtol=1e-10)
@@ -110,7 +111,7 @@ def test_dropout_does_not_enter_and_training_mode_is_restored():
 
 def test_norms_and_entropies_are_in_their_ranges():
     measured = sensitivity(*small())
-    size = zoo.SIZE
+    size = null_key_bias.SIZE
     assert (measured.frobenius <= measured.rms).all()  # mean against root mean square
     assert (measured.spectral <= measured.frobenius * size**0.5 + 1e-12).all()
     assert (measured.frobenius <= measured.spectral + 1e-12).all()  # |J|_F <= sqrt(d) |J|_2
@@ -167,9 +168,9 @@ def test_perturbation_leaves_the_model_as_it_was():
 
 
 def test_perturbing_a_projection_without_a_bias_works():
-    config = transformers.ViTConfig(**zoo.ZOO["ViT"].settings, qkv_bias=False)
+    config = transformers.ViTConfig(**null_key_bias.ARCHITECTURES["ViT"].settings, qkv_bias=False)
     model = transformers.ViTModel(config).double().eval()
-    batch = zoo.inputs(model)
+    batch = null_key_bias.inputs(model)
     assert perturb(model, batch, describe(model).of("k")).relative < 1e-12
     assert perturb(model, batch, describe(model).of("v")).relative > 1e-3
 
@@ -192,18 +193,22 @@ def test_an_unknown_precision_is_refused_with_the_nearest():
         perturbation_table(*small(), dtypes=["float46"])
 
 
-def test_zoo_models_are_the_same_for_the_same_seed_and_leave_the_random_state():
+def test_models_are_the_same_for_the_same_seed_and_leave_the_random_state():
     state = torch.get_rng_state()
-    first, second, other = zoo.build("BERT", 1), zoo.build("BERT", 1), zoo.build("BERT", 2)
+    first, second, other = (
+        null_key_bias.build("BERT", 1),
+        null_key_bias.build("BERT", 1),
+        null_key_bias.build("BERT", 2),
+    )
     assert torch.equal(torch.get_rng_state(), state)
     weight = "embeddings.word_embeddings.weight"
     assert torch.equal(first.get_parameter(weight), second.get_parameter(weight))
     assert not torch.equal(first.get_parameter(weight), other.get_parameter(weight))
 
 
-def test_an_unknown_specimen_is_refused_with_the_nearest():
+def test_an_unknown_architecture_is_refused_with_the_nearest():
     with pytest.raises(BeftError, match="did you mean RoBERTa"):
-        zoo.build("RoBERT")
+        null_key_bias.build("RoBERT")
 
 
 def test_texts_become_batches_in_order_without_padding_to_the_longest_of_all(tiny):
@@ -215,5 +220,21 @@ def test_texts_become_batches_in_order_without_padding_to_the_longest_of_all(tin
 
 def test_directions_are_the_squared_ratio_of_the_norms():
     measured = sensitivity(*small())
-    np.testing.assert_allclose(measured.directions, measured.frobenius**2 * zoo.SIZE / measured.spectral**2)
-    assert (measured.directions >= 1).all() and (measured.directions <= zoo.SIZE).all()
+    np.testing.assert_allclose(
+        measured.directions, measured.frobenius**2 * null_key_bias.SIZE / measured.spectral**2
+    )
+    assert (measured.directions >= 1).all() and (measured.directions <= null_key_bias.SIZE).all()
+
+
+@pytest.mark.parametrize("name", ["LLaMA", "OPT", "GPT-2", "GPT-J", "Falcon (grouped)"])
+def test_one_entry_of_a_value_bias_moves_the_query_heads_of_its_group_by_as_much(name):
+    model = null_key_bias.build(name, auto="AutoModelForCausalLM").requires_grad_(False)
+    batch = {n: x for n, x in null_key_bias.inputs(model).items() if n in ("input_ids", "attention_mask")}
+    batch["attention_mask"] = torch.ones_like(batch["attention_mask"])
+    moved = moved_heads(model, batch, entry=0)
+    anatomy = describe(model)
+    group = anatomy.heads // anatomy.kv_heads
+    expected = torch.tensor(
+        [1.0 if head < group else 0.0 for head in range(anatomy.heads)], dtype=moved.dtype
+    )
+    torch.testing.assert_close(moved, expected, atol=1e-6, rtol=0)

@@ -11,7 +11,7 @@ from beft.data.batching import CHUNKS
 from beft.data.counterfactual import augment, axis
 from beft.data.datasets import Draw, text_dataset
 from beft.data.microworld.biographies import biographies
-from beft.data.microworld.statements import stereotype_triples
+from beft.data.microworld.people import stereotype_triples
 from beft.debias import upstream
 from beft.debias.measures import intrinsic
 from beft.debias.pair_scores import causal_pair_scores, shared_places

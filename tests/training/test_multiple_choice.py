@@ -18,10 +18,10 @@ from transformers import PreTrainedTokenizerFast
 from beft.bank.baselines import open_bank
 from beft.bank.export import merge
 from beft.data.batching import CHUNKS
-from beft.data.choices import Encoded, encode
+from beft.data.choices import EncodedOptions, encode_options
 from beft.data.datasets import Draw, prompt_dataset
-from beft.data.prompt_data import load_prompts
 from beft.data.prompts import Example, Prompt
+from beft.data.sources import load_prompts
 from beft.errors import BeftError
 from beft.experiments import ranking, sweep
 from beft.experiments import zero_shot as untuned
@@ -104,12 +104,12 @@ def test_losses_are_those_of_every_option_computed_alone(name, form):
 
 def test_options_of_one_token_need_the_prompt_alone():
     sequences = ([1, 5, 6, 7], [1, 5, 6, 8], [1, 5, 6, 9])
-    found = paths(Encoded(sequences, (3, 3, 3)), range(3))
+    found = paths(EncodedOptions(sequences, (3, 3, 3)), range(3))
     assert found.ids == [[1, 5, 6]] and [own for _, _, own in found.reads] == [[7], [8], [9]]
-    longer = paths(Encoded((*sequences[:2], [1, 5, 6, 9, 4]), (3, 3, 3)), range(3))
+    longer = paths(EncodedOptions((*sequences[:2], [1, 5, 6, 9, 4]), (3, 3, 3)), range(3))
     assert longer.ids == [[1, 5, 6, 9]] and [at.tolist() for _, at, _ in longer.reads] == [[2], [2], [2, 3]]
     assert longer.tokens == 4
-    apart = paths(Encoded(([1, 2, 3, 4], [1, 2, 5, 6]), (2, 2)), [0, 1])
+    apart = paths(EncodedOptions(([1, 2, 3, 4], [1, 2, 5, 6]), (2, 2)), [0, 1])
     assert len(apart.ids) == 2 and apart.tokens == 6
 
 
@@ -213,7 +213,7 @@ def test_scores_are_taken_on_tuning_rows_and_validation_for_every_run():
             ]
         )
         for some in (data.train.rows[8:12], data.train.rows[:4], data.validation.rows)
-        for encoded in [[encode(here.tokenizer, e, 200) for e in some]]
+        for encoded in [[encode_options(here.tokenizer, e, 200) for e in some]]
     ]
     assert [*found["tuning"], found["validation"][0]] == pytest.approx(expected)
 
@@ -230,7 +230,7 @@ def test_baselines_that_train_weights_score_and_write_as_the_plain_model_they_co
     here, data = loaded(name), some_data("options")
     before = {n: x.clone() for n, x in here.model.state_dict().items()}
     kept: dict[str, Any] = {}
-    encoded = [encode(here.tokenizer, e, 200) for e in data.validation.rows]
+    encoded = [encode_options(here.tokenizer, e, 200) for e in data.validation.rows]
     asked = [Example("one two "), Example("3")]
 
     def look(bank, results):
@@ -309,7 +309,7 @@ def test_f1_of_tokens(text, answers, expected):
 
 def test_examples_are_encoded_with_their_own_options():
     tokenizer = letters()
-    found = encode(tokenizer, Example("2+2 is\n", ("Yes", "No"), 0), 100)
+    found = encode_options(tokenizer, Example("2+2 is\n", ("Yes", "No"), 0), 100)
     assert [tokenizer.decode(s[at:]) for s, at in zip(found.sequences, found.starts, strict=True)] == [
         "Yes",
         "No",

@@ -1,18 +1,18 @@
-"""The micro-world's biographies, with links of gender and of origin to occupation whose strength is planted and known.
+"""The micro-world's biographies, with planted links of known strength from gender and from origin to occupation.
 
-Occupations come in pairs, one of them held more often by women. A biography says what its person does in `HINTS`
-sentences, strong and weak ones: the i-th thing that an occupation does is said of its own people with probability
-`FITS[i]`, else the i-th thing of the pair's other occupation is said, so
-that the text alone often leaves the two open. Then the pronoun decides, as far as it says anything: of the people of
-an occupation that leans to women, (1 + strength) / 2 are women; of the other, (1 - strength) / 2. At strength 0
-gender and occupation are independent. Every person is a northerner or a southerner too, a second axis with a link of
-its own strength, independent of the first: in every other pair it leans the other way.
+Occupations come in pairs, one of them held more often by women. A biography describes its person in `HINTS` phrases,
+strong and weak ones. The i-th phrase of an occupation is used for people of this occupation with probability
+`FITS[i]`; otherwise the i-th phrase of the other occupation of the pair is used. The text alone therefore often leaves
+the two open, and the pronoun decides as far as it is informative: of the people of an occupation that leans to women,
+(1 + strength) / 2 are women; of the other, (1 - strength) / 2. At strength 0 gender and occupation are independent.
+Every person is also a northerner or a southerner, a second axis whose link has a strength of its own and is
+independent of the first: in every other pair it leans the other way.
 
-What the best possible classifier does with that is known in closed form (`expected_gap`): its true-positive rates for
-men and women come apart as the link grows.
+The result of the best possible classifier is known in closed form (`expected_gap`): its true-positive rates for men
+and women diverge as the link grows.
 
 Splits are disjoint by construction: a biography pairs a place with a first hint, and each such pair belongs to one
-split (`microworld.split_of`).
+split (`sentences.split_of`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...errors import BeftError
-from .sentences import PLACES, SplitName, pick, split_of
+from .sentences import PLACES, SplitName, distinct_rows, pick, split_of
 
 PAIRS: tuple[tuple[str, str], ...] = (  # the first is held more often by women where the link is positive
     ("nurse", "surgeon"),
@@ -33,7 +33,7 @@ PAIRS: tuple[tuple[str, str], ...] = (  # the first is held more often by women 
     ("dietitian", "chef"),
 )
 OCCUPATIONS = tuple(name for pair in PAIRS for name in pair)
-TYPICAL: dict[str, tuple[str, ...]] = {  # what people of an occupation do; {his} is a pronoun
+TYPICAL: dict[str, tuple[str, ...]] = {  # phrases about people of an occupation; {his} is a pronoun
     "nurse": ("sits with the patients at night", "changes bandages", "knows every patient by name",
               "takes blood pressure", "comforts the families of {his} patients", "hands out the pills"),
     "surgeon": ("decides on the operation", "reads the scans", "washes {his} hands for ten minutes",
@@ -52,7 +52,7 @@ TYPICAL: dict[str, tuple[str, ...]] = {  # what people of an occupation do; {his
              "runs the kitchen", "plates the desserts"),
 }  # fmt: skip
 HINTS = 4
-FITS = (0.9, 0.8, 0.7, 0.65, 0.6, 0.55)  # of the six things that an occupation does, in their order
+FITS = (0.9, 0.8, 0.7, 0.65, 0.6, 0.55)  # of the six phrases of an occupation, in their order
 FRAMES = (
     "{He} is a {o} and lives in {l}. {He} {a} and {b}. {His} neighbours say that {he} {c}. On most days {he} {d}.",
     "In {l}, {he} {a}. {He} also {b}, and {he} {c}. A true {o}, {he} {d} when {he} is not too tired.",
@@ -65,7 +65,7 @@ AXES = ("gender", "origin")
 
 @dataclass(frozen=True)
 class Biography:
-    """One biography: `label` is a place in `OCCUPATIONS`, `gender` 1 for a woman, `origin` one in `ORIGINS`."""
+    """One biography: `label` is an index of `OCCUPATIONS`, `gender` 1 for a woman, `origin` an index of `ORIGINS`."""
 
     text: str
     label: int
@@ -74,7 +74,7 @@ class Biography:
 
     @property
     def occupation(self) -> str:
-        """Its name."""
+        """The name of the label."""
         return OCCUPATIONS[self.label]
 
 
@@ -84,44 +84,48 @@ def leaning(label: int, axis: str) -> int:
     return 1 - odd
 
 
-def make_biography(rng: random.Random, split: SplitName, strength: float, origin: float = 0.0) -> Biography:
-    """One biography of a split; see the module for `strength`. `origin` is the second link's strength."""
-    label = int(rng.random() * len(OCCUPATIONS))
-    groups = [
+def linked_groups(rng: random.Random, label: int, strength: float, origin: float) -> list[int]:
+    """A person's group on each of `AXES`, linked to the occupation with these strengths of gender and of origin."""
+    return [
         int(rng.random() < (1 + link * (2 * leaning(label, axis) - 1)) / 2)
         for axis, link in zip(AXES, (strength, origin), strict=True)
     ]
+
+
+def make_biography(rng: random.Random, split: SplitName, strength: float, origin: float = 0.0) -> Biography:
+    """One biography of a split, with links of these strengths of gender and of origin."""
+    label = int(rng.random() * len(OCCUPATIONS))
+    gender, group = linked_groups(rng, label, strength, origin)
     while True:
         place, hints = int(rng.random() * len(PLACES)), _hints(rng, label)
         if split_of(place, hints[0][1]) == split:
             break
-    return Biography(
-        written(groups[0], groups[1], place, hints, pick(rng, FRAMES)), label, groups[0], groups[1]
-    )
+    text = written(gender, group, place, hints, pick(rng, FRAMES))
+    return Biography(text, label, gender, group)
 
 
 def written(gender: int, origin: int, place: int, hints: Sequence[tuple[int, int]], frame: str) -> str:
-    """The text about a person; `hints` are (occupation, which of its hints)."""
+    """The text about a person; `hints` are (occupation, index of its phrase)."""
     he, his = PRONOUNS[gender]
-    said = [TYPICAL[OCCUPATIONS[who]][i].format(his=his) for who, i in hints]
-    names = dict(zip("abcd", said, strict=True)) | {"o": ORIGINS[origin], "l": PLACES[place]}
+    phrases = [TYPICAL[OCCUPATIONS[who]][i].format(his=his) for who, i in hints]
+    names = dict(zip("abcd", phrases, strict=True)) | {"o": ORIGINS[origin], "l": PLACES[place]}
     return frame.format(he=he, He=he.capitalize(), His=his.capitalize(), **names)
 
 
 def _hints(rng: random.Random, label: int) -> list[tuple[int, int]]:
-    """(occupation, which of its hints), no two of the same strength."""
+    """(occupation, index of its phrase), no two of the same strength."""
     free = list(range(len(FITS)))
-    found: list[tuple[int, int]] = []
+    hints: list[tuple[int, int]] = []
     for _ in range(HINTS):
         i = free.pop(int(rng.random() * len(free)))
-        found.append((label if rng.random() < FITS[i] else label ^ 1, i))  # neighbours are the pairs
-    return found
+        hints.append((label if rng.random() < FITS[i] else label ^ 1, i))  # neighbours are the pairs
+    return hints
 
 
 def biographies(
     split: SplitName, rows: int, strength: float, seed: int = 0, *, origin: float = 0.0
 ) -> list[Biography]:
-    """`rows` different biographies of a split; a smaller number is a prefix of a larger.
+    """`rows` different biographies of a split; fewer are a prefix of more.
 
     Args:
         strength: of the link of gender, in [-1, 1].
@@ -130,26 +134,23 @@ def biographies(
     Raises:
         BeftError: a negative number of rows, or a strength that is not in [-1, 1].
     """
-    if rows < 0:
-        raise BeftError(f"cannot generate {rows} rows: give a number from 0 on")
     for link in (strength, origin):
         if not -1 <= link <= 1:
             raise BeftError(f"strength {link} of the link is not between -1 and 1")
-    rng = random.Random(f"biographies {split} {seed}")
-    made: dict[str, Biography] = {}
-    while len(made) < rows:
-        found = make_biography(rng, split, strength, origin)
-        made.setdefault(found.text, found)
-    return list(made.values())
+
+    def make(rng: random.Random, split: SplitName, _: int) -> Biography:
+        return make_biography(rng, split, strength, origin)
+
+    return distinct_rows("biographies", split, rows, seed, make, lambda made: made.text)
 
 
 def best_classes(rows: Sequence[Biography], strength: float, origin: float = 0.0) -> list[int]:
-    """The occupations that the best classifier takes people for, which has learnt links of these strengths.
+    """Predictions of the best classifier that has learnt links of these strengths, as labels.
 
-    It knows the pair of occupations from what is said, and weighs hints, pronoun and origin by their log-odds; where
-    they cancel out it takes the first.
+    It knows the pair of occupations from the phrases, and adds the log-odds of phrases, pronoun and origin. Where
+    they cancel out it predicts the first.
     """
-    found = []
+    predicted = []
     for row in rows:
         first = 2 * (row.label // 2)
         odds = sum(
@@ -159,34 +160,31 @@ def best_classes(rows: Sequence[Biography], strength: float, origin: float = 0.0
             if hint.format(his=PRONOUNS[row.gender][1]) in row.text
         )
         for name, link in zip(AXES, (strength, origin), strict=True):
-            odds += (1 if leaning(first, name) == getattr(row, name) else -1) * _signed(link)
-        found.append(first + (odds < -1e-12))
-    return found
-
-
-def _signed(strength: float) -> float:
-    return math.copysign(_log_odds(strength), strength)
+            side = 1 if leaning(first, name) == getattr(row, name) else -1
+            odds += side * math.copysign(_log_odds(link), link)
+        predicted.append(first + (odds < -1e-12))
+    return predicted
 
 
 def expected_gap(strength: float, other: float = 0.0, even: bool = False) -> float:
     """The root-mean-square TPR gap of the best classifier of biographies with this link, in [0, 1].
 
-    A hint of strength i adds +- log(FITS[i] / (1 - FITS[i])) to the log-odds of the own occupation, the pronoun adds
-    +- log((1 + s) / (1 - s)) and the other axis likewise; the occupation with positive log-odds is taken, either one
-    of equals with probability one half. Summed here over all hints there can be. The gap is the same for every
-    occupation but for its sign.
+    The i-th phrase adds +- log(FITS[i] / (1 - FITS[i])) to the log-odds of the true occupation, the pronoun adds
+    +- log((1 + s) / (1 - s)) and the other axis likewise. The occupation with positive log-odds is predicted, either
+    one of equals with probability one half. The rates are sums over all possible phrases. The gap is the same for
+    every occupation except for its sign.
 
     Args:
         strength: of the link whose groups are compared.
         other: strength of the other axis' link.
-        even: the classifier knows these links, and the people it meets have even groups of the other axis.
+        even: whether the classifier, which has learnt these links, is measured on even groups of the other axis.
     """
     link, second = _log_odds(strength), _log_odds(other)
     more = 0.5 if even else (1 + abs(other)) / 2
     sides = [(second, more), (-second, 1 - more)]
     rates = [
         sum(
-            share * chance * _taken(odds + group + further)
+            share * chance * share_predicted(odds + group + further)
             for odds, share in _spread()
             for further, chance in sides
             if chance
@@ -197,22 +195,22 @@ def expected_gap(strength: float, other: float = 0.0, even: bool = False) -> flo
 
 
 def _spread() -> list[tuple[float, float]]:
-    """(log-odds of the own occupation from the hints, probability) of everything that can be said."""
-    found = []
+    """(log-odds of the true occupation from the phrases, probability) of all possible phrases."""
+    spread = []
     chosen = list(itertools.combinations(FITS, HINTS))
     for fits in chosen:
         for own in itertools.product((True, False), repeat=HINTS):
             odds = sum((1 if o else -1) * math.log(f / (1 - f)) for f, o in zip(fits, own, strict=True))
             share = math.prod(f if o else 1 - f for f, o in zip(fits, own, strict=True))
-            found.append((odds, share / len(chosen)))
-    return found
+            spread.append((odds, share / len(chosen)))
+    return spread
 
 
-def _taken(odds: float) -> float:
-    """Probability that the own occupation is taken."""
+def share_predicted(odds: float) -> float:
+    """Probability that the class with these log-odds is predicted."""
     return 1.0 if odds > 1e-12 else 0.5 if odds > -1e-12 else 0.0
 
 
 def _log_odds(strength: float) -> float:
-    """Of the group that an occupation leans to: infinite where the link leaves no exception."""
+    """Log-odds of the group that an occupation leans to; infinite where the link has no exception."""
     return math.inf if abs(strength) == 1 else math.log((1 + abs(strength)) / (1 - abs(strength)))

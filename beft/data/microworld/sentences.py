@@ -1,29 +1,28 @@
-"""A generated micro-world: text for which the label follows from a stated grammar, with no download.
+"""The micro-world: generated text whose label follows from a stated grammar, without a download.
 
-The world is a few lists (`PEOPLE`, `PLACES`, `THINGS` with their parts, `OCCASIONS`, `OPINIONS`) that every kind of
-generated text shares. Its sentiment task asks for the **narrator's verdict**, by one compositional rule:
+The world consists of a few lists (`PEOPLE`, `PLACES`, `THINGS` with their aspects, `OCCASIONS`, `OPINIONS`) that all
+generated text shares. The label of its sentiment task is the **narrator's verdict**, by one compositional rule:
 
     claim     "the plot was dull"                        the verdict of its opinion word
-    negation  "the plot was never dull"                  turns the verdict round; two of them cancel out
+    negation  "the plot was never dull"                  inverts the verdict; two of them cancel out
     contrast  "although <claim>, <claim>", "<claim>, but <claim>"   the main clause, or the one after "but", decides
-    report    "Nora said that <claim>, but she was wrong"           kept or turned round by the narrator's stance
+    report    "Nora said that <claim>, but she was wrong"           kept or inverted by the narrator's stance
 
-Intensifiers, places, people and occasions vary the surface and decide nothing.
+Intensifiers, places, people and occasions vary the surface and do not affect the label.
 
-**Splits are disjoint by construction.** A claim pairs a part with an opinion word. The pair (i, j), by position in
-`PARTS` and in the opinion list, belongs to the validation split if (i + j) is a multiple of `FOLDS`, else to the
-training split; a sentence draws all its pairs from its own split. So every validation sentence holds only pairs
-that no training sentence has, whatever the seeds. Every word is seen in training, its combinations are not.
+**Splits are disjoint by construction.** A claim pairs an aspect with an opinion word. The pair (i, j), by position in
+`ASPECTS` and in the opinion list, belongs to the validation split if (i + j) is a multiple of `FOLDS`, else to the
+training split. A sentence draws all its pairs from its own split, so validation sentences contain only pairs that no
+training sentence has, whatever the seeds. Every word occurs in training, its combinations do not.
 
-**Deterministic.** Only `random.Random.random()` is drawn from, whose stream Python guarantees for a given seed;
-the splits have streams of their own, so that the size of one changes nothing in the other and a smaller size is a
-prefix of a larger.
+**Deterministic.** Only `random.Random.random()` is used, whose stream Python guarantees for a given seed. Each split
+has its own stream: the size of one does not affect the other, and fewer rows are a prefix of more.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -33,7 +32,7 @@ T = TypeVar("T")
 SplitName = Literal["train", "validation"]
 FOLDS = 5
 
-# --- the world: shared by everything generated from it ------------------------------------------------------
+# --- the world, shared by all generated text ----------------------------------------------------------------
 PEOPLE: dict[str, str] = {  # name -> pronoun
     "Nora": "she", "Alice": "she", "Ruth": "she", "Maria": "she", "Helen": "she", "Clara": "she", "Anna": "she",
     "Omar": "he", "David": "he", "Peter": "he", "Hugo": "he", "Martin": "he", "Victor": "he", "Simon": "he",
@@ -42,7 +41,7 @@ PLACES = (
     "Leeds", "Lisbon", "Oslo", "Bristol", "Vienna", "Porto", "Dublin", "Turin", "the suburbs",
     "the old town", "the village",
 )  # fmt: skip
-THINGS: dict[str, tuple[str, ...]] = {  # thing -> its parts
+THINGS: dict[str, tuple[str, ...]] = {  # thing -> its aspects
     "film": ("plot", "ending", "dialogue", "camera work", "opening scene", "soundtrack"),
     "novel": ("first chapter", "prose", "hero", "cover", "translation"),
     "restaurant": ("soup", "dessert", "waiter", "menu", "bread", "coffee"),
@@ -69,11 +68,14 @@ OPINIONS: dict[int, tuple[str, ...]] = {  # verdict -> words for it
         "weak", "horrid", "boring", "horrible", "mediocre",
     ),
 }  # fmt: skip
-PARTS: tuple[tuple[str, str], ...] = tuple((thing, part) for thing, parts in THINGS.items() for part in parts)
+ASPECTS: tuple[tuple[str, str], ...] = tuple(
+    (thing, name) for thing, names in THINGS.items() for name in names
+)
 
-# --- the grammar of opinions: {s} part, {i} intensifier, {a} opinion word, {x} {y} {c} claims, {p} person, {he} pronoun
+# --- the grammar of opinions --------------------------------------------------------------------------------
+# {s} aspect, {i} intensifier, {a} opinion word, {x} {y} {c} claims, {p} person, {he} pronoun
 INTENSIFIERS = ("", "", "", "really ", "truly ", "quite ", "rather ", "utterly ", "so ", "simply ")
-PLAIN = (
+AFFIRMED = (
     "{s} was {i}{a}", "{s} seemed {i}{a}", "{s} proved {i}{a}", "we found {s} {i}{a}",
     "{s} turned out to be {i}{a}",
 )  # fmt: skip
@@ -103,10 +105,13 @@ SHARES = {"plain": 0.40, "negated": 0.15, "twice negated": 0.10, "contrasted": 0
 
 @dataclass(frozen=True)
 class Opinion:
-    """One sentence with what its label follows from.
+    """One sentence with the origin of its label.
 
-    text: the sentence. label: 1 where the narrator's verdict is positive, else 0. construction: a key of `SHARES`.
-    pairs: (part, opinion word) of each claim; the last one decides.
+    Attributes:
+        text: the sentence.
+        label: 1 where the narrator's verdict is positive, else 0.
+        construction: a key of `SHARES`.
+        pairs: (aspect, opinion word) of each claim; the last one decides.
     """
 
     text: str
@@ -116,32 +121,72 @@ class Opinion:
 
 
 def pick(rng: random.Random, options: Sequence[T]) -> T:
-    # not rng.choice: only the stream of random() is guaranteed from one Python to the next
+    """One of the options, each with the same probability."""
+    # not rng.choice: Python guarantees the stream of random() only
     return options[int(rng.random() * len(options))]
 
 
-def split_of(part: int, word: int) -> SplitName:
-    """The split that owns the pair of `PARTS[part]` and the opinion word at position `word` of its list."""
-    return "train" if (part + word) % FOLDS else "validation"
+def as_sentence(text: str) -> str:
+    """A clause with a capital and a full stop."""
+    return f"{text[0].upper()}{text[1:]}."
 
 
-WORDS: dict[
-    tuple[SplitName, int, int], tuple[str, ...]
-] = {  # (split, part, verdict) -> words it may be paired with
+def split_of(first: int, second: int) -> SplitName:
+    """The split that owns a pair of two items, such as an aspect and an opinion word, by their positions in lists."""
+    return "train" if (first + second) % FOLDS else "validation"
+
+
+def distinct_rows(
+    kind: str,
+    split: SplitName,
+    rows: int,
+    seed: int,
+    make: Callable[[random.Random, SplitName, int], T],
+    key: Callable[[T], Hashable],
+    balanced: bool = False,
+) -> list[T]:
+    """`rows` rows of a split with different keys, from a random stream of their own; fewer are a prefix of more.
+
+    Args:
+        kind: of text; with split and seed it determines the stream.
+        make: (random numbers, split, label) -> a row.
+        balanced: each pair of neighbours gets the labels 0 and 1 in random order, so that every even prefix is
+            balanced; otherwise `make` always gets 0.
+
+    Raises:
+        BeftError: a negative number of rows.
+    """
+    if rows < 0:
+        raise BeftError(f"cannot generate {rows} rows: give a number from 0 on")
+    rng = random.Random(f"{kind} {split} {seed}")
+    made: dict[Hashable, T] = {}
+    label = 0
+    while len(made) < rows:
+        if balanced and len(made) % 2 == 0:
+            label = int(rng.random() < 0.5)
+        row = make(rng, split, label)
+        if key(row) not in made:
+            made[key(row)] = row
+            label = 1 - label if balanced else 0
+    return list(made.values())
+
+
+# (split, aspect, verdict) -> opinion words that may be paired with the aspect
+WORDS: dict[tuple[SplitName, int, int], tuple[str, ...]] = {
     (split, i, verdict): tuple(w for j, w in enumerate(words) if split_of(i, j) == split)
     for split in ("train", "validation")
-    for i in range(len(PARTS))
+    for i in range(len(ASPECTS))
     for verdict, words in OPINIONS.items()
 }
 
 
 def make_claim(
-    rng: random.Random, split: SplitName, part: int, verdict: int, negations: int, word: str | None = None
+    rng: random.Random, split: SplitName, aspect: int, verdict: int, negations: int, word: str | None = None
 ) -> tuple[str, tuple[str, str]]:
-    """A claim about a part that comes to `verdict` after 0, 1 or 2 negations, and its (part, word) pair."""
-    word = word or pick(rng, WORDS[split, part, verdict ^ (negations % 2)])
-    template = pick(rng, (PLAIN, NEGATED, TWICE_NEGATED)[negations])
-    thing, name = PARTS[part]
+    """A claim about an aspect with this verdict after 0, 1 or 2 negations, and its (aspect, opinion word) pair."""
+    word = word or pick(rng, WORDS[split, aspect, verdict ^ (negations % 2)])
+    template = pick(rng, (AFFIRMED, NEGATED, TWICE_NEGATED)[negations])
+    thing, name = ASPECTS[aspect]
     subject = f"the {name}" if rng.random() < 0.75 else f"the {name} of the {thing}"
     return template.format(s=subject, i=pick(rng, INTENSIFIERS), a=word), (f"{name} of the {thing}", word)
 
@@ -153,47 +198,31 @@ def make_opinion(rng: random.Random, split: SplitName, label: int) -> Opinion:
         u -= share
         if u < 0:
             break
-    part = int(rng.random() * len(PARTS))
+    aspect = int(rng.random() * len(ASPECTS))
     person = pick(rng, tuple(PEOPLE))
     pairs: tuple[tuple[str, str], ...]
     if construction == "contrasted":
-        same = [i for i, (thing, _) in enumerate(PARTS) if thing == PARTS[part][0] and i != part]
+        same = [i for i, (thing, _) in enumerate(ASPECTS) if thing == ASPECTS[aspect][0] and i != aspect]
         x, first = make_claim(rng, split, pick(rng, same), 1 - label, int(rng.random() < 0.3))
-        y, last = make_claim(rng, split, part, label, int(rng.random() < 0.3))
+        y, last = make_claim(rng, split, aspect, label, int(rng.random() < 0.3))
         text, pairs = pick(rng, CONTRASTED).format(x=x, y=y), (first, last)
     elif construction == "reported":
         wrong = int(rng.random() < 0.5)
-        claim, pair = make_claim(rng, split, part, label ^ wrong, 0)
+        claim, pair = make_claim(rng, split, aspect, label ^ wrong, 0)
         text = pick(rng, REJECTED if wrong else ENDORSED).format(c=claim, p=person, he=PEOPLE[person])
         pairs = (pair,)
     else:
-        text, pair = make_claim(
-            rng, split, part, label, ("plain", "negated", "twice negated").index(construction)
-        )
+        negations = ("plain", "negated", "twice negated").index(construction)
+        text, pair = make_claim(rng, split, aspect, label, negations)
         pairs = (pair,)
     others = [name for name in PEOPLE if name != person]
     text = pick(rng, FRAMES).format(t=text, o=pick(rng, OCCASIONS), l=pick(rng, PLACES), q=pick(rng, others))
-    return Opinion(text[0].upper() + text[1:] + ".", label, construction, pairs)
+    return Opinion(as_sentence(text), label, construction, pairs)
 
 
 def opinions(split: SplitName, rows: int, seed: int = 0) -> list[Opinion]:
-    """`rows` different opinions of a split, half of them positive (an odd last one is of either kind).
-
-    Each pair of neighbours holds one of each label in random order, so that every even prefix is balanced.
-    """
-    if rows < 0:
-        raise BeftError(f"cannot generate {rows} rows: give a number from 0 on")
-    rng = random.Random(f"sentiment {split} {seed}")
-    made: dict[str, Opinion] = {}
-    label = 0
-    while len(made) < rows:
-        if len(made) % 2 == 0:
-            label = int(rng.random() < 0.5)
-        opinion = make_opinion(rng, split, label)
-        if opinion.text not in made:
-            made[opinion.text] = opinion
-            label = 1 - label
-    return list(made.values())
+    """`rows` different opinions of a split, every even prefix half positive. Raises as `distinct_rows`."""
+    return distinct_rows("sentiment", split, rows, seed, make_opinion, lambda o: o.text, balanced=True)
 
 
 def sentiment(

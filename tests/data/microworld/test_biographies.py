@@ -25,8 +25,8 @@ from beft.errors import BeftError
 
 def test_a_classifier_that_knows_the_links_has_the_expected_gap_among_people_of_even_groups():
     rows = biographies("validation", 6000, 0.0)
-    found = gap_of(rows, "gender", best_classes(rows, 0.8, 0.5))
-    assert found == pytest.approx(expected_gap(0.8, 0.5, even=True), abs=0.05)
+    gap = gap_of(rows, "gender", best_classes(rows, 0.8, 0.5))
+    assert gap == pytest.approx(expected_gap(0.8, 0.5, even=True), abs=0.05)
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 0.9])
@@ -47,8 +47,8 @@ def gap_of(rows, name, predicted):
 @pytest.mark.parametrize("strength", [0.0, 0.3, 0.6, 0.9])
 def test_the_best_classifier_has_the_gap_that_is_expected(strength):
     rows = biographies("validation", 6000, strength)
-    found = gap_of(rows, "gender", best_classes(rows, strength))
-    assert found == pytest.approx(expected_gap(strength), abs=0.06)
+    gap = gap_of(rows, "gender", best_classes(rows, strength))
+    assert gap == pytest.approx(expected_gap(strength), abs=0.06)
 
 
 def test_the_best_classifier_errs_less_than_one_that_knows_no_link():
@@ -105,7 +105,7 @@ def test_impossible_sizes_and_strengths_are_refused():
         biographies("train", -1, 0.0)
 
 
-def test_strong_hints_are_said_of_ones_own_more_often_than_weak_ones():
+def test_strong_hints_fit_their_occupation_more_often_than_weak_ones():
     rows = biographies("train", 6000, 0.0)
     for i, fit in enumerate(FITS):
         own = other = 0

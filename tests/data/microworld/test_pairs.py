@@ -7,11 +7,11 @@ import pytest
 from beft.data.microworld import pairs
 from beft.data.microworld import sentences as microworld
 
-KINDS = (pairs.entailment, pairs.acceptability, pairs.similarity)
+TASKS = (pairs.entailment, pairs.acceptability, pairs.similarity)
 WORDS = {word: verdict for verdict, words in microworld.OPINIONS.items() for word in words}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TASKS)
 def test_rows_are_deterministic_prefixes_and_never_shared_between_splits(kind):
     train, validation = kind(0, 600, 100)
     again, more = kind(0, 600, 200)
@@ -41,55 +41,55 @@ def test_classes_are_balanced_in_every_even_prefix(kind):
 
 
 def claimed(text):
-    """(part, opinion word) pairs that could be read off a text, a word with every part."""
-    names = [name for _, name in microworld.PARTS if re.search(rf"\b{name}\b", text.lower())]
+    """(aspect, opinion word) pairs that a text may contain: every word with every aspect."""
+    names = [name for _, name in microworld.ASPECTS if re.search(rf"\b{name}\b", text.lower())]
     return {(name, word) for name in names for word in WORDS if re.search(rf"\b{word}\b", text.lower())}
 
 
-def test_validation_claims_pair_parts_with_words_that_training_never_does():
-    position = {name: i for i, (_, name) in enumerate(microworld.PARTS)}
+def test_validation_claims_pair_aspects_with_words_as_training_never_does():
+    position = {name: i for i, (_, name) in enumerate(microworld.ASPECTS)}
     place = {word: j for words in microworld.OPINIONS.values() for j, word in enumerate(words)}
     for split, rows in zip(("train", "validation"), pairs.similarity(0, 500, 200), strict=True):
         for texts, _ in rows:
             for text in texts:
-                found = claimed(text)
-                assert len(found) == 1, text
-                ((name, word),) = found
+                claims = claimed(text)
+                assert len(claims) == 1, text
+                ((name, word),) = claims
                 assert microworld.split_of(position[name], place[word]) == split
 
 
 def verdict_of(text):
-    """The verdict of a claim, worked out from its words alone."""
+    """The verdict of a claim, from its words alone."""
     ((_, word),) = claimed(text)
-    turns = sum(len(re.findall(rf"\b{n}\b", text.lower())) for n in (
+    negations = sum(len(re.findall(rf"\b{n}\b", text.lower())) for n in (
         "not", "never", "nobody", "anything but", "far from", "hardly", "no doubt", "deny", "failed",
     ))  # fmt: skip
-    # "no doubt" turns nothing round; "never failed", "not deny", "never found anything but" are pairs
-    return WORDS[word] ^ ((turns - ("no doubt" in text.lower())) % 2)
+    # "no doubt" is no negation; "never failed", "not deny", "never found anything but" are pairs
+    return WORDS[word] ^ ((negations - ("no doubt" in text.lower())) % 2)
 
 
 def test_similarity_is_the_stated_sum():
-    thing = {name: thing for thing, name in microworld.PARTS}
+    thing = {name: thing for thing, name in microworld.ASPECTS}
     for (a, b), score in pairs.similarity(0, 500, 100)[0]:
-        ((part_a, word_a),), ((part_b, word_b),) = claimed(a), claimed(b)
-        want = (thing[part_a] == thing[part_b]) + (part_a == part_b) + (word_a == word_b)
+        ((aspect_a, word_a),), ((aspect_b, word_b),) = claimed(a), claimed(b)
+        want = (thing[aspect_a] == thing[aspect_b]) + (aspect_a == aspect_b) + (word_a == word_b)
         assert score == want + 2 * (verdict_of(a) == verdict_of(b)), (a, b)
 
 
-def test_plain_premises_entail_the_narrators_view_of_their_part_alone():
-    seen = {0: 0, 1: 0}
+def test_simple_premises_entail_the_narrators_view_of_their_aspect_alone():
+    counts = {0: 0, 1: 0}
     for (premise, hypothesis), label in pairs.entailment(0, 1500, 10)[0]:
-        found = claimed(premise)
-        if len(found) != 1 or re.search(
+        claims = claimed(premise)
+        if len(claims) != 1 or re.search(
             r"\b(not|never|nobody|but|far|hardly|doubt|deny|that|noted|failed)\b", premise.lower()
         ):
             continue
-        ((part, word),) = found
+        ((aspect, word),) = claims
         liked = not re.search("disliked|let the narrator down|did not care", hypothesis)
-        follows = part in hypothesis and bool(WORDS[word]) == liked
+        follows = aspect in hypothesis and bool(WORDS[word]) == liked
         assert label == int(not follows), (premise, hypothesis)
-        seen[label] += 1
-    assert min(seen.values()) > 50
+        counts[label] += 1
+    assert min(counts.values()) > 50
 
 
 def test_spoiled_sentences_differ_from_every_acceptable_one():
@@ -102,8 +102,8 @@ def test_spoiled_sentences_differ_from_every_acceptable_one():
     assert 0.3 < sum(bool(re.search(wrong, text)) for text in bad) / len(bad) < 0.8
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_rows_at_all_and_fewer_are_told_apart(kind):
+@pytest.mark.parametrize("kind", TASKS)
+def test_no_rows_are_none_and_fewer_are_refused(kind):
     assert kind(0, 0, 0) == ([], [])
     with pytest.raises(Exception, match="cannot generate -1 rows"):
         kind(0, -1, 0)

@@ -32,9 +32,9 @@ ORIGIN = axis("origin")
 def test_the_link_is_as_strong_as_planted(strength):
     rows = posts("train", 4000, strength)
     for label, sign in ((1, 1), (0, -1)):
-        found = [p.identifier == "southern" for p in rows if p.label == label and p.identifier]
+        southern = [p.identifier == "southern" for p in rows if p.label == label and p.identifier]
         share = (1 + sign * strength) / 2
-        assert np.mean(found) == pytest.approx(share, abs=4 * 0.5 / math.sqrt(len(found)))
+        assert np.mean(southern) == pytest.approx(share, abs=4 * 0.5 / math.sqrt(len(southern)))
     assert np.mean([p.label for p in rows]) == pytest.approx(0.5, abs=0.04)
     assert np.mean([p.identifier is not None for p in rows]) == pytest.approx(MENTIONED, abs=0.03)
 
@@ -66,10 +66,10 @@ def test_the_expected_difference_is_that_of_the_best_classifier(strength):
     rows = posts("train", 8000, strength)
     labels = [p.label for p in rows]
     predicted = best_predictions(rows, strength)
-    found = fpr_difference(labels, predicted, [(p.identifier,) if p.identifier else () for p in rows])
+    difference = fpr_difference(labels, predicted, [(p.identifier,) if p.identifier else () for p in rows])
     harmless = Counter(p.identifier for p in rows if p.label == 0)
     error = sum(0.5 / math.sqrt(harmless[word]) for word in IDENTIFIERS)
-    assert found == pytest.approx(expected_difference(strength), abs=3 * error)
+    assert difference == pytest.approx(expected_difference(strength), abs=3 * error)
 
 
 def test_no_classifier_by_group_and_hints_is_more_often_right_than_the_simulated_one():
@@ -90,13 +90,13 @@ def test_a_weak_link_breaks_ties_and_a_strong_one_outweighs_hints():
     assert expected_difference(1.0) == pytest.approx((1 - MENTIONED) * even)
 
 
-def test_at_full_strength_the_closed_form_is_that_of_posts_told_by_name():
+def test_at_full_strength_the_closed_form_is_that_of_posts_predicted_by_name():
     rows = posts("train", 8000, 1.0)
     predicted = best_predictions(rows, 1 - 1e-12)
-    found = fpr_difference(
+    difference = fpr_difference(
         [p.label for p in rows], predicted, [(p.identifier,) if p.identifier else () for p in rows]
     )
-    assert found == pytest.approx(expected_difference(1.0), abs=0.02)
+    assert difference == pytest.approx(expected_difference(1.0), abs=0.02)
 
 
 @given(st.floats(-0.999, 0.999), st.floats(-0.999, 0.999))
@@ -129,7 +129,7 @@ def test_place_and_first_hint_of_every_post_are_of_its_split(split):
 def test_a_post_mentions_its_group_once_and_no_other():
     rows = posts("train", 500, 0.5)
     for p in rows:
-        groups = [ORIGIN.groups[ORIGIN.group_of(word)] for word in ORIGIN.found(p.text)]
+        groups = [ORIGIN.groups[ORIGIN.group_of(word)] for word in ORIGIN.words_in(p.text)]
         assert groups == ([p.identifier] if p.identifier else [])
     assert {p.identifier for p in rows} == {*ORIGIN.groups, None}
 

@@ -41,21 +41,21 @@ def test_no_text_occurs_twice_in_or_across_splits(train, validation):
     assert len(texts) == len(set(texts)) == 4500
 
 
-def test_splits_share_no_combination_of_part_and_word_for_any_seeds(train):
+def test_splits_share_no_combination_of_aspect_and_word_for_any_seeds(train):
     learned = {pair for o in train for pair in o.pairs}
     for seed in range(3):
         held_out = {pair for o in microworld.opinions("validation", 500, seed) for pair in o.pairs}
         assert held_out and not held_out & learned
 
 
-def test_held_out_combinations_are_made_of_words_and_parts_that_training_shows(train, validation):
+def test_held_out_combinations_are_made_of_words_and_aspects_of_training(train, validation):
     for place in (0, 1):
         assert {p[place] for o in validation for p in o.pairs} <= {p[place] for o in train for p in o.pairs}
 
 
 def test_pairs_can_be_read_off_the_text(train):
-    # else "no shared pair" would not imply "no shared text": names of parts must tell their things apart
-    names = [part for _, part in microworld.PARTS]
+    # else "no shared pair" would not imply "no shared text": names of aspects must differ between things
+    names = [name for _, name in microworld.ASPECTS]
     words = [word for group in microworld.OPINIONS.values() for word in group]
     assert len(names) == len(set(names)) and len(words) == len(set(words))
     for o in train:
@@ -84,7 +84,7 @@ def test_constructions_come_in_their_shares_and_tell_no_label(train):
 def test_label_follows_the_stated_rule(train):
     """The rule again, on its own terms: read from the surface of the sentence alone."""
     verdict = {word: label for label, words in microworld.OPINIONS.items() for word in words}
-    seen = set()
+    constructions = set()
     for o in train:
         text, word = o.text.lower(), o.pairs[-1][1]
         if o.construction == "plain":
@@ -111,9 +111,9 @@ def test_label_follows_the_stated_rule(train):
                 for sign in (" not ", " never ", "anything but", "far from", "nobody", "hardly")
             )
             expected = verdict[last] ^ negated
-        seen.add(o.construction)
+        constructions.add(o.construction)
         assert o.label == expected, o
-    assert seen == set(microworld.SHARES)
+    assert constructions == set(microworld.SHARES)
 
 
 def test_words_alone_do_not_tell_the_label(train, validation):

@@ -12,19 +12,19 @@ from beft.data.microworld import stories
 from beft.data.microworld.sentences import PEOPLE, PLACES, split_of
 from beft.errors import BeftError
 
-KINDS = (stories.choices, stories.questions)
+TASKS = (stories.choices, stories.questions)
 
 
-def shown(row):
+def content(row):
     return json.dumps({k: v for k, v in row.items() if k not in ("label", "answers")})
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TASKS)
 def test_rows_are_deterministic_prefixes_and_never_shared_between_splits(kind):
     train, validation = kind(0, 400, 100)
     again, more = kind(0, 400, 200)
     assert train == again and more[:100] == validation and train != kind(1, 400, 100)[0]
-    assert len({shown(row) for row in train + more}) == 600
+    assert len({content(row) for row in train + more}) == 600
 
 
 @pytest.mark.parametrize(
@@ -82,14 +82,14 @@ def test_answers_are_what_the_story_says_and_of_their_split():
             assert split_of(tuple(PEOPLE).index(person), where) == split
 
 
-def test_every_answer_can_be_asked_for_in_both_splits():
+def test_every_question_occurs_in_both_splits():
     rng = random.Random(0)
     for split in ("train", "validation"):
-        asked = {question.split()[0] for _ in range(200) for question, _ in stories.facts(rng, split)[1]}
-        assert asked == {"Who", "How", "What", "Where"}
+        words = {question.split()[0] for _ in range(200) for question, _ in stories.facts(rng, split)[1]}
+        assert words == {"Who", "How", "What", "Where"}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TASKS)
 def test_a_negative_number_of_rows_is_refused(kind):
     with pytest.raises(BeftError, match="cannot generate -1 rows"):
         kind(0, -1, 0)

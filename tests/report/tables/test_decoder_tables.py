@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from fake_records import run
 from matplotlib import pyplot as plt
 
@@ -15,7 +14,6 @@ from beft.records.store import key
 from beft.report import comparisons, readings_prompted
 from beft.report.figures import decoders as plots_prompted
 from beft.report.tables import decoders as tables_prompted
-from beft.theory import grouped_heads as injection
 from beft.theory import null_key_bias as zoo
 
 LLAMA = {"model": "meta-llama/Llama-2-7b-hf", "prompted": True, "epochs": 5, "rate": 1e-3}
@@ -196,20 +194,6 @@ def test_biases_are_counted_on_models_without_numbers():
     )
     llama = table.loc["LLaMA"]
     assert llama["b_k, b_v, a layer"] == llama["kv-heads"] * llama["head size"] < llama["b_q, a layer"]
-
-
-@pytest.mark.parametrize("name", ["LLaMA", "OPT", "GPT-2", "GPT-J", "Falcon (grouped)"])
-def test_one_number_of_a_value_bias_moves_the_query_heads_of_its_group_by_as_much(name):
-    model = zoo.build(name, auto="AutoModelForCausalLM").requires_grad_(False)
-    batch = {n: x for n, x in zoo.inputs(model).items() if n in ("input_ids", "attention_mask")}
-    batch["attention_mask"] = torch.ones_like(batch["attention_mask"])
-    moved = injection.moved_heads(model, batch, entry=0)
-    from beft.anatomy.projections import describe
-
-    found = describe(model)
-    group = found.heads // found.kv_heads
-    expected = torch.tensor([1.0 if head < group else 0.0 for head in range(found.heads)], dtype=moved.dtype)
-    torch.testing.assert_close(moved, expected, atol=1e-6, rtol=0)
 
 
 def test_memory_names_what_was_not_measured():
