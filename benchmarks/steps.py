@@ -22,6 +22,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from beft import paths
 from beft.data import sources as data_module
 from beft.data.batching import CHUNKS, encode
 from beft.data.datasets import Dataset
@@ -30,7 +31,6 @@ from beft.experiments.context import Context
 from beft.experiments.packing import BANK, pack
 from beft.models import files as model_files
 from beft.records.store import Store, provenance
-from beft.settings import profiles as settings
 from beft.study import METHODS, Run, Study
 from benchmarks import timing
 from benchmarks.report import report, summary
@@ -243,12 +243,12 @@ def run(
     out = given.pop("out")
 
     def work() -> None:
-        store = Store(out or settings.home() / "data" / "results" / "bench")
+        store = Store(out or paths.home() / "data" / "results" / "bench")
         path = store.write(measured(given))
         record = store.read(path)
         path.with_suffix(".md").write_text(report(record), encoding="utf-8")
         if out is None:
-            shown = settings.home() / "figures" / "bench" / f"{name}.md"
+            shown = paths.home() / "figures" / "bench" / f"{name}.md"
             shown.parent.mkdir(parents=True, exist_ok=True)
             shown.write_text(summary(record), encoding="utf-8")
         print(report(record))

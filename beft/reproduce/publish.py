@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import paths
 from ..errors import BeftError, unknown
 from ..settings import profiles as settings
 from .notebooks import Notebook, find, incomplete, read, tagged
@@ -30,8 +31,8 @@ def publish(profile: str, only: Sequence[str] = ()) -> list[Path]:
     if profile not in (names := settings.profiles()):
         raise unknown("profile", profile, names)
     done = []
-    for source in find(settings.repository() / "notebooks", only):
-        built = settings.home() / "build" / profile / source.name
+    for source in find(paths.repository() / "notebooks", only):
+        built = paths.home() / "build" / profile / source.name
         if not built.exists():
             raise BeftError(
                 f"build/{profile}/{source.name} does not exist: run "
@@ -40,10 +41,10 @@ def publish(profile: str, only: Sequence[str] = ()) -> list[Path]:
         done.append((source, merged(read(source), read(built), profile, source.stem)))
     for source, notebook in done:
         _write(source, notebook)
-    readme = settings.repository() / "README.md"
+    readme = paths.repository() / "README.md"
     if readme.exists():
         text = readme.read_text(encoding="utf-8")
-        readme.write_text(with_tables(text, settings.home() / "figures"), encoding="utf-8")
+        readme.write_text(with_tables(text, paths.home() / "figures"), encoding="utf-8")
     return [source for source, _ in done]
 
 
@@ -129,7 +130,7 @@ def _clean(output: Any, count: int) -> Any:
 def _private(outputs: Sequence[Any]) -> str | None:
     """A path of this user or the machine's name, if the text of an output holds one; else None."""
     home, host = str(Path.home()), socket.gethostname()
-    places = {home, str(settings.repository()), str(settings.home()), sys.prefix, tempfile.gettempdir()}
+    places = {home, str(paths.repository()), str(paths.home()), sys.prefix, tempfile.gettempdir()}
     words = [p for p in sorted(places, key=len, reverse=True) if len(p.strip(os.sep)) > 1]
     if len(host) >= 4 and host != "localhost":
         words.append(host)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .. import paths
 from ..errors import BeftError, exit_status, unknown
 from ..settings import profiles as settings
 from ..settings.parameters import NOTEBOOKS
@@ -102,7 +103,7 @@ def _plan(
     profile: str, only: Sequence[str], parameters: Mapping[str, Any]
 ) -> list[tuple[Path, dict[str, Any]]]:
     """Each notebook to run and the parameters it takes; everything that can be refused before running is."""
-    sources = find(settings.repository() / "notebooks", only)
+    sources = find(paths.repository() / "notebooks", only)
     declared = {source: parameter_names(source) for source in sources}
     if "profile" in parameters:
         raise BeftError("profile is given twice: use --profile NAME instead of -p profile NAME")
@@ -128,7 +129,7 @@ def _run(source: Path, profile: str, given: dict[str, Any], progress: bool) -> R
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    target = settings.home() / "build" / profile / source.name
+    target = paths.home() / "build" / profile / source.name
     target.parent.mkdir(parents=True, exist_ok=True)
     result = Result(source.stem)
     log = target.with_suffix(".runs.jsonl")
@@ -168,7 +169,7 @@ def _figures(notebook: str, given: Mapping[str, Any]) -> Path:
     """The folder this notebook writes its figures and tables to."""
     if notebook in NOTEBOOKS:
         return settings.load(notebook, given).figures
-    return settings.home() / "figures" / str(given["profile"])
+    return paths.home() / "figures" / str(given["profile"])
 
 
 def _count(result: Result, log: Path, figures: Path) -> None:
@@ -205,8 +206,7 @@ def _kernel() -> Iterator[None]:
 @contextlib.contextmanager
 def _environment(offline: bool) -> Iterator[None]:
     """What the kernels inherit: this package, and under an offline profile no library that waits for a network."""
-    package = str(Path(__file__).resolve().parents[2])
-    python_path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    python_path = os.pathsep.join(filter(None, [str(paths.ROOT), os.environ.get("PYTHONPATH")]))
     values = {"PYTHONPATH": python_path, "TOKENIZERS_PARALLELISM": "false", RUN_LOG: ""}
     if offline:
         values |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shlex
 import types
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from .. import paths
 from ..data.files import USER_SUFFIXES
 from ..errors import BeftError, unknown
 from ..records.store import Store
@@ -40,39 +40,9 @@ warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprec
 _IPYTHON = frozenset({"In", "Out", "get_ipython", "exit", "quit", "open"})
 
 
-def repository() -> Path:
-    """The folder that holds `notebooks/profiles`: around this package, or the working folder or one above it.
-
-    Raises:
-        BeftError: there is none, as when the package was installed without its repository.
-    """
-    here = Path.cwd()
-    for folder in (Path(__file__).resolve().parents[2], here, *here.parents):
-        if (folder / "notebooks" / "profiles").is_dir():
-            return folder
-    raise BeftError(
-        f"notebooks/profiles was not found around the package or above {here}: run from inside a clone of the "
-        "repository, or install it with `pip install -e .`"
-    )
-
-
-def home() -> Path:
-    """The folder under which build/, data/results/ and figures/ are written: $BEFT_HOME, or the repository."""
-    given = os.environ.get("BEFT_HOME")
-    return Path(given).expanduser().resolve() if given else repository()
-
-
-def results(profile: str) -> str | Path:
-    """Where the records of a profile are: under $BEFT_RESULTS, a folder or an fsspec URL, or data/results."""
-    given = os.environ.get("BEFT_RESULTS", "").rstrip("/")
-    if "://" in given:
-        return f"{given}/{profile}"
-    return (Path(given).expanduser() if given else home() / "data" / "results") / profile
-
-
 def profiles() -> list[str]:
     """The names of the profiles, one YAML file each."""
-    return sorted(path.stem for path in (repository() / "notebooks" / "profiles").glob("*.yaml"))
+    return sorted(path.stem for path in (paths.repository() / "notebooks" / "profiles").glob("*.yaml"))
 
 
 def profile(name: object) -> dict[str, dict[str, Any]]:
@@ -85,7 +55,7 @@ def profile(name: object) -> dict[str, dict[str, Any]]:
         raise unknown("profile", name, names)
     file = f"notebooks/profiles/{name}.yaml"
     try:
-        content = yaml.safe_load((repository() / file).read_text(encoding="utf-8"))
+        content = yaml.safe_load((paths.repository() / file).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
@@ -230,8 +200,8 @@ def load(notebook: str, namespace: Mapping[str, Any]) -> Settings:
         # the profile's number of rows was chosen for its own task: "low" takes fewer where a file has fewer
         given.setdefault("regime", "low")
     overrides = {n: v for n, v in given.items() if v != base[n]}
-    store = Store(results(str(name)))
-    figures = home() / "figures" / (str(name) + _slug(overrides))
+    store = Store(paths.results(str(name)))
+    figures = paths.home() / "figures" / (str(name) + _slug(overrides))
     return Settings(notebook, str(name), base | given, overrides, store, figures)
 
 

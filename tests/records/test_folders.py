@@ -11,7 +11,6 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import filelock
 import fsspec
@@ -23,9 +22,9 @@ from small_sweep import RUNS, STUDY, timeless
 from beft.bank import peft_adapter as adapters
 from beft.errors import BeftError
 from beft.experiments import sweep
+from beft.paths import ROOT
 from beft.records import folders
 from beft.records.store import Store
-from beft.settings.profiles import results
 
 
 class Mounted(LocalFileSystem):
@@ -269,33 +268,6 @@ def test_the_location_of_a_url_is_a_url(url, monkeypatch, tmp_path):
     store.place.files.rm_file(f"{store.place.root}/{name}")
 
 
-def test_the_local_part_of_a_url_is_in_the_cache(monkeypatch, tmp_path):
-    monkeypatch.delenv("BEFT_HOME", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    one, two = Store("memory://one").folder, Store("memory://two").folder
-    assert one != two and one.parent == two.parent == tmp_path / ".cache" / "beft" / "remote"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert Store("memory://one").folder.parent == tmp_path / "xdg" / "beft" / "remote"
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert Store("memory://one").folder.parent == tmp_path / "Library" / "Caches" / "beft" / "remote"
-    monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
-    assert Store("memory://one").folder.parent == tmp_path / "local" / "beft" / "remote"
-    assert not list(tmp_path.iterdir())
-
-
-def test_results_go_where_the_environment_says(monkeypatch, tmp_path):
-    monkeypatch.setenv("BEFT_RESULTS", "s3://bucket/results/")
-    assert results("laptop") == "s3://bucket/results/laptop"
-    monkeypatch.setenv("BEFT_RESULTS", str(tmp_path))
-    assert results("laptop") == tmp_path / "laptop"
-    monkeypatch.delenv("BEFT_RESULTS")
-    monkeypatch.setenv("BEFT_HOME", str(tmp_path))
-    assert results("laptop") == tmp_path.resolve() / "data" / "results" / "laptop"
-
-
 def test_one_at_a_time_and_the_other_is_told_that_it_waits(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(folders, "WAITS", 0.1)
     order = []
@@ -326,7 +298,7 @@ with Store(sys.argv[1]).lock("bank"):
 
 def test_a_process_that_is_killed_lets_go(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(folders, "WAITS", 0.1)
-    environment = os.environ | {"PYTHONPATH": str(Path(folders.__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDS, str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True
     )

@@ -8,13 +8,14 @@ import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
+from beft import paths
 from beft.data.microworld.pairs import similarity
+from beft.records.store import Store
 from beft.reproduce import run as reproduce
 from beft.reproduce.notebooks import incomplete, parameter_names, read
-from beft.settings import profiles as settings
 from beft.settings.parameters import COMMON, NOTEBOOKS
 
-FOLDER = settings.repository() / "notebooks"
+FOLDER = paths.repository() / "notebooks"
 SOURCES = sorted(path for path in FOLDER.glob("*.ipynb") if not path.name.startswith("."))
 NAMES = [path.stem for path in SOURCES]
 LINES = 25
@@ -57,7 +58,7 @@ def test_a_notebooks_figures_and_tables_are_in_the_index_and_on_disk(smoke, name
 
 def test_the_notebooks_wrote_under_the_given_home_and_their_records_are_sound(smoke):
     home, results = smoke
-    records = settings.Store(home / "data" / "results" / "smoke").all()
+    records = Store(home / "data" / "results" / "smoke").all()
     done = sum(r.runs["done"] for r in results.values())
     assert sum(r["kind"] in ("run", "patch", "debias") for r in records) >= done > 0
     assert {r["kind"] for r in records} == {"run", "ranking", "untuned", "patch", "debias"}
@@ -130,7 +131,7 @@ def test_no_row_of_a_real_data_set_stands_in_a_committed_output_or_record(real_d
         rows |= {s for s in (json.loads(line)["sentence"].strip() for line in lines) if len(s.split()) >= 6}
     assert len(rows) > 10_000
     starts = {" ".join(row.split()[:6]) for row in rows}
-    root = settings.repository()
+    root = paths.repository()
     files = [*SOURCES, *(root / "figures").rglob("*.md"), *(root / "data" / "results").rglob("*.json")]
     for path in files:
         if path.suffix == ".ipynb":

@@ -17,11 +17,11 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from beft import paths
 from beft.errors import BeftError
 from beft.reproduce import publish
 from beft.reproduce import run as reproduce
 from beft.reproduce.notebooks import incomplete, parameter_names, read
-from beft.settings import profiles as settings
 
 PARAMETERS = 'profile = "embedded"\ncount = None'
 Make = Callable[..., Path]
@@ -32,8 +32,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Writes small notebooks into a repository of its own, with outputs elsewhere."""
     repository = tmp_path / "repository"
     (repository / "notebooks").mkdir(parents=True)
-    (repository / "notebooks" / "profiles").symlink_to(settings.repository() / "notebooks" / "profiles")
-    monkeypatch.setattr(settings, "repository", lambda: repository)
+    (repository / "notebooks" / "profiles").symlink_to(paths.repository() / "notebooks" / "profiles")
+    monkeypatch.setattr(paths, "repository", lambda: repository)
     monkeypatch.setenv("BEFT_HOME", str(tmp_path / "home"))
 
     def write(name: str, sources: Sequence[str], parameters: str | None = PARAMETERS) -> Path:
@@ -236,9 +236,7 @@ def test_an_output_with_a_path_or_name_of_the_machine_is_not_published(
 ) -> None:
     monkeypatch.setattr(Path, "home", lambda: Path("/home/somebody"))
     monkeypatch.setattr(socket, "gethostname", lambda: "workstation7")
-    private = {"home": "/home/somebody", "repository": str(settings.repository()), "host": "workstation7"}[
-        place
-    ]
+    private = {"home": "/home/somebody", "repository": str(paths.repository()), "host": "workstation7"}[place]
     said = f"<b>written to {private}/x.csv</b>"
     data = {"html": {"text/html": said}, "svg": {"image/svg+xml": said}}
     output = (
@@ -286,14 +284,14 @@ def test_an_interrupt_says_that_the_same_command_resumes_and_leaves_no_kernel(
 ) -> None:
     started = tmp_path / "started"
     make("a", [f"import os, time\nopen({str(started)!r}, 'w').write(str(os.getpid()))\ntime.sleep(100)"])
-    repository = settings.repository()
+    repository = paths.repository()
     code = (
-        "import signal, sys, pathlib; from beft.reproduce import run as reproduce; from beft.settings import profiles as settings; "
+        "import signal, sys, pathlib; from beft.reproduce import run as reproduce; from beft import paths; "
         "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a job in the background is born deaf to it
-        f"settings.repository = lambda: pathlib.Path({str(repository)!r}); "
+        f"paths.repository = lambda: pathlib.Path({str(repository)!r}); "
         "sys.exit(reproduce.main(['--profile', 'smoke']))"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(reproduce.__file__).resolve().parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(paths.ROOT)}
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         env=environment,

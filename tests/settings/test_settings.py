@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from beft import paths
 from beft.errors import BeftError
 from beft.settings import profiles as settings
 from beft.settings.parameters import COMMON, NOTEBOOKS
@@ -30,13 +31,13 @@ def own_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -
     folder = tmp_path / "repository" / "notebooks" / "profiles"
     folder.mkdir(parents=True)
     (folder / "mine.yaml").write_text(content, encoding="utf-8")
-    monkeypatch.setattr(settings, "repository", lambda: tmp_path / "repository")
+    monkeypatch.setattr(paths, "repository", lambda: tmp_path / "repository")
 
 
 def changed(section: str, **values: Any) -> str:
     """The smoke profile with some values of one section changed, as YAML."""
     content = yaml.safe_load(
-        (settings.repository() / "notebooks/profiles/smoke.yaml").read_text(encoding="utf-8")
+        (paths.repository() / "notebooks/profiles/smoke.yaml").read_text(encoding="utf-8")
     )
     content.setdefault(section, {}).update(values)
     return yaml.safe_dump(content)
@@ -285,7 +286,7 @@ def test_captions_name_what_stands_in_for_something_else(model: str, task: str, 
 
 def test_profiles_are_found_from_any_working_folder(tmp_path: Path) -> None:
     code = "from beft import settings; print(settings.load('02_ranking', {'profile': 'smoke'}).profile)"
-    environment = os.environ | {"PYTHONPATH": str(Path(settings.__file__).resolve().parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(paths.ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
@@ -295,17 +296,6 @@ def test_profiles_are_found_from_any_working_folder(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.strip() == "smoke"
-
-
-def test_without_a_repository_the_error_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        settings, "__file__", str(tmp_path / "site-packages" / "beft" / "settings" / "profiles.py")
-    )
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(BeftError, match="run from inside a clone"):
-        settings.repository()
 
 
 def test_modules_and_functions_named_like_parameters_are_not_values() -> None:
