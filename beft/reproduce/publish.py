@@ -28,7 +28,7 @@ def publish(profile: str, only: Sequence[str] = ()) -> list[Path]:
         BeftError: an executed notebook is missing, unfinished, was run with other parameters than the profile's, or
             from other sources; or an output holds a path or the name of this machine.
     """
-    if profile not in (names := settings.profiles()):
+    if profile not in (names := settings.profile_names()):
         raise unknown("profile", profile, names)
     done = []
     for source in find(paths.repository() / "notebooks", only):

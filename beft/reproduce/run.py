@@ -81,7 +81,7 @@ def reproduce(
         BeftError: unknown profile, notebook or parameter, a bad value, or a notebook without its `parameters` cell;
             nothing has run then.
     """
-    values = settings.profile(profile)
+    values = settings.read_profile(profile)
     offline = bool(values.get("common", {}).get("offline", False))
     plan = _plan(profile, only, parameters or {})
     results = []

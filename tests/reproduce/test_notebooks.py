@@ -13,7 +13,7 @@ from beft.data.microworld.pairs import similarity
 from beft.records.store import Store
 from beft.reproduce import run as reproduce
 from beft.reproduce.notebooks import incomplete, parameter_names, read
-from beft.settings.parameters import COMMON, NOTEBOOKS
+from beft.settings.parameters import NOTEBOOKS, fields_of
 
 FOLDER = paths.repository() / "notebooks"
 SOURCES = sorted(path for path in FOLDER.glob("*.ipynb") if not path.name.startswith("."))
@@ -100,7 +100,7 @@ def test_there_is_a_notebook_for_every_section_of_parameters():
 
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)
 def test_a_notebooks_parameters_are_those_that_settings_read(source):
-    assert set(parameter_names(source)) == {"profile", *COMMON, *NOTEBOOKS[source.stem]}
+    assert set(parameter_names(source)) == {"profile", *fields_of(NOTEBOOKS[source.stem])}
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)

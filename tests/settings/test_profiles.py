@@ -1,4 +1,4 @@
-"""Settings: a profile, a notebook's parameters, and nothing that nobody reads."""
+"""A profile, a notebook's parameters, and nothing that nobody reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import yaml
 from beft import paths
 from beft.errors import BeftError
 from beft.settings import profiles as settings
-from beft.settings.parameters import COMMON, NOTEBOOKS
+from beft.settings.parameters import NOTEBOOKS, fields_of
 
 FINE_TUNING = "03_fine_tuning"
 
@@ -47,7 +47,7 @@ def changed(section: str, **values: Any) -> str:
 @pytest.mark.parametrize("profile", ["smoke", "embedded", "laptop", "paper"])
 def test_every_profile_gives_every_notebook_every_parameter(profile: str, notebook: str) -> None:
     s = settings.load(notebook, {"profile": profile})
-    assert set(s.values) == set(COMMON) | set(NOTEBOOKS[notebook])
+    assert set(s.values) == set(fields_of(NOTEBOOKS[notebook]))
     assert s.overrides == {} and s["offline"] is (profile in ("smoke", "embedded"))
 
 
@@ -296,6 +296,33 @@ def test_profiles_are_found_from_any_working_folder(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.strip() == "smoke"
+
+
+@pytest.mark.parametrize(
+    ("cells", "says"),
+    [
+        ([], "must be a list of cells"),
+        ([{"tsk": "rte"}], "unknown setting of a cell 'tsk': did you mean task"),
+        ([{"rate": -1}], "rate in a cell must be a positive number or `paper`, not -1"),
+        ([{3: "rte"}], "unknown setting of a cell '3'"),
+    ],
+)
+def test_a_fault_in_a_cell_is_one_sentence(cells: list[Any], says: str) -> None:
+    with pytest.raises(BeftError, match=f"cells in the parameters.*{says}"):
+        settings.load(FINE_TUNING, {"profile": "smoke", "cells": cells})
+
+
+def test_cells_keep_their_order_and_their_names_lists() -> None:
+    s = settings.load(
+        FINE_TUNING, {"profile": "smoke", "cells": "{epochs: 6, rate: paper, task: rte, regime: '9'}"}
+    )
+    assert s.overrides == {"cells": [{"epochs": 6, "rate": "paper", "task": ["rte"], "regime": [9]}]}
+    assert list(s["cells"][0]) == ["epochs", "rate", "task", "regime"]
+
+
+def test_settings_load_no_torch() -> None:
+    code = "import sys; from beft import settings; settings.load; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT).returncode == 0
 
 
 def test_modules_and_functions_named_like_parameters_are_not_values() -> None:
