@@ -30,7 +30,8 @@ from beft.errors import BeftError, exit_status
 from beft.experiments.context import Context
 from beft.experiments.packing import BANK, pack
 from beft.models import files as model_files
-from beft.records.store import Store, provenance
+from beft.records.provenance import provenance
+from beft.records.store import Store
 from beft.study import METHODS, Run, Study
 from benchmarks import timing
 from benchmarks.report import report, summary

@@ -14,9 +14,9 @@ from ..bank.bank import BiasBank
 from ..data.batching import ChunkCost
 from ..data.datasets import Dataset
 from ..errors import BeftError
-from ..experiments.sweep import tell_runner
 from ..models.loading import Loaded
 from ..records.provenance import origin, provenance
+from ..records.run_log import log_runs
 from ..records.store import Store
 from ..study import Result, Run, Study
 from ..training.classification import Classification
@@ -99,7 +99,7 @@ def fine_tune(
     ) as bar:
         for i in missing:
             store.write(_trained(tuning, wanted[i], rate, settings[i], bar))
-    tell_runner(done=len(missing), reused=len(wanted) - len(missing), failed=0)
+    log_runs(done=len(missing), reused=len(wanted) - len(missing), failed=0)
     return [record for s in settings if (record := store.find(s)) is not None]
 
 

@@ -25,10 +25,11 @@ from ..bank.bank import BiasBank, bank_on
 from ..bank.baselines import ENTRIES, encoder_parameters
 from ..data.datasets import Dataset
 from ..errors import BeftError, unknown
-from ..experiments.sweep import tell_runner
 from ..models.loading import Loaded
 from ..records.provenance import origin, provenance
-from ..records.store import Store, key
+from ..records.run_log import log_runs
+from ..records.schema import key
+from ..records.store import Store
 from ..study import BIAS_PATCHES, PATCHES, Result, Run, Study
 from ..training.causal_lm import NextTokens
 from ..training.loop import default_device, fit
@@ -121,7 +122,7 @@ def train_patches(
             with store.lock(_name(phase, bank)):  # another process may have trained it while we waited
                 if any(store.find(phase.settings(run)) is None for run in bank):
                     _train(phase, bank, store, bar)
-    tell_runner(done=len(todo), reused=len(runs) - len(todo), failed=0)
+    log_runs(done=len(todo), reused=len(runs) - len(todo), failed=0)
     found = [store.find(s) for s in settings]
     return [record for record in found if record is not None]
 

@@ -173,7 +173,8 @@ def _train(study: Study, runs: list[Run], names: list[str], location: str, threa
     """Runs on a worker: train a bank, write its records, return their keys."""
 
     def work(context: Context) -> list[str]:
-        from ..records.store import Store, key
+        from ..records.schema import key
+        from ..records.store import Store
         from .sweep import train
 
         found = [key(context.settings(r)) for r in runs]
@@ -188,7 +189,8 @@ def _rank(study: Study, runs: list[Run], names: list[str], location: str, thread
     """Runs on a worker: score the terms by runs that tune all biases, write the records, return their keys."""
 
     def work(context: Context) -> list[str]:
-        from ..records.store import Store, key
+        from ..records.schema import key
+        from ..records.store import Store
         from .ranking import ranking_settings, score_missing
 
         settings = [ranking_settings(context, r) for r in runs]

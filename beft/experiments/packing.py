@@ -10,7 +10,7 @@ from ..anatomy.projections import describe
 from ..bank.bank import bank_on
 from ..bank.slots import shares_places
 from ..data.batching import CHUNKS
-from ..records.schema import plain
+from ..records.schema import jsonable
 from ..study import ALL_METHODS, WEIGHT_METHODS, Run
 from ..training.loop import default_device
 from ..training.objective import losses
@@ -38,7 +38,7 @@ def former_banks(context: Context, runs: Sequence[Run], records: Sequence[dict])
     The company of a run decides how its sums are rounded: only in its former bank does a run whose record was deleted
     come out to the last bit as before. A bank that lost all its records is forgotten.
     """
-    common = plain({n: v for n, v in context.common().items() if n != "validate"})
+    common = jsonable({n: v for n, v in context.common().items() if n != "validate"})
     kept: dict[tuple[float | None, int], list[dict]] = {}  # seconds of a bank tell it from every other
     for record in records:
         if common.items() <= record["settings"].items() and record["bank"].get("runs", 1) > 1:

@@ -24,7 +24,8 @@ from ..bank.bank import BiasBank, bank_on
 from ..data.batching import encode
 from ..data.datasets import draw
 from ..errors import BeftError
-from ..records.store import Store, key
+from ..records.schema import key
+from ..records.store import Store
 from ..study import Run, Study
 from ..theory.expressiveness import reach
 from ..training.loop import default_device, fit

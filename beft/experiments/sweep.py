@@ -6,7 +6,6 @@ process, or by the workers of a Dask cluster (see `cluster`); the banks are the 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -19,7 +18,9 @@ from ..bank.bank import BiasBank, bank_on
 from ..bank.peft_adapter import holds_adapter, load_adapter, merge, save_adapter
 from ..errors import BeftError, OutOfMemory
 from ..models import files as model_files
-from ..records.store import Store, key
+from ..records.run_log import log_runs
+from ..records.schema import key
+from ..records.store import Store
 from ..study import WEIGHT_METHODS, Result, Run, Study, split_method
 from ..training.loop import fit
 from . import cluster
@@ -87,7 +88,7 @@ def run_all(
             new = {record["key"]: record for record in written if records.get(record["key"], 0) is None}
             records |= new
             failed += sum(record["outcome"] != "ok" for record in new.values())
-    tell_runner(done=count - failed, reused=len(records) - count, failed=failed)
+    log_runs(done=count - failed, reused=len(records) - count, failed=failed)
     return [[records[key(s)] or recorded(store, s) for s in part] for part in settings]  # type: ignore[misc]
 
 
@@ -287,11 +288,3 @@ def _fit(
 def _rows(context: Context, runs: Sequence[Run]) -> int:
     """Training rows that these runs see over all epochs."""
     return sum(context.settings(r)["train_size"] for r in runs) * context.study.epochs
-
-
-def tell_runner(**counts: int) -> None:
-    """Tell the runner (`beft.reproduce.run`) what this sweep did, if one is listening."""
-    path = os.environ.get("BEFT_RUN_LOG")
-    if path:
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(counts) + "\n")

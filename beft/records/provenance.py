@@ -57,17 +57,17 @@ def code(folder: Path = ROOT) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Version of each package that a number can depend on, of Python and of beft."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in (*PACKAGES, "beft"):
         try:
-            found[name] = metadata.version("scikit-learn" if name == "sklearn" else name)
+            installed[name] = metadata.version("scikit-learn" if name == "sklearn" else name)
         except metadata.PackageNotFoundError:
-            found[name] = "unknown"
-    if found["beft"] == "unknown":  # run from a checkout that was not installed
+            installed[name] = "unknown"
+    if installed["beft"] == "unknown":  # run from a checkout that was not installed
         import beft
 
-        found["beft"] = getattr(beft, "__version__", "unknown")
-    return found
+        installed["beft"] = getattr(beft, "__version__", "unknown")
+    return installed
 
 
 def _processor() -> str:

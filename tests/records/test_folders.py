@@ -121,7 +121,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_records_before_it(where, ste
         monkeypatch.setattr(folders, "open", half_a_file, raising=False)
     elif step in ("fsync", "replace"):
         monkeypatch.setattr(os, step, full)
-    elif (step, store.place.shown[:7]) == ("pipe_file", "mounted"):
+    elif (step, store.place.label[:7]) == ("pipe_file", "mounted"):
         pipe = store.place.files.pipe_file
         monkeypatch.setattr(
             store.place.files, step, lambda path, content: (pipe(path, content[:40]), full()), raising=False

@@ -11,7 +11,7 @@ from beft import paper
 from beft.bank import peft_adapter as adapters
 from beft.bank.bank import bank_on
 from beft.experiments import memory
-from beft.records.store import key
+from beft.records.schema import key
 from beft.report import comparisons, readings_prompted
 from beft.report.figures import decoders as plots_prompted
 from beft.report.tables import decoders as tables_prompted
