@@ -16,7 +16,7 @@ from beft.errors import BeftError
 from beft.experiments import cluster, ranking, sweep
 from beft.models import loading as models
 from beft.records.store import Store
-from beft.reproduce import run as reproduce
+from beft.reproduce.__main__ import main
 from beft.study import Run, Study
 
 pytestmark = pytest.mark.skipif(
@@ -131,7 +131,7 @@ def test_what_is_no_address_is_refused(tmp_path, address):
 
 
 def test_the_runner_refuses_a_scheduler_that_is_not_there_before_anything_runs(capsys):
-    assert reproduce.main(["--profile", "smoke", "--scheduler", "nonsense"]) == 2
+    assert main(["--profile", "smoke", "--scheduler", "nonsense"]) == 2
     assert "scheduler 'nonsense' is not an address" in capsys.readouterr().err
 
 
