@@ -84,14 +84,14 @@ def test_a_damaged_record_is_refused_by_its_full_name(where):
 @pytest.mark.parametrize("where", ["folder", *REMOTE], indirect=True)
 def test_a_sweep_leaves_its_records_and_adapters_there(where, tmp_path, monkeypatch, tiny):
     records = sweep.run(STUDY, RUNS[:2], Store(where), progress=False)
-    plain = sweep.run(STUDY, RUNS[:2], Store(tmp_path / "plain"), progress=False)
-    assert [timeless(r) for r in records] == [timeless(r) for r in plain]
+    local = sweep.run(STUDY, RUNS[:2], Store(tmp_path / "local"), progress=False)
+    assert [timeless(r) for r in records] == [timeless(r) for r in local]
     assert sum(name.endswith(".json") and name != adapters.CONFIG for name in everything(where)) == 2
     monkeypatch.setenv("BEFT_HOME", str(tmp_path / "another machine"))
     monkeypatch.setattr(sweep, "fit", lambda *a, **k: pytest.fail("trained again"))
     assert sweep.run(STUDY, RUNS[:2], Store(where), progress=False) == records
     folder = sweep.adapter(STUDY, RUNS[0], Store(where))
-    expected = sweep.adapter(STUDY, RUNS[0], Store(tmp_path / "plain"))
+    expected = sweep.adapter(STUDY, RUNS[0], Store(tmp_path / "local"))
     assert (folder / adapters.WEIGHTS).read_bytes() == (expected / adapters.WEIGHTS).read_bytes()
     adapters.load_tuned(tiny.model, folder)
 
@@ -368,11 +368,11 @@ def test_two_processes_that_write_one_record_leave_one_whole_record(tmp_path):
     writers = [context.Process(target=write_often, args=(tmp_path, 60)) for _ in range(2)]
     for writer in writers:
         writer.start()
-    store, seen = Store(tmp_path), 0
+    store, reads = Store(tmp_path), 0
     while any(writer.is_alive() for writer in writers):
         if store.find(settings()) is not None:  # raises for a part of a record
-            seen += 1
+            reads += 1
     for writer in writers:
         writer.join()
         assert writer.exitcode == 0
-    assert seen > 0 and len(list(tmp_path.iterdir())) == 1
+    assert reads > 0 and len(list(tmp_path.iterdir())) == 1

@@ -37,8 +37,8 @@ def edited(path: Path, **changes: Any) -> None:
 def test_a_written_record_is_found_by_its_settings_whatever_their_order(tmp_path: Path) -> None:
     store = Store(tmp_path / "new" / "folder")
     store.write(record())
-    found = store.find(dict(reversed(settings().items())))
-    assert found is not None and found["final"]["validation"] == 0.75 and found["schema"] == schema.SCHEMA
+    result = store.find(dict(reversed(settings().items())))
+    assert result is not None and result["final"]["validation"] == 0.75 and result["schema"] == schema.SCHEMA
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"rate": 5e-4}, {"method": "b_q"}, {"dtype": "bfloat16"}])

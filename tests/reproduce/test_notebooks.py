@@ -143,8 +143,8 @@ def test_no_row_of_a_real_data_set_stands_in_a_committed_output_or_record(real_d
         else:
             text = path.read_text(encoding="utf-8")
         words = text.replace('"', " ").replace("\\n", " ").split()
-        found = starts & {" ".join(words[i : i + 6]) for i in range(len(words) - 5)}
-        assert not found, f"{path.name} holds a row of SST-2"
+        matches = starts & {" ".join(words[i : i + 6]) for i in range(len(words) - 5)}
+        assert not matches, f"{path.name} holds a row of SST-2"
 
 
 def test_two_parameters_cells_are_refused(make: Make) -> None:

@@ -35,10 +35,10 @@ def test_an_output_with_a_path_or_name_of_the_machine_is_not_published(
     monkeypatch.setattr(Path, "home", lambda: Path("/home/somebody"))
     monkeypatch.setattr(socket, "gethostname", lambda: "workstation7")
     private = {"home": "/home/somebody", "repository": str(paths.repository()), "host": "workstation7"}[place]
-    said = f"<b>written to {private}/x.csv</b>"
-    data = {"html": {"text/html": said}, "svg": {"image/svg+xml": said}}
+    text = f"<b>written to {private}/x.csv</b>"
+    data = {"html": {"text/html": text}, "svg": {"image/svg+xml": text}}
     output = (
-        new_output("stream", text=said) if kind == "stream" else new_output("display_data", data=data[kind])
+        new_output("stream", text=text) if kind == "stream" else new_output("display_data", data=data[kind])
     )
     # The second notebook is fine, and is not published either: all or none.
     sources = [make("a", ["1"]), make("b", ["1"])]

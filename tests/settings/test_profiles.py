@@ -216,14 +216,13 @@ def test_a_notebooks_section_goes_before_common(tmp_path: Path, monkeypatch: pyt
 
 def test_outputs_go_under_the_profile_and_overrides_beside_it(tmp_path: Path) -> None:
     home = (tmp_path / "home").resolve()
-    plain = settings.load(FINE_TUNING, {"profile": "smoke"})
-    assert plain.figures == home / "figures/smoke" and plain.store.folder == home / "data/results/smoke"
-    same = settings.load(FINE_TUNING, {"profile": "smoke", "epochs": plain["epochs"]})
-    assert same.figures == plain.figures
+    base = settings.load(FINE_TUNING, {"profile": "smoke"})
+    assert base.figures == home / "figures/smoke" and base.store.folder == home / "data/results/smoke"
+    same = settings.load(FINE_TUNING, {"profile": "smoke", "epochs": base["epochs"]})
+    assert same.figures == base.figures
     other = settings.load(FINE_TUNING, {"profile": "smoke", "epochs": 3, "seeds": "[0, 4]"})
     assert (
-        other.figures == home / "figures/smoke+epochs-3+seeds-0_4"
-        and other.store.folder == plain.store.folder
+        other.figures == home / "figures/smoke+epochs-3+seeds-0_4" and other.store.folder == base.store.folder
     )
 
 
