@@ -96,11 +96,11 @@ class Study:
     def identity(self) -> dict[str, Any]:
         """The settings that decide a result (where the data may come from is not one of them).
 
-        A constant rate and a head that classifies are left out, as in the records from before there was a choice.
+        A constant rate and a head that classifies go without saying, as in records that are older than the choice.
         """
-        left_out = {"offline", "tuning"}
-        left_out |= {name for name in ("schedule", "prompted") if getattr(self, name) == getattr(Study, name)}
-        return {name: value for name, value in asdict(self).items() if name not in left_out}
+        unsaid = {"offline", "tuning"}
+        unsaid |= {name for name in ("schedule", "prompted") if getattr(self, name) == getattr(Study, name)}
+        return {name: value for name, value in asdict(self).items() if name not in unsaid}
 
 
 @dataclass
