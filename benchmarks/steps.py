@@ -32,7 +32,7 @@ from beft.experiments.sweep import pack
 from beft.models import files as model_files
 from beft.records.provenance import build_record
 from beft.records.store import Store
-from beft.settings import profiles as settings
+from beft import paths
 from beft.study import METHODS, Run, Study
 from benchmarks import timing
 from benchmarks.report import report, summary
@@ -244,12 +244,12 @@ def run(
     out = given.pop("out")
 
     def work() -> None:
-        store = Store(out or settings.home() / "data" / "results" / "bench")
+        store = Store(out or paths.home() / "data" / "results" / "bench")
         path = store.write(measured(given))
         record = store.read(path)
         path.with_suffix(".md").write_text(report(record), encoding="utf-8")
         if out is None:
-            shown = settings.home() / "figures" / "bench" / f"{name}.md"
+            shown = paths.home() / "figures" / "bench" / f"{name}.md"
             shown.parent.mkdir(parents=True, exist_ok=True)
             shown.write_text(summary(record), encoding="utf-8")
         print(report(record))

@@ -1,4 +1,4 @@
-"""What `benchmarks.steps` measures: seconds of plain and stacked runs, padding, and the peak memory of a fresh process."""
+"""What `benchmarks.steps` measures: seconds of plain and stacked runs, padding, and the peak memory of a process."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from beft.data.batching import ChunkCost, Padding, chunks
 from beft.data.datasets import Dataset, Split
 from beft.errors import BeftError
 from beft.models import loading as models
+from beft.paths import ROOT
 from beft.study import Run, Study
 from beft.training.device import peak_memory
 from beft.training.loop import finish, fit
@@ -190,7 +191,7 @@ def peak_of(runs: int, model: str, task: str, rows: int) -> dict[str, int]:
         BeftError: that process failed.
     """
     command = [sys.executable, "-m", "benchmarks.timing", str(runs), model, task, str(rows)]
-    path = os.pathsep.join([str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path.rstrip(os.pathsep)}
     )

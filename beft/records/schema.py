@@ -47,20 +47,20 @@ EPOCH_FIELDS: dict[str, type | tuple[type, ...]] = {
 }
 
 
-def plain(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
     """`value` in JSON's own types: tuples become lists, paths text, NumPy and torch scalars numbers, NaN null."""
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): jsonable(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
+        return [jsonable(v) for v in value]
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if hasattr(value, "tolist"):  # NumPy scalars and arrays, torch tensors
-        return plain(value.tolist())
+        return jsonable(value.tolist())
     raise BeftError(
         f"a record cannot hold {value!r} ({type(value).__name__}): give numbers, text, lists or dicts"
     )
@@ -73,25 +73,25 @@ def _canonical(value: Any) -> str:
 
 def key(settings: Mapping[str, Any]) -> str:
     """The first 12 hex digits of the SHA-256 of the settings' canonical JSON: the identity of a run."""
-    return hashlib.sha256(_canonical(plain(settings)).encode()).hexdigest()[:12]
+    return hashlib.sha256(_canonical(jsonable(settings)).encode()).hexdigest()[:12]
 
 
 def checksum(record: Mapping[str, Any]) -> str:
     """SHA-256 (hex) over a record's canonical JSON, its own `checksum` field left out."""
     rest = {k: v for k, v in record.items() if k != "checksum"}
-    return hashlib.sha256(_canonical(plain(rest)).encode()).hexdigest()
+    return hashlib.sha256(_canonical(jsonable(rest)).encode()).hexdigest()
 
 
 def _check(
     fields: Mapping[str, type | tuple[type, ...]], content: Mapping[str, Any], where: str
 ) -> str | None:
     """What is wrong with `content` in words, or None."""
-    for name, kinds in fields.items():
+    for name, types in fields.items():
         if name not in content:
             return f"{where}{name} is missing"
         value = content[name]
-        # bool is a kind of int in Python, but never a number here
-        if not isinstance(value, kinds) or isinstance(value, bool):
+        # In Python a bool is an int; here it is never a number.
+        if not isinstance(value, types) or isinstance(value, bool):
             return f"{where}{name} has the wrong type ({type(value).__name__})"
     return None
 
@@ -115,8 +115,8 @@ def problem(record: Any) -> str | None:
     return fault
 
 
-def parsed(text: str) -> Any:
-    """JSON as `records` writes it: without the NaN and infinities that Python's reader takes for numbers.
+def parse_json(text: str) -> Any:
+    """JSON as `Store` writes it: without the NaN and infinities that Python's reader takes for numbers.
 
     Raises:
         ValueError: not JSON.

@@ -1,8 +1,8 @@
-"""One run, one JSON file: write, find and read records; where every number comes from.
+"""One run, one JSON file: write, find and read records, in a folder of this machine or behind a URL.
 
 A record is written to a temporary name in its own folder, flushed to disk and renamed, so a reader sees all of it
 or nothing of it. Its file name is readable and ends in a hash of its settings: a rerun finds what is already
-there, and an interrupted sweep resumes. A checksum over the content tells a record that was edited or damaged.
+there, and an interrupted sweep resumes. A checksum over the content detects a record that was edited or damaged.
 """
 
 from __future__ import annotations
@@ -14,11 +14,29 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BeftError
-from .folders import open_folder
+from .folders import Folder
 from .provenance import provenance
-from .schema import EPOCH_FIELDS, SCHEMA, checksum, key, parsed, plain, problem
+from .remote import RemoteFolder, redacted
+from .schema import SCHEMA, checksum, jsonable, key, parse_json, problem
 
-__all__ = ["EPOCH_FIELDS", "SCHEMA", "Store", "checksum", "key", "provenance"]
+
+def open_folder(where: str | Path) -> Folder:
+    """A `Folder`, or a `RemoteFolder` of a text with "://". Raises BeftError for a URL that cannot be used."""
+    if not isinstance(where, str) or "://" not in where:
+        return Folder(where)
+    import fsspec
+    from fsspec.implementations.local import LocalFileSystem
+
+    try:
+        files, root = fsspec.core.url_to_fs(where)
+    except Exception as error:  # of the URL, of a missing package, or of a server, as each package calls it
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BeftError(
+            f"the results folder {redacted(where)!r} cannot be used, {reason}: install the package of that protocol or "
+            "give another URL or folder"
+        ) from error
+    # file:// is a folder of this machine like any other, with its locks and renames.
+    return Folder(root) if type(files) is LocalFileSystem else RemoteFolder(where, files, root)
 
 
 def _slug(value: object) -> str:
@@ -66,13 +84,13 @@ class Store:
 
         Other kinds than runs have their `kind` in the place of the method.
         """
-        parts = [_slug(settings[n]) for n in ("task", "model") if n in settings]
-        parts.append(_slug(settings.get("method") or settings.get("kind") or "record"))
+        words = [_slug(settings[n]) for n in ("task", "model") if n in settings]
+        words.append(_slug(settings.get("method") or settings.get("kind") or "record"))
         if settings.get("seed") is not None:
-            parts.append(f"seed{settings['seed']}")
+            words.append(f"seed{settings['seed']}")
         if settings.get("rate") is not None:
-            parts.append(f"rate{settings['rate']:g}")
-        return f"{'-'.join(parts)}-{key(settings)}.json"
+            words.append(f"rate{settings['rate']:g}")
+        return f"{'-'.join(words)}-{key(settings)}.json"
 
     def find(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         """The record of exactly these settings, or None if there is none.
@@ -90,10 +108,10 @@ class Store:
             BeftError: it cannot be read or is not sound; the message names the file and the remedy.
         """
         name = Path(path).name
-        where = self.place.full(name)
+        where = self.place.address(name)
         remedy = "delete this file and run the same command again"
         try:
-            record = parsed(self.place.read(name))
+            record = parse_json(self.place.read(name))
             fault = problem(record)
         except OSError as error:
             raise BeftError(f"cannot read the record {where}: {error.strerror or error}") from error
@@ -128,7 +146,7 @@ class Store:
         """
         full = {**provenance(), **record}
         full["schema"], full["key"], full["checksum"] = SCHEMA, key(full.get("settings", {})), ""
-        full = plain(full)
+        full = jsonable(full)
         full["checksum"] = checksum(full)
         fault = problem(full)
         if fault is not None:
@@ -140,7 +158,7 @@ class Store:
         except OSError as error:
             reason = error.strerror or str(error)
             raise BeftError(
-                f"cannot write the record {self.place.full(name)}: {reason}; free the disk or correct the folder's "
+                f"cannot write the record {self.place.address(name)}: {reason}; free the disk or correct the folder's "
                 "permissions and run the same command again (finished runs are kept)"
             ) from error
         return self.path(full["settings"])

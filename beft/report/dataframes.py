@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..records.store import EPOCH_FIELDS
+from ..records.schema import EPOCH_FIELDS
 
 _SETTING_COLUMNS = (
     "model",

@@ -1,1 +1,4 @@
-"""The notebooks, executed strictly by papermill, and published."""
+"""The notebooks: executed by papermill under a profile, strictly, and published with their outputs.
+
+`python -m beft.reproduce` is the command line.
+"""

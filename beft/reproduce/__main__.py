@@ -1,8 +1,78 @@
-"""`python -m beft.reproduce`: run or publish the notebooks."""
+"""Run the notebooks under a profile, strictly: `python -m beft.reproduce --profile embedded`. Or publish them.
 
+An unknown parameter, a notebook without its `parameters` cell and one that stops early are errors; see `run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
 import sys
+from collections.abc import Sequence
+from typing import Any
 
-from .run import main
+from ..errors import BeftError, exit_status
+from ..settings.profiles import DEFAULT_PROFILE
+from .run import Result, reproduce
+
+INTERRUPTED = "finished runs are kept, the same command resumes"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit status: 0, 1 (something failed), 2 (nothing was run), 130 (interrupted)."""
+    parser = argparse.ArgumentParser(prog="python -m beft.reproduce", description=__doc__, allow_abbrev=False)
+    option = parser.add_argument
+    option("action", nargs="?", choices=("run", "publish"), default="run")
+    option("--publish", action="store_const", dest="action", const="publish", help="the same as the action")
+    option("--profile", default=DEFAULT_PROFILE)
+    option("--only", action="append", default=[], metavar="NOTEBOOK")
+    option("-p", action="append", default=[], nargs=2, metavar=("NAME", "VALUE"), dest="parameters")
+    option("--scheduler", metavar="ADDRESS", help="tcp://host:8786 of a Dask cluster, or local:N")
+    options = parser.parse_args(arguments)
+    action = _publish if options.action == "publish" else _reproduce
+    return exit_status(lambda: action(options), INTERRUPTED)
+
+
+def _publish(options: argparse.Namespace) -> int:
+    from .publish import publish_outputs
+
+    if options.parameters:
+        raise BeftError("publish takes no -p: it publishes what a run of the plain profile left in build/")
+    for path in publish_outputs(options.profile, options.only):
+        print(f"published {path.name} with the outputs of profile {options.profile}")
+    return 0
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    parameters = {name: _value(text) for name, text in options.parameters}
+    results = reproduce(options.profile, options.only, parameters, scheduler=options.scheduler)
+    print(summary(results))
+    for result in results:
+        if result.problem is not None:
+            print(f"{result.notebook}: {result.problem}", file=sys.stderr)
+    return 1 if any(result.failed for result in results) else 0
+
+
+def summary(results: Sequence[Result]) -> str:
+    """The closing table: notebook, minutes, figures, tables, runs done / reused / failed, outcome."""
+    rows = [("notebook", "minutes", "figures", "tables", "runs done / reused / failed", "outcome")]
+    for r in results:
+        runs = f"{r.runs['done']} / {r.runs['reused']} / {r.runs['failed']}"
+        outcome = "failed" if r.failed else "ok"
+        rows.append((r.notebook, f"{r.seconds / 60:.1f}", str(r.figures), str(r.tables), runs, outcome))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)
+
+
+def _value(text: str) -> Any:
+    """A value of the command line, read as papermill's own -p reads it; lists stay text for `settings`."""
+    if text in ("True", "False", "None"):
+        return {"True": True, "False": False, "None": None}[text]
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            return number(text)
+    return text
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BeftError, unknown
+from ..records.folders import write_whole
 
 Notebook = Any
 """An nbformat NotebookNode: a dict whose items are attributes too."""
@@ -41,9 +42,17 @@ def read(path: Path) -> Notebook:
         raise BeftError(f"{path} is not a notebook: restore it with git ({type(error).__name__})") from error
 
 
-def tagged(notebook: Notebook, tag: str) -> list[Any]:
-    """The code cells with a tag."""
-    return [c for c in notebook.cells if c.cell_type == "code" and tag in c.metadata.get("tags", [])]
+def write(path: Path, notebook: Notebook) -> None:
+    """Replace a notebook, whole or not at all. Raises BeftError where it cannot be written."""
+    import nbformat
+
+    try:
+        nbformat.validate(notebook)
+        write_whole(path, nbformat.writes(notebook) + "\n")
+    except OSError as error:
+        raise BeftError(
+            f"cannot write {path}: {error.strerror or error}; free the disk or its permissions"
+        ) from error
 
 
 def parameter_names(path: Path) -> list[str]:
@@ -52,7 +61,8 @@ def parameter_names(path: Path) -> list[str]:
     Raises:
         BeftError: there is no such cell or more than one, it is not Python, or it has no `profile`.
     """
-    cells = tagged(read(path), "parameters")
+    code = [cell for cell in read(path).cells if cell.cell_type == "code"]
+    cells = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise BeftError(f"{path.name} has {len(cells)} cells tagged `parameters`: it must have exactly one")
     try:

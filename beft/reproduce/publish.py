@@ -9,14 +9,14 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from .. import paths
 from ..errors import BeftError, unknown
 from ..settings import profiles as settings
-from .notebooks import Notebook, find, incomplete, read, tagged
+from .notebooks import Notebook, find, incomplete, read, write
 
 
-def publish(profile: str, only: Sequence[str] = ()) -> list[Path]:
+def publish_outputs(profile: str, only: Sequence[str] = ()) -> list[Path]:
     """Fill the notebooks' outputs from build/<profile>/; return the notebooks written.
 
     Cell sources stay as they are, papermill's injected cell and progress bars are dropped, execution counts run
@@ -27,24 +27,24 @@ def publish(profile: str, only: Sequence[str] = ()) -> list[Path]:
         BeftError: an executed notebook is missing, unfinished, was run with other parameters than the profile's, or
             from other sources; or an output holds a path or the name of this machine.
     """
-    if profile not in (names := settings.profiles()):
+    if profile not in (names := settings.profile_names()):
         raise unknown("profile", profile, names)
-    done = []
-    for source in find(settings.repository() / "notebooks", only):
-        built = settings.home() / "build" / profile / source.name
+    notebooks = {}
+    for source in find(paths.repository() / "notebooks", only):
+        built = paths.home() / "build" / profile / source.name
         if not built.exists():
             raise BeftError(
                 f"build/{profile}/{source.name} does not exist: run "
                 f"`python -m beft.reproduce --profile {profile} --only {source.stem}` first"
             )
-        done.append((source, merged(read(source), read(built), profile, source.stem)))
-    for source, notebook in done:
-        _write(source, notebook)
-    readme = settings.repository() / "README.md"
+        notebooks[source] = merged(read(source), read(built), profile, source.stem)
+    for source, notebook in notebooks.items():
+        write(source, notebook)
+    readme = paths.repository() / "README.md"
     if readme.exists():
         text = readme.read_text(encoding="utf-8")
-        readme.write_text(with_tables(text, settings.home() / "figures"), encoding="utf-8")
-    return [source for source, _ in done]
+        readme.write_text(with_tables(text, paths.home() / "figures"), encoding="utf-8")
+    return list(notebooks)
 
 
 def with_tables(text: str, figures: Path) -> str:
@@ -63,36 +63,41 @@ def with_tables(text: str, figures: Path) -> str:
 
 
 def merged(source: Notebook, built: Notebook, profile: str, name: str) -> Notebook:
-    """`source` with the outputs of `built`. Raises BeftError as `publish` does."""
+    """`source` with the outputs of `built`. Raises BeftError as `publish_outputs` does."""
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor, TagRemovePreprocessor
+
     again = f"run `python -m beft.reproduce --profile {profile} --only {name}` again"
     fault = incomplete(built)
     if fault is not None:
         raise BeftError(f"build/{profile}/{name}.ipynb is not whole, {fault}: {again}")
-    given = dict(built.metadata.get("papermill", {}).get("parameters", {}))
-    if given != {"profile": profile}:
-        extra = ", ".join(sorted(given.keys() - {"profile"})) or "another profile"
+    parameters = dict(built.metadata.get("papermill", {}).get("parameters", {}))
+    if parameters != {"profile": profile}:
+        extra = ", ".join(sorted(parameters.keys() - {"profile"})) or "another profile"
         raise BeftError(
             f"build/{profile}/{name}.ipynb was run with {extra}, not with the plain profile: {again}"
         )
-    injected = [id(cell) for cell in tagged(built, "injected-parameters")]
-    cells = [cell for cell in built.cells if id(cell) not in injected]
-    if [(c.cell_type, c.source) for c in cells] != [(c.cell_type, c.source) for c in source.cells]:
+    built, _ = TagRemovePreprocessor(remove_cell_tags={"injected-parameters"}).preprocess(built, {})
+    if [(c.cell_type, c.source) for c in built.cells] != [(c.cell_type, c.source) for c in source.cells]:
         raise BeftError(
             f"notebooks/{name}.ipynb has changed since build/{profile}/{name}.ipynb was run: {again}"
         )
     count = 0
-    for place, (cell, executed) in enumerate(zip(source.cells, cells)):
+    for place, (cell, executed) in enumerate(zip(source.cells, built.cells)):
         if cell.cell_type != "code":
             continue
         count += bool(cell.source.strip())
         cell.execution_count = count if cell.source.strip() else None
-        kept = [_clean(output, count) for output in executed.outputs if not _progress(output)]
-        cell.outputs = _joined(kept)
-        found = _private(cell.outputs)
-        if found is not None:
+        cell.outputs = [output for output in executed.outputs if not _progress(output)]
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = count
+        # Where a kernel cuts printed text into pieces differs from run to run.
+        CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, place)
+        private = _private(cell.outputs)
+        if private is not None:
             raise BeftError(
-                f"an output of cell {place} of build/{profile}/{name}.ipynb contains {found!r}, which belongs to this "
-                "machine and not into a published notebook: print a relative path or a name instead"
+                f"an output of cell {place} of build/{profile}/{name}.ipynb contains {private!r}, which belongs to "
+                "this machine and not into a published notebook: print a relative path or a name instead"
             )
         for key in ("papermill", "execution"):  # durations and times of day
             cell.metadata.pop(key, None)
@@ -101,66 +106,32 @@ def merged(source: Notebook, built: Notebook, profile: str, name: str) -> Notebo
     return source
 
 
-def _progress(output: Any) -> bool:
-    """A piece of a progress bar: times of one run on one machine, of no use once it is over."""
+def _progress(output: Notebook) -> bool:
+    """Whether an output is a piece of a progress bar, which holds the times of one run on one machine."""
     if output.output_type != "stream" or output.name != "stderr":
         return False
     return "\r" in output.text or not output.text.replace("\x1b[A", "").strip()
 
 
-def _joined(outputs: Sequence[Any]) -> list[Any]:
-    """Printed text that arrived in pieces as one: where a kernel cuts it differs from run to run."""
-    joined: list[Any] = []
-    for output in outputs:
-        last = joined[-1] if joined else None
-        if last and output.output_type == last.output_type == "stream" and output.name == last.name:
-            last.text += output.text
-        else:
-            joined.append(output)
-    return joined
-
-
-def _clean(output: Any, count: int) -> Any:
-    if "execution_count" in output:
-        output.execution_count = count
-    return output
-
-
-def _private(outputs: Sequence[Any]) -> str | None:
-    """A path of this user or the machine's name, if the text of an output holds one; else None."""
-    home, host = str(Path.home()), socket.gethostname()
-    places = {home, str(settings.repository()), str(settings.home()), sys.prefix, tempfile.gettempdir()}
-    words = [p for p in sorted(places, key=len, reverse=True) if len(p.strip(os.sep)) > 1]
+def _private(outputs: Sequence[Notebook]) -> str | None:
+    """The first path of this user or name of this machine in the text of the outputs, or None."""
+    host = socket.gethostname()
+    folders = {
+        str(Path.home()),
+        str(paths.repository()),
+        str(paths.home()),
+        sys.prefix,
+        tempfile.gettempdir(),
+    }
+    words = [f for f in sorted(folders, key=len, reverse=True) if len(f.strip(os.sep)) > 1]
     if len(host) >= 4 and host != "localhost":
         words.append(host)
     pattern = re.compile("|".join(rf"(?<![\w.-]){re.escape(word)}(?![\w-])" for word in words))
     for output in outputs:
-        texts = [output.get("text", ""), *output.get("traceback", [])]
         # An image is encoded bytes, in which a short word turns up by chance; SVG is text.
         data = output.get("data", {}).items()
-        texts += [str(v) for kind, v in data if not kind.startswith("image/") or kind == "image/svg+xml"]
-        for text in texts:
-            match = pattern.search(text if isinstance(text, str) else str(text))
-            if match:
+        texts = [v for kind, v in data if not kind.startswith("image/") or kind == "image/svg+xml"]
+        for text in (output.get("text", ""), *output.get("traceback", []), *texts):
+            if match := pattern.search(str(text)):
                 return match.group()
     return None
-
-
-def _write(path: Path, notebook: Notebook) -> None:
-    """Replace a notebook, whole or not at all."""
-    import nbformat
-
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        nbformat.validate(notebook)
-        with open(temporary, "w", encoding="utf-8") as file:
-            nbformat.write(notebook, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise BeftError(
-            f"cannot write {path}: {error.strerror or error}; free the disk or its permissions"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,200 +1,256 @@
-"""Which parameters each notebook has, and what each may be."""
+"""Which parameters each notebook has, and what each may be: one pydantic model per notebook.
+
+Numbers and lists may be text, as `papermill -p` gives them. A truth value is never a number; a list repeats nothing.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
-from ..errors import unknown
-from .validators import (
-    Kind,
-    check,
-    flag,
-    list_of,
-    number,
-    one_of,
-    or_paper,
-    positive,
-    rates_by,
-    share,
-    text,
-    whole,
-)
+from ..errors import BeftError, unknown
+from ..study import ALL_METHODS, PATCHES
+
+Item = TypeVar("Item")
+Key = TypeVar("Key")
 
 
-def _regime(value: Any) -> str | int:
+def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields of a model by the names that a user gives."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def checked(model: type[BaseModel], values: Mapping[str, Any], source: str, kind: str) -> dict[str, Any]:
+    """`values` of some fields of `model` in their proper types, in the order given.
+
+    `source` is where they were given and `kind` what a name is meant to be ("setting of a cell"), for the error.
+
+    Raises:
+        BeftError: an unknown name, with the nearest ones, or a value that its field cannot have.
+    """
+    fields = fields_of(model)
+    for name in values:
+        if name not in fields:
+            raise unknown(kind, name, fields)
     try:
-        return whole(1)(value)
-    except ValueError:
-        name = text(value)
-        if not name.isidentifier():  # "-5" and "0.5" are neither a number of rows nor a regime's name
-            raise
-        return name
+        result = model.model_validate(dict(values)).model_dump(by_alias=True, exclude_unset=True)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        name = str(fault["loc"][0])
+        cause = fault.get("ctx", {}).get("error")
+        message = f" must be {fields[name].description}, not {values[name]!r}"
+        if isinstance(cause, BeftError):  # an unknown name inside the value, with its nearest ones
+            message = f": {cause}"
+        raise BeftError(f"{name} in {source}{message}") from error
+    return {name: result[name] for name in values}
 
 
-def _cells(value: Any) -> list[dict[str, Any]]:
-    """A list of cells, not empty: names to values, the values of model, task and regime lists."""
-    value = yaml.safe_load(value) if isinstance(value, str) else value
-    value = [value] if isinstance(value, dict) else value
-    if not isinstance(value, (list, tuple)) or not value:
-        raise ValueError(value)
-    cells = []
-    for entry in value:
-        if not isinstance(entry, dict):
-            raise ValueError(entry)
-        for name in entry:
-            if name not in _CELL:
-                raise unknown("setting of a cell", name, _CELL)
-        cells.append({n: check(n, v, _CELL[n], "a cell") for n, v in entry.items()})
-    return cells
+def _yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError("not YAML") from error
 
 
-def _methods() -> tuple[str, ...]:
-    from ..study import ALL_METHODS
-
-    return ALL_METHODS
+def _from_text(convert: Callable[[str], Any]) -> BeforeValidator:
+    return BeforeValidator(lambda value: convert(value) if isinstance(value, str) else value)
 
 
-def _patches() -> tuple[str, ...]:
-    from ..study import PATCHES
-
-    return PATCHES
-
-
-def _strength(value: Any) -> float:
-    got = number(value)
-    if not -1 <= got <= 1:
-        raise ValueError(value)
-    return got
+def _distinct(items: list[Any]) -> list[Any]:
+    if any(items.count(item) > 1 for item in items):
+        raise ValueError("an item is repeated")
+    return items
 
 
-def _dtypes() -> tuple[str, ...]:
-    return ("float32", "bfloat16")
+def _one_of(kind: str, names: Sequence[str]) -> BeforeValidator:
+    def known(value: Any) -> Any:
+        if value not in names:
+            raise unknown(kind, value, names)
+        return value
+
+    return BeforeValidator(known)
 
 
-_NAME = Kind("a name or a path", text)
-_COUNT = Kind("a whole number of at least 1", whole(1))
-_RATE = Kind("a positive number", positive)
-_RATES = Kind("a list of distinct positive numbers, e.g. [0.001, 0.01]", list_of(positive))
-_SEEDS = Kind("a list of distinct whole numbers of at least 0, e.g. [0, 1, 2]", list_of(whole(0)))
-_METHODS = Kind("a list of distinct methods, e.g. [b_q, b_v]", list_of(one_of("method", _methods)))
-_DTYPES = Kind(
-    "a list of distinct precisions, e.g. [float32, bfloat16]", list_of(one_of("precision", _dtypes))
-)
-_DTYPE = Kind("float32 or bfloat16", one_of("precision", _dtypes))
-_VALIDATE = Kind("each or last", one_of("validation rule", lambda: ("each", "last")))
-_HELD_OUT = Kind("a share of at least 0 and less than 1", share)
-_FLAG = Kind("true or false", flag)
+def _words(description: str) -> Any:
+    """What a parameter may be, for the error. One that is not given is None, as in a notebook: the profile's value."""
+    return Field(default=None, description=description)
 
-_CELL = {
-    "model": Kind("a name or a list of names", list_of(text)),
-    "task": Kind("a name or a list of names", list_of(text)),
-    "regime": Kind("a regime, a number of rows, or a list of them", list_of(_regime)),
-    "seeds": _SEEDS,
-    "rate": Kind("a positive number or `paper`", or_paper(positive)),
-    "epochs": Kind("a whole number of at least 1 or `paper`", or_paper(whole(1))),
+
+# What a value may be. Of several before-validators the last runs first: text is parsed, then one item becomes a list.
+Whole = Annotated[int, Field(strict=True), _from_text(int)]
+Natural = Annotated[Whole, Field(ge=0)]
+AtLeast1 = Annotated[Whole, Field(ge=1)]
+# Not by YAML, whose version 1.1 takes 4e-4, without a dot, for text.
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False), _from_text(float)]
+Positive = Annotated[Number, Field(gt=0)]
+Correlation = Annotated[Number, Field(ge=-1, le=1)]
+Text = Annotated[str, Field(strict=True, pattern=r"\S")]
+Size = AtLeast1 | Annotated[str, Field(strict=True, pattern=r"^[^\W\d]\w*$")]
+Method = Annotated[str, _one_of("method", ALL_METHODS)]
+Patch = Annotated[str, _one_of("patch", PATCHES)]
+Precision = Annotated[str, _one_of("precision", ("float32", "bfloat16"))]
+_as_list = BeforeValidator(lambda value: list(value) if isinstance(value, (list, tuple)) else [value])
+Listed = Annotated[list[Item], _as_list, _from_text(_yaml)]
+DistinctOrEmpty = Annotated[Listed[Item], AfterValidator(_distinct)]
+Distinct = Annotated[DistinctOrEmpty[Item], Field(min_length=1)]
+By = Annotated[dict[Key, Item], _from_text(_yaml)]
+
+# What a parameter may be, in words.
+Name = Annotated[Text, _words("a name or a path")]
+Count = Annotated[AtLeast1, _words("a whole number of at least 1")]
+Rate = Annotated[Positive, _words("a positive number")]
+Rates = Annotated[Distinct[Positive], _words("a list of distinct positive numbers, e.g. [0.001, 0.01]")]
+Seed = Annotated[Natural, _words("a whole number of at least 0")]
+Seeds = Annotated[Distinct[Natural], _words("a list of distinct whole numbers of at least 0, e.g. [0, 1, 2]")]
+Regime = Annotated[
+    Size, _words("the name of a regime (low, medium, high, all) or a number of rows of at least 1")
+]
+Share = Annotated[Number, Field(ge=0, lt=1), _words("a share of at least 0 and less than 1")]
+Strength = Annotated[Correlation, _words("a number from -1 to 1")]
+Flag = Annotated[bool, Field(strict=True), _from_text(_yaml), _words("true or false")]
+Dtype = Annotated[Precision, _words("float32 or bfloat16")]
+Dtypes = Annotated[Distinct[Precision], _words("a list of distinct precisions, e.g. [float32, bfloat16]")]
+Validate = Annotated[str, _one_of("validation rule", ("each", "last")), _words("each or last")]
+Methods = Annotated[Distinct[Method], _words("a list of distinct methods, e.g. [b_q, b_v]")]
+MethodRates = Annotated[By[Method, Positive], _words("rates by method, e.g. {full: 1e-5, mask: 1e-3}")]
+Patches = Annotated[Distinct[Patch], _words("a list of distinct patches, e.g. [b_v, lora]")]
+PatchRates = Annotated[By[Patch, Positive], _words("rates by patch, e.g. {lora: 1e-3}")]
+TriedRates = Annotated[
+    By[Patch, Distinct[Positive]],
+    _words("lists of rates by patch, perhaps none, e.g. {lora: [1e-3, 1e-2]}"),
+]
+Names = Annotated[Distinct[Text], _words("a name or a list of names")]
+
+
+class Cell(BaseModel):
+    """Some cells of a table: every combination of these models, tasks and regimes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Names
+    task: Names
+    regime: Annotated[Distinct[Size], _words("a regime, a number of rows, or a list of them")]
+    seeds: Seeds
+    rate: Annotated[Literal["paper"] | Positive, _words("a positive number or `paper`")]
+    epochs: Annotated[Literal["paper"] | AtLeast1, _words("a whole number of at least 1 or `paper`")]
+
+
+_cell = AfterValidator(lambda values: checked(Cell, values, "a cell", "setting of a cell"))
+Cells = Annotated[
+    Listed[Annotated[dict[Any, Any], _cell]],
+    Field(min_length=1),
+    _words("a list of cells, e.g. [{task: rte, regime: [low, high], epochs: 6}]"),
+]
+
+
+class Parameters(BaseModel):
+    """Parameters that every notebook has; the models below have those of one notebook besides."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: Name
+    task: Name
+    regime: Regime
+    batch_size: Count
+    max_length: Count
+    offline: Flag
+
+
+class Expressiveness(Parameters):
+    seed: Seed
+    sentences: Count
+
+
+class Ranking(Parameters):
+    seeds: Seeds
+    rate: Rate
+    epochs: Count
+    held_out: Share
+    dtype: Dtype
+    dtypes: Dtypes
+    cells: Cells
+
+
+class FineTuning(Parameters):
+    methods: Methods
+    seeds: Seeds
+    rate: Rate
+    rates: Rates
+    rate_methods: Methods
+    rate_seeds: Seeds
+    form_methods: Methods
+    form_seeds: Seeds
+    epochs: Count
+    rate_epochs: Count
+    tuning: Share
+    held_out: Share
+    validate_: Annotated[Validate, Field(alias="validate")]  # pydantic's models have a method of that name
+    dtype: Dtype
+    cells: Cells
+    cell_methods: Methods
+    size_cells: Cells
+    size_methods: Methods
+    baseline_cells: Cells
+    baseline_methods: Methods
+    method_rates: MethodRates
+
+
+class BiasFreeInjection(Parameters):
+    methods: Methods
+    seeds: Seeds
+    rate: Rate
+    method_rates: MethodRates
+    epochs: Count
+    held_out: Share
+    dtype: Dtype
+    cells: Cells
+    demonstrations: Count
+    explained: Annotated[Distinct[Text], _words("a list of names of small models")]
+    shapes: Annotated[Distinct[Text], _words("a list of names of shapes, see beft/experiments/shapes.json")]
+    measured: Annotated[DistinctOrEmpty[Text], _words("a list, perhaps empty, of names of shapes")]
+
+
+class Debiasing(Parameters):
+    seeds: Seeds
+    axis: Annotated[Text, _words("the name of an axis of the word list")]
+    word_list: Annotated[
+        Text, _words("a path of a word list as beft/data/word_lists.json, or none for that one")
+    ]
+    names: Flag
+    corpus: Name
+    corpus_rows: Count
+    patches: Patches
+    patch_rate: Rate
+    patch_rates: PatchRates
+    patch_epochs: Count
+    tried_rates: TriedRates
+    tried_seeds: Seeds
+    second_axis: Annotated[Text, _words("the name of an axis, or none")]
+    second_patches: Patches
+    pairs: Count
+    triples: Count
+    strength: Strength
+    origin_strength: Strength
+    strengths: Annotated[Distinct[Correlation], _words("a list of distinct numbers from -1 to 1")]
+    link_rows: Count
+    link_epochs: Count
+    link_rate: Rate
+    rate: Rate
+    epochs: Count
+    test_rows: Count
+    transfer: Annotated[Text, _words("microworld_posts, a path of posts, or none")]
+    nli: Annotated[Text, _words("mnli, a path of sentence pairs, or none")]
+
+
+NOTEBOOKS: dict[str, type[Parameters]] = {
+    "01_expressiveness": Expressiveness,
+    "02_ranking": Ranking,
+    "03_fine_tuning": FineTuning,
+    "04_bias_free_injection": BiasFreeInjection,
+    "05_debiasing": Debiasing,
 }
-_CELLS = Kind("a list of cells, e.g. [{task: rte, regime: [low, high], epochs: 6}]", _cells)
-_METHOD_RATES = Kind("rates by method, e.g. {full: 1e-5, mask: 1e-3}", rates_by("method", _methods))
-
-_PATCHES = Kind("a list of distinct patches, e.g. [b_v, lora]", list_of(one_of("patch", _patches)))
-_STRENGTH = Kind("a number from -1 to 1", _strength)
-
-COMMON: dict[str, Kind] = {
-    "model": _NAME,
-    "task": _NAME,
-    "regime": Kind(
-        "the name of a regime (low, medium, high, all) or a number of rows of at least 1", _regime
-    ),
-    "batch_size": _COUNT,
-    "max_length": _COUNT,
-    "offline": _FLAG,
-}
-"""Parameters that every notebook has."""
-
-NOTEBOOKS: dict[str, dict[str, Kind]] = {
-    "01_expressiveness": {
-        "seed": Kind("a whole number of at least 0", whole(0)),
-        "sentences": _COUNT,
-    },
-    "02_ranking": {
-        "seeds": _SEEDS,
-        "rate": _RATE,
-        "epochs": _COUNT,
-        "held_out": _HELD_OUT,
-        "dtype": _DTYPE,
-        "dtypes": _DTYPES,
-        "cells": _CELLS,
-    },
-    "03_fine_tuning": {
-        "methods": _METHODS,
-        "seeds": _SEEDS,
-        "rate": _RATE,
-        "rates": _RATES,
-        "rate_methods": _METHODS,
-        "rate_seeds": _SEEDS,
-        "form_methods": _METHODS,
-        "form_seeds": _SEEDS,
-        "epochs": _COUNT,
-        "rate_epochs": _COUNT,
-        "tuning": _HELD_OUT,
-        "held_out": _HELD_OUT,
-        "validate": _VALIDATE,
-        "dtype": _DTYPE,
-        "cells": _CELLS,
-        "cell_methods": _METHODS,
-        "size_cells": _CELLS,
-        "size_methods": _METHODS,
-        "baseline_cells": _CELLS,
-        "baseline_methods": _METHODS,
-        "method_rates": _METHOD_RATES,
-    },
-    "04_bias_free_injection": {
-        "methods": _METHODS,
-        "seeds": _SEEDS,
-        "rate": _RATE,
-        "method_rates": _METHOD_RATES,
-        "epochs": _COUNT,
-        "held_out": _HELD_OUT,
-        "dtype": _DTYPE,
-        "cells": _CELLS,
-        "demonstrations": _COUNT,
-        "explained": Kind("a list of names of small models", list_of(text)),
-        "shapes": Kind("a list of names of shapes, see beft/shapes.json", list_of(text)),
-        "measured": Kind("a list, perhaps empty, of names of shapes", list_of(text, 0)),
-    },
-    "05_debiasing": {
-        "seeds": _SEEDS,
-        "axis": Kind("the name of an axis of the word list", text),
-        "word_list": Kind("a path of a word list as beft/word_lists.json, or none for that one", text),
-        "names": _FLAG,
-        "corpus": _NAME,
-        "corpus_rows": _COUNT,
-        "patches": _PATCHES,
-        "patch_rate": _RATE,
-        "patch_rates": Kind("rates by patch, e.g. {lora: 1e-3}", rates_by("patch", _patches)),
-        "patch_epochs": _COUNT,
-        "tried_rates": Kind(
-            "lists of rates by patch, perhaps none, e.g. {lora: [1e-3, 1e-2]}",
-            rates_by("patch", _patches, list_of(positive)),
-        ),
-        "tried_seeds": _SEEDS,
-        "second_axis": Kind("the name of an axis, or none", text),
-        "second_patches": _PATCHES,
-        "pairs": _COUNT,
-        "triples": _COUNT,
-        "strength": _STRENGTH,
-        "origin_strength": _STRENGTH,
-        "strengths": Kind("a list of distinct numbers from -1 to 1", list_of(_strength)),
-        "link_rows": _COUNT,
-        "link_epochs": _COUNT,
-        "link_rate": _RATE,
-        "rate": _RATE,
-        "epochs": _COUNT,
-        "test_rows": _COUNT,
-        "transfer": Kind("microworld_posts, a path of posts, or none", text),
-        "nli": Kind("mnli, a path of sentence pairs, or none", text),
-    },
-}
-"""Parameters of each notebook besides those that all have."""
+"""The parameters of each notebook."""

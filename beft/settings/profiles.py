@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shlex
 import types
@@ -18,111 +17,67 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
+from .. import paths
 from ..data.files import USER_SUFFIXES
 from ..errors import BeftError, unknown
 from ..records.store import Store
-from .parameters import COMMON, NOTEBOOKS
-from .validators import check
-
-if TYPE_CHECKING:
-    from ..study import Study
+from ..study import Study
+from .parameters import NOTEBOOKS, Parameters, checked, fields_of
 
 DEFAULT_PROFILE = "embedded"
-# Two warnings of libraries about other libraries, with a path of the machine in them, in every notebook: of tqdm.auto
-# where there are no ipywidgets, and of transformers about a name that PEFT uses.
-warnings.filterwarnings("ignore", message="IProgress not found")
-warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 # What IPython puts into a notebook's namespace besides names that start with an underscore.
 _IPYTHON = frozenset({"In", "Out", "get_ipython", "exit", "quit", "open"})
 
 
-def repository() -> Path:
-    """The folder that holds `notebooks/profiles`: around this package, or the working folder or one above it.
-
-    Raises:
-        BeftError: there is none, as when the package was installed without its repository.
-    """
-    here = Path.cwd()
-    for folder in (Path(__file__).resolve().parents[2], here, *here.parents):
-        if (folder / "notebooks" / "profiles").is_dir():
-            return folder
-    raise BeftError(
-        f"notebooks/profiles was not found around the package or above {here}: run from inside a clone of the "
-        "repository, or install it with `pip install -e .`"
-    )
-
-
-def home() -> Path:
-    """The folder under which build/, data/results/ and figures/ are written: $BEFT_HOME, or the repository."""
-    given = os.environ.get("BEFT_HOME")
-    return Path(given).expanduser().resolve() if given else repository()
-
-
-def results(profile: str) -> str | Path:
-    """Where the records of a profile are: under $BEFT_RESULTS, a folder or an fsspec URL, or data/results."""
-    given = os.environ.get("BEFT_RESULTS", "").rstrip("/")
-    if "://" in given:
-        return f"{given}/{profile}"
-    return (Path(given).expanduser() if given else home() / "data" / "results") / profile
-
-
-def profiles() -> list[str]:
+def profile_names() -> list[str]:
     """The names of the profiles, one YAML file each."""
-    return sorted(path.stem for path in (repository() / "notebooks" / "profiles").glob("*.yaml"))
+    return sorted(path.stem for path in (paths.repository() / "notebooks" / "profiles").glob("*.yaml"))
 
 
-def profile(name: object) -> dict[str, dict[str, Any]]:
+def read_profile(name: object) -> dict[str, dict[str, Any]]:
     """A profile as {section: {parameter: value}}, every section and value checked.
 
     Raises:
-        BeftError: no such profile; not YAML; an unknown, missing or ill-typed section or parameter.
+        BeftError: no such profile; not YAML; an unknown or ill-typed section or parameter.
     """
-    if name not in (names := profiles()):
+    if name not in (names := profile_names()):
         raise unknown("profile", name, names)
     file = f"notebooks/profiles/{name}.yaml"
     try:
-        content = yaml.safe_load((repository() / file).read_text(encoding="utf-8"))
+        content = yaml.safe_load((paths.repository() / file).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" at line {where.line + 1}" if where else ""
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
         raise BeftError(f"{file} is not valid YAML{line}: correct it or restore it with git") from error
     if not isinstance(content, dict):
         raise BeftError(f"{file} must hold a section `common` and one section per notebook")
-    result: dict[str, dict[str, Any]] = {}
+    models: dict[str, type[Parameters]] = {"common": Parameters, **NOTEBOOKS}
     for section, values in content.items():
-        if section != "common" and section not in NOTEBOOKS:
+        if section not in models:
             raise unknown(f"section in {file}", section, ("common", *NOTEBOOKS))
-        valid = COMMON | NOTEBOOKS.get(section, {})
         if not isinstance(values, dict):
             raise BeftError(f"section {section} of {file} must be a list of `name: value` lines")
-        for parameter in values:
-            if parameter not in valid:
-                raise unknown(f"parameter in section {section} of {file}", parameter, valid)
-        result[section] = {n: check(n, v, valid[n], file) for n, v in values.items()}
-    return result
+        content[section] = checked(models[section], values, file, f"parameter in section {section} of {file}")
+    return content
 
 
-def resolve(notebook: str, name: object) -> dict[str, Any]:
-    """Every parameter of `notebook` under profile `name`: the section `common`, overridden by its own section.
-
-    Raises:
-        BeftError: as `profile`, or the profile leaves a parameter of this notebook without a value.
-    """
+def _resolve(notebook: str, profile: object) -> dict[str, Any]:
+    """Every parameter of `notebook`: the profile's section `common`, overridden by the notebook's own section."""
     if notebook not in NOTEBOOKS:
         raise unknown("notebook", notebook, NOTEBOOKS)
-    sections = profile(name)
+    sections = read_profile(profile)
     values = sections.get("common", {}) | sections.get(notebook, {})
-    order = COMMON | NOTEBOOKS[notebook]
-    for parameter in order:
-        if parameter not in values:
+    names = fields_of(NOTEBOOKS[notebook])
+    for name in names:
+        if name not in values:
             raise BeftError(
-                f"notebooks/profiles/{name}.yaml gives no value for {parameter}: add it to section {notebook} or common"
+                f"notebooks/profiles/{profile}.yaml gives no value for {name}: add it to section {notebook} or common"
             )
-    return {parameter: values[parameter] for parameter in order}
+    return {name: values[name] for name in names}
 
 
 @dataclass(frozen=True, repr=False)
@@ -172,8 +127,6 @@ class Settings:
         Raises:
             BeftError: an override that is not a field of Study.
         """
-        from ..study import Study
-
         names = [field.name for field in fields(Study)]
         for name in overrides:
             if name not in names:
@@ -183,19 +136,22 @@ class Settings:
     @property
     def command(self) -> str:
         """The command that runs this notebook with these settings."""
-        given = "".join(f" -p {n} {shlex.quote(_given(v))}" for n, v in self.overrides.items())
-        return f"python -m beft.reproduce --profile {self.profile} --only {self.notebook}{given}"
+        options = "".join(
+            f" -p {n} {shlex.quote(v if isinstance(v, str) else json.dumps(v))}"
+            for n, v in self.overrides.items()
+        )
+        return f"python -m beft.reproduce --profile {self.profile} --only {self.notebook}{options}"
 
     @property
     def substitute_note(self) -> str:
         """What a caption must add when the numbers stand in for others; empty for a real model on real data."""
-        parts = []
+        substitutes = []
         model = str(self.values.get("model", ""))
         if model.startswith("tiny-") or "data/models/" in model:
-            parts.append("a tiny random model" if "random" in model else "a tiny model")
+            substitutes.append("a tiny random model" if "random" in model else "a tiny model")
         if str(self.values.get("task", "")).startswith("microworld"):
-            parts.append("generated micro-world text")
-        return f"(Substitute: {' and '.join(parts)}.)" if parts else ""
+            substitutes.append("generated micro-world text")
+        return f"(Substitute: {' and '.join(substitutes)}.)" if substitutes else ""
 
 
 def load(notebook: str, namespace: Mapping[str, Any]) -> Settings:
@@ -207,53 +163,57 @@ def load(notebook: str, namespace: Mapping[str, Any]) -> Settings:
             Numbers and lists given as text, as `papermill -p seeds "[0, 1]"` does, are accepted.
 
     Raises:
-        BeftError: an unknown notebook, profile or parameter (with the nearest names), or a value of the wrong type.
+        BeftError: an unknown notebook, profile or parameter (with the nearest names), a value of the wrong type, a
+            broken profile, or one that leaves a parameter of this notebook without a value.
     """
-    name = namespace.get("profile")
-    name = DEFAULT_PROFILE if name is None else name
-    base = resolve(notebook, name)
-    valid = COMMON | NOTEBOOKS[notebook]
-    # Run again in a live notebook, this cell finds the variables of later cells: they are no parameters.
-    again = any(isinstance(value, Settings) for value in namespace.values())
-    given: dict[str, Any] = {}
-    for variable, value in namespace.items():
-        if variable == "profile" or variable in _IPYTHON or variable.startswith("_"):
+    # Warnings of libraries about other libraries: of tqdm.auto where there are no ipywidgets, and of transformers about
+    # a name that PEFT uses. They hold a path of this machine, and would stand in every notebook.
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    warnings.filterwarnings(
+        "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
+    )
+    profile = namespace.get("profile")
+    profile = DEFAULT_PROFILE if profile is None else profile
+    base = _resolve(notebook, profile)
+    # A notebook that is live already holds the variables of its later cells, which are no parameters.
+    live = any(isinstance(value, Settings) for value in namespace.values())
+    values: dict[str, Any] = {}
+    for name, value in namespace.items():
+        if name == "profile" or name in _IPYTHON or name.startswith("_"):
             continue
         if isinstance(value, types.ModuleType | Settings) or callable(value):
             continue
-        if variable in valid:
-            if value is not None:
-                given[variable] = check(variable, value, valid[variable], "the parameters")
-        elif not again:
-            raise unknown(f"parameter of {notebook}", variable, ("profile", *valid))
-    if given.get("task", "").lower().endswith(USER_SUFFIXES) and "regime" in base:
-        # the profile's number of rows was chosen for its own task: "low" takes fewer where a file has fewer
-        given.setdefault("regime", "low")
-    overrides = {n: v for n, v in given.items() if v != base[n]}
-    store = Store(results(str(name)))
-    figures = home() / "figures" / (str(name) + _slug(overrides))
-    return Settings(notebook, str(name), base | given, overrides, store, figures)
-
-
-def _given(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, (list, dict, bool)) else str(value)
+        if name not in base:
+            if not live:
+                raise unknown(f"parameter of {notebook}", name, ("profile", *base))
+        elif value is not None:
+            values[name] = value
+    values = checked(NOTEBOOKS[notebook], values, "the parameters", f"parameter of {notebook}")
+    if values.get("task", "").lower().endswith(USER_SUFFIXES):
+        # The profile's number of rows was chosen for its own task: "low" takes fewer where a file has fewer.
+        values.setdefault("regime", "low")
+    overrides = {name: value for name, value in values.items() if value != base[name]}
+    figures = paths.home() / "figures" / f"{profile}{_suffix(overrides)}"
+    store = Store(paths.results(str(profile)))
+    return Settings(notebook, str(profile), base | values, overrides, store, figures)
 
 
 def _text(value: Any) -> str:
+    """A value as a reader sees it."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{n}: {_text(v)}" for n, v in value.items()) + "}"
     return ", ".join(map(_text, value)) if isinstance(value, list) else str(value)
 
 
-def _slug(overrides: Mapping[str, Any]) -> str:
-    """`+epochs-3+task-reviews.csv`: a folder-name suffix that differs whenever the overrides do."""
-    parts, exact = "", True
+def _suffix(overrides: Mapping[str, Any]) -> str:
+    """`+epochs-3+task-reviews.csv`: the end of a folder name, which differs whenever the overrides do."""
+    suffix, exact = "", True
     for name, value in overrides.items():
         text = _text(value).replace(", ", "_")
         short = re.sub(r"[^A-Za-z0-9._-]+", "-", text.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1])
         exact = exact and short == text
-        parts += f"+{name}-{short}"
-    if exact and len(parts) <= 100:
-        return parts
+        suffix += f"+{name}-{short}"
+    if exact and len(suffix) <= 100:
+        return suffix
     # Something was cut or replaced: a short hash keeps two such folders apart.
-    return f"{parts[:100]}-{hashlib.sha256(repr(sorted(overrides.items())).encode()).hexdigest()[:6]}"
+    return f"{suffix[:100]}-{hashlib.sha256(repr(sorted(overrides.items())).encode()).hexdigest()[:6]}"

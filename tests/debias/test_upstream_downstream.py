@@ -20,7 +20,8 @@ from beft.debias import downstream, upstream
 from beft.debias.measures import intrinsic, of_biographies, of_posts
 from beft.errors import BeftError
 from beft.models import loading as models
-from beft.records.store import Store, key
+from beft.records.schema import key
+from beft.records.store import Store
 from beft.study import PATCHES, Run, Study
 
 STUDY = Study(

@@ -16,7 +16,7 @@ from beft.errors import BeftError
 from beft.experiments import cluster, ranking, sweep
 from beft.models import loading as models
 from beft.records.store import Store
-from beft.reproduce import run as reproduce
+from beft.reproduce.__main__ import main
 from beft.study import Run, Study
 
 pytestmark = pytest.mark.skipif(
@@ -131,7 +131,7 @@ def test_what_is_no_address_is_refused(tmp_path, address):
 
 
 def test_the_runner_refuses_a_scheduler_that_is_not_there_before_anything_runs(capsys):
-    assert reproduce.main(["--profile", "smoke", "--scheduler", "nonsense"]) == 2
+    assert main(["--profile", "smoke", "--scheduler", "nonsense"]) == 2
     assert "scheduler 'nonsense' is not an address" in capsys.readouterr().err
 
 
@@ -146,7 +146,7 @@ def test_a_bank_that_fails_on_a_worker_stops_none_of_the_others(tmp_path, worker
     store = Store(tmp_path)
     tasks = [(STUDY, [Run("head", 0, 1e-2)], ["000000000000"]), (STUDY, JOBS[0][1][:1], None)]
     from beft.experiments.context import Context
-    from beft.records.store import key
+    from beft.records.schema import key
 
     tasks[1] = (*tasks[1][:2], [key(Context(STUDY).settings(tasks[1][1][0]))])
     with pytest.raises(BeftError, match="a worker finds other data or another model than this process"):

@@ -85,7 +85,7 @@ def test_other_main_settings_leave_one_cell_of_those_settings(given):
 def test_every_profile_lists_cells_that_are_studies_of_known_tasks():
     from beft.data.tasks import TASKS
 
-    for profile in settings.profiles():
+    for profile in settings.profile_names():
         for notebook in ("02_ranking", NOTEBOOK):
             found = cells(settings.load(notebook, {"profile": profile}))
             assert found and all(c.study.task in TASKS and c.seeds for c in found)

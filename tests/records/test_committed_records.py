@@ -38,8 +38,8 @@ def test_a_task_has_one_fingerprint_and_a_model_one_hash():
         if r["kind"] in ("run", "ranking", "untuned"):  # those of debiasing have a link of several strengths
             prompted = r["kind"] == "untuned" or bool(r["settings"].get("prompted"))
             prints[r["settings"]["task"], prompted].add(r["data"]["fingerprint"])
-    assert all(len(found) == 1 for found in (*prints.values(), *hashes.values()))
-    assert len({next(iter(found)) for found in prints.values()}) == len(prints)
+    assert all(len(values) == 1 for values in (*prints.values(), *hashes.values()))
+    assert len({next(iter(values)) for values in prints.values()}) == len(prints)
 
 
 def test_no_record_names_a_folder_or_a_changed_tree():

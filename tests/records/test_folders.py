@@ -11,7 +11,6 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import filelock
 import fsspec
@@ -23,9 +22,9 @@ from small_sweep import RUNS, STUDY, timeless
 from beft.bank import peft_adapter as adapters
 from beft.errors import BeftError
 from beft.experiments import sweep
+from beft.paths import ROOT
 from beft.records import folders
 from beft.records.store import Store
-from beft.settings.profiles import results
 
 
 class Mounted(LocalFileSystem):
@@ -85,14 +84,14 @@ def test_a_damaged_record_is_refused_by_its_full_name(where):
 @pytest.mark.parametrize("where", ["folder", *REMOTE], indirect=True)
 def test_a_sweep_leaves_its_records_and_adapters_there(where, tmp_path, monkeypatch, tiny):
     records = sweep.run(STUDY, RUNS[:2], Store(where), progress=False)
-    plain = sweep.run(STUDY, RUNS[:2], Store(tmp_path / "plain"), progress=False)
-    assert [timeless(r) for r in records] == [timeless(r) for r in plain]
+    local = sweep.run(STUDY, RUNS[:2], Store(tmp_path / "local"), progress=False)
+    assert [timeless(r) for r in records] == [timeless(r) for r in local]
     assert sum(name.endswith(".json") and name != adapters.CONFIG for name in everything(where)) == 2
     monkeypatch.setenv("BEFT_HOME", str(tmp_path / "another machine"))
     monkeypatch.setattr(sweep, "fit", lambda *a, **k: pytest.fail("trained again"))
     assert sweep.run(STUDY, RUNS[:2], Store(where), progress=False) == records
     folder = sweep.adapter(STUDY, RUNS[0], Store(where))
-    expected = sweep.adapter(STUDY, RUNS[0], Store(tmp_path / "plain"))
+    expected = sweep.adapter(STUDY, RUNS[0], Store(tmp_path / "local"))
     assert (folder / adapters.WEIGHTS).read_bytes() == (expected / adapters.WEIGHTS).read_bytes()
     adapters.load_tuned(tiny.model, folder)
 
@@ -122,7 +121,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_records_before_it(where, ste
         monkeypatch.setattr(folders, "open", half_a_file, raising=False)
     elif step in ("fsync", "replace"):
         monkeypatch.setattr(os, step, full)
-    elif (step, store.place.shown[:7]) == ("pipe_file", "mounted"):
+    elif (step, store.place.label[:7]) == ("pipe_file", "mounted"):
         pipe = store.place.files.pipe_file
         monkeypatch.setattr(
             store.place.files, step, lambda path, content: (pipe(path, content[:40]), full()), raising=False
@@ -269,33 +268,6 @@ def test_the_location_of_a_url_is_a_url(url, monkeypatch, tmp_path):
     store.place.files.rm_file(f"{store.place.root}/{name}")
 
 
-def test_the_local_part_of_a_url_is_in_the_cache(monkeypatch, tmp_path):
-    monkeypatch.delenv("BEFT_HOME", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    one, two = Store("memory://one").folder, Store("memory://two").folder
-    assert one != two and one.parent == two.parent == tmp_path / ".cache" / "beft" / "remote"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert Store("memory://one").folder.parent == tmp_path / "xdg" / "beft" / "remote"
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert Store("memory://one").folder.parent == tmp_path / "Library" / "Caches" / "beft" / "remote"
-    monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
-    assert Store("memory://one").folder.parent == tmp_path / "local" / "beft" / "remote"
-    assert not list(tmp_path.iterdir())
-
-
-def test_results_go_where_the_environment_says(monkeypatch, tmp_path):
-    monkeypatch.setenv("BEFT_RESULTS", "s3://bucket/results/")
-    assert results("laptop") == "s3://bucket/results/laptop"
-    monkeypatch.setenv("BEFT_RESULTS", str(tmp_path))
-    assert results("laptop") == tmp_path / "laptop"
-    monkeypatch.delenv("BEFT_RESULTS")
-    monkeypatch.setenv("BEFT_HOME", str(tmp_path))
-    assert results("laptop") == tmp_path.resolve() / "data" / "results" / "laptop"
-
-
 def test_one_at_a_time_and_the_other_is_told_that_it_waits(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(folders, "WAITS", 0.1)
     order = []
@@ -326,7 +298,7 @@ with Store(sys.argv[1]).lock("bank"):
 
 def test_a_process_that_is_killed_lets_go(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(folders, "WAITS", 0.1)
-    environment = os.environ | {"PYTHONPATH": str(Path(folders.__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDS, str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True
     )
@@ -396,11 +368,11 @@ def test_two_processes_that_write_one_record_leave_one_whole_record(tmp_path):
     writers = [context.Process(target=write_often, args=(tmp_path, 60)) for _ in range(2)]
     for writer in writers:
         writer.start()
-    store, seen = Store(tmp_path), 0
+    store, reads = Store(tmp_path), 0
     while any(writer.is_alive() for writer in writers):
         if store.find(settings()) is not None:  # raises for a part of a record
-            seen += 1
+            reads += 1
     for writer in writers:
         writer.join()
         assert writer.exitcode == 0
-    assert seen > 0 and len(list(tmp_path.iterdir())) == 1
+    assert reads > 0 and len(list(tmp_path.iterdir())) == 1

@@ -14,8 +14,8 @@ import pytest
 from sample_records import record, settings
 
 from beft.errors import BeftError
-from beft.records import provenance
-from beft.records import store as records
+from beft.paths import ROOT
+from beft.records import schema
 from beft.records.store import Store
 from beft.report import dataframes as frames
 
@@ -37,8 +37,8 @@ def edited(path: Path, **changes: Any) -> None:
 def test_a_written_record_is_found_by_its_settings_whatever_their_order(tmp_path: Path) -> None:
     store = Store(tmp_path / "new" / "folder")
     store.write(record())
-    found = store.find(dict(reversed(settings().items())))
-    assert found is not None and found["final"]["validation"] == 0.75 and found["schema"] == records.SCHEMA
+    result = store.find(dict(reversed(settings().items())))
+    assert result is not None and result["final"]["validation"] == 0.75 and result["schema"] == schema.SCHEMA
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"rate": 5e-4}, {"method": "b_q"}, {"dtype": "bfloat16"}])
@@ -49,10 +49,10 @@ def test_any_other_setting_is_another_run(tmp_path: Path, change: dict[str, Any]
 
 
 def test_the_key_is_the_same_for_numpy_and_python_values_and_in_another_process() -> None:
-    ours = records.key(settings())
-    assert records.key(settings(seed=np.int64(0), rate=np.float64(4e-4))) == ours
+    ours = schema.key(settings())
+    assert schema.key(settings(seed=np.int64(0), rate=np.float64(4e-4))) == ours
     code = f"from beft.records import schema; print(schema.key({settings()!r}))"
-    environment = os.environ | {"PYTHONPATH": str(Path(records.__file__).parents[2]), "PYTHONHASHSEED": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
@@ -63,7 +63,7 @@ def test_the_file_name_reads_and_holds_no_folder_of_a_user_path(tmp_path: Path) 
     name = Store(tmp_path).path(settings(task="/home/me/my reviews.csv")).name
     assert (
         name
-        == f"my_reviews.csv-tiny-b_v-seed0-rate0.0004-{records.key(settings(task='/home/me/my reviews.csv'))}.json"
+        == f"my_reviews.csv-tiny-b_v-seed0-rate0.0004-{schema.key(settings(task='/home/me/my reviews.csv'))}.json"
     )
 
 
@@ -155,9 +155,9 @@ def planted(path: Path, *repair: str, **changes: Any) -> None:
     """Change a record by hand, and make its key or checksum (`repair`) agree with the change."""
     content = json.loads(path.read_text()) | changes
     if "key" in repair:
-        content["key"] = records.key(content["settings"])
+        content["key"] = schema.key(content["settings"])
     if "checksum" in repair:
-        content["checksum"] = records.checksum(content)
+        content["checksum"] = schema.checksum(content)
     path.write_text(json.dumps(content))
 
 
@@ -252,35 +252,3 @@ def test_provenance_is_filled_in_where_a_record_has_none(tmp_path: Path) -> None
     written = Store(tmp_path).read(Store(tmp_path).write(bare))
     assert {"torch", "numpy", "sklearn", "python", "beft"} <= set(written["versions"])
     assert written["device"]["kind"] == "cpu" and written["device"]["threads"] >= 1
-
-
-def git(folder: Path, *arguments: str) -> None:
-    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false"]
-    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
-
-
-def test_dirty_means_changed_code_and_not_generated_outputs(tmp_path: Path) -> None:
-    git(tmp_path, "init")
-    (tmp_path / "code.py").write_text("1")
-    git(tmp_path, "add", ".")
-    git(tmp_path, "commit", "-m", "first")
-    clean = provenance.code(tmp_path)
-    for name in ("data/results/p/a.json", "figures/p/a.png", "build/p/n.ipynb"):
-        (tmp_path / name).parent.mkdir(parents=True)
-        (tmp_path / name).write_text("generated")
-    assert len(clean["commit"]) == 40 and clean["dirty"] is False
-    assert provenance.code(tmp_path) == clean
-    (tmp_path / "code.py").write_text("2")
-    assert provenance.code(tmp_path) == clean | {"dirty": True}
-
-
-def test_the_commit_of_a_surrounding_repository_is_not_taken_for_ours(tmp_path: Path) -> None:
-    git(tmp_path, "init")
-    git(tmp_path, "commit", "--allow-empty", "-m", "other")
-    (tmp_path / "site-packages").mkdir()
-    assert provenance.code(tmp_path / "site-packages") == {"commit": "unknown", "dirty": None}
-
-
-def test_without_git_the_commit_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert provenance.code(tmp_path) == {"commit": "unknown", "dirty": None}

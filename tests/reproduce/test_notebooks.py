@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import nbformat
 import papermill
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 from papermill.exceptions import PapermillExecutionError
+from small_notebooks import Make
 
+from beft import paths
 from beft.data.microworld.pairs import similarity
-from beft.reproduce import run as reproduce
+from beft.errors import BeftError
+from beft.records.store import Store
+from beft.reproduce import run
 from beft.reproduce.notebooks import incomplete, parameter_names, read
-from beft.settings import profiles as settings
-from beft.settings.parameters import COMMON, NOTEBOOKS
+from beft.settings.parameters import NOTEBOOKS, fields_of
 
-FOLDER = settings.repository() / "notebooks"
+FOLDER = paths.repository() / "notebooks"
 SOURCES = sorted(path for path in FOLDER.glob("*.ipynb") if not path.name.startswith("."))
 NAMES = [path.stem for path in SOURCES]
 LINES = 25
@@ -26,7 +32,7 @@ def smoke(tmp_path_factory):
     home = tmp_path_factory.mktemp("smoke")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BEFT_HOME", str(home))
-        results = reproduce.reproduce("smoke", progress=False)
+        results = run.reproduce("smoke", progress=False)
     return home, {result.notebook: result for result in results}
 
 
@@ -57,7 +63,7 @@ def test_a_notebooks_figures_and_tables_are_in_the_index_and_on_disk(smoke, name
 
 def test_the_notebooks_wrote_under_the_given_home_and_their_records_are_sound(smoke):
     home, results = smoke
-    records = settings.Store(home / "data" / "results" / "smoke").all()
+    records = Store(home / "data" / "results" / "smoke").all()
     done = sum(r.runs["done"] for r in results.values())
     assert sum(r["kind"] in ("run", "patch", "debias") for r in records) >= done > 0
     assert {r["kind"] for r in records} == {"run", "ranking", "untuned", "patch", "debias"}
@@ -70,7 +76,7 @@ def test_a_notebook_runs_on_a_users_file_of_pairs_with_values(name, tmp_path, mo
     rows = [{"text_a": a, "text_b": b, "label": score + 0.5} for (a, b), score in similarity(0, 60, 0)[0]]
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    (result,) = reproduce.reproduce("smoke", only=[name], parameters={"task": str(path)}, progress=False)
+    (result,) = run.reproduce("smoke", only=[name], parameters={"task": str(path)}, progress=False)
     assert result.problem is None and result.runs["failed"] == 0 and result.runs["done"] > 0
     (folder,) = (tmp_path / "figures").iterdir()
     assert folder.name.startswith("smoke+task-pairs.jsonl")
@@ -81,8 +87,7 @@ def test_bare_papermill_with_a_misspelt_parameter_fails_with_the_nearest_name(tm
     monkeypatch.setenv("BEFT_HOME", str(tmp_path))
     source, target = FOLDER / "03_fine_tuning.ipynb", tmp_path / "out.ipynb"
     with (
-        reproduce._kernel(),
-        reproduce._environment(offline=True),
+        run._kernel(offline=True),
         pytest.raises(PapermillExecutionError) as error,
     ):
         papermill.execute_notebook(
@@ -99,7 +104,7 @@ def test_there_is_a_notebook_for_every_section_of_parameters():
 
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)
 def test_a_notebooks_parameters_are_those_that_settings_read(source):
-    assert set(parameter_names(source)) == {"profile", *COMMON, *NOTEBOOKS[source.stem]}
+    assert set(parameter_names(source)) == {"profile", *fields_of(NOTEBOOKS[source.stem])}
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)
@@ -130,7 +135,7 @@ def test_no_row_of_a_real_data_set_stands_in_a_committed_output_or_record(real_d
         rows |= {s for s in (json.loads(line)["sentence"].strip() for line in lines) if len(s.split()) >= 6}
     assert len(rows) > 10_000
     starts = {" ".join(row.split()[:6]) for row in rows}
-    root = settings.repository()
+    root = paths.repository()
     files = [*SOURCES, *(root / "figures").rglob("*.md"), *(root / "data" / "results").rglob("*.json")]
     for path in files:
         if path.suffix == ".ipynb":
@@ -138,5 +143,25 @@ def test_no_row_of_a_real_data_set_stands_in_a_committed_output_or_record(real_d
         else:
             text = path.read_text(encoding="utf-8")
         words = text.replace('"', " ").replace("\\n", " ").split()
-        found = starts & {" ".join(words[i : i + 6]) for i in range(len(words) - 5)}
-        assert not found, f"{path.name} holds a row of SST-2"
+        matches = starts & {" ".join(words[i : i + 6]) for i in range(len(words) - 5)}
+        assert not matches, f"{path.name} holds a row of SST-2"
+
+
+def test_two_parameters_cells_are_refused(make: Make) -> None:
+    path = make("a", ["1"])
+    notebook = read(path)
+    notebook.cells.append(notebook.cells[1].copy())
+    nbformat.write(notebook, path)
+    with pytest.raises(BeftError, match="2 cells tagged"):
+        parameter_names(path)
+
+
+def executed(*counts: int | None) -> Any:
+    return new_notebook(cells=[new_code_cell("1", execution_count=count) for count in counts])
+
+
+def test_only_cells_run_once_and_in_order_are_complete() -> None:
+    assert incomplete(executed(1, 2, 3)) is None
+    assert "did not run" in str(incomplete(executed(1, None)))
+    assert "in order" in str(incomplete(executed(2, 1)))
+    assert "in order" in str(incomplete(executed(1, 3)))

@@ -10,7 +10,7 @@ from beft import paper
 from beft.bank.baselines import open_bank
 from beft.bank.export import merge
 from beft.experiments import memory
-from beft.records.store import key
+from beft.records.schema import key
 from beft.report import comparisons, readings_prompted
 from beft.report.figures import decoders as plots_prompted
 from beft.report.tables import decoders as tables_prompted

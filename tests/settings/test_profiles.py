@@ -1,4 +1,4 @@
-"""Settings: a profile, a notebook's parameters, and nothing that nobody reads."""
+"""A profile, a notebook's parameters, and nothing that nobody reads."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
+from beft import paths
 from beft.errors import BeftError
 from beft.settings import profiles as settings
-from beft.settings.parameters import COMMON, NOTEBOOKS
+from beft.settings.parameters import NOTEBOOKS, fields_of
 
 FINE_TUNING = "03_fine_tuning"
 
@@ -30,13 +31,13 @@ def own_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -
     folder = tmp_path / "repository" / "notebooks" / "profiles"
     folder.mkdir(parents=True)
     (folder / "mine.yaml").write_text(content, encoding="utf-8")
-    monkeypatch.setattr(settings, "repository", lambda: tmp_path / "repository")
+    monkeypatch.setattr(paths, "repository", lambda: tmp_path / "repository")
 
 
 def changed(section: str, **values: Any) -> str:
     """The smoke profile with some values of one section changed, as YAML."""
     content = yaml.safe_load(
-        (settings.repository() / "notebooks/profiles/smoke.yaml").read_text(encoding="utf-8")
+        (paths.repository() / "notebooks/profiles/smoke.yaml").read_text(encoding="utf-8")
     )
     content.setdefault(section, {}).update(values)
     return yaml.safe_dump(content)
@@ -46,7 +47,7 @@ def changed(section: str, **values: Any) -> str:
 @pytest.mark.parametrize("profile", ["smoke", "embedded", "laptop", "paper"])
 def test_every_profile_gives_every_notebook_every_parameter(profile: str, notebook: str) -> None:
     s = settings.load(notebook, {"profile": profile})
-    assert set(s.values) == set(COMMON) | set(NOTEBOOKS[notebook])
+    assert set(s.values) == set(fields_of(NOTEBOOKS[notebook]))
     assert s.overrides == {} and s["offline"] is (profile in ("smoke", "embedded"))
 
 
@@ -215,14 +216,13 @@ def test_a_notebooks_section_goes_before_common(tmp_path: Path, monkeypatch: pyt
 
 def test_outputs_go_under_the_profile_and_overrides_beside_it(tmp_path: Path) -> None:
     home = (tmp_path / "home").resolve()
-    plain = settings.load(FINE_TUNING, {"profile": "smoke"})
-    assert plain.figures == home / "figures/smoke" and plain.store.folder == home / "data/results/smoke"
-    same = settings.load(FINE_TUNING, {"profile": "smoke", "epochs": plain["epochs"]})
-    assert same.figures == plain.figures
+    base = settings.load(FINE_TUNING, {"profile": "smoke"})
+    assert base.figures == home / "figures/smoke" and base.store.folder == home / "data/results/smoke"
+    same = settings.load(FINE_TUNING, {"profile": "smoke", "epochs": base["epochs"]})
+    assert same.figures == base.figures
     other = settings.load(FINE_TUNING, {"profile": "smoke", "epochs": 3, "seeds": "[0, 4]"})
     assert (
-        other.figures == home / "figures/smoke+epochs-3+seeds-0_4"
-        and other.store.folder == plain.store.folder
+        other.figures == home / "figures/smoke+epochs-3+seeds-0_4" and other.store.folder == base.store.folder
     )
 
 
@@ -285,7 +285,7 @@ def test_captions_name_what_stands_in_for_something_else(model: str, task: str, 
 
 def test_profiles_are_found_from_any_working_folder(tmp_path: Path) -> None:
     code = "from beft import settings; print(settings.load('02_ranking', {'profile': 'smoke'}).profile)"
-    environment = os.environ | {"PYTHONPATH": str(Path(settings.__file__).resolve().parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(paths.ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
@@ -297,15 +297,31 @@ def test_profiles_are_found_from_any_working_folder(tmp_path: Path) -> None:
     assert done.stdout.strip() == "smoke"
 
 
-def test_without_a_repository_the_error_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(
-        settings, "__file__", str(tmp_path / "site-packages" / "beft" / "settings" / "profiles.py")
+@pytest.mark.parametrize(
+    ("cells", "says"),
+    [
+        ([], "must be a list of cells"),
+        ([{"tsk": "rte"}], "unknown setting of a cell 'tsk': did you mean task"),
+        ([{"rate": -1}], "rate in a cell must be a positive number or `paper`, not -1"),
+        ([{3: "rte"}], "unknown setting of a cell '3'"),
+    ],
+)
+def test_a_fault_in_a_cell_is_one_sentence(cells: list[Any], says: str) -> None:
+    with pytest.raises(BeftError, match=f"cells in the parameters.*{says}"):
+        settings.load(FINE_TUNING, {"profile": "smoke", "cells": cells})
+
+
+def test_cells_keep_their_order_and_their_names_lists() -> None:
+    s = settings.load(
+        FINE_TUNING, {"profile": "smoke", "cells": "{epochs: 6, rate: paper, task: rte, regime: '9'}"}
     )
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(BeftError, match="run from inside a clone"):
-        settings.repository()
+    assert s.overrides == {"cells": [{"epochs": 6, "rate": "paper", "task": ["rte"], "regime": [9]}]}
+    assert list(s["cells"][0]) == ["epochs", "rate", "task", "regime"]
+
+
+def test_settings_load_no_torch() -> None:
+    code = "import sys; from beft import settings; settings.load; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=paths.ROOT).returncode == 0
 
 
 def test_modules_and_functions_named_like_parameters_are_not_values() -> None:
