@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from ..errors import BeftError
-from ..experiments import ranking
+from ..theory import scores as theory_scores
 
 LEVEL = 0.95
 FLIPS = 2**16  # sign patterns: all of them where there are no more, else a seeded sample of as many
@@ -236,6 +236,11 @@ def agreement(averages: pd.DataFrame, runs: pd.DataFrame, value: str = "final") 
             }
             if len(found) == len(by_term):
                 rows.append(
-                    {"score": score, "view": view, "seed": seed, "tau": ranking.agreement(by_term, found)}
+                    {
+                        "score": score,
+                        "view": view,
+                        "seed": seed,
+                        "tau": theory_scores.agreement(by_term, found),
+                    }
                 )
     return pd.DataFrame(rows, columns=["score", "view", "seed", "tau"])

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..data import tasks
 from ..data.tasks import Task
-from ..experiments.ranking import agreement
+from ..theory.scores import agreement
 from . import intervals as statistics
 
 MISSING = "not run"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from beft.errors import BeftError
-from beft.experiments.ranking import agreement, fisher, fisher_batch, mag_angle, magnitude, rank
+from beft.theory.scores import agreement, fisher, fisher_batch, mag_angle, magnitude, rank
 
 entries = st.floats(-1e3, 1e3, allow_nan=False, allow_subnormal=False)
 vectors = st.integers(1, 8).flatmap(
