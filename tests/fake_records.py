@@ -1,6 +1,4 @@
-"""Made-up records in the real format, for tests of figures, tables and statistics. Nothing here was
-measured.
-"""
+"""Made-up records in the real format, for tests of figures and tables. Nothing here was measured."""
 
 from __future__ import annotations
 
@@ -87,7 +85,7 @@ def ranking(seed=0, dtype="float32", layers=6, null=True, epochs=3, outcome="ok"
 
 
 def fake_settings(folder: Path, note: str = "") -> SimpleNamespace:
-    """What `plots.save` and `tables.save` need of a notebook's settings."""
+    """What `save_figure` and `save_table` need of a notebook's settings."""
     return SimpleNamespace(
         figures=folder / "figures",
         notebook="03_fine_tuning",

@@ -14,5 +14,6 @@ __getattr__, __all__ = hand_on(
         "load_tuned": "peft_adapter",
         "merge": "peft_adapter",
         "save_adapter": "peft_adapter",
+        "switched": "export",
     },
 )

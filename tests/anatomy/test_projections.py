@@ -6,7 +6,7 @@ import transformers
 from torch import nn
 
 from beft.anatomy.head import bias_modules, classifier
-from beft.anatomy.projections import Verdict, describe, key_bias_is_null
+from beft.anatomy.projections import Verdict, anatomy_summary, describe, key_bias_is_null
 from beft.anatomy.sites import TERMS, Site, width_of
 from beft.errors import BeftError
 from beft.theory import null_key_bias as zoo
@@ -356,3 +356,14 @@ def test_sites_named_by_hand_on_a_plain_module():
 def test_wrong_names_by_hand_are_refused_in_words(sites, message):
     with pytest.raises(BeftError, match=message):
         describe(zoo.build("GPT-2"), sites=sites)
+
+
+def test_biases_are_counted_on_models_without_numbers():
+    empty = {name: zoo.build(name, auto="AutoModelForCausalLM").to("meta") for name in ("OPT", "LLaMA")}
+    opt, llama = (anatomy_summary(name, model) for name, model in empty.items())
+    assert opt["has_bias"] == {"q": True, "k": True, "v": True} and opt["key_bias_null"]
+    assert llama["has_bias"] == {"q": False, "k": False, "v": False} and not llama["key_bias_null"]
+    assert llama["model"] == "LLaMA" and llama["family"] == "llama" and llama["reason"]
+    assert llama["value_size"] == llama["kv_heads"] * llama["head_size"] < llama["query_size"]
+    layers = describe(empty["LLaMA"]).layers
+    assert llama["value_total"] == layers * llama["value_size"] < llama["parameters"]
