@@ -1,8 +1,8 @@
 """Methods and scores compared over the cells of a table, where a cell is model x task x regime.
 
 Frames of runs (`dataframes.frame`) and ranking records in, frames of numbers out. Differences are fractions, as the
-metrics are. Cells of one task share its rows and its validation split and are not independent, so what is said over
-cells is resampled by task: a task is drawn with all its cells (cluster bootstrap).
+metrics are. Cells of one task share its rows and its validation split and are not independent, so numbers over
+cells are resampled by task: a task is drawn with all its cells (cluster bootstrap).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def holm(p: ArrayLike) -> np.ndarray:
     return out
 
 
-def bootstrap_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
+def bootstrap_interval(values: ArrayLike) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of values (n,), seeded; (nan, nan) below three values.
 
     Shown beside Student's t because it assumes no shape; at three to five seeds it is known to be too narrow. Equal
@@ -68,14 +68,12 @@ def bootstrap_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, 
     x = np.asarray(values, dtype=float)
     if len(x) < LEAST:
         return float("nan"), float("nan")
-    rng = np.random.default_rng(0)
-    interval = stats.bootstrap(
-        (x,), np.mean, n_resamples=DRAWS, confidence_level=level, method="percentile", rng=rng
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+    draws = {"n_resamples": DRAWS, "confidence_level": LEVEL, "rng": np.random.default_rng(0)}
+    low, high = stats.bootstrap((x,), np.mean, method="percentile", **draws).confidence_interval
+    return float(low), float(high)
 
 
-def cluster_interval(values: ArrayLike, clusters: Sequence[Any], level: float = LEVEL) -> tuple[float, float]:
+def cluster_interval(values: ArrayLike, clusters: Sequence[Any]) -> tuple[float, float]:
     """Percentile interval of the mean of values (n,) when whole clusters are drawn with replacement, seeded.
 
     (nan, nan) below three clusters. With few clusters it is too narrow, and never wider than from the smallest to the
@@ -90,7 +88,7 @@ def cluster_interval(values: ArrayLike, clusters: Sequence[Any], level: float = 
         return float("nan"), float("nan")
     picks = np.random.default_rng(0).integers(0, len(sums), (DRAWS, len(sums)))
     means = sums["sum"].to_numpy()[picks].sum(axis=1) / sums["size"].to_numpy()[picks].sum(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
@@ -106,12 +104,12 @@ def difference(differences: ArrayLike) -> dict[str, Any]:
     return row | {"p": intervals.sign_flip_p(d), "p_least": least_p(len(d))}
 
 
-def compare(runs: pd.DataFrame, pairs: Pairs, value: str = "final", absent: bool = False) -> pd.DataFrame:
+def compare(runs: pd.DataFrame, pairs: Pairs, absent: bool = False) -> pd.DataFrame:
     """The paired difference first - second in every cell in which both methods have finished runs.
 
     Columns: model, task, regime, first, second; n (common seeds), mean, low, high (Student t), boot_low, boot_high
     (`bootstrap_interval`), p (sign-flip, exact up to 16 seeds), p_least (the smallest p that n allows), p_holm (Holm
-    over all rows with a p, so over every cell and pair asked for here).
+    over all rows with a p, so over every cell and pair of this call).
 
     Args:
         absent: whether a pair of which a method has no finished run has a row too, without numbers.
@@ -122,21 +120,21 @@ def compare(runs: pd.DataFrame, pairs: Pairs, value: str = "final", absent: bool
     rows = []
     for cell, part in by_cell(runs):
         methods = set(intervals.finished(part)["method"])
-        rows += [cell | _pair(part, *pair, value) for pair in pairs if absent or methods >= {*pair}]
+        rows += [cell | _pair(part, *pair) for pair in pairs if absent or methods >= {*pair}]
     return _with_holm(pd.DataFrame(rows, columns=[*CELL, *_COMPARED]))
 
 
-def compare_views(views: Mapping[str, pd.DataFrame], pairs: Pairs, value: str = "final") -> pd.DataFrame:
+def compare_views(views: Mapping[str, pd.DataFrame], pairs: Pairs) -> pd.DataFrame:
     """The paired difference of every pair in several frames of one cell: `compare` with `view` in place of the cell.
 
     Every pair has a row, without numbers where a method was not run. Raises as `compare`.
     """
-    rows = [{"view": view} | _pair(runs, *pair, value) for view, runs in views.items() for pair in pairs]
+    rows = [{"view": view} | _pair(runs, *pair) for view, runs in views.items() for pair in pairs]
     return _with_holm(pd.DataFrame(rows, columns=["view", *_COMPARED]))
 
 
-def _pair(runs: pd.DataFrame, first: str, second: str, value: str) -> dict[str, Any]:
-    differences = intervals.paired_differences(runs, first, second, value)
+def _pair(runs: pd.DataFrame, first: str, second: str) -> dict[str, Any]:
+    differences = intervals.paired_differences(runs, first, second)
     return {"first": first, "second": second} | difference(differences)
 
 
@@ -145,7 +143,7 @@ def _with_holm(compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def overall(compared: pd.DataFrame) -> pd.DataFrame:
-    """What `compare` found, over cells: one row per pair. Points of different metrics are averaged as they are.
+    """The rows of `compare` over cells: one row per pair. Points of different metrics are averaged as they are.
 
     Columns: first, second; cells (with a difference), tasks, higher (cells in which the first has the higher mean);
     mean over cells, low, high (`cluster_interval` over tasks, nan below three tasks: cells of one task share data

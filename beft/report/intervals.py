@@ -33,7 +33,7 @@ class Interval:
     n: int
 
 
-def mean_interval(values: Iterable[float], level: float = LEVEL) -> Interval:
+def mean_interval(values: Iterable[float]) -> Interval:
     """Mean and two-sided Student t interval of independent values (n,); values that are not finite are dropped.
 
     The interval says how the mean varies over seeds (data draw, head, order, dropout), not over validation sets.
@@ -45,7 +45,7 @@ def mean_interval(values: Iterable[float], level: float = LEVEL) -> Interval:
     mean = float(x.mean())
     if len(x) == 1:
         return Interval(mean, float("nan"), float("nan"), 1)
-    half = float(stats.t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
     return Interval(mean, mean - half, mean + half, len(x))
 
 
@@ -74,10 +74,8 @@ def sign_flip_p(differences: ArrayLike) -> float:
     d = np.asarray(differences, dtype=float)
     if len(d) < 2:
         return float("nan") if len(d) == 0 else 1.0
-    flips = stats.permutation_test(
-        (d,), np.mean, permutation_type="samples", n_resamples=FLIPS, rng=np.random.default_rng(0), axis=-1
-    )
-    return float(flips.pvalue)
+    flips = {"permutation_type": "samples", "n_resamples": FLIPS, "rng": np.random.default_rng(0)}
+    return float(stats.permutation_test((d,), np.mean, axis=-1, **flips).pvalue)
 
 
 def paired_differences(frame: pd.DataFrame, first: str, second: str, value: str = "final") -> pd.Series:
@@ -152,14 +150,14 @@ def term_scores(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["score"] != "norms"].groupby(keys, sort=False)["value"].mean().reset_index()
 
 
-def agreement(averages: pd.DataFrame, runs: pd.DataFrame, value: str = "final") -> pd.DataFrame:
+def agreement(averages: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Kendall's tau between each score's ranking of the terms and their accuracies, seed by seed.
 
     Two views. "all terms": as scored. "null b_k excluded": a b_k that the anatomy proves null takes no part, which
     leaves b_q against b_v, so that tau is 1 or -1; where b_k is not null the two views are the same.
     `averages` from `term_scores`, `runs` with one finished run per term and seed. Columns: score, view, seed, tau.
     """
-    accuracies = finished(runs).set_index(["method", "seed"])[value].astype(float).to_dict()
+    accuracies = finished(runs).set_index(["method", "seed"])["final"].astype(float).to_dict()
     rows = []
     for (score, seed), part in averages.groupby(["score", "seed"], sort=False):
         null = bool(part["key_null"].iloc[0])

@@ -20,46 +20,28 @@ from matplotlib.axes import Axes
 from .intervals import Interval, finished, mean_interval
 from .names import MISSING, method_name
 
-COLORS = {
-    "head": "#4d4d4d",
-    "b_q": "#0072B2",
-    "b_k": "#E69F00",
-    "b_v": "#D55E00",
-    "all_biases": "#009E73",
-    "lora": "#56B4E9",
-    "full": "#CC79A7",
-    "mask": "#999999",
-    "prefix": "#8c6d31",
-    "adapter": "#F0C000",
-    "prompt": "#7a8b00",
-    "sparse": "#843c39",
-    "none": "#000000",
-    "zero_shot": "#bbbbbb",
-    "in_context": "#6a3d9a",
-    "q": "#0072B2",
-    "k": "#E69F00",
-    "v": "#D55E00",
+_LOOKS = {  # method -> colour and marker, in the order in which methods are drawn
+    "zero_shot": ("#bbbbbb", "_"),
+    "in_context": ("#6a3d9a", "|"),
+    "head": ("#4d4d4d", "s"),
+    "b_q": ("#0072B2", "o"),
+    "b_k": ("#E69F00", "D"),
+    "b_v": ("#D55E00", "^"),
+    "all_biases": ("#009E73", "P"),
+    "lora": ("#56B4E9", "X"),
+    "full": ("#CC79A7", "v"),
+    "mask": ("#999999", "*"),
+    "prefix": ("#8c6d31", "p"),
+    "adapter": ("#F0C000", "<"),
+    "prompt": ("#7a8b00", ">"),
+    "sparse": ("#843c39", "h"),
+    "none": ("#000000", "+"),
 }
-MARKERS = {
-    "zero_shot": "_",
-    "in_context": "|",
-    "head": "s",
-    "b_q": "o",
-    "b_k": "D",
-    "b_v": "^",
-    "all_biases": "P",
-    "lora": "X",
-    "full": "v",
-    "mask": "*",
-    "prefix": "p",
-    "adapter": "<",
-    "prompt": ">",
-    "sparse": "h",
-    "none": "+",
-}
-DASHES = {"head": "-", "b_q": "-", "b_k": (0, (2, 1.5)), "b_v": "-", "all_biases": "-"}
 TERMS = ("q", "k", "v")
 TERM_NAMES = {"q": r"$b_q$", "k": r"$b_k$", "v": r"$b_v$"}
+MARKERS = {method: marker for method, (_, marker) in _LOOKS.items()}
+COLORS = {method: color for method, (color, _) in _LOOKS.items()} | {t: _LOOKS[f"b_{t}"][0] for t in TERMS}
+DASHES = {"head": "-", "b_q": "-", "b_k": (0, (2, 1.5)), "b_v": "-", "all_biases": "-"}
 RC = {
     **sns.axes_style("whitegrid"),
     **sns.plotting_context("paper", font_scale=1.15),
@@ -99,11 +81,7 @@ def color_of(method: str) -> str:
 
 def look_of(method: str, label: bool = True) -> dict[str, Any]:
     """Colour, marker, dashes and label of a method."""
-    look = {
-        "color": color_of(method),
-        "marker": MARKERS.get(method, "o"),
-        "ls": DASHES.get(method, "-"),
-    }
+    look = {"color": color_of(method), "marker": MARKERS.get(method, "o"), "ls": DASHES.get(method, "-")}
     return {**look, "label": method_name(method)} if label else look
 
 
@@ -114,11 +92,11 @@ def mean_bar(ax: Axes, x: float, interval: Interval, scale: float, **look: Any) 
     ax.errorbar([x], [scale * i.mean], yerr=spread, **look)
 
 
-def methods_as_points(ax: Axes, frame: pd.DataFrame, methods: Sequence[str], value: str = "final") -> None:
+def methods_as_points(ax: Axes, frame: pd.DataFrame, methods: Sequence[str]) -> None:
     """One column per method: a small point per seed, the mean with its interval, the mean as text, lost runs named."""
     for x, method in enumerate(methods):
         runs = frame[frame["method"] == method]
-        values = 100 * finished(runs)[value].dropna().to_numpy()
+        values = 100 * finished(runs)["final"].dropna().to_numpy()
         look = look_of(method)
         jitter = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(len(values))
         ax.plot(x - 0.12 + jitter, values, "o", ms=3.5, color=look["color"], alpha=0.45, mew=0)

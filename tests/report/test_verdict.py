@@ -57,12 +57,12 @@ def test_the_correction_is_over_the_table_that_is_given():
     assert alone["verdict"].tolist() == ["ahead"] and alone["p_holm"].tolist() == [2 / 64]
 
 
-@pytest.mark.parametrize(("rows", "told"), [(12, True), (13, False)])
-def test_how_many_comparisons_nine_seeds_allow(rows, told):
+@pytest.mark.parametrize(("rows", "decided"), [(12, True), (13, False)])
+def test_how_many_comparisons_nine_seeds_allow(rows, decided):
     judged = verdict.over_seeds(
         _compared([2 / 512] * rows, n=9)
     )  # 12 x 2 / 512 = 0.047, 13 x 2 / 512 = 0.051
-    assert set(judged["verdict"]) == {"ahead" if told else "cannot be told with 9 seeds"}
+    assert set(judged["verdict"]) == {"ahead" if decided else "cannot be told with 9 seeds"}
 
 
 def test_holm_steps_down_and_the_boundary_counts_as_shown():

@@ -56,8 +56,8 @@ def heatmaps(
 ) -> Figure:
     """Fig. 2: a heat map (terms x layers, plus the average) per score, the terms' accuracies beside them.
 
-    Every map has its own scale; values are means over seeds; a score without values has
-    no map. `runs` holds one run per term and seed.
+    Every map has its own scale; values are means over seeds; a score without values has no map. `runs` holds one run
+    per term and seed.
     """
     names = [name for name in names if (scores["score"] == name).any()]
     rows = -(-len(names) // 2)

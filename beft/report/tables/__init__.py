@@ -1,8 +1,8 @@
-"""The tables as frames of text: those that are saved, and those that say which differences are shown."""
+"""The tables as frames of text: those that are saved, and those with a verdict on each difference."""
 
 from ..._lazy import hand_on
 
 __getattr__, __all__ = hand_on(
     __name__,
-    modules=("cells", "debiasing", "decoders", "differences", "fine_tuning", "ranking"),
+    modules=("cells", "debiasing", "decoders", "differences", "fine_tuning", "patches", "ranking"),
 )

@@ -6,7 +6,7 @@ Each mean has its Student t interval over seeds; lost runs are counted beside it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -163,12 +163,18 @@ def _beside_paper(settings: dict[str, Any], group: pd.DataFrame, prefix: str = "
 # --- Table 3 ----------------------------------------------------------------------------------------------
 
 
-def table3(records: Records) -> pd.DataFrame:
+def table3(
+    records: Records, beside: Callable[[Mapping[str, Any]], dict[str, str]] | None = None
+) -> pd.DataFrame:
     """Table 3: cells x methods, the metric of the last epoch as "mean [low, high]" in percent.
 
     Columns: model, task, regime, rows, metric, seeds; epochs, with the paper's where it has more; rate, with the
     methods that have their own; a column per method. A method with a number in the paper for any cell has
     "<method>: paper, %" and "<method>: ours - paper" (points) too; if none has, one column `paper` says why.
+
+    Args:
+        records: runs.
+        beside: further columns of a cell, in front of the methods'.
 
     Raises:
         BeftError: a cell has several runs of a method for one seed.
@@ -181,6 +187,7 @@ def table3(records: Records) -> pd.DataFrame:
     rows = []
     for cell, part in comparisons.by_cell(runs):
         row = _place(cell, part) | {"epochs": _epochs(cell, part), "rate": _rates(part)}
+        row |= beside(cell) if beside else {}
         for method in methods:
             group = part[part["method"] == method]
             row[method_name(method)] = runs_text(group)

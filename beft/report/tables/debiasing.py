@@ -1,23 +1,20 @@
-"""Tables of debiasing: PEFTDebias' Tables 1 and 2 beside its printed numbers, and what patches change."""
+"""Tables of debiasing: PEFTDebias' Tables 1 and 2 beside its printed numbers, rates, axes and the planted link."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ... import paper
-from ..comparisons import difference
 from ..dataframes import Records
-from ..intervals import Interval, mean_interval, paired_differences
-from ..names import MISSING, interval_text, mean_text, method_name, number
-from .differences import over_seeds
+from ..intervals import Interval, mean_interval
+from ..names import MISSING, mean_text, method_name
 
 ORDER = ("none", "full", "adapter", "prompt", "lora", "sparse", "all_biases", "b_k", "b_q", "b_v")
 PRINTED = "paper (BERT-base)"
-NOT_MEASURED = "not measured"
 RAW = ("fprd", "fprd iptts", "fraction neutral")  # printed as they are, and not x 100
 DOWNSTREAM = {  # set -> (its task's name in the micro-world, measures of ours in the order of the printed columns)
     "biasbios": ("BiasBios", ("accuracy", "gap gender")),
@@ -214,98 +211,3 @@ def planted(frames: Mapping[float, pd.DataFrame], expected: Mapping[float, float
         rows.append(row | {"expected is in the interval": inside})
     columns = ("strength", "best classifier's gap, x 100", "measured gap, x 100", "accuracy, x 100")
     return pd.DataFrame(rows, columns=[*columns, "expected is in the interval"])
-
-
-# --- with verdicts ----------------------------------------------------------------------------------------
-
-
-def removed(patches: pd.DataFrame, axis: str) -> pd.DataFrame:
-    """Of every patch against an axis, what it leaves of the language model's link, with the verdict.
-
-    Columns: patch; numbers; link left, in nats, and removed, in percent, means over seeds with intervals (what
-    overshoots zero has brought some of the link back); then those of `differences.over_seeds` for the size of the link
-    in nats, with the patch minus without. "ahead": the patch leaves a smaller link.
-    """
-    rows = [_link(patches, axis, method) for method in _trained(patches, axis)]
-    labels = ["patch", "numbers", "link left, nats", "removed"]
-    return over_seeds(labels, _rows(labels, rows), 1, "+.2f", _missing(patches, f"nats {axis}"))
-
-
-def after(tuned: pd.DataFrame, axis: str) -> pd.DataFrame:
-    """What every patch changes after fine-tuning, against plain fine-tuning with the same seeds, with the verdict.
-
-    A row per patch and measure, the TPR gap and the accuracy, in points: with the patch minus without. "ahead": a
-    smaller gap, a higher accuracy.
-    """
-    methods = [m for m in ORDER if m != "none" and m in set(tuned["method"])]
-    rows = [_change(tuned, m, measure) for m in methods for measure in (f"gap {axis}", "accuracy")]
-    labels = ["patch", "measure"]
-    return over_seeds(labels, _rows(labels, rows), 1, "+.1f", _missing(tuned, f"gap {axis}"))
-
-
-def works(
-    patches: pd.DataFrame, tuned: pd.DataFrame, axis: str, methods: Sequence[str] = ("b_v", "b_q")
-) -> pd.DataFrame:
-    """Whether small patches debias, in the language model and after fine-tuning, with the verdict.
-
-    Columns: patch; numbers, and their share of the adapter's; "more removed by", the patches that remove more of the
-    link on average; measure; then those of `differences.over_seeds`, as in `removed` (nats) and `after` (points).
-    """
-    shares = {m: _share(patches, axis, m).mean() for m in _trained(patches, axis)}
-    sizes = patches[patches["axis"] == axis].groupby("method")["size"].max()
-    rows = []
-    for method in methods:
-        row = _link(patches, axis, method)
-        row["of the adapter"] = number(
-            sizes.get(method, np.nan) / sizes.get("adapter", np.nan), ".2%", MISSING
-        )
-        more = [m for m in sorted(shares, key=lambda m: -shares[m]) if shares[m] > shares.get(method, np.nan)]
-        row["more removed by"] = ", ".join(map(method_name, more)) or "none"
-        rows += [row, row | _change(tuned, method, f"gap {axis}")]
-    labels = ["patch", "numbers", "of the adapter", "more removed by", "measure"]
-    return over_seeds(labels, _rows(labels, rows), 1, "+.2f", _missing(patches, f"nats {axis}"))
-
-
-def _rows(labels: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=[*labels, "lower", *difference([])])
-
-
-def _trained(patches: pd.DataFrame, axis: str) -> list[str]:
-    """The patches against an axis, in the order of the tables."""
-    return [m for m in ORDER if m in set(patches.loc[patches["axis"] == axis, "method"])]
-
-
-def _missing(frame: pd.DataFrame, measure: str) -> str:
-    """What stands for a difference that is not there: no such measure, or no run."""
-    return MISSING if measure in frame and frame[measure].notna().any() else NOT_MEASURED
-
-
-def _share(patches: pd.DataFrame, axis: str, method: str) -> pd.Series:
-    """The share of the untouched model's link that a patch takes away, by seed; empty where it is not measured."""
-    measure = f"nats {axis}"
-    own = patches[(patches["axis"] == axis) & (patches["method"] == method)]
-    before = interval(patches, "none", measure)
-    return 1 - own[measure].dropna().abs() / abs(before.mean) if before.n else pd.Series(dtype=float)
-
-
-def _link(patches: pd.DataFrame, axis: str, method: str) -> dict[str, Any]:
-    """What a patch leaves and removes of the link, and the change of the link's size by seed, in nats."""
-    measure = f"nats {axis}"
-    own = patches[(patches["axis"] == axis) & (patches["method"] == method)]
-    missing = _missing(patches, measure) if len(own) else MISSING
-    left, share = interval(own, method, measure), mean_interval(_share(patches, axis, method))
-    row = {"patch": method_name(method), "measure": "link in the language model, nats", "lower": True}
-    row["numbers"] = f"{int(own['size'].max()):,}" if len(own) else MISSING
-    row["link left, nats"] = interval_text(left.mean, left.low, left.high, ".2f", 1, missing)
-    row["removed"] = interval_text(share.mean, share.low, share.high, "z.0%", 1, missing)
-    before = abs(interval(patches, "none", measure).mean)
-    return row | difference(-before * _share(patches, axis, method))
-
-
-def _change(tuned: pd.DataFrame, method: str, measure: str) -> dict[str, Any]:
-    """A measure after fine-tuning with a patch minus without, by seed, in points."""
-    lower = measure != "accuracy"
-    row = {"patch": method_name(method), "measure": "TPR gap, points" if lower else "accuracy, points"}
-    if measure not in tuned:
-        return row | {"lower": lower} | difference([])
-    return row | {"lower": lower} | difference(100 * paired_differences(tuned, method, "none", measure))

@@ -11,8 +11,9 @@ from ... import paper
 from .. import comparisons
 from ..dataframes import Records, frame
 from ..intervals import mean_interval, summary
-from ..names import MISSING, TERM_METHODS, method_name, order, percent_text, runs_text
+from ..names import MISSING, TERM_METHODS, method_name, percent_text, runs_text
 from .cells import table3
+from .fine_tuning import accuracy_order
 
 UNTUNED = ("zero_shot", "in_context")
 ROUNDING = 1e-10  # relative change in float64: rounding stays far below, a term with an effect far above
@@ -65,26 +66,23 @@ def table5(records: Records, untuned: Records = ()) -> pd.DataFrame:
     Columns as of `cells.table3`, with the untuned model's in front of the methods': zero-shot, which no seed
     changes, and in context with the number of demonstrations that the model's context had room for.
     """
-    table = table3(records)
+    names = [method_name(m) for m in UNTUNED]
     both = scores(records, untuned)
-    demonstrations = {
+    fitted = {  # demonstrations that the context had room for: of long texts, it may be none
         (r["settings"]["model"], r["settings"]["task"]): r["demonstrations"]
         for r in untuned
-        if r["settings"]["demonstrations"]  # asked for; of long texts, none may fit
+        if r["settings"]["demonstrations"]
     }
-    columns: dict[str, list[str]] = {method_name(m): [] for m in UNTUNED}
-    for place in table[list(comparisons.CELL)].itertuples(index=False, name=None):
-        same = both[list(comparisons.CELL)].astype(str) == pd.Series(place, comparisons.CELL)
-        here = both[same.all(axis=1)]
+
+    def beside(cell: Mapping[str, Any]) -> dict[str, str]:
+        here = both[(both[list(comparisons.CELL)] == pd.Series(cell)).all(axis=1)]
         zero, context = (here[here["method"] == m] for m in UNTUNED)
         score = f"{100 * zero['final'].iloc[0]:.1f}" if len(zero) else MISSING
-        columns[method_name("zero_shot")].append(score)
-        suffix = f", {demonstrations[place[:2]]} shown" if len(context) else ""
-        columns[method_name("in_context")].append(runs_text(context) + suffix)
-    at = list(table).index("rate") + 1
-    for n, (name, values) in enumerate(columns.items()):
-        table.insert(at + n, name, values)
-    return table
+        suffix = f", {fitted[cell['model'], cell['task']]} shown" if len(context) else ""
+        return dict(zip(names, (score, runs_text(context) + suffix), strict=True))
+
+    table = table3(records, beside)
+    return table if len(table) else table.reindex(columns=[*table, *names])
 
 
 def table6(records: Records, untuned: Records = ()) -> pd.DataFrame:
@@ -147,26 +145,21 @@ def perturbations(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def method_orders(scores: pd.DataFrame) -> pd.DataFrame:
     """The order of the methods by their means in percent: a row per model, task and regime."""
-    rows = []
-    for cell, part in comparisons.by_cell(scores):
-        means = summary(part).set_index("method")["mean"].dropna()
-        text = order({method_name(str(m)): 100 * float(v) for m, v in means.items()}, ".1f")
-        rows.append({n: str(v) for n, v in cell.items()} | {"methods by score, %": text})
+    rows = [
+        cell | {"methods by score, %": accuracy_order(part)} for cell, part in comparisons.by_cell(scores)
+    ]
     return pd.DataFrame(rows, columns=[*comparisons.CELL, "methods by score, %"])
 
 
 def best_terms(scores: pd.DataFrame) -> pd.DataFrame:
     """In how many cells each term has the highest mean of the three: a row per model; equal ones count each."""
-    rows = []
-    for model, part in scores.groupby("model", sort=False):
-        counts = dict.fromkeys(TERM_METHODS, 0)
-        cells = [rows for _, rows in comparisons.by_cell(part)]
-        for cell in cells:
-            means = summary(cell[cell["method"].isin(TERM_METHODS)]).set_index("method")["mean"].dropna()
-            for term in means.index[means == means.max()]:
-                counts[term] += 1
-        rows.append({"model": model, **counts, "cells": len(cells)})
-    return pd.DataFrame(rows, columns=["model", *TERM_METHODS, "cells"])
+    cell = list(comparisons.CELL)
+    means = summary(scores[scores["method"].isin(TERM_METHODS)], [*cell, "method"]).dropna(subset=["mean"])
+    best = means[means["mean"] == means.groupby(cell)["mean"].transform("max")]
+    cells = scores.drop_duplicates(cell).groupby("model", sort=False).size()
+    counts = pd.crosstab(best["model"], best["method"]).reindex(cells.index, fill_value=0)
+    counts = counts.reindex(columns=list(TERM_METHODS), fill_value=0).rename_axis(columns=None)
+    return counts.assign(cells=cells).reset_index()
 
 
 def memory(estimates: Mapping[str, Any], measured: Records = (), runs: int = 1) -> pd.DataFrame:

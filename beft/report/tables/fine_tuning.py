@@ -28,17 +28,18 @@ def labels(task: Task, values: np.ndarray) -> pd.DataFrame:
 
 def before_tuning(task: Task, values: np.ndarray, untuned: float) -> pd.DataFrame:
     """The metric of the untuned model, and that of one answer for all rows with these labels (N,), in percent."""
-    largest = np.full_like(values, np.bincount(values).argmax()) if not task.regression else None
-    constant = np.nan if largest is None else score(task.metric, values, largest)
-    model = ("untuned model", "one answer for all rows")
-    column = [f"{100 * untuned:.1f}", "undefined" if largest is None else f"{100 * constant:.1f}"]
-    return pd.DataFrame({"predictions of": model, f"{task.metric}, %": column})
+    constant = "undefined"
+    if not task.regression:
+        largest = np.full_like(values, np.bincount(values).argmax())
+        constant = f"{100 * score(task.metric, values, largest):.1f}"
+    column = {"untuned model": f"{100 * untuned:.1f}", "one answer for all rows": constant}
+    return pd.DataFrame(column.items(), columns=["predictions of", f"{task.metric}, %"])
 
 
-def accuracy_order(runs: pd.DataFrame, methods: Sequence[str] | None = None, value: str = "final") -> str:
+def accuracy_order(runs: pd.DataFrame, methods: Sequence[str] | None = None) -> str:
     """Methods by their mean over seeds, in percent: "b_v (77.2) > b_q (70.1)"."""
     chosen = runs if methods is None else runs[runs["method"].isin(methods)]
-    means = summary(chosen, ("method",), value).set_index("method")["mean"]
+    means = summary(chosen).set_index("method")["mean"]
     return order({method_name(str(m)): 100 * v for m, v in means.items()}, ".1f")
 
 
@@ -90,11 +91,11 @@ def parameter_counts(records: Records, total: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def rate_grid(grid: pd.DataFrame, value: str = "final") -> pd.DataFrame:
-    """Methods x rates: mean and interval of `value` over seeds; `not run` where a cell is empty."""
+def rate_grid(grid: pd.DataFrame) -> pd.DataFrame:
+    """Methods x rates: mean and interval over seeds; `not run` where a cell is empty."""
     rows = []
     for method, part in grid.groupby("method", sort=False):
-        cells = {f"{rate:g}": runs_text(group, value) for rate, group in part.groupby("rate")}
+        cells = {f"{rate:g}": runs_text(group) for rate, group in part.groupby("rate")}
         rows.append({"method": method_name(str(method)), **cells})
     return pd.DataFrame(rows, columns=["method", *(f"{r:g}" for r in sorted(grid["rate"].unique()))])
 

@@ -3,51 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
+from fake_records import patch, tuned_model
 from matplotlib.figure import Figure
 
 from beft import paper
 from beft.report.figures import debiasing as figures
 from beft.report.tables import debiasing
-
-NATS = {"none": [2.0], "full": [0.2, 0.4], "lora": [0.5, 0.7], "b_q": [1.0, 1.2], "b_v": [1.4, 1.8]}
-SIZES = {"full": 5000, "adapter": 900, "lora": 800, "b_q": 64, "b_v": 64}
-GAPS = {"none": [0.30, 0.34], "lora": [0.20, 0.25], "b_v": [0.31, 0.33]}
-
-
-def patch(method, seed, nats, axis="gender"):
-    crows = {"gender": {"percent": 90.0, "nats": nats}, "origin": {"percent": 70.0, "nats": 1.0}}
-    stereo = {"gender": {"lm": 99.0, "stereotype": 80.0, "icat": 39.6}}
-    own = {} if method == "none" else {"axis": axis, "seed": seed}
-    return {
-        "settings": {"method": method} | own,
-        "parameters": {"patch": SIZES.get(method, 0)},
-        "measures": {"crows": crows, "stereoset": stereo},
-        "outcome": "ok",
-    }
-
-
-@pytest.fixture
-def patches():
-    return debiasing.upstream(
-        [patch(m, seed, nats) for m, values in NATS.items() for seed, nats in enumerate(values)]
-    )
-
-
-@pytest.fixture
-def tuned():
-    return debiasing.downstream(
-        [
-            {
-                "settings": {"method": m, "seed": seed},
-                "patch": {"size": SIZES[m]} if m != "none" else {},
-                "measures": {"accuracy": 0.8, "gap gender": gap, "gap origin": None},
-                "outcome": "ok",
-            }
-            for m, values in GAPS.items()
-            for seed, gap in enumerate(values)
-        ]
-    )
 
 
 def test_table_1_has_a_row_for_every_patch_here_and_in_the_paper(patches):
@@ -83,79 +44,6 @@ def test_table_2_has_every_printed_set_and_says_what_was_not_run(tuned):
     assert table.loc["prompt", "paper (BERT-base), MNLI: fraction neutral"] == "0.21"
 
 
-def test_what_each_patch_removes_and_leaves(patches):
-    table = debiasing.removed(patches, "gender")
-    assert table["patch"].tolist() == ["full", "LoRA (q, v)", "b_q", "b_v"]
-    row = table.iloc[-1]
-    assert row["numbers"] == "64" and row["link left, nats"].startswith("1.60 [")
-    assert row["removed"].startswith("20% [") and row["difference"].startswith("-0.40 [")
-    assert row["verdict"] == "cannot be told with 2 seeds"
-
-
-def test_a_patch_without_effect_removes_zero_and_not_minus_zero(patches):
-    before = patches.loc[patches["method"] == "none", "nats gender"].mean()
-    patches = patches.assign(**{"nats gender": before * (1 + 1e-7)})
-    assert set(debiasing.removed(patches, "gender")["removed"]) == {"0% [0%, 0%]"}
-
-
-def test_differences_are_paired_by_seed(tuned):
-    table = debiasing.after(tuned, "gender").set_index(["patch", "measure"])
-    row = table.loc[("LoRA (q, v)", "TPR gap, points")]
-    assert row["difference"] == "-9.5 [-15.9, -3.1]" and row["seeds"] == "2"
-    assert table.loc[("LoRA (q, v)", "accuracy, points"), "difference"] == "+0.0 [+0.0, +0.0]"
-    assert table.loc[("b_v", "TPR gap, points"), "difference"].startswith("+0.0 [")
-    assert set(table["verdict"]) == {"cannot be told with 2 seeds"}
-
-
-def _tuned(gaps, accuracies):
-    """Models without a patch and with b_v, whose gap and accuracy differ by so much, seed by seed."""
-    return debiasing.downstream(
-        [
-            {"settings": {"method": m, "seed": n}, "patch": {}, "outcome": "ok"}
-            | {"measures": {"gap gender": 0.3 + sign * gap, "accuracy": 0.8 + sign * accuracy}}
-            for m, sign in (("none", 0), ("b_v", 1))
-            for n, (gap, accuracy) in enumerate(zip(gaps, accuracies, strict=True))
-        ]
-    )
-
-
-def test_less_bias_and_more_accuracy_are_ahead():
-    steps = [0.01 * n for n in range(1, 9)]
-    tuned = _tuned([-x for x in steps], steps)
-    assert debiasing.after(tuned, "gender")["verdict"].tolist() == ["ahead", "ahead"]
-    tuned = _tuned(steps, [-x for x in steps])
-    assert debiasing.after(tuned, "gender")["verdict"].tolist() == ["behind", "behind"]
-    tuned = _tuned([0.01, -0.01] * 4, [0.0] * 8)
-    assert set(debiasing.after(tuned, "gender")["verdict"]) == {"no difference shown"}
-
-
-SPREAD = [0.01 * n for n in range(8)]
-
-
-@pytest.mark.parametrize(
-    ("values", "verdict"),
-    [
-        ([1.0 + x for x in SPREAD], "ahead"),
-        ([2.5 + x for x in SPREAD], "behind"),
-        ([1.0, 3.0] * 4, "no difference shown"),
-        ([1.0, 1.1, 1.2], "cannot be told with 3 seeds"),
-    ],
-)
-def test_whether_it_works_follows_from_the_test(tuned, values, verdict):
-    records = [patch("none", 0, 2.0), *(patch("b_v", seed, v) for seed, v in enumerate(values))]
-    table = debiasing.works(debiasing.upstream(records), tuned, "gender", ("b_v",))
-    assert table["measure"].tolist() == ["link in the language model, nats", "TPR gap, points"]
-    assert table["verdict"].tolist() == [verdict, "cannot be told with 2 seeds"]
-    assert table["difference"].iloc[1].startswith("+0.00 [")
-
-
-def test_a_patch_that_was_not_trained_is_not_judged(patches, tuned):
-    table = debiasing.works(patches, tuned, "gender", ("b_k", "b_q"))
-    assert table["numbers"].tolist() == ["not run", "not run", "64", "64"]
-    assert table["more removed by"].tolist()[2:] == ["full, LoRA (q, v)"] * 2
-    assert table["verdict"].tolist() == ["not run", "not run", "cannot be told with 2 seeds", "not run"]
-
-
 def test_specificity_has_a_column_for_each_axis(patches):
     other = debiasing.upstream(
         [patch("none", 0, 2.0), patch("b_v", 0, 1.9, "origin"), patch("b_v", 1, 1.9, "gender")]
@@ -168,11 +56,7 @@ def test_specificity_has_a_column_for_each_axis(patches):
 def test_the_planted_link_is_inside_the_interval_or_not():
     frames = {
         s: debiasing.downstream(
-            [
-                {"settings": {"method": "none", "seed": n}, "patch": {}, "outcome": "ok"}
-                | {"measures": {"accuracy": 0.7, "gap gender": g}}
-                for n, g in enumerate(gaps)
-            ]
+            [tuned_model("none", n, {"accuracy": 0.7, "gap gender": g}) for n, g in enumerate(gaps)]
         )
         for s, gaps in {0.4: [0.14, 0.16, 0.15], 0.8: [0.60, 0.61, 0.62]}.items()
     }
@@ -188,37 +72,22 @@ def test_figures_draw_a_mark_for_every_patch_with_a_size(patches, tuned):
     assert len(figures.axes_of_patches(patches).axes) == 2
 
 
-def test_an_axis_without_sentences_is_said_to_be_not_measured(patches, tuned):
+def test_an_axis_without_sentences_has_its_rows_and_panels(patches, tuned):
     other = patches.assign(axis=patches["axis"].replace("gender", "religion"))
-    columns = ["link left, nats", "removed", "difference", "verdict"]
-    assert set(debiasing.removed(other, "religion")[columns].to_numpy().flat) == {"not measured"}
-    assert set(debiasing.works(other, tuned, "religion")["verdict"]) == {"not measured"}
     assert len(figures.size_against_bias(other, tuned, "religion").axes) == 3
     assert debiasing.table1(other, "religion", 10_000)["patch"].tolist()[0] == "no patch"
+    assert figures.axes_of_patches(debiasing.upstream([patch("none", 0, 2.0)]).iloc[:, :5]).axes
 
 
-def test_a_patch_that_overshoots_has_not_removed_more_than_all(tuned):
-    records = [patch("none", 0, 2.0), patch("b_v", 0, -2.0), patch("b_v", 1, -2.1), patch("b_v", 2, -2.2)]
-    row = debiasing.removed(debiasing.upstream(records), "gender").iloc[0]
-    assert row["removed"].startswith("-5%") and row["difference"].startswith("+0.10")
-
-
-def test_runs_that_diverged_are_counted_and_give_no_size(tuned):
+def test_runs_that_diverged_are_counted_and_give_no_size():
     lost = patch("b_v", 0, 1.0) | {"outcome": "diverged", "measures": {}, "parameters": {}}
     frame = debiasing.upstream([patch("none", 0, 2.0), lost, patch("b_v", 1, 1.0), patch("b_v", 2, 1.2)])
     table = debiasing.table1(frame, "gender", 10_000).set_index("patch")
     assert table.loc["b_v", "numbers"] == 64 and table.loc["b_v", "nats: gender"].endswith("(2 of 3 seeds)")
-    row = debiasing.works(frame, tuned, "gender").iloc[0]
-    assert row["numbers"] == "64" and row["seeds"] == "2"
 
 
 def test_the_planted_link_needs_two_seeds_for_an_interval():
-    frame = debiasing.downstream(
-        [
-            {"settings": {"method": "none", "seed": 0}, "patch": {}, "outcome": "ok"}
-            | {"measures": {"accuracy": 0.7, "gap gender": 0.15}}
-        ]
-    )
+    frame = debiasing.downstream([tuned_model("none", 0, {"accuracy": 0.7, "gap gender": 0.15})])
     assert debiasing.planted({0.4: frame}, {0.4: 0.15}).iloc[0, -1] == "no interval of one seed"
     none = frame.assign(**{"gap gender": float("nan")})
     assert debiasing.planted({0.4: none}, {0.4: 0.15}).iloc[0, 2] == "undefined"
@@ -227,22 +96,12 @@ def test_the_planted_link_needs_two_seeds_for_an_interval():
 
 def test_false_positive_differences_are_scaled_as_printed():
     posts = debiasing.downstream(
-        [
-            {"settings": {"method": "none", "seed": n}, "patch": {}, "outcome": "ok"}
-            | {"measures": {"f1": 0.7, "fprd": 0.3, "fprd iptts": 0.1}}
-            for n in (0, 1)
-        ]
+        [tuned_model("none", n, {"f1": 0.7, "fprd": 0.3, "fprd iptts": 0.1}) for n in (0, 1)]
     )
     table = debiasing.table2({"ghc": posts}, {"biasbios": "not run", "biasbios_to_mnli": "not run"})
     assert table["GHC-like: fprd"].iloc[0] == "0.30 [0.30, 0.30]"
     assert table["GHC-like: f1, x 100"].iloc[0] == "70.0 [70.0, 70.0]"
     assert table["GHC-like: fprd"].iloc[1] == "not run: not carried over"
-
-
-def test_a_task_without_a_gap_of_the_axis_has_no_verdict(tuned):
-    table = debiasing.after(tuned, "religion").set_index("measure")
-    assert set(table.loc["TPR gap, points", "verdict"]) == {"not measured"}
-    assert figures.axes_of_patches(debiasing.upstream([patch("none", 0, 2.0)]).iloc[:, :5]).axes
 
 
 def tried(method, rate, seed, loss, outcome="ok"):

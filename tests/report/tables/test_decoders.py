@@ -26,7 +26,7 @@ def runs(model="tiny-llama", task="sst2", seeds=(0, 1, 2), **settings):
     ]
 
 
-def untuned(model="tiny-llama", task="sst2", demonstrations=0, seed=0, value=0.55, shown=None):
+def untuned(model="tiny-llama", task="sst2", demonstrations=0, seed=0, value=0.55, fitted=None):
     settings = {
         "kind": "untuned",
         "model": model,
@@ -40,21 +40,26 @@ def untuned(model="tiny-llama", task="sst2", demonstrations=0, seed=0, value=0.5
         "key": key(settings),
         "settings": settings,
         "data": {"metric": "accuracy", "substitute": False},
-        "demonstrations": demonstrations if shown is None else shown,
+        "demonstrations": demonstrations if fitted is None else fitted,
         "validation": value,
         "outcome": "ok",
     }
 
 
-PLAIN = [untuned(), *(untuned(demonstrations=8, seed=s, value=0.6 + 0.01 * s, shown=5) for s in (0, 1, 2))]
+SCORED = [untuned(), *(untuned(demonstrations=8, seed=s, value=0.6 + 0.01 * s, fitted=5) for s in (0, 1, 2))]
 
 
 def test_the_untuned_model_stands_before_the_methods():
-    table = decoders.table5(runs(), PLAIN)
+    table = decoders.table5(runs(), SCORED)
     assert list(table)[-7:] == ["zero-shot", "in context", "b_k", "b_q", "b_v", "LoRA (q, v)", "paper"]
     row = table.iloc[0]
     assert row["zero-shot"] == "55.0" and row["in context"] == "61.0 [58.5, 63.5], 5 shown"
     assert row["b_v"].startswith("81.0 [") and row["paper"] == "not comparable: other model"
+
+
+def test_tables_of_no_runs_keep_the_untuned_models_columns():
+    assert list(decoders.table5([]))[-2:] == ["zero-shot", "in context"]
+    assert set(decoders.table6([])["zero-shot"]) == {"not run"}
 
 
 def test_a_model_without_untuned_scores_says_not_run():
@@ -63,13 +68,13 @@ def test_a_model_without_untuned_scores_says_not_run():
 
 
 def test_demonstrations_of_which_none_fitted_are_shown_as_none():
-    plain = [untuned(), *(untuned(demonstrations=8, seed=s, value=0.6, shown=0) for s in (0, 1))]
-    table = decoders.table5(runs(), plain)
+    scored = [untuned(), *(untuned(demonstrations=8, seed=s, value=0.6, fitted=0) for s in (0, 1))]
+    table = decoders.table5(runs(), scored)
     assert table["in context"].iloc[0].endswith(", 0 shown")
 
 
 def test_demonstrations_of_another_regime_are_not_this_cells():
-    row = decoders.table5(runs(regime=100), PLAIN).iloc[0]
+    row = decoders.table5(runs(regime=100), SCORED).iloc[0]
     assert row["zero-shot"] == "55.0" and row["in context"] == "not run"
 
 
@@ -90,7 +95,7 @@ def test_the_papers_numbers_stand_beside_its_own_models_and_prompts_alone():
 
 
 def test_table6_has_the_papers_models_below_ours_and_its_numbers_never_beside_a_substitute():
-    table = decoders.table6(runs(), PLAIN).set_index("model")
+    table = decoders.table6(runs(), SCORED).set_index("model")
     assert list(table.index)[0] == "tiny-llama" and len(table) == 4 and "paper" not in table
     assert table.loc["tiny-llama", "b_v: paper, %"] == "not comparable: other model"
     llama = table.loc["meta-llama/Llama-2-7b-hf"]
@@ -106,7 +111,7 @@ def test_table6_has_the_papers_models_below_ours_and_its_numbers_never_beside_a_
 
 
 def test_zero_shot_is_compared_with_every_seed():
-    scores = decoders.scores(runs(), PLAIN)
+    scores = decoders.scores(runs(), SCORED)
     assert scores["method"].value_counts()[["zero_shot", "in_context", "b_v"]].tolist() == [3, 3, 3]
     compared = comparisons.compare(scores, [("b_v", "zero_shot"), ("b_k", "zero_shot")])
     assert compared["mean"].tolist() == pytest.approx([0.26, 0.06]) and compared["n"].tolist() == [3, 3]
@@ -121,7 +126,7 @@ def test_the_order_of_every_cell_and_the_best_terms_of_every_model():
     records = [
         r for task in ("sst2", "copa", "rte") for m in ("tiny-llama", "tiny-opt") for r in runs(m, task)
     ]
-    scores = decoders.scores(records, PLAIN)
+    scores = decoders.scores(records, SCORED)
     orders = decoders.method_orders(scores).set_index(["model", "task"])["methods by score, %"]
     assert orders["tiny-llama", "sst2"].startswith("LoRA (q, v) (86.0) > b_v (81.0) > b_q (71.0)")
     best = decoders.best_terms(scores).set_index("model")
@@ -148,14 +153,14 @@ def test_a_null_b_k_differs_from_one_that_rotary_positions_give_an_effect():
 
 def test_scores_before_tuning_name_model_task_and_metric():
     row = ["tiny-llama", "sst2", "accuracy", "55.0", "5", "61.0 [58.5, 63.5]"]
-    assert decoders.before_tuning(PLAIN).to_numpy().tolist() == [row]
-    assert decoders.before_tuning(PLAIN[:1]).iloc[0].tolist()[3:] == ["55.0", "not run", "not run"]
-    assert decoders.before_tuning(PLAIN[1:]).iloc[0]["zero-shot, %"] == "not run"
+    assert decoders.before_tuning(SCORED).to_numpy().tolist() == [row]
+    assert decoders.before_tuning(SCORED[:1]).iloc[0].tolist()[3:] == ["55.0", "not run", "not run"]
+    assert decoders.before_tuning(SCORED[1:]).iloc[0]["zero-shot, %"] == "not run"
 
 
 def test_figures_are_drawn_for_several_models_and_tasks():
     records = [r for task in ("sst2", "copa") for m in ("tiny-llama", "tiny-opt") for r in runs(m, task)]
-    fig = cells.by_task(decoders.scores(records, PLAIN))
+    fig = cells.by_task(decoders.scores(records, SCORED))
     assert len(fig.axes) == 4 and fig.axes[0].get_title() == "tiny-llama\nsst2 (accuracy)"
     assert [line.get_ydata()[0] for line in fig.axes[0].lines if line.get_linestyle() == ":"] == [
         pytest.approx(55.0)

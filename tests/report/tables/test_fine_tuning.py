@@ -41,9 +41,9 @@ def test_weights_are_counted_where_a_run_trains_some():
 
 def test_forms_stand_beside_the_plain_term_of_the_same_seeds_and_the_papers_number():
     paper = {"model": "bert-base-cased", "rate": 4e-4, "epochs": 16}
-    plain = [run(m, seed, final=0.7, **paper) for m in ("head", "b_q", "b_v") for seed in (0, 1, 2)]
+    records = [run(m, seed, final=0.7, **paper) for m in ("head", "b_q", "b_v") for seed in (0, 1, 2)]
     formed = [run(f"b_v:{form}", seed, final=0.6, **paper) for form in ("lora", "vera1d") for seed in (0, 1)]
-    table = fine_tuning.forms(plain, formed).set_index("term")
+    table = fine_tuning.forms(records, formed).set_index("term")
     assert list(table.index) == ["b_v", "b_v, LoRA", "b_v, VeRA-1D"]
     assert table["seeds"].tolist() == [2, 2, 2]
     assert table["paper, last epoch, %"].tolist() == ["85.8", "85.0", "not printed"]
