@@ -35,7 +35,7 @@ SCORE_NAMES = {
     "reach": "Reach",
     "norms": "Pre-trained norm",
 }
-TERM_METHODS = ("b_v", "b_q", "b_k")  # in the order of the paper's accuracies, Fig. 2
+PAPER_ORDER = ("b_v", "b_q", "b_k")  # in the order of the paper's accuracies, Fig. 2
 
 
 def method_name(method: str) -> str:

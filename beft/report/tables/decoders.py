@@ -11,7 +11,7 @@ from ... import paper
 from .. import comparisons
 from ..dataframes import Records, frame
 from ..intervals import mean_interval, summary
-from ..names import MISSING, TERM_METHODS, method_name, percent_text, runs_text
+from ..names import MISSING, PAPER_ORDER, method_name, percent_text, runs_text
 from .cells import table3
 from .fine_tuning import accuracy_order
 
@@ -154,11 +154,11 @@ def method_orders(scores: pd.DataFrame) -> pd.DataFrame:
 def best_terms(scores: pd.DataFrame) -> pd.DataFrame:
     """In how many cells each term has the highest mean of the three: a row per model; equal ones count each."""
     cell = list(comparisons.CELL)
-    means = summary(scores[scores["method"].isin(TERM_METHODS)], [*cell, "method"]).dropna(subset=["mean"])
+    means = summary(scores[scores["method"].isin(PAPER_ORDER)], [*cell, "method"]).dropna(subset=["mean"])
     best = means[means["mean"] == means.groupby(cell)["mean"].transform("max")]
     cells = scores.drop_duplicates(cell).groupby("model", sort=False).size()
     counts = pd.crosstab(best["model"], best["method"]).reindex(cells.index, fill_value=0)
-    counts = counts.reindex(columns=list(TERM_METHODS), fill_value=0).rename_axis(columns=None)
+    counts = counts.reindex(columns=list(PAPER_ORDER), fill_value=0).rename_axis(columns=None)
     return counts.assign(cells=cells).reset_index()
 
 
