@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
-def hand_on(package: str, places: Mapping[str, str]) -> tuple[Callable[[str], Any], list[str]]:
+def hand_on(
+    package: str, places: Mapping[str, str] | None = None, modules: Sequence[str] = ()
+) -> tuple[Callable[[str], Any], list[str]]:
     """`__getattr__` and `__all__` of a package that hands on names.
 
     Args:
         package: its dotted name.
         places: name -> module of the package that defines it.
+        modules: modules of the package that are handed on themselves, as attributes of it.
     """
+    places = places or {}
 
     def get(name: str) -> Any:
-        if name not in places:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f".{places[name]}", package), name)
+        if name in modules:
+            return importlib.import_module(f".{name}", package)
+        if name in places:
+            return getattr(importlib.import_module(f".{places[name]}", package), name)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    return get, list(places)
+    return get, [*places, *modules]

@@ -22,6 +22,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from beft import paths
 from beft.data import sources as data_module
 from beft.data.batching import CHUNKS, encode
 from beft.data.datasets import Dataset
@@ -32,7 +33,6 @@ from beft.experiments.sweep import pack
 from beft.models import files as model_files
 from beft.records.provenance import build_record
 from beft.records.store import Store
-from beft import paths
 from beft.study import METHODS, Run, Study
 from benchmarks import timing
 from benchmarks.report import report, summary

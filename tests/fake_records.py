@@ -1,6 +1,4 @@
-"""Made-up records in the real format, for tests of figures, tables and statistics. Nothing here was
-measured.
-"""
+"""Made-up records in the real format, for tests of figures and tables. Nothing here was measured."""
 
 from __future__ import annotations
 
@@ -86,8 +84,30 @@ def ranking(seed=0, dtype="float32", layers=6, null=True, epochs=3, outcome="ok"
     }
 
 
+SIZES = {"full": 5000, "adapter": 900, "lora": 800, "b_q": 64, "b_v": 64}
+
+
+def patch(method, seed, nats, axis="gender"):
+    """One patch of debiasing that leaves so many nats of the link of gender."""
+    crows = {"gender": {"percent": 90.0, "nats": nats}, "origin": {"percent": 70.0, "nats": 1.0}}
+    stereo = {"gender": {"lm": 99.0, "stereotype": 80.0, "icat": 39.6}}
+    own = {} if method == "none" else {"axis": axis, "seed": seed}
+    return {
+        "settings": {"method": method} | own,
+        "parameters": {"patch": SIZES.get(method, 0)},
+        "measures": {"crows": crows, "stereoset": stereo},
+        "outcome": "ok",
+    }
+
+
+def tuned_model(method, seed, measures):
+    """One model fine-tuned with a frozen patch, or with none."""
+    own = {"size": SIZES[method]} if method in SIZES else {}
+    return {"settings": {"method": method, "seed": seed}, "patch": own, "measures": measures, "outcome": "ok"}
+
+
 def fake_settings(folder: Path, note: str = "") -> SimpleNamespace:
-    """What `plots.save` and `tables.save` need of a notebook's settings."""
+    """What `save_figure` and `save_table` need of a notebook's settings."""
     return SimpleNamespace(
         figures=folder / "figures",
         notebook="03_fine_tuning",

@@ -6,4 +6,11 @@ without effect; `head` finds the pooler, the head and all biases.
 
 from .._lazy import hand_on
 
-__getattr__, __all__ = hand_on(__name__, {"describe": "projections", "key_bias_is_null": "projections"})
+__getattr__, __all__ = hand_on(
+    __name__,
+    {
+        "anatomy_summary": "projections",
+        "describe": "projections",
+        "key_bias_is_null": "projections",
+    },
+)

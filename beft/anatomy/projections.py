@@ -107,6 +107,34 @@ def key_bias_is_null(model: nn.Module) -> KeyBias:
     )
 
 
+def anatomy_summary(name: str, model: nn.Module) -> dict[str, Any]:
+    """The biases of a model as plain values; works on one without numbers too.
+
+    Returns:
+        model (its `name`), family; has_bias (by term, "q", "k" and "v"); heads, kv_heads, head_size; query_size and
+        value_size (numbers in one layer's b_q, and in its b_k or b_v), value_total (b_v of all layers), parameters
+        (numbers of the model); key_bias_null, reason.
+
+    Raises BeftError as `describe`.
+    """
+    anatomy, verdict = describe(model), key_bias_is_null(model)
+    by_term = {term: anatomy.of(term) for term in TERMS}
+    return {
+        "model": name,
+        "family": anatomy.family,
+        "has_bias": {term: sites[0].has_bias for term, sites in by_term.items()},
+        "heads": anatomy.heads,
+        "kv_heads": anatomy.kv_heads,
+        "head_size": anatomy.head_size,
+        "query_size": by_term["q"][0].size,
+        "value_size": by_term["v"][0].size,
+        "value_total": sum(site.size for site in by_term["v"]),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "key_bias_null": verdict.null,
+        "reason": verdict.reason,
+    }
+
+
 def backbone_of(model: nn.Module) -> tuple[str, Any, Family]:
     """The one module of a known family that holds the stack of layers, with its dotted name ("" for `model`).
 

@@ -14,5 +14,6 @@ __getattr__, __all__ = hand_on(
         "load_tuned": "peft_adapter",
         "merge": "export",
         "save_adapter": "peft_adapter",
+        "switched": "export",
     },
 )

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..anatomy.projections import describe
+from ..anatomy.sites import TERMS
 from ..errors import BeftError
 from .bank import BiasBank
 from .slots import BiasSlot
@@ -85,6 +87,23 @@ def bias_flag(model: Any, modules: Sequence[str]) -> str:
             "one: save an adapter instead"
         )
     return min(added, key=lambda flag: (added[flag], flag))
+
+
+def switched(config: Any, exported: Any) -> dict[str, Any]:
+    """What differs between a model with this config and what was exported of it.
+
+    Returns:
+        flags: each boolean of the config that changed, name -> (before, after); biases: "b_q", "b_k" and "b_v" -> the
+        layers in which that bias is not zero; layers: of the model.
+    """
+    before, after = config.to_dict(), exported.config.to_dict()
+    flags = {n: (before.get(n), v) for n, v in after.items() if isinstance(v, bool) and before.get(n) != v}
+    anatomy, counts = describe(exported), {}
+    for term in TERMS:
+        biases = [(site.part, exported.get_submodule(site.module).bias) for site in anatomy.of(term)]
+        moved = [bias is not None and bool(part.take(bias.detach()).any()) for part, bias in biases]
+        counts[f"b_{term}"] = sum(moved)
+    return {"flags": flags, "biases": counts, "layers": anatomy.layers}
 
 
 def _flags_off(config: Any) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """Methods and scores compared over the cells of a table, where a cell is model x task x regime.
 
-Frames of runs (`frames.frame`) and ranking records in, frames of numbers out. Differences are fractions, as the
-metrics are. Cells of one task share its rows and its validation split and are not independent, so what is said over
-cells is resampled by task: a task is drawn with all its cells (cluster bootstrap).
+Frames of runs (`dataframes.frame`) and ranking records in, frames of numbers out. Differences are fractions, as the
+metrics are. Cells of one task share its rows and its validation split and are not independent, so numbers over
+cells are resampled by task: a task is drawn with all its cells (cluster bootstrap).
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from ..errors import BeftError
-from . import intervals as statistics
+from . import dataframes, intervals
 from .intervals import FLIPS, LEVEL
 
+Pairs = Sequence[tuple[str, str]]
 CELL = ("model", "task", "regime")
 DRAWS = 9_999
 LEAST = 3  # values, or tasks, that a bootstrap needs: from two it can only draw the one, the other or both
-_OVER = ("cells", "tasks", "ahead", "mean", "low", "high", "p", "p_tasks")
+_OVER = ("cells", "tasks", "higher", "mean", "low", "high", "p", "p_tasks")
 _COMPARED = ("first", "second", "n", "mean", "low", "high", "boot_low", "boot_high", "p", "p_least", "p_holm")
 
 
@@ -58,7 +59,7 @@ def holm(p: ArrayLike) -> np.ndarray:
     return out
 
 
-def bootstrap_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, float]:
+def bootstrap_interval(values: ArrayLike) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean of values (n,), seeded; (nan, nan) below three values.
 
     Shown beside Student's t because it assumes no shape; at three to five seeds it is known to be too narrow. Equal
@@ -67,14 +68,12 @@ def bootstrap_interval(values: ArrayLike, level: float = LEVEL) -> tuple[float, 
     x = np.asarray(values, dtype=float)
     if len(x) < LEAST:
         return float("nan"), float("nan")
-    rng = np.random.default_rng(0)
-    found = stats.bootstrap(
-        (x,), np.mean, n_resamples=DRAWS, confidence_level=level, method="percentile", rng=rng
-    )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    draws = {"n_resamples": DRAWS, "confidence_level": LEVEL, "rng": np.random.default_rng(0)}
+    low, high = stats.bootstrap((x,), np.mean, method="percentile", **draws).confidence_interval
+    return float(low), float(high)
 
 
-def cluster_interval(values: ArrayLike, clusters: Sequence[Any], level: float = LEVEL) -> tuple[float, float]:
+def cluster_interval(values: ArrayLike, clusters: Sequence[Any]) -> tuple[float, float]:
     """Percentile interval of the mean of values (n,) when whole clusters are drawn with replacement, seeded.
 
     (nan, nan) below three clusters. With few clusters it is too narrow, and never wider than from the smallest to the
@@ -89,45 +88,64 @@ def cluster_interval(values: ArrayLike, clusters: Sequence[Any], level: float = 
         return float("nan"), float("nan")
     picks = np.random.default_rng(0).integers(0, len(sums), (DRAWS, len(sums)))
     means = sums["sum"].to_numpy()[picks].sum(axis=1) / sums["size"].to_numpy()[picks].sum(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
 def least_p(n: int) -> float:
-    """The smallest value `statistics.sign_flip_p` can take for n differences; nan for none."""
+    """The smallest value `intervals.sign_flip_p` can take for n differences; nan for none."""
     return 2 / min(2**n, FLIPS + 1) if n else float("nan")
 
 
-def compare(runs: pd.DataFrame, pairs: Sequence[tuple[str, str]], value: str = "final") -> pd.DataFrame:
+def difference(differences: ArrayLike) -> dict[str, Any]:
+    """Paired differences (n,) as the columns of `compare` from `n` to `p_least`."""
+    d = np.asarray(differences, dtype=float)
+    row = vars(intervals.mean_interval(d)) | dict(zip(("boot_low", "boot_high"), bootstrap_interval(d)))
+    return row | {"p": intervals.sign_flip_p(d), "p_least": least_p(len(d))}
+
+
+def compare(runs: pd.DataFrame, pairs: Pairs, absent: bool = False) -> pd.DataFrame:
     """The paired difference first - second in every cell in which both methods have finished runs.
 
     Columns: model, task, regime, first, second; n (common seeds), mean, low, high (Student t), boot_low, boot_high
     (`bootstrap_interval`), p (sign-flip, exact up to 16 seeds), p_least (the smallest p that n allows), p_holm (Holm
-    over all rows with a p, so over every cell and pair asked for here).
+    over all rows with a p, so over every cell and pair of this call).
+
+    Args:
+        absent: whether a pair of which a method has no finished run has a row too, without numbers.
 
     Raises:
         BeftError: a method has several finished runs for one seed in a cell.
     """
     rows = []
     for cell, part in by_cell(runs):
-        ok = statistics.finished(part)
-        for first, second in pairs:
-            if not {first, second} <= set(ok["method"]):
-                continue
-            found = statistics.paired(part, first, second, value)  # raises where seeds repeat
-            a, b = (ok[ok["method"] == m].set_index("seed")[value].astype(float) for m in (first, second))
-            low, high = bootstrap_interval((a - b).dropna())
-            row = {**cell, "first": first, "second": second, **vars(found.interval), "p": found.p}
-            rows.append(row | {"boot_low": low, "boot_high": high, "p_least": least_p(found.interval.n)})
-    table = pd.DataFrame(rows, columns=[*CELL, *_COMPARED])
-    table["p_holm"] = holm(table["p"].to_numpy(dtype=float))
-    return table
+        methods = set(intervals.finished(part)["method"])
+        rows += [cell | _pair(part, *pair) for pair in pairs if absent or methods >= {*pair}]
+    return _with_holm(pd.DataFrame(rows, columns=[*CELL, *_COMPARED]))
+
+
+def compare_views(views: Mapping[str, pd.DataFrame], pairs: Pairs) -> pd.DataFrame:
+    """The paired difference of every pair in several frames of one cell: `compare` with `view` in place of the cell.
+
+    Every pair has a row, without numbers where a method was not run. Raises as `compare`.
+    """
+    rows = [{"view": view} | _pair(runs, *pair) for view, runs in views.items() for pair in pairs]
+    return _with_holm(pd.DataFrame(rows, columns=["view", *_COMPARED]))
+
+
+def _pair(runs: pd.DataFrame, first: str, second: str) -> dict[str, Any]:
+    differences = intervals.paired_differences(runs, first, second)
+    return {"first": first, "second": second} | difference(differences)
+
+
+def _with_holm(compared: pd.DataFrame) -> pd.DataFrame:
+    return compared.assign(p_holm=holm(compared["p"].to_numpy(dtype=float)))
 
 
 def overall(compared: pd.DataFrame) -> pd.DataFrame:
-    """What `compare` found, over cells: one row per pair. Points of different metrics are averaged as they are.
+    """The rows of `compare` over cells: one row per pair. Points of different metrics are averaged as they are.
 
-    Columns: first, second; cells (with a difference), tasks, ahead (cells in which the first has the higher mean);
+    Columns: first, second; cells (with a difference), tasks, higher (cells in which the first has the higher mean);
     mean over cells, low, high (`cluster_interval` over tasks, nan below three tasks: cells of one task share data
     and are not independent, so drawing cells would claim too much); p (sign-flip over the cells' means, which does
     take them as independent), p_tasks (the same, each task's cells flipped together).
@@ -146,17 +164,17 @@ def _over_cells(values: pd.Series, tasks: pd.Series) -> dict[str, Any]:
     return {
         "cells": len(values),
         "tasks": tasks.nunique(),
-        "ahead": int((values > 0).sum()),
+        "higher": int((values > 0).sum()),
         "mean": float(values.mean()),
         "low": low,
         "high": high,
-        "p": statistics.sign_flip_p(values.tolist()),
-        "p_tasks": statistics.sign_flip_p(sums.tolist()),
+        "p": intervals.sign_flip_p(values.tolist()),
+        "p_tasks": intervals.sign_flip_p(sums.tolist()),
     }
 
 
-def tau_by_cell(rankings: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> pd.DataFrame:
-    """Kendall's tau of each score with the terms' accuracies, seed by seed (`statistics.agreement`), in every cell.
+def tau_by_cell(rankings: dataframes.Records, runs: pd.DataFrame) -> pd.DataFrame:
+    """Kendall's tau of each score with the terms' accuracies, seed by seed (`intervals.agreement`), in every cell.
 
     Columns: model, task, regime, score, view, seed, tau. A cell without a finished ranking, or without accuracies,
     has no rows.
@@ -165,41 +183,41 @@ def tau_by_cell(rankings: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> pd
         BeftError: a cell has several rankings, or several runs of one term, for one seed.
     """
     cells = scored_cells(rankings, runs)
-    found = [statistics.agreement(averages, part).assign(**cell) for cell, averages, part in cells]
-    return _stacked(found, [*CELL, "score", "view", "seed", "tau"])
+    frames = [intervals.agreement(averages, part).assign(**cell) for cell, averages, part in cells]
+    return _stacked(frames, [*CELL, "score", "view", "seed", "tau"])
 
 
-def tau_of_means(rankings: Sequence[Mapping[str, Any]], runs: pd.DataFrame) -> pd.DataFrame:
+def tau_of_means(rankings: dataframes.Records, runs: pd.DataFrame) -> pd.DataFrame:
     """The same with means: each term's score over its seeds against its mean accuracy over finished runs.
 
     Columns: model, task, regime, score, view, tau; nan where all accuracies tie. Raises as `tau_by_cell`.
     """
-    found = []
+    frames = []
     for cell, averages, part in scored_cells(rankings, runs):
         means = averages.groupby(["score", "term", "key_null"], sort=False)["value"].mean().reset_index()
-        accuracy = statistics.finished(part).groupby("method")["final"].mean().reset_index()
-        taus = statistics.agreement(means.assign(seed=0), accuracy.assign(seed=0, outcome="ok"))
-        found.append(taus.assign(**cell))
-    return _stacked(found, [*CELL, "score", "view", "tau"])
+        accuracy = intervals.finished(part).groupby("method")["final"].mean().reset_index()
+        taus = intervals.agreement(means.assign(seed=0), accuracy.assign(seed=0, outcome="ok"))
+        frames.append(taus.assign(**cell))
+    return _stacked(frames, [*CELL, "score", "view", "tau"])
 
 
-def _stacked(found: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+def _stacked(frames: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
     """Frames below each other; no rows where there are none."""
-    return pd.concat(found)[columns].reset_index(drop=True) if found else pd.DataFrame(columns=columns)
+    return pd.concat(frames)[columns].reset_index(drop=True) if frames else pd.DataFrame(columns=columns)
 
 
 def scored_cells(
-    rankings: Sequence[Mapping[str, Any]], runs: pd.DataFrame
+    rankings: dataframes.Records, runs: pd.DataFrame
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]]:
-    """Every cell that has a finished ranking and finished runs: names, `statistics.term_scores`, runs."""
+    """Every cell that has a finished ranking and finished runs: names, `intervals.term_scores`, runs."""
     for cell, part in by_cell(runs):
         here = rankings_of(rankings, cell)
-        if here and len(statistics.finished(part)):
-            one_run_each(statistics.finished(part))
-            yield cell, statistics.term_scores(statistics.scores(here)), part
+        if here and len(intervals.finished(part)):
+            one_run_each(intervals.finished(part))
+            yield cell, intervals.term_scores(dataframes.scores(here)), part
 
 
-def rankings_of(rankings: Sequence[Mapping[str, Any]], cell: Mapping[str, Any]) -> list[dict[str, Any]]:
+def rankings_of(rankings: dataframes.Records, cell: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The finished ranking records of a cell. Raises BeftError if a seed has several."""
     wanted = {**cell, "outcome": "ok"}
     here = [dict(r) for r in rankings if wanted.items() <= {**r["settings"], "outcome": r["outcome"]}.items()]

@@ -1,4 +1,4 @@
-"""Records as tables of numbers: one row per run, or one per run and epoch."""
+"""Records as tables of numbers: a row per run, per run and epoch, or per score of a term in a layer."""
 
 from __future__ import annotations
 
@@ -7,23 +7,18 @@ from typing import Any
 
 import pandas as pd
 
+from ..errors import BeftError
 from ..records.schema import EPOCH_FIELDS
 
-_SETTING_COLUMNS = (
-    "model",
-    "task",
-    "regime",
-    "method",
-    "seed",
-    "rate",
-    "train_size",
-    "tuning_size",
-    "epochs",
-)
-_CURVE_COLUMNS = ("key", "model", "task", "regime", "method", "seed", "rate")
+Records = Sequence[Mapping[str, Any]]
+_RUN = ("model", "task", "regime", "method", "seed", "rate")
+_SETTINGS = (*_RUN, "train_size", "tuning_size", "epochs", "dtype")
+_SCORES = ("final", "final_tuning", "best", "best_tuning")
+_FRAME = ("key", *_SETTINGS, "metric", "substitute", *_SCORES, "best_epoch", "chosen_on")
+_PARAMETERS = ("bias", "head", "pooler")
 
 
-def frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def frame(records: Records) -> pd.DataFrame:
     """One row per run (records of other kinds are left out).
 
     Columns: key; model, task, regime, method, seed, rate, train_size, tuning_size, epochs, dtype; metric, substitute;
@@ -34,41 +29,53 @@ def frame(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     for r in records:
         if r["kind"] != "run":
             continue
-        row = {"key": r["key"]} | {n: r["settings"].get(n) for n in (*_SETTING_COLUMNS, "dtype")}
-        row |= {"metric": r["data"].get("metric"), "substitute": r["data"].get("substitute")}
-        row |= {"final": r["final"].get("validation"), "final_tuning": r["final"].get("tuning")}
-        row |= {"best": r["best"].get("validation"), "best_tuning": r["best"].get("tuning")}
+        row = {"key": r["key"]} | {n: r["settings"].get(n) for n in _SETTINGS}
+        row |= {n: r["data"].get(n) for n in ("metric", "substitute")}
+        for name in ("final", "best"):
+            row |= {name: r[name].get("validation"), f"{name}_tuning": r[name].get("tuning")}
         row |= {"best_epoch": r["best"].get("epoch"), "chosen_on": r["best"].get("chosen_on")}
-        row |= {n: r["parameters"].get(n) for n in ("bias", "head", "pooler")}
+        row |= {n: r["parameters"].get(n) for n in _PARAMETERS}
         rows.append(row | {"seconds": r["seconds"], "outcome": r["outcome"]})
-    columns = [
-        "key",
-        *_SETTING_COLUMNS,
-        "dtype",
-        "metric",
-        "substitute",
-        "final",
-        "final_tuning",
-        "best",
-        "best_tuning",
-    ]
-    columns += ["best_epoch", "chosen_on", "bias", "head", "pooler", "seconds", "outcome"]
-    table = pd.DataFrame(rows, columns=columns)
-    # A column of nothing but null (a run without a tuning split) must still be a column of numbers.
-    numbers = ["final", "final_tuning", "best", "best_tuning", "seconds", "rate"]
-    table[numbers] = table[numbers].astype("float64")
-    return table
+    table = pd.DataFrame(rows, columns=[*_FRAME, *_PARAMETERS, "seconds", "outcome"])
+    return _numeric(table, [*_SCORES, "seconds", "rate"])
 
 
-def curves(records: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def curves(records: Records) -> pd.DataFrame:
     """One row per run and epoch. Columns: key, model, task, regime, method, seed, rate, epoch, train_loss, tuning,
     validation; a score that was not taken is NaN."""
     rows = []
     for r in records:
         if r["kind"] == "run":
-            start = {"key": r["key"]} | {n: r["settings"].get(n) for n in _CURVE_COLUMNS[1:]}
+            start = {"key": r["key"]} | {n: r["settings"].get(n) for n in _RUN}
             rows += [start | {n: epoch[n] for n in EPOCH_FIELDS} for epoch in r["epochs"]]
-    table = pd.DataFrame(rows, columns=[*_CURVE_COLUMNS, *EPOCH_FIELDS])
-    scores = ["rate", "train_loss", "tuning", "validation"]
-    table[scores] = table[scores].astype("float64")
-    return table
+    table = pd.DataFrame(rows, columns=["key", *_RUN, *EPOCH_FIELDS])
+    return _numeric(table, ["rate", "train_loss", "tuning", "validation"])
+
+
+def _numeric(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """`table` with these columns as floats: one of nothing but null must still be a column of numbers."""
+    return table.astype(dict.fromkeys(columns, "float64"))
+
+
+def scores(records: Records, by_epoch: bool = False) -> pd.DataFrame:
+    """Ranking records as a long frame: seed, rate, dtype, key_null, epoch, score, term, layer (from 1), value.
+
+    `by_epoch` reads the scores kept after every epoch, otherwise the final ones (epoch = the run's last). A run that
+    was lost has no scores; a score that is not defined for a model has no rows. Raises BeftError if nothing is left.
+    """
+    rows: list[dict[str, Any]] = []
+    for r in records:
+        if r["outcome"] != "ok":
+            continue
+        run = {n: r["settings"][n] for n in ("seed", "rate", "dtype")}
+        run["key_null"] = r["key_bias_null"]["null"]
+        for step in r["by_epoch"] if by_epoch else [{"epoch": r["settings"]["epochs"], **r["scores"]}]:
+            for score, terms in step.items():
+                if score == "epoch" or terms is None:  # None: not defined for this model
+                    continue
+                for term, values in terms.items():
+                    place = {**run, "epoch": step["epoch"], "score": score, "term": term}
+                    rows += [{**place, "layer": i, "value": v} for i, v in enumerate(values, 1)]
+    if not rows:
+        raise BeftError(f"none of {len(records)} ranking runs ended well: give a smaller rate")
+    return pd.DataFrame(rows)

@@ -167,6 +167,36 @@ def reachable_by_q(weights: Tensor, keys: Tensor, values: Tensor, shifts: Tensor
     return torch.softmax(logits, dim=-1) @ values
 
 
+def reached(
+    head: Head, x: Tensor, query: int = 0, largest: float = 40.0, rays: int = 24
+) -> dict[str, np.ndarray]:
+    """Where each bias of a head of size 2 and value size 2 can take the output of one query (THEORY section 3).
+
+    Args:
+        x: inputs (n, D).
+        query: which token's output.
+        largest: length of the longest shift of b_q; every ray grows to it from zero in 200 steps.
+        rays: directions.
+
+    Returns:
+        values (n, 2); output (2,), before any change; v, q (rays, 200, 2) and k (rays, 1, 2), the outputs under the
+        shifts of each bias. b_v's are scaled to 0.6 of the values' diameter, b_k's all have length 10.
+    """
+    outputs, weights = head(x)
+    values, start = head.values(x), outputs[query].numpy()
+    angles = torch.linspace(0, 2 * torch.pi, rays + 1, dtype=x.dtype)[:-1]
+    directions = torch.stack([angles.cos(), angles.sin()], dim=-1)  # (rays, 2)
+    lengths = torch.linspace(0, largest**0.5, 200, dtype=x.dtype) ** 2
+    shifts = directions[:, None] * lengths[None, :, None]  # (rays, 200, 2)
+    return {
+        "values": values.numpy(),
+        "output": start,
+        "v": start + float(0.6 * diameter(values)) * shifts.numpy() / largest,
+        "q": reachable_by_q(weights[query], head.keys(x), values, shifts).numpy(),
+        "k": np.stack([head.shifted("k", 10 * d)(x)[0][query].numpy() for d in directions])[:, None],
+    }
+
+
 def outside_hull(points: Tensor, values: Tensor) -> np.ndarray:
     """How far points (p, d_v) are from being convex combinations of values (m, d_v): residuals (p,), 0 inside.
 

@@ -1,7 +1,7 @@
-"""Scores that say which bias term matters, and how well they agree with the accuracies.
+"""The scores that say which bias term matters, and how well a score agrees with the accuracies.
 
-They take arrays: b0 a bias before and b1 after a run that tunes all biases (PROTOCOL, scores; THEORY section 6), g loss
-gradients. A ranking puts the highest score first.
+They take arrays: b0 a bias before and b1 after a run that tunes all biases (PROTOCOL, scores; THEORY section 6),
+g loss gradients. A ranking puts the highest score first.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ def mag_angle(b0: ArrayLike, b1: ArrayLike) -> float:
     symmetric, and does not change when both vectors are scaled alike.
 
     Zero vectors: with exactly one of them zero the limit, 1, whatever the other (so all terms of a bias-free
-    model tie); with both zero it is undefined: nan. A diverged run's infinite
-    or nan entries also give nan.
+    model tie); with both zero it is undefined: nan. A diverged run's infinite or nan entries also give nan.
     """
     before, after = _pair(b0, b1)
     # Divide by the largest entry first: squares of tiny or huge biases would leave the range of floats.

@@ -6,7 +6,7 @@ import transformers
 from torch import nn
 
 from beft.anatomy.head import bias_modules, classifier
-from beft.anatomy.projections import KeyBias, describe, key_bias_is_null
+from beft.anatomy.projections import KeyBias, anatomy_summary, describe, key_bias_is_null
 from beft.anatomy.sites import TERMS, Site, width_of
 from beft.errors import BeftError
 from beft.theory import null_key_bias
@@ -381,3 +381,16 @@ def test_custom_sites_of_an_ordinary_module():
 def test_wrong_custom_sites_are_refused(sites, message):
     with pytest.raises(BeftError, match=message):
         describe(null_key_bias.build("GPT-2"), sites=sites)
+
+
+def test_biases_are_counted_on_models_without_numbers():
+    models = {
+        name: null_key_bias.build(name, auto="AutoModelForCausalLM").to("meta") for name in ("OPT", "LLaMA")
+    }
+    opt, llama = (anatomy_summary(name, model) for name, model in models.items())
+    assert opt["has_bias"] == {"q": True, "k": True, "v": True} and opt["key_bias_null"]
+    assert llama["has_bias"] == {"q": False, "k": False, "v": False} and not llama["key_bias_null"]
+    assert llama["model"] == "LLaMA" and llama["family"] == "llama" and llama["reason"]
+    assert llama["value_size"] == llama["kv_heads"] * llama["head_size"] < llama["query_size"]
+    layers = describe(models["LLaMA"]).layers
+    assert llama["value_total"] == layers * llama["value_size"] < llama["parameters"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from beft.anatomy import projections as anatomy
 from beft.bank import peft_adapter as adapters
 from beft.bank.baselines import open_bank
-from beft.bank.export import bias_flag, merge
+from beft.bank.export import bias_flag, merge, switched
 from beft.errors import BeftError
 from beft.theory import null_key_bias as zoo
 
@@ -186,3 +186,15 @@ def test_quantised_weights_are_not_merged_into():
     with open_bank(model, ["b_v"], [0]) as bank:
         with pytest.raises(BeftError, match="llama model are quantised"):
             merge(bank, 0)
+
+
+@pytest.mark.parametrize(("name", "flags"), [("LLaMA", {"attention_bias": (False, True)}), ("OPT", {})])
+def test_what_an_export_switched_on_is_read_from_config_and_sites(name, flags):
+    model = zoo.build(name, auto="AutoModelForCausalLM").requires_grad_(False)
+    for parameter in (p for n, p in model.named_parameters() if n.endswith("_proj.bias")):
+        parameter.data.zero_()
+    with open_bank(model, ["b_v"], [0]) as bank:
+        next(s for s in bank.slots if s.module.endswith("1.self_attn.v_proj")).values.data.fill_(1.0)
+        exported = merge(bank, 0)
+    biases = {"b_q": 0, "b_k": 0, "b_v": 1}
+    assert switched(model.config, exported) == {"flags": flags, "biases": biases, "layers": 2}

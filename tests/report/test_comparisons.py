@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beft.errors import BeftError
-from beft.report import comparisons
-from beft.report import intervals as statistics
+from beft.report import comparisons, intervals
 from beft.report.dataframes import frame
 
 P = st.lists(st.floats(0, 1), min_size=1, max_size=8)
@@ -105,11 +104,11 @@ def test_cluster_interval_lies_within_the_tasks_means_and_moves_with_them(cells,
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 8])
 def test_smallest_p_is_that_of_differences_of_one_sign(n):
-    assert comparisons.least_p(n) == statistics.sign_flip_p(list(range(1, n + 1)))
+    assert comparisons.least_p(n) == intervals.sign_flip_p(list(range(1, n + 1)))
 
 
 def test_smallest_p_of_sampled_flips_is_no_smaller_than_one_in_the_sample():
-    assert comparisons.least_p(30) == pytest.approx(statistics.sign_flip_p([0.1 * n for n in range(1, 31)]))
+    assert comparisons.least_p(30) == pytest.approx(intervals.sign_flip_p([0.1 * n for n in range(1, 31)]))
     assert np.isnan(comparisons.least_p(0))
 
 
@@ -140,7 +139,7 @@ def test_methods_without_a_common_seed_have_a_row_without_numbers():
     table = comparisons.compare(frame([run("b_v", 0), run("b_q", 1)]), [("b_v", "b_q")])
     row = table.iloc[0]
     assert row["n"] == 0 and row[["mean", "low", "boot_low", "p", "p_least", "p_holm"]].isna().all()
-    assert comparisons.overall(table).iloc[0][["cells", "tasks", "ahead"]].tolist() == [0, 0, 0]
+    assert comparisons.overall(table).iloc[0][["cells", "tasks", "higher"]].tolist() == [0, 0, 0]
 
 
 def test_one_seed_shows_nothing():
@@ -170,10 +169,10 @@ def test_several_rates_for_a_seed_are_refused():
 def test_overall_counts_cells_and_flips_tasks_together():
     means = [("a", 0.1), ("a", 0.2), ("b", 0.3), ("c", 0.4), ("c", -0.1)]
     row = comparisons.overall(_compared(means)).iloc[0]
-    assert (row["cells"], row["tasks"], row["ahead"]) == (5, 3, 4)
+    assert (row["cells"], row["tasks"], row["higher"]) == (5, 3, 4)
     assert row["mean"] == pytest.approx(0.18)
     assert row["low"] == pytest.approx(0.15) and row["high"] == pytest.approx(0.3)  # the tasks' means
-    assert row["p_tasks"] == 0.25 and row["p"] == statistics.sign_flip_p([d for _, d in means])
+    assert row["p_tasks"] == 0.25 and row["p"] == intervals.sign_flip_p([d for _, d in means])
 
 
 def test_overall_of_two_tasks_has_no_interval_and_leaves_out_undefined_cells():
@@ -251,9 +250,9 @@ def test_differences_of_taus_pair_seeds_and_resample_tasks():
     values = [("a", "mag_angle", 0, 1.0), ("a", "reach", 0, 0.0), ("a", "mag_angle", 1, -1.0)]
     values += [(t, s, 0, x) for t in "bc" for s, x in (("mag_angle", 1.0), ("reach", 0.5))]
     row = comparisons.tau_differences(_taus(values)).iloc[0]
-    assert (row["first"], row["second"], row["cells"], row["ahead"]) == ("mag_angle", "reach", 3, 3)
+    assert (row["first"], row["second"], row["cells"], row["higher"]) == ("mag_angle", "reach", 3, 3)
     assert row["mean"] == pytest.approx(2 / 3)  # seed 1 of task a has one tau only
     assert row["low"] == pytest.approx(0.5) and row["high"] == pytest.approx(1.0) and row["p_tasks"] == 0.25
     back = comparisons.tau_differences(_taus(values), first="reach").iloc[0]
-    assert back["mean"] == pytest.approx(-row["mean"]) and back["ahead"] == 0
+    assert back["mean"] == pytest.approx(-row["mean"]) and back["higher"] == 0
     assert comparisons.tau_differences(_taus(values), first="fisher").empty

@@ -15,6 +15,7 @@ from beft.theory.attention import (
     outside_hull,
     random_head,
     reachable_by_q,
+    reached,
     sensitivity_bounds,
     tilt,
 )
@@ -211,3 +212,15 @@ def test_row_sums_under_attention_dropout_have_the_stated_mean_and_variance():
     # five standard errors of 40,000 draws
     assert (sums.mean(0) - 1).abs().max() < 5 * (predicted.max() / 40_000) ** 0.5
     torch.testing.assert_close(sums.var(0), predicted, rtol=0.05, atol=0)
+
+
+def test_reached_points_stay_inside_the_hull_leave_it_or_do_not_move():
+    head, x = random_head(seed=0)
+    points = reached(head, x, rays=8)
+    assert points["v"].shape == points["q"].shape == (8, 200, 2) and points["k"].shape == (8, 1, 2)
+    assert points["values"].shape == (6, 2) and np.allclose(points["output"], head(x)[0][0])
+    starts = np.concatenate([points["v"][:, 0], points["q"][:, 0], points["k"][:, 0]])
+    assert np.allclose(starts, points["output"])
+    flat = {term: torch.from_numpy(points[term].reshape(-1, 2)) for term in "vq"}
+    assert outside_hull(flat["q"], head.values(x)).max() < 1e-6
+    assert outside_hull(flat["v"], head.values(x)).max() > 0.1

@@ -1,1 +1,8 @@
-"""The notebooks' figures."""
+"""The figures, in one style (`beft.report.style`)."""
+
+from ..._lazy import hand_on
+
+__getattr__, __all__ = hand_on(
+    __name__,
+    modules=("cells", "debiasing", "expressiveness", "fine_tuning", "ranking"),
+)

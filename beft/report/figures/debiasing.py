@@ -1,4 +1,4 @@
-"""Figures of debiasing, in the style of `beft.report.style`."""
+"""Figures of debiasing: what patches leave of a link, and the link that is planted against the one measured."""
 
 from __future__ import annotations
 
@@ -10,42 +10,28 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..readings import method_name
-from ..style import COLORS, MARKERS, styled
+from ..names import method_name
+from ..style import COLORS, MARKERS, mean_bar, styled
 from ..tables.debiasing import ORDER, interval, measured
 
 
 def _points(ax: Axes, sizes: pd.DataFrame, frame: pd.DataFrame, measure: str, scale: float) -> None:
     """A method's mean and interval of one measure against the size of its patch; without a patch, a line."""
-    plain = interval(frame, "none", measure)
-    if plain.n:
-        ax.axhline(scale * plain.mean, color=COLORS["none"], lw=1.2, ls=":")
-        if plain.n > 1:
-            ax.axhspan(scale * plain.low, scale * plain.high, color="#000000", alpha=0.06, lw=0)
+    untouched = interval(frame, "none", measure)
+    if untouched.n:
+        ax.axhline(scale * untouched.mean, color=COLORS["none"], lw=1.2, ls=":")
+        if untouched.n > 1:
+            ax.axhspan(scale * untouched.low, scale * untouched.high, color="#000000", alpha=0.06, lw=0)
     taken: list[float] = []
     for method in [m for m in ORDER if m != "none" and m in set(frame["method"])]:
-        found = interval(frame, method, measure)
+        mean = interval(frame, method, measure)
         size = sizes[sizes["method"] == method]["size"]
-        if not found.n or not len(size):
+        if not mean.n or not len(size):
             continue
         place = float(size.iloc[0]) * 1.25 ** taken.count(float(size.iloc[0]))  # beside another of its size
         taken.append(float(size.iloc[0]))
-        spread = (
-            None
-            if found.n == 1
-            else [[scale * (found.mean - found.low)], [scale * (found.high - found.mean)]]
-        )
-        ax.errorbar(
-            [place],
-            [scale * found.mean],
-            yerr=spread,
-            fmt=MARKERS[method],
-            color=COLORS[method],
-            ms=8,
-            capsize=3,
-            lw=1.2,
-            label=method_name(method),
-        )
+        look = {"fmt": MARKERS[method], "color": COLORS[method], "label": method_name(method)}
+        mean_bar(ax, place, mean, scale, ms=8, capsize=3, lw=1.2, **look)
     ax.set_xscale("log")
     ax.set_xlabel("numbers in the patch")
 
@@ -55,8 +41,8 @@ def size_against_bias(patches: pd.DataFrame, tuned: pd.DataFrame, axis: str) -> 
     """What a patch of so many numbers leaves of the bias, and of the accuracy: three panels, log scale.
 
     Args:
-        patches: of `tables_debias.upstream`; those of this axis are drawn. The untouched model is the dotted line.
-        tuned: of `tables_debias.downstream`; plain fine-tuning is the dotted line with its interval.
+        patches: of `tables.debiasing.upstream`; those of this axis are drawn. The untouched model is the dotted line.
+        tuned: of `tables.debiasing.downstream`; plain fine-tuning is the dotted line with its interval.
     """
     own = patches[patches["axis"].isin(("none", axis))]
     fig, axes = plt.subplots(1, 3, figsize=(11.5, 3.6))
@@ -67,10 +53,9 @@ def size_against_bias(patches: pd.DataFrame, tuned: pd.DataFrame, axis: str) -> 
     axes[0].set(ylabel="stereotype likelier by (nats)", title="in the language model")
     axes[1].set(ylabel="TPR gap (x 100)", title="after fine-tuning: bias")
     axes[2].set(ylabel="accuracy (%)", title="after fine-tuning: task")
-    named = {
-        label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
-    }
-    fig.legend(list(named.values()), list(named), loc="outside right center")
+    drawn = [zip(*ax.get_legend_handles_labels(), strict=True) for ax in axes]
+    handles = {label: handle for entries in drawn for handle, label in entries}
+    fig.legend(list(handles.values()), list(handles), loc="outside right center")
     return fig
 
 
@@ -79,28 +64,20 @@ def planted_and_measured(frames: Mapping[float, pd.DataFrame], curve: Mapping[fl
     """The TPR gap against the strength of the planted link: the best classifier's as a line, measured ones as points.
 
     Args:
-        frames: strength -> models without a patch, as `tables_debias.downstream` gives them.
+        frames: strength -> models without a patch, as `tables.debiasing.downstream` gives them.
         curve: strength -> expected gap, many of them.
     """
     fig, ax = plt.subplots(figsize=(5.2, 3.4))
     ax.plot(list(curve), [100 * v for v in curve.values()], color="#666666", lw=1.5, label="best classifier")
+    color = COLORS["none"]
     for n, (strength, frame) in enumerate(frames.items()):
-        found = interval(frame, "none", "gap gender")
-        if not found.n:
+        mean = interval(frame, "none", "gap gender")
+        if not mean.n:
             continue
-        ax.plot(
-            [strength] * len(frame), 100 * frame["gap gender"], ".", color=COLORS["none"], alpha=0.4, ms=5
-        )
-        if found.n > 1:
-            ax.errorbar(
-                [strength],
-                [100 * found.mean],
-                yerr=[[100 * (found.mean - found.low)], [100 * (found.high - found.mean)]],
-                fmt="o",
-                color=COLORS["none"],
-                capsize=3,
-                label=None if n else "fine-tuned, 95% over seeds",
-            )
+        ax.plot([strength] * len(frame), 100 * frame["gap gender"], ".", color=color, alpha=0.4, ms=5)
+        if mean.n > 1:
+            label = None if n else "fine-tuned, 95% over seeds"
+            mean_bar(ax, strength, mean, 100, fmt="o", color=color, capsize=3, label=label)
     ax.set(xlabel="strength of the planted link", ylabel="TPR gap (x 100)", ylim=(0, None))
     ax.legend(loc="upper left")
     return fig
@@ -117,25 +94,19 @@ def axes_of_patches(patches: pd.DataFrame) -> Figure:
     if not names:
         axes.flat[0].set_title("not measured")
         return fig
+    places = 0.7 * (np.arange(len(methods)) - (len(methods) - 1) / 2) / max(1, len(methods))
     for ax, name in zip(axes.flat, names, strict=True):
         ax.axhline(interval(patches, "none", f"nats {name}").mean, color=COLORS["none"], lw=1.2, ls=":")
         for a, axis in enumerate(trained):
             part = patches[patches["axis"] == axis]
-            for m, method in enumerate(methods):
-                found = interval(part, method, f"nats {name}")
-                if not found.n:
-                    continue
-                spread = None if found.n == 1 else [[found.mean - found.low], [found.high - found.mean]]
-                x = a + 0.7 * (np.arange(len(methods)) - (len(methods) - 1) / 2)[m] / len(methods)
-                ax.errorbar(
-                    [x], [found.mean], yerr=spread, fmt=MARKERS[method], color=COLORS[method], capsize=2
-                )
+            for place, method in zip(places, methods, strict=True):
+                mean = interval(part, method, f"nats {name}")
+                if mean.n:
+                    mean_bar(ax, a + place, mean, 1, fmt=MARKERS[method], color=COLORS[method], capsize=2)
         ax.set_xticks(range(len(trained)), [f"against {axis}" for axis in trained])
         ax.set(title=f"measured: {name}", xlim=(-0.6, len(trained) - 0.4))
         ax.grid(axis="x", visible=False)
     axes.flat[0].set_ylabel("stereotype likelier by (nats)")
-    marks = [
-        plt.Line2D([], [], ls="", marker=MARKERS[m], color=COLORS[m], label=method_name(m)) for m in methods
-    ]
-    fig.legend(handles=marks, loc="outside right center")
+    looks = [{"marker": MARKERS[m], "color": COLORS[m], "label": method_name(m)} for m in methods]
+    fig.legend(handles=[plt.Line2D([], [], ls="", **look) for look in looks], loc="outside right center")
     return fig

@@ -1,24 +1,22 @@
-"""The figures of what each bias term can do, in the style of `beft.report.style`."""
+"""Figures of what each bias term can do to an output: reachable points, sensitivity by layer, perturbations."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.spatial import ConvexHull
-from torch import Tensor
 
-from ...theory.attention import Head, diameter, reachable_by_q
-from ...theory.expressiveness import Sensitivity
-from ..style import COLORS, DASHES, styled
+from ..style import COLORS, DASHES, MARKERS, TERM_NAMES, TERMS, styled
 
-TERM_NAMES = {"q": r"$b_q$", "k": r"$b_k$", "v": r"$b_v$"}
+if TYPE_CHECKING:
+    from ...theory.expressiveness import Sensitivity
+
 _GREY = "#666666"
 
 
@@ -30,48 +28,27 @@ def _scene(ax: Axes, values: np.ndarray, output: np.ndarray) -> None:
     ax.plot(*output, "k*", ms=11, zorder=5, label=r"output $o_i$")
 
 
-def _steps(ax: Axes, x: np.ndarray, y: np.ndarray, term: str, label: str) -> None:
-    ax.plot(x, y, color=COLORS[term], lw=1.1, alpha=0.85, label=label)
-
-
 @styled
-def reachable(head: Head, x: Tensor, query: int = 0, largest: float = 40.0, rays: int = 24) -> Figure:
+def reachable(reached: Mapping[str, np.ndarray]) -> Figure:
     """Fig. 1a: where b_v, b_q and b_k can take the output of one query of a head with 2-dimensional values.
 
     Args:
-        head: size 2, value size 2.
-        x: inputs (n, D).
-        query: which token's output is drawn.
-        largest: length of the longest shift of b_q; every ray grows to it from zero.
-        rays: directions drawn.
+        reached: of `theory.attention.reached`.
     """
-    outputs, weights = head(x)
-    values, keys = head.values(x), head.keys(x)
-    start = outputs[query].numpy()
-    angles = torch.linspace(0, 2 * torch.pi, rays + 1, dtype=x.dtype)[:-1]
-    directions = torch.stack([angles.cos(), angles.sin()], dim=-1)  # (rays, 2)
-    lengths = torch.linspace(0, largest**0.5, 200, dtype=x.dtype) ** 2
-    shifts = directions[:, None] * lengths[None, :, None]  # (rays, lengths, 2)
-    reached = {
-        "v": start + float(0.6 * diameter(values)) * shifts.numpy() / largest,
-        "q": reachable_by_q(weights[query], keys, values, shifts).numpy(),
-        "k": np.stack([head.shifted("k", 10 * d)(x)[0][query].numpy() for d in directions])[:, None],
-    }
     titles = {
         "v": r"$b_v$: direct, anywhere",
         "q": r"$b_q$: limited, inside the hull",
         "k": r"$b_k$: ineffective, stays",
     }
     fig, axes = plt.subplots(1, 3, figsize=(10.8, 3.6), sharex=True, sharey=True)
-    for ax, (term, paths) in zip(axes, reached.items(), strict=True):
-        _scene(ax, values.numpy(), start)
-        for n, path in enumerate(paths):
-            label = f"reached by {TERM_NAMES[term]}" if n == 0 else ""
-            if term == "k":
-                ax.plot(*path.T, "o", ms=13, mfc="none", mec=COLORS["k"], mew=1.4, label=label)
-            else:
-                _steps(ax, path[:, 0], path[:, 1], term, label)
-        ax.set_title(titles[term])
+    for ax, (term, title) in zip(axes, titles.items(), strict=True):
+        _scene(ax, reached["values"], reached["output"])
+        look: dict[str, Any] = {"color": COLORS[term], "lw": 1.1, "alpha": 0.85}
+        if term == "k":
+            look = {"marker": "o", "ls": "", "ms": 13, "mfc": "none", "mec": COLORS["k"], "mew": 1.4}
+        for n, path in enumerate(reached[term]):
+            ax.plot(*path.T, label="" if n else f"reached by {TERM_NAMES[term]}", **look)
+        ax.set_title(title)
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), fontsize=8, ncols=2)
     return fig
 
@@ -81,18 +58,14 @@ def exceptions(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Change of the output when every b_k moves, per architecture; the colour says what the proof predicts."""
     ordered = sorted(rows, key=lambda row: row["change"])
     fig, ax = plt.subplots(figsize=(7.6, 0.6 + 0.27 * len(ordered)))
-    for null, color, label in (
-        (True, COLORS["k"], "null, proven"),
-        (False, COLORS["q"], "not null, expected"),
-    ):
+    for null, term, label in ((True, "k", "null, proven"), (False, "q", "not null, expected")):
         at = [n for n, row in enumerate(ordered) if row["null"] is null]
         # A change of exactly zero has no logarithm: draw it at the smallest float64 step.
-        change = [max(ordered[n]["change"], 2.2e-16) for n in at]
-        ax.plot(change, at, "D" if null else "o", color=color, ms=6, label=label)
+        changes = [max(ordered[n]["change"], 2.2e-16) for n in at]
+        ax.plot(changes, at, "D" if null else "o", color=COLORS[term], ms=6, label=label)
     ax.set_yticks(range(len(ordered)), [row["model"] for row in ordered])
-    ax.set(
-        xscale="log", xlabel="relative change of the output when N(0, 1) is added to every $b_k$ (float64)"
-    )
+    change = "relative change of the output when N(0, 1) is added to every $b_k$ (float64)"
+    ax.set(xscale="log", xlabel=change)
     ax.set_xlim(1e-16, 3)
     ax.legend(loc="center")
     return fig
@@ -102,22 +75,17 @@ def exceptions(rows: Sequence[Mapping[str, Any]]) -> Figure:
 def layers(measured: Sensitivity) -> Figure:
     """Reach, spectral norm and entropy of the attention by layer."""
     x = np.arange(1, len(measured.rms) + 1)
+    ones = np.ones_like(measured.rms)
     fig, axes = plt.subplots(1, 3, figsize=(10.8, 3.2))
-    for term, y in (
-        ("v", np.ones_like(measured.rms)),
-        ("q", measured.rms),
-        ("k", np.zeros_like(measured.rms)),
-    ):
-        axes[0].plot(
-            x, y, marker="o", ms=4, color=COLORS[term], ls=DASHES[f"b_{term}"], label=TERM_NAMES[term]
-        )
+    for term, y in (("v", ones), ("q", measured.rms), ("k", 0 * ones)):
+        look = {"color": COLORS[term], "ls": DASHES[f"b_{term}"], "label": TERM_NAMES[term]}
+        axes[0].plot(x, y, marker="o", ms=4, **look)
     axes[0].set(title="Reach", ylabel=r"rms of $\|\partial o/\partial b\|_F\,/\sqrt{d}$", ylim=(-0.05, 1.08))
     axes[0].legend(loc="center right")
-    axes[1].plot(x, np.ones_like(x), color=COLORS["v"], marker="o", ms=4, label=TERM_NAMES["v"])
-    axes[1].plot(x, measured.spectral, color=COLORS["q"], marker="o", ms=4, label=TERM_NAMES["q"])
-    axes[1].set(
-        title="Strongest direction", ylabel=r"mean spectral norm of $\partial o/\partial b$", ylim=(0, None)
-    )
+    for term, y in (("v", ones), ("q", measured.spectral)):
+        axes[1].plot(x, y, color=COLORS[term], marker="o", ms=4, label=TERM_NAMES[term])
+    norm = r"mean spectral norm of $\partial o/\partial b$"
+    axes[1].set(title="Strongest direction", ylabel=norm, ylim=(0, None))
     axes[1].legend(loc="lower right")
     axes[2].plot(x, measured.entropy, color="black", marker="o", ms=4, label="attention")
     axes[2].plot(x, measured.uniform, color=_GREY, ls=":", label="uniform attention")
@@ -130,7 +98,7 @@ def layers(measured: Sensitivity) -> Figure:
 
 
 @styled
-def perturbation(rows: Sequence[Mapping[str, Any]]) -> Figure:
+def perturbation_by_precision(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Relative change of the output when N(0, 1) is added to every b_v, b_q or b_k, per precision."""
     precisions = list(dict.fromkeys(row["precision"] for row in rows))
     fig, ax = plt.subplots(figsize=(6.2, 3.4))
@@ -140,6 +108,30 @@ def perturbation(rows: Sequence[Mapping[str, Any]]) -> Figure:
         ax.bar(x, [max(mine[p], 1e-17) for p in precisions], 0.24, color=COLORS[term], label=TERM_NAMES[term])
     ax.set_xticks(range(len(precisions)), precisions)
     ax.set(yscale="log", ylabel="relative change of the output", ylim=(1e-17, 30))
+    ax.grid(axis="x", visible=False)
+    fig.legend(loc="outside right center")
+    return fig
+
+
+@styled
+def perturbation_by_model(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """The relative change of the logits when numbers are added to each term's biases: a group per model, log scale.
+
+    Args:
+        rows: {"model", "term", "relative"}, as `expressiveness.perturbation_table` gives them in one precision.
+    """
+    models = list(dict.fromkeys(r["model"] for r in rows))
+    fig, ax = plt.subplots(figsize=(2.2 + 1.5 * len(models), 3.4))
+    for n, term in enumerate(TERMS):
+        mine = {r["model"]: max(r["relative"], 1e-17) for r in rows if r["term"] == f"b_{term}"}
+        x = np.arange(len(models)) + 0.2 * (n - 1)
+        look = {"color": COLORS[term], "label": TERM_NAMES[term]}
+        ax.plot(x, [mine[m] for m in models], MARKERS[f"b_{term}"], ms=8, **look)
+    ax.axhline(np.finfo(np.float64).eps, color="#999999", lw=1, ls=":")
+    ax.annotate("rounding of float64", (0.01, 3e-16), xycoords=("axes fraction", "data"), fontsize=8)
+    ax.set_yscale("log")
+    ax.set_xticks(range(len(models)), models)
+    ax.set(ylabel="relative change of the logits", xlim=(-0.5, len(models) - 0.5))
     ax.grid(axis="x", visible=False)
     fig.legend(loc="outside right center")
     return fig

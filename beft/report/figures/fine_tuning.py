@@ -1,8 +1,8 @@
-"""The figures of notebook 03: accuracy by method, over epochs and over rates; b_k beside the head alone."""
+"""Figures of fine-tuning: scores by method, over epochs and over rates; b_k beside the head alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,9 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .. import intervals as statistics
-from ..readings import method_name
-from ..style import COLORS, look_of, methods_as_points, methods_of, styled
+from ..intervals import mean_interval, summary
+from ..names import method_name
+from ..style import color_of, look_of, methods_as_points, methods_of, styled
+
+_COLUMNS = (("train_loss", 1), ("validation", 100))  # of the curves, with the scale they are drawn in
 
 
 @styled
@@ -24,35 +26,31 @@ def accuracy_by_method(runs: pd.DataFrame, before: float | None = None, metric: 
     methods_as_points(ax, runs, methods)
     if before is not None:
         ax.axhline(100 * before, color="#999999", lw=1, ls=":")
-        ax.annotate(
-            "before tuning",
-            (0.995, 100 * before),
-            xycoords=("axes fraction", "data"),
-            ha="right",
-            va="bottom",
-            fontsize=8,
-        )
+        corner = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "fontsize": 8}
+        ax.annotate("before tuning", (0.995, 100 * before), **corner)
     ax.set(ylabel=f"validation {metric} (%)", title="Last epoch: seeds, mean, 95% interval")
     return fig
+
+
+def _label_curves(axes: Sequence[Axes], metric: str) -> None:
+    for ax in axes:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0].set(xlabel="epoch", ylabel="training loss", title="Training loss")
+    axes[1].set(xlabel="epoch", ylabel=f"validation {metric} (%)", title="Validation")
 
 
 @styled
 def learning_curves(curves: pd.DataFrame, metric: str = "accuracy") -> Figure:
     """Training loss and validation metric per epoch: mean over seeds and 95% Student t band, a line per method."""
     fig, axes = plt.subplots(1, 2, figsize=(9.6, 3.6))
-    for ax, column, scale in zip(axes, ("train_loss", "validation"), (1, 100), strict=True):
+    for ax, (column, scale) in zip(axes, _COLUMNS, strict=True):
         for method in methods_of(curves):
             part = curves[curves["method"] == method].dropna(subset=[column])
-            by_epoch = [(e, statistics.mean_interval(scale * g[column])) for e, g in part.groupby("epoch")]
-            x = [e for e, _ in by_epoch]
-            mean, low, high = (
-                np.array([getattr(i, n) for _, i in by_epoch]) for n in ("mean", "low", "high")
-            )
-            ax.plot(x, mean, ms=3.5, lw=1.6, **look_of(method))
-            ax.fill_between(x, low, high, color=COLORS.get(method, "#CC79A7"), alpha=0.13, lw=0)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0].set(xlabel="epoch", ylabel="training loss", title="Training loss")
-    axes[1].set(xlabel="epoch", ylabel=f"validation {metric} (%)", title="Validation")
+            means = {epoch: mean_interval(scale * g[column]) for epoch, g in part.groupby("epoch")}
+            band = np.array([(i.mean, i.low, i.high) for i in means.values()]).reshape(-1, 3)
+            ax.plot(list(means), band[:, 0], ms=3.5, lw=1.6, **look_of(method))
+            ax.fill_between(list(means), band[:, 1], band[:, 2], color=color_of(method), alpha=0.13, lw=0)
+    _label_curves(axes, metric)
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     return fig
 
@@ -63,17 +61,13 @@ def coincidence(
 ) -> Figure:
     """The curves of two methods over each other, one thin line per seed: `second` broad and pale, `first` dashed."""
     fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.4))
-    for ax, column, scale in zip(axes, ("train_loss", "validation"), (1, 100), strict=True):
+    for ax, (column, scale) in zip(axes, _COLUMNS, strict=True):
         for method, line in ((second, {"lw": 5, "alpha": 0.3}), (first, {"lw": 1.5, "ls": (0, (2, 1.5))})):
             part = curves[curves["method"] == method].dropna(subset=[column])
             for n, (_, g) in enumerate(part.groupby(["seed", "rate"])):
-                label = method_name(method) if n == 0 else None
-                ax.plot(
-                    g["epoch"], scale * g[column], color=COLORS.get(method, "#CC79A7"), label=label, **line
-                )
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes[0].set(xlabel="epoch", ylabel="training loss", title="Training loss")
-    axes[1].set(xlabel="epoch", ylabel=f"validation {metric} (%)", title="Validation")
+                label = None if n else method_name(method)
+                ax.plot(g["epoch"], scale * g[column], color=color_of(method), label=label, **line)
+    _label_curves(axes, metric)
     axes[0].legend(title="a line per seed")
     return fig
 
@@ -84,23 +78,17 @@ def _sweep(
     """Metric against rate on one pair of axes; a ring marks each method's chosen rate, a cross a lost run."""
     methods = methods_of(grid)
     for n, method in enumerate(methods):
-        table = statistics.summary(grid[grid["method"] == method], ("rate",), value).sort_values("rate")
+        table = summary(grid[grid["method"] == method], ("rate",), value).sort_values("rate")
         look = look_of(method)
         shift = 1.03 ** (n - (len(methods) - 1) / 2)  # so that bars of equal rates stay apart
         x, y = table["rate"] * shift, 100 * table["mean"]
-        ax.errorbar(
-            x, y, (100 * (table["high"] - table["mean"])).fillna(0), ms=5, lw=1.5, capsize=2.5, **look
-        )
+        half = (100 * (table["high"] - table["mean"])).fillna(0)
+        ax.errorbar(x, y, half, ms=5, lw=1.5, capsize=2.5, **look)
         ring = np.isclose(table["rate"], chosen.get(method, np.nan))
         ax.plot(x[ring], y[ring], "o", ms=13, mfc="none", mec=look["color"], mew=1.4)
-        lost = table[table["lost"] > 0]
-        ax.plot(
-            lost["rate"] * shift,
-            [0.02 + 0.035 * n] * len(lost),
-            "x",
-            color=look["color"],
-            transform=ax.get_xaxis_transform(),
-        )
+        lost = table[table["lost"] > 0]["rate"] * shift
+        height = [0.02 + 0.035 * n] * len(lost)
+        ax.plot(lost, height, "x", color=look["color"], transform=ax.get_xaxis_transform())
     if equal is not None:
         ax.axvline(equal, color="#999999", lw=1, ls=":", zorder=0)
         ax.annotate(" equal rate", (equal, 0.97), xycoords=("data", "axes fraction"), fontsize=8, va="top")
@@ -120,9 +108,8 @@ def rate_sweep(
     `chosen`: method -> its own rate (a ring); `equal`: the common rate (a dotted line). A cross: a run was lost.
     """
     fig, axes = plt.subplots(1, 2, figsize=(10.4, 3.9), sharey=True)
-    for ax, value, title in zip(
-        axes, ("final_tuning", "final"), ("Tuning split: chooses", "Validation: reports"), strict=True
-    ):
+    titles = {"final_tuning": "Tuning split: chooses", "final": "Validation: reports"}
+    for ax, (value, title) in zip(axes, titles.items(), strict=True):
         _sweep(ax, grid, chosen, equal, value)
         ax.set_title(title)
     axes[0].set_ylabel(f"{metric} (%)")
@@ -135,16 +122,12 @@ def two_views(equal: pd.DataFrame, own: pd.DataFrame, metric: str = "accuracy") 
     """The same methods at one common rate and each at its own: a point per seed, mean and 95% interval."""
     methods = methods_of(pd.concat([equal, own]))
     fig, axes = plt.subplots(1, 2, figsize=(2.4 + 1.9 * len(methods), 3.7), sharey=True)
-    for ax, frame, title in zip(
-        axes, (equal, own), ("One rate for all", "Each at its own rate"), strict=True
-    ):
-        methods_as_points(ax, frame, methods)
+    for ax, runs, title in zip(axes, (equal, own), ("One rate for all", "Each at its own rate"), strict=True):
+        methods_as_points(ax, runs, methods)
         ax.set_title(title)
     rates = {m: g["rate"].iloc[0] for m, g in own.groupby("method")}
-    axes[1].set_xticks(
-        range(len(methods)),
-        [f"{method_name(m)}\n{rates[m]:g}" if m in rates else method_name(m) for m in methods],
-    )
+    names = [f"{method_name(m)}\n{rates[m]:g}" if m in rates else method_name(m) for m in methods]
+    axes[1].set_xticks(range(len(methods)), names)
     if len(equal):
         axes[0].set_xlabel(f"learning rate {equal['rate'].iloc[0]:g}")
     axes[0].set_ylabel(f"validation {metric} (%)")

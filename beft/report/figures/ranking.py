@@ -1,4 +1,7 @@
-"""The figures of the ranking scores, in the style of `beft.report.style`: frames from `statistics.scores` in, figures out."""
+"""Figures of the ranking scores: by layer, against the accuracies, by precision and over epochs.
+
+`scores` are frames of `dataframes.scores`, `averages` their layer averages (`intervals.term_scores`).
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .. import intervals as statistics
-from ..readings import SCORE_NAMES
-from ..style import COLORS, TERM_NAMES, TERMS, methods_as_points, styled
+from ..intervals import finished, mean_interval
+from ..names import SCORE_NAMES
+from ..style import COLORS, MARKERS, TERM_NAMES, TERMS, methods_as_points, styled
 
 WIDE = 12  # layers; beyond, the cells of a heat map hold no numbers
 
@@ -23,9 +26,8 @@ WIDE = 12  # layers; beyond, the cells of a heat map hold no numbers
 def _layer_table(scores: pd.DataFrame, score: str) -> pd.DataFrame:
     """Terms x (layers, then their average) of one score, averaged over seeds."""
     part = scores[scores["score"] == score]
-    table = part.pivot_table(index="term", columns="layer", values="value", aggfunc="mean").reindex(
-        list(TERMS)
-    )
+    table = part.pivot_table(index="term", columns="layer", values="value", aggfunc="mean")
+    table = table.reindex(list(TERMS))
     table.insert(table.shape[1], "avg", table.mean(axis=1))
     return table
 
@@ -40,16 +42,9 @@ def _heat(ax: Axes, table: pd.DataFrame, title: str) -> None:
     norm = LogNorm(floor, top) if log else Normalize(0, top)
     few = table.shape[1] - 1 <= WIDE
     text = np.vectorize(lambda v: f"{v:.1e}".replace("e-0", "e-") if 0 < v < 1e-3 else f"{v:.2g}")(values)
-    sns.heatmap(
-        table.clip(lower=floor) if log else table,
-        ax=ax,
-        norm=norm,
-        cmap="crest",
-        annot=text if few else None,
-        fmt="",
-        annot_kws={"size": 7.5},
-        cbar_kws={"pad": 0.01, "aspect": 12},
-    )
+    look = {"cmap": "crest", "annot_kws": {"size": 7.5}, "cbar_kws": {"pad": 0.01, "aspect": 12}}
+    cells = table.clip(lower=floor) if log else table
+    sns.heatmap(cells, ax=ax, norm=norm, annot=text if few else None, fmt="", **look)
     ax.axvline(table.shape[1] - 1, color="white", lw=4)
     ax.set_yticklabels([TERM_NAMES[t] for t in table.index], rotation=0)
     ax.set(title=title + (" (log colour)" if log else ""), xlabel="layer", ylabel="")
@@ -61,8 +56,8 @@ def heatmaps(
 ) -> Figure:
     """Fig. 2: a heat map (terms x layers, plus the average) per score, the terms' accuracies beside them.
 
-    Every map has its own scale; values are means over seeds; a score without values has
-    no map. `runs` holds one run per term and seed.
+    Every map has its own scale; values are means over seeds; a score without values has no map. `runs` holds one run
+    per term and seed.
     """
     names = [name for name in names if (scores["score"] == name).any()]
     rows = -(-len(names) // 2)
@@ -86,7 +81,7 @@ def rank_vs_accuracy(averages: pd.DataFrame, runs: pd.DataFrame, metric: str = "
     rightly falls from left to right.
     """
     names = list(dict.fromkeys(averages["score"]))
-    ok = statistics.finished(runs).set_index(["method", "seed"])["final"]
+    accuracy = 100 * finished(runs).set_index(["method", "seed"])["final"]
     fig, axes = plt.subplots(1, len(names), figsize=(2.3 * len(names) + 0.8, 3.2), sharey=True, squeeze=False)
     for ax, name in zip(axes[0], names, strict=True):
         part = averages[averages["score"] == name]
@@ -95,29 +90,17 @@ def rank_vs_accuracy(averages: pd.DataFrame, runs: pd.DataFrame, metric: str = "
         overall = table.mean().rank(ascending=False)
         line = []
         for term in TERMS:
-            mine = [
-                (ranks.loc[s, term], 100 * ok[f"b_{term}", s])
-                for s in table.index
-                if (f"b_{term}", s) in ok.index
-            ]
-            ax.plot(
-                [r - 0.2 for r, _ in mine],
-                [a for _, a in mine],
-                "o",
-                ms=4,
-                mew=0,
-                alpha=0.4,
-                color=COLORS[term],
-            )
-            if mine:
-                line.append((overall[term], float(np.mean([a for _, a in mine])), term))
+            seeds = [s for s in table.index if (f"b_{term}", s) in accuracy.index]
+            y = [accuracy[f"b_{term}", s] for s in seeds]
+            ax.plot(ranks.loc[seeds, term] - 0.2, y, "o", ms=4, mew=0, alpha=0.4, color=COLORS[term])
+            if seeds:
+                line.append((overall[term], float(np.mean(y)), term))
         line.sort()
         ax.plot([r for r, _, _ in line], [a for _, a, _ in line], "-", color="#999999", lw=1, zorder=1)
         for rank, mean, term in line:
             ax.plot(rank, mean, "o", ms=9, color=COLORS[term])
-            ax.annotate(
-                TERM_NAMES[term], (rank, mean), xytext=(0, 8), textcoords="offset points", ha="center"
-            )
+            above = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center"}
+            ax.annotate(TERM_NAMES[term], (rank, mean), **above)
         ax.set(title=SCORE_NAMES[name], xlabel="rank by score", xticks=[1, 2, 3], xlim=(0.5, 3.5))
         ax.margins(y=0.18)
     axes[0][0].set_ylabel(f"validation {metric} (%)")
@@ -137,26 +120,15 @@ def agreement(taus: pd.DataFrame) -> Figure:
             place = x + (n - (len(views) - 1) / 2) * 0.32
             spread = np.linspace(-0.06, 0.06, len(values)) if len(values) > 1 else np.zeros(len(values))
             ax.plot(place - 0.05 + spread, values, "o", ms=3.5, mew=0, alpha=0.5, color=color)
-            i = statistics.mean_interval(values)
+            i = mean_interval(values)
             low, high = (0.0, 0.0) if i.n < 2 else (i.mean - max(i.low, -1.0), min(i.high, 1.0) - i.mean)
             error = [[max(low, 0.0)], [max(high, 0.0)]]
-            ax.errorbar(
-                [place + 0.08],
-                [i.mean],
-                error,
-                fmt="D",
-                ms=6,
-                capsize=3,
-                color=color,
-                label=None if x else view,
-            )
+            look = {"fmt": "D", "ms": 6, "capsize": 3, "color": color, "label": None if x else view}
+            ax.errorbar([place + 0.08], [i.mean], error, **look)
     ax.axhline(0, color="#999999", lw=1)
     ax.set_xticks(range(len(names)), [SCORE_NAMES[n].replace(" (", "\n(") for n in names])
-    ax.set(
-        ylim=(-1.12, 1.12),
-        ylabel="Kendall's tau with accuracy",
-        title="Does the score order the terms rightly?",
-    )
+    ax.set(ylim=(-1.12, 1.12), ylabel="Kendall's tau with accuracy")
+    ax.set_title("Does the score order the terms rightly?")
     ax.grid(axis="x", visible=False)
     fig.legend(*ax.get_legend_handles_labels(), loc="outside right center")
     return fig
@@ -167,9 +139,10 @@ def norms(scores: pd.DataFrame) -> Figure:
     """Euclidean norm of each pre-trained bias by layer, logarithmic: what Mag+Angle divides by (THEORY 6)."""
     part = scores[scores["score"] == "norms"].drop_duplicates(["term", "layer"])
     fig, ax = plt.subplots(figsize=(5.4, 3.4))
-    for term, marker in zip(TERMS, "oD^", strict=True):
-        rows = part[(part["term"] == term) & (part["value"] > 0)].sort_values("layer")
-        ax.plot(rows["layer"], rows["value"], marker=marker, ms=5, color=COLORS[term], label=TERM_NAMES[term])
+    for term in TERMS:
+        mine = part[(part["term"] == term) & (part["value"] > 0)].sort_values("layer")
+        look = {"color": COLORS[term], "marker": MARKERS[f"b_{term}"], "label": TERM_NAMES[term]}
+        ax.plot(mine["layer"], mine["value"], ms=5, **look)
     ax.set_yscale("log")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="layer", ylabel="norm of the pre-trained bias", title="Size of the biases before tuning")
@@ -206,11 +179,11 @@ def scores_over_epochs(averages: pd.DataFrame, names: Sequence[str] = ("magnitud
     """The layer average of the scores that grow with training, after every epoch: mean over seeds, range as a band."""
     fig, axes = plt.subplots(1, len(names), figsize=(4.0 * len(names) + 0.6, 3.3), squeeze=False)
     for ax, name in zip(axes[0], names, strict=True):
-        for term, marker in zip(TERMS, "oD^", strict=True):
+        for term in TERMS:
             part = averages[(averages["score"] == name) & (averages["term"] == term)]
             by = part.groupby("epoch")["value"]
-            look = {"color": COLORS[term], "marker": marker, "ms": 4, "label": TERM_NAMES[term]}
-            ax.plot(by.mean().index, by.mean(), **look)
+            look = {"color": COLORS[term], "marker": MARKERS[f"b_{term}"], "label": TERM_NAMES[term]}
+            ax.plot(by.mean().index, by.mean(), ms=4, **look)
             ax.fill_between(by.min().index, by.min(), by.max(), color=COLORS[term], alpha=0.15, lw=0)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_yscale("log")

@@ -1,4 +1,4 @@
-"""Tables 5 and 6 of the paper: what tuning one bias of a language model comes to, beside the model as it is."""
+"""Tables of language models: their biases, Tables 5 and 6 of the paper, and the memory that runs of b_v need."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from typing import Any
 import pandas as pd
 
 from ... import paper
-from ...anatomy.projections import describe, key_bias_is_null
-from ...experiments.memory import Estimate
 from .. import comparisons
-from ..dataframes import frame
-from ..readings import MISSING, method_name
-from . import grid as tables_grid
-from .tables import percent
+from ..dataframes import Records, frame
+from ..intervals import mean_interval, summary
+from ..names import MISSING, PAPER_ORDER, method_name, percent_text, runs_text
+from .cells import table3
+from .fine_tuning import accuracy_order
 
-Records = Sequence[Mapping[str, Any]]
 UNTUNED = ("zero_shot", "in_context")
+ROUNDING = 1e-10  # relative change in float64: rounding stays far below, a term with an effect far above
 
 
 def scores(records: Records, untuned: Records = ()) -> pd.DataFrame:
-    """Runs, and the untuned model beside them, in one frame as `frames.frame` gives it.
+    """Runs, and the untuned model beside them, in one frame as `dataframes.frame` gives it.
 
     The untuned model's methods are "zero_shot", whose one score stands for every seed of the cell, and "in_context".
     A model and task of which there are no runs are left out.
@@ -30,52 +29,60 @@ def scores(records: Records, untuned: Records = ()) -> pd.DataFrame:
     rows = []
     for cell, part in comparisons.by_cell(runs):
         same: dict[str, Any] = {n: part[n].iloc[0] for n in ("metric", "substitute")}
-        for record in untuned:
-            found = record["settings"]
-            if (found["model"], found["task"]) != (cell["model"], cell["task"]):
+        for r in untuned:
+            s = r["settings"]
+            in_context = bool(s["demonstrations"])
+            if (s["model"], s["task"]) != (cell["model"], cell["task"]):
                 continue
-            shown = bool(found["demonstrations"])
-            if shown and found.get("regime") != cell["regime"]:
+            if in_context and s.get("regime") != cell["regime"]:
                 continue
-            for seed in [found["seed"]] if shown else sorted(set(part["seed"])):
-                row = {**cell, **same, "key": record["key"], "method": UNTUNED[shown], "seed": seed}
-                rows.append(row | {"final": record["validation"], "outcome": record["outcome"]})
+            for seed in [s["seed"]] if in_context else sorted(set(part["seed"])):
+                row = {**cell, **same, "key": r["key"], "method": UNTUNED[in_context], "seed": seed}
+                rows.append(row | {"final": r["validation"], "outcome": r["outcome"]})
     if not rows:
         return runs
-    return pd.concat([pd.DataFrame(rows).reindex(columns=runs.columns).astype(runs.dtypes[["final"]]), runs],
-                     ignore_index=True)  # fmt: skip
+    beside = pd.DataFrame(rows).reindex(columns=runs.columns).astype(runs.dtypes[["final"]])
+    return pd.concat([beside, runs], ignore_index=True)
+
+
+def before_tuning(untuned: Records) -> pd.DataFrame:
+    """The untuned model's scores in percent: a row per model and task, zero-shot and behind demonstrations."""
+    rows = []
+    for model, task in dict.fromkeys((r["settings"]["model"], r["settings"]["task"]) for r in untuned):
+        here = [r for r in untuned if (r["settings"]["model"], r["settings"]["task"]) == (model, task)]
+        zero = [f"{100 * r['validation']:.1f}" for r in here if not r["settings"]["demonstrations"]]
+        context = [r for r in here if r["settings"]["demonstrations"]]
+        row = {"model": model, "task": task, "metric": here[0]["data"]["metric"]}
+        row["zero-shot, %"] = zero[0] if zero else MISSING
+        row["demonstrations"] = str(context[0]["demonstrations"]) if context else MISSING
+        row["in context, %"] = percent_text(mean_interval(r["validation"] for r in context))
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def table5(records: Records, untuned: Records = ()) -> pd.DataFrame:
     """Table 5, and 6 where the models have no biases: cells x (zero-shot, in context, methods), percent.
 
-    Columns as of `tables_grid.table3`, with the untuned model's in front of the methods': zero-shot, which no seed
+    Columns as of `cells.table3`, with the untuned model's in front of the methods': zero-shot, which no seed
     changes, and in context with the number of demonstrations that the model's context had room for.
     """
-    table = tables_grid.table3(list(records))  # type: ignore[arg-type]
+    names = [method_name(m) for m in UNTUNED]
     both = scores(records, untuned)
-    shown = {
+    fitted = {  # demonstrations that the context had room for: of long texts, it may be none
         (r["settings"]["model"], r["settings"]["task"]): r["demonstrations"]
         for r in untuned
-        if r["settings"]["demonstrations"]  # asked for; of long texts, none may fit
+        if r["settings"]["demonstrations"]
     }
-    columns: dict[str, list[str]] = {method_name(m): [] for m in UNTUNED}
-    for place in table[["model", "task", "regime"]].itertuples(index=False, name=None):
-        here = both[
-            (both[list(comparisons.CELL)].astype(str) == pd.Series(place, comparisons.CELL)).all(axis=1)
-        ]
+
+    def beside(cell: Mapping[str, Any]) -> dict[str, str]:
+        here = both[(both[list(comparisons.CELL)] == pd.Series(cell)).all(axis=1)]
         zero, context = (here[here["method"] == m] for m in UNTUNED)
-        columns[method_name("zero_shot")].append(
-            f"{100 * zero['final'].iloc[0]:.1f}" if len(zero) else MISSING
-        )
-        text = percent(context, "final") if len(context) else MISSING
-        columns[method_name("in_context")].append(
-            f"{text}, {shown[place[:2]]} shown" if len(context) else text
-        )
-    at = list(table).index("rate") + 1
-    for n, (name, values) in enumerate(columns.items()):
-        table.insert(at + n, name, values)
-    return table
+        score = f"{100 * zero['final'].iloc[0]:.1f}" if len(zero) else MISSING
+        suffix = f", {fitted[cell['model'], cell['task']]} shown" if len(context) else ""
+        return dict(zip(names, (score, runs_text(context) + suffix), strict=True))
+
+    table = table3(records, beside)
+    return table if len(table) else table.reindex(columns=[*table, *names])
 
 
 def table6(records: Records, untuned: Records = ()) -> pd.DataFrame:
@@ -100,42 +107,72 @@ def table6(records: Records, untuned: Records = ()) -> pd.DataFrame:
     return pd.concat([table, pd.DataFrame(rows, columns=list(table))], ignore_index=True)
 
 
-def anatomies(models: Mapping[str, Any]) -> pd.DataFrame:
-    """What a bias is in each model: a row per model, by name.
+def anatomies(summaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """What a bias is in each model: a row per model.
 
     Columns: model; family; has q, k, v biases; heads, kv-heads, head size; numbers in one layer's b_q and in its b_k
     or b_v (grouped heads share them); numbers of b_v in all layers, and their share of the model in percent; whether
     b_k is null, with the reason.
+
+    Args:
+        summaries: one per model, of `anatomy.anatomy_summary`.
     """
     rows = []
-    for name, model in models.items():
-        found, verdict = describe(model), key_bias_is_null(model)
-        total = sum(p.numel() for p in model.parameters())
-        value = sum(site.size for site in found.of("v"))
-        rows.append(
-            {
-                "model": name,
-                "family": found.family,
-                "has q, k, v biases": ", ".join("yes" if found.of(t)[0].has_bias else "no" for t in "qkv"),
-                "heads": found.heads,
-                "kv-heads": found.kv_heads,
-                "head size": found.head_size,
-                "b_q, a layer": found.of("q")[0].size,
-                "b_k, b_v, a layer": found.of("v")[0].size,
-                "b_v, all layers": value,
-                "share of the model, %": f"{100 * value / total:.3f}",
-                "b_k is null": f"{'yes' if verdict.null else 'no'}: {verdict.reason}",
-            }
-        )
+    for m in summaries:
+        row = {"model": m["model"], "family": m["family"]}
+        row["has q, k, v biases"] = ", ".join("yes" if m["has_bias"][term] else "no" for term in "qkv")
+        row |= {"heads": m["heads"], "kv-heads": m["kv_heads"], "head size": m["head_size"]}
+        row |= {"b_q, a layer": m["query_size"], "b_k, b_v, a layer": m["value_size"]}
+        row |= {"b_v, all layers": m["value_total"]}
+        row["share of the model, %"] = f"{100 * m['value_total'] / m['parameters']:.3f}"
+        rows.append(row | {"b_k is null": f"{'yes' if m['key_bias_null'] else 'no'}: {m['reason']}"})
     return pd.DataFrame(rows)
 
 
-def memory(estimates: Mapping[str, Estimate], measured: Records = (), runs: int = 1) -> pd.DataFrame:
+def perturbations(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The relative change of each model's logits when numbers are added to one term's biases: a row per model.
+
+    Columns: model; b_q, b_k, b_v; b_k / b_v; whether the change by b_k is rounding (below `ROUNDING`).
+
+    Args:
+        rows: {"model", "term", "relative"}, as `expressiveness.perturbation_table` gives them in float64.
+    """
+    table = pd.DataFrame(rows).pivot(index="model", columns="term", values="relative")
+    table = table.reindex(list(dict.fromkeys(r["model"] for r in rows)))[["b_q", "b_k", "b_v"]]
+    text = table.assign(**{"b_k / b_v": table["b_k"] / table["b_v"]}).map("{:.2g}".format)
+    return text.assign(**{"b_k is rounding": table["b_k"] < ROUNDING}).reset_index()
+
+
+def method_orders(scores: pd.DataFrame) -> pd.DataFrame:
+    """The order of the methods by their means in percent: a row per model, task and regime."""
+    rows = [
+        cell | {"methods by score, %": accuracy_order(part)} for cell, part in comparisons.by_cell(scores)
+    ]
+    return pd.DataFrame(rows, columns=[*comparisons.CELL, "methods by score, %"])
+
+
+def best_terms(scores: pd.DataFrame) -> pd.DataFrame:
+    """In how many cells each term has the highest mean of the three: a row per model; equal ones count each."""
+    cell = list(comparisons.CELL)
+    means = summary(scores[scores["method"].isin(PAPER_ORDER)], [*cell, "method"]).dropna(subset=["mean"])
+    best = means[means["mean"] == means.groupby(cell)["mean"].transform("max")]
+    cells = scores.drop_duplicates(cell).groupby("model", sort=False).size()
+    counts = pd.crosstab(best["model"], best["method"]).reindex(cells.index, fill_value=0)
+    counts = counts.reindex(columns=list(PAPER_ORDER), fill_value=0).rename_axis(columns=None)
+    return counts.assign(cells=cells).reset_index()
+
+
+def memory(estimates: Mapping[str, Any], measured: Records = (), runs: int = 1) -> pd.DataFrame:
     """What b_v needs on each model, by name: a row per model, in GB (10^9 bytes).
 
     Columns: model; parameters (10^9); weights; one run (MB); a chunk (without and with gradient checkpointing);
     in all, with a bank of so many `runs` and a chunk without it; full fine-tuning without activations; measured, with
     its device.
+
+    Args:
+        estimates: model -> `memory.Estimate`.
+        measured: records of one measured step.
+        runs: of the bank.
     """
     peaks = {r["settings"]["model"]: r for r in measured}
     rows = []
@@ -146,11 +183,9 @@ def memory(estimates: Mapping[str, Estimate], measured: Records = (), runs: int 
         row["with gradient checkpointing, GB"] = f"{e.recomputed / 1e9:.2f}"
         row[f"in all, {runs} runs, GB"] = f"{e.total(runs) / 1e9:.1f}"
         row["full fine-tuning, GB"] = f"{e.full / 1e9:.0f}"
-        found = peaks.get(name)
-        row["measured, 1 run, GB"] = (
-            f"{found['peak_bytes'] / 1e9:.1f} ({found['device'].get('name', found['settings']['device'])})"
-            if found
-            else MISSING
-        )
+        row["measured, 1 run, GB"] = MISSING
+        if r := peaks.get(name):
+            device = r["device"].get("name", r["settings"]["device"])
+            row["measured, 1 run, GB"] = f"{r['peak_bytes'] / 1e9:.1f} ({device})"
         rows.append(row)
     return pd.DataFrame(rows)

@@ -8,11 +8,10 @@ from fake_records import fake_settings, grid, ranking, run
 
 mpl.use("Agg")
 
-from beft.report import intervals as statistics
-from beft.report import style as plots
+from beft.report import dataframes, intervals, save_figure, style
 from beft.report.dataframes import curves, frame
-from beft.report.figures import fine_tuning as plots_fine_tuning
-from beft.report.figures import ranking as plots_ranking
+from beft.report.figures import fine_tuning
+from beft.report.figures import ranking as of_ranking
 
 RATES = (1e-4, 1e-3, 1e-2)
 
@@ -20,33 +19,29 @@ pytestmark = pytest.mark.usefixtures("quiet_figures")
 
 
 def _averages(seeds=(0, 1, 2), dtypes=("float32",), by_epoch=False):
-    return statistics.term_scores(statistics.scores([ranking(s, d) for d in dtypes for s in seeds], by_epoch))
+    return intervals.term_scores(dataframes.scores([ranking(s, d) for d in dtypes for s in seeds], by_epoch))
 
 
 def _figures(seeds, lost=()):
     """Every figure of the package from the same made-up runs."""
     equal = [*grid(seeds=seeds), *lost]
     swept = frame(grid(("head", "b_q", "b_v"), seeds, RATES, tuning=True))
-    own = statistics.choose_rate(swept)
-    scores = statistics.scores([ranking(s) for s in seeds])
-    taus = statistics.agreement(_averages(seeds), frame(equal))
+    own = intervals.choose_rate(swept)
+    scores = dataframes.scores([ranking(s) for s in seeds])
+    taus = intervals.agreement(_averages(seeds), frame(equal))
     return {
-        "accuracy_by_method": plots_fine_tuning.accuracy_by_method(frame(equal), before=0.5),
-        "learning_curves": plots_fine_tuning.learning_curves(curves(equal)),
-        "coincidence": plots_fine_tuning.coincidence(curves(equal)),
-        "rate_sweep": plots_fine_tuning.rate_sweep(swept, own, 1e-3),
-        "two_views": plots_fine_tuning.two_views(
-            frame(equal), swept[swept["rate"] == swept["method"].map(own)]
-        ),
-        "overview": plots_fine_tuning.overview(frame(equal), swept, own, 1e-3),
-        "heatmaps": plots_ranking.heatmaps(
-            scores, frame(equal), ["magnitude", "fisher", "mag_angle", "reach"]
-        ),
-        "rank_vs_accuracy": plots_ranking.rank_vs_accuracy(_averages(seeds), frame(equal)),
-        "agreement": plots_ranking.agreement(taus),
-        "norms": plots_ranking.norms(scores),
-        "ranking_by_precision": plots_ranking.ranking_by_precision(_averages(seeds, ("float32", "bfloat16"))),
-        "scores_over_epochs": plots_ranking.scores_over_epochs(_averages(seeds, by_epoch=True)),
+        "accuracy_by_method": fine_tuning.accuracy_by_method(frame(equal), before=0.5),
+        "learning_curves": fine_tuning.learning_curves(curves(equal)),
+        "coincidence": fine_tuning.coincidence(curves(equal)),
+        "rate_sweep": fine_tuning.rate_sweep(swept, own, 1e-3),
+        "two_views": fine_tuning.two_views(frame(equal), swept[swept["rate"] == swept["method"].map(own)]),
+        "overview": fine_tuning.overview(frame(equal), swept, own, 1e-3),
+        "heatmaps": of_ranking.heatmaps(scores, frame(equal), ["magnitude", "fisher", "mag_angle", "reach"]),
+        "rank_vs_accuracy": of_ranking.rank_vs_accuracy(_averages(seeds), frame(equal)),
+        "agreement": of_ranking.agreement(taus),
+        "norms": of_ranking.norms(scores),
+        "ranking_by_precision": of_ranking.ranking_by_precision(_averages(seeds, ("float32", "bfloat16"))),
+        "scores_over_epochs": of_ranking.scores_over_epochs(_averages(seeds, by_epoch=True)),
     }
 
 
@@ -55,15 +50,15 @@ def test_every_figure_is_drawn_and_small(tmp_path, seeds):
     lost = [run("b_v", 9, outcome="diverged: loss is nan")]
     s = fake_settings(tmp_path)
     for name, fig in _figures(seeds, lost).items():
-        plots.save(fig, s, name, "Made up.")
+        save_figure(fig, s, name, "Made up.")
         assert 5_000 < (s.figures / f"{name}.png").stat().st_size < 200_000
     assert len(json.loads((s.figures / "index.json").read_text(encoding="utf-8"))) == 12
 
 
 def test_saved_files_are_the_same_bytes_for_the_same_records(tmp_path):
     for folder in ("a", "b"):
-        plots.save(
-            plots_fine_tuning.accuracy_by_method(frame(grid())),
+        save_figure(
+            fine_tuning.accuracy_by_method(frame(grid())),
             fake_settings(tmp_path / folder),
             "f",
             "Made up.",
@@ -75,30 +70,26 @@ def test_saved_files_are_the_same_bytes_for_the_same_records(tmp_path):
 
 def test_caption_names_a_stand_in(tmp_path, capsys):
     s = fake_settings(tmp_path, note="Generated text, random model.")
-    plots.save(plots_fine_tuning.accuracy_by_method(frame(grid())), s, "f", "Accuracy.")
+    save_figure(fine_tuning.accuracy_by_method(frame(grid())), s, "f", "Accuracy.")
     assert "Accuracy. Generated text, random model." in capsys.readouterr().out
     entry = json.loads((s.figures / "index.json").read_text(encoding="utf-8"))[0]
     assert entry["kind"] == "figure" and entry["caption"].endswith("Generated text, random model.")
 
 
 def test_means_are_drawn_in_percent():
-    ax = plots_fine_tuning.accuracy_by_method(frame([run(seed=0, final=0.80), run(seed=1, final=0.82)])).axes[
-        0
-    ]
+    ax = fine_tuning.accuracy_by_method(frame([run(seed=0, final=0.80), run(seed=1, final=0.82)])).axes[0]
     assert "81.0" in [t.get_text() for t in ax.texts]
 
 
 def test_a_lost_run_is_named_in_the_figure():
-    ax = plots_fine_tuning.accuracy_by_method(
+    ax = fine_tuning.accuracy_by_method(
         frame([run(seed=0), run(seed=1, outcome="diverged: loss is nan")])
     ).axes[0]
     assert "1 lost" in [t.get_text() for t in ax.texts]
 
 
 def test_method_that_only_diverged_has_no_mean():
-    fig = plots_fine_tuning.accuracy_by_method(
-        frame([run("b_q"), run("b_v", outcome="diverged: loss is nan")])
-    )
+    fig = fine_tuning.accuracy_by_method(frame([run("b_q"), run("b_v", outcome="diverged: loss is nan")]))
     assert [t.get_text() for t in fig.axes[0].texts] == ["80.0", "1 lost"]
 
 
@@ -107,22 +98,22 @@ def test_learning_curves_of_a_study_that_validates_last_only():
     for r in made:
         for e in r["epochs"][:-1]:
             e["validation"] = None
-    ax = plots_fine_tuning.learning_curves(curves(made)).axes[1]
+    ax = fine_tuning.learning_curves(curves(made)).axes[1]
     assert list(ax.lines[0].get_xdata()) == [3]
 
 
 def test_heat_map_has_layers_and_average_for_each_term():
-    table = plots_ranking._layer_table(statistics.scores([ranking(0), ranking(1)]), "reach")
+    table = of_ranking._layer_table(dataframes.scores([ranking(0), ranking(1)]), "reach")
     assert list(table.index) == ["q", "k", "v"] and list(table.columns) == [1, 2, 3, 4, 5, 6, "avg"]
     assert table.loc["v", "avg"] == pytest.approx(table.loc["v", [1, 2, 3, 4, 5, 6]].mean())
 
 
 def test_deep_model_heat_map_without_numbers():
-    scores = statistics.scores([ranking(0, layers=24)])
-    fig = plots_ranking.heatmaps(scores, frame(grid()), ["magnitude"])
+    scores = dataframes.scores([ranking(0, layers=24)])
+    fig = of_ranking.heatmaps(scores, frame(grid()), ["magnitude"])
     assert len(fig.axes[0].texts) == 0
 
 
 def test_colours_and_markers_tell_the_methods_apart():
-    methods = list(plots.MARKERS)
-    assert len({plots.COLORS[m] for m in methods}) == len({plots.MARKERS[m] for m in methods}) == len(methods)
+    methods = list(style.MARKERS)
+    assert len({style.COLORS[m] for m in methods}) == len({style.MARKERS[m] for m in methods}) == len(methods)

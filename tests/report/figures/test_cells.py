@@ -9,7 +9,7 @@ mpl.use("Agg")
 
 from beft.report import comparisons
 from beft.report.dataframes import frame
-from beft.report.figures import grid as plots_grid
+from beft.report.figures import cells
 
 LEVEL = {"head": 0.55, "b_v": 0.75, "b_q": 0.7, "b_k": 0.56, "all_biases": 0.76, "lora": 0.77, "full": 0.78}
 SIZES = {"low": 300, "medium": 900, "high": 1200}
@@ -57,9 +57,9 @@ def _texts(fig):
 @pytest.mark.parametrize("tasks", [("rte",), ("rte", "sst2", "cola", "stsb", "mrpc")], ids=["one", "five"])
 def test_every_figure_is_drawn(tmp_path, tasks, seeds):
     figures = {
-        "sizes": plots_grid.by_size(frame(_runs(tasks, seeds)), {"rte": "accuracy"}),
-        "taus": plots_grid.tau_cells(_taus(tasks, seeds)),
-        "differences": plots_grid.differences(_compared(tasks, seeds), "b_v", "b_q"),
+        "sizes": cells.by_size(frame(_runs(tasks, seeds))),
+        "taus": cells.tau_cells(_taus(tasks, seeds)),
+        "differences": cells.differences(_compared(tasks, seeds), "b_v", "b_q"),
     }
     for name, fig in figures.items():
         fig.savefig(tmp_path / f"{name}.png")
@@ -68,17 +68,20 @@ def test_every_figure_is_drawn(tmp_path, tasks, seeds):
 
 def test_nothing_to_draw_says_not_run(tmp_path):
     for fig in (
-        plots_grid.by_size(frame([]), {}),
-        plots_grid.tau_cells(comparisons.tau_by_cell([], frame([]))),
-        plots_grid.differences(comparisons.compare(frame([]), [("b_v", "b_q")]), "b_v", "b_q"),
-        plots_grid.differences(_compared(), "b_v", "mask"),
+        cells.by_size(frame([])),
+        cells.tau_cells(comparisons.tau_by_cell([], frame([]))),
+        cells.differences(comparisons.compare(frame([]), [("b_v", "b_q")]), "b_v", "b_q"),
+        cells.differences(_compared(), "b_v", "mask"),
     ):
         fig.savefig(tmp_path / "f.png")
         assert _texts(fig) == ["not run"]
 
 
 def test_sizes_are_on_a_log_axis_in_percent_with_one_legend():
-    fig = plots_grid.by_size(frame(_runs(("rte", "sst2"), methods=("b_v", "full"))), {"rte": "accuracy"})
+    rows = _runs(("rte", "sst2"), methods=("b_v", "full"))
+    for r in rows:
+        r["data"]["metric"] = "accuracy" if r["settings"]["task"] == "rte" else "f1"
+    fig = cells.by_size(frame(rows))
     assert len(fig.legends) == 1
     assert [t.get_text() for t in fig.legends[0].get_texts()] == ["b_v", "full"]
     ax = fig.axes[0]
@@ -87,7 +90,7 @@ def test_sizes_are_on_a_log_axis_in_percent_with_one_legend():
         "900",
         "1,200",
     ]
-    assert [a.get_ylabel() for a in fig.axes] == ["validation accuracy (%)", "validation metric (%)"]
+    assert [a.get_ylabel() for a in fig.axes] == ["validation accuracy (%)", "validation f1 (%)"]
     assert [a.get_title() for a in fig.axes] == ["rte", "sst2"]
     heights = ax.containers[0].lines[0].get_ydata()
     assert heights[0] == pytest.approx(100 * (0.75 + 0.003 * 3 + 0.01))
@@ -95,7 +98,7 @@ def test_sizes_are_on_a_log_axis_in_percent_with_one_legend():
 
 def test_models_have_panels_of_their_own():
     rows = [*_runs(methods=("b_v",)), *_runs(methods=("b_v",), model="roberta-base")]
-    assert [a.get_title() for a in plots_grid.by_size(frame(rows), {}).axes] == [
+    assert [a.get_title() for a in cells.by_size(frame(rows)).axes] == [
         "rte\nall-MiniLM-L6-v2",
         "rte\nroberta-base",
     ]
@@ -103,7 +106,7 @@ def test_models_have_panels_of_their_own():
 
 def test_methods_that_only_diverged_have_a_cross_and_no_legend_entry(tmp_path):
     rows = [*_runs(methods=("b_v",)), *_runs(methods=("full",), seeds=(0,), outcome="diverged: loss is nan")]
-    fig = plots_grid.by_size(frame(rows), {})
+    fig = cells.by_size(frame(rows))
     fig.savefig(tmp_path / "f.png")
     assert [t.get_text() for t in fig.legends[0].get_texts()] == ["b_v"]
     crosses = [line for line in fig.axes[0].lines if line.get_marker() == "x" and len(line.get_xdata())]
@@ -111,27 +114,27 @@ def test_methods_that_only_diverged_have_a_cross_and_no_legend_entry(tmp_path):
 
 
 def test_tasks_look_different():
-    tasks = plots_grid.task_looks([f"task{n}" for n in range(10)]).values()
+    tasks = cells.task_looks([f"task{n}" for n in range(10)]).values()
     assert len({(t["color"], t["marker"]) for t in tasks}) == 10
 
 
 def test_taus_have_a_panel_per_view_and_say_where_there_is_no_interval():
-    fig = plots_grid.tau_cells(_taus(("rte", "sst2")))
+    fig = cells.tau_cells(_taus(("rte", "sst2")))
     assert [a.get_title() for a in fig.axes] == ["all terms", "null b_k excluded"]
     labels = [t.get_text() for t in fig.legends[0].get_texts()]
     assert labels[:2] == ["rte", "sst2"] and "2 tasks" in labels[2] and "no interval" in labels[2]
     assert (
         "95% over tasks"
-        in plots_grid.tau_cells(_taus(("rte", "sst2", "cola"))).legends[0].get_texts()[3].get_text()
+        in cells.tau_cells(_taus(("rte", "sst2", "cola"))).legends[0].get_texts()[3].get_text()
     )
 
 
 def test_forest_names_cells_p_and_the_mean_over_them():
-    ax = plots_grid.differences(_compared(("rte", "sst2", "cola")), "b_v", "b_q").axes[0]
+    ax = cells.differences(_compared(("rte", "sst2", "cola")), "b_v", "b_q").axes[0]
     labels = [t.get_text() for t in ax.get_yticklabels()]
     assert labels[0] == "rte, low" and labels[-1] == "mean of 9 cells" and len(labels) == 10
     assert ax.texts[-1].get_text() == "p over tasks 0.25" and ax.texts[0].get_text().startswith("p ")
-    ax = plots_grid.differences(_compared(seeds=(0,), sizes=("low",)), "b_v", "b_q").axes[0]
+    ax = cells.differences(_compared(seeds=(0,), sizes=("low",)), "b_v", "b_q").axes[0]
     assert [t.get_text() for t in ax.texts] == ["one seed", "one task: no interval"]
     assert [t.get_text() for t in ax.get_yticklabels()][-1] == "mean of 1 cell"
 
@@ -144,4 +147,4 @@ def test_a_cell_without_a_common_seed_keeps_its_place():
     ]
     compared = comparisons.compare(frame(rows), [("b_v", "b_q")])
     assert np.isnan(compared["mean"].iloc[1])
-    assert _texts(plots_grid.differences(compared, "b_v", "b_q"))[1] == "not run"
+    assert _texts(cells.differences(compared, "b_v", "b_q"))[1] == "not run"

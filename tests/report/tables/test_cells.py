@@ -5,11 +5,8 @@ from fake_records import grid, ranking, run
 
 from beft import paper
 from beft.errors import BeftError
-from beft.report import comparisons
-from beft.report.dataframes import frame
-from beft.report.tables import comparisons as tables_comparisons
-from beft.report.tables import grid as tables_grid
-from beft.report.tables import tables
+from beft.report import write
+from beft.report.tables import cells
 
 BERT = {"model": "bert-base-cased", "train_size": 1000, "rate": 4e-4, "epochs": 16}
 TERMS = ("b_q", "b_k", "b_v")
@@ -30,7 +27,7 @@ def _ranked(seed=0, null=True, task="sst2", **scores):
 def test_table1_sets_each_scores_order_beside_the_accuracies():
     wrong = {"q": 3.0, "k": 2.0, "v": 1.0}
     ranked = [_ranked(s, magnitude=wrong) for s in (0, 1, 2)]
-    row = tables_grid.table1(ranked, grid(), names=["magnitude", "reach"]).iloc[0]
+    row = cells.table1(ranked, grid(), names=["magnitude", "reach"]).iloc[0]
     assert row["order of accuracies"] == "v > q > k" and row["b_k null"] == "yes"
     assert row["b_v"].startswith("79.5 [") and row["seeds"] == "3" and row["rows"] == "1000"
     assert row["magnitude"] == "q > k > v"
@@ -40,7 +37,7 @@ def test_table1_sets_each_scores_order_beside_the_accuracies():
 
 
 def test_table1_shows_every_score_and_no_second_tau_where_b_k_is_not_null():
-    table = tables_grid.table1([_ranked(null=False)], grid(seeds=(0,)))
+    table = cells.table1([_ranked(null=False)], grid(seeds=(0,)))
     assert {"magnitude", "mag_angle", "fisher", "fisher_batch", "reach"} <= set(
         table
     ) and "norms" not in table
@@ -49,30 +46,30 @@ def test_table1_shows_every_score_and_no_second_tau_where_b_k_is_not_null():
 
 
 def test_table1_ties_in_a_score_have_no_top():
-    row = tables_grid.table1([_ranked(reach={"q": 1.0, "k": 0.0, "v": 1.0})], grid(seeds=(0,))).iloc[0]
+    row = cells.table1([_ranked(reach={"q": 1.0, "k": 0.0, "v": 1.0})], grid(seeds=(0,))).iloc[0]
     assert row["reach"] == "q = v > k" and row["reach: top, tau"].startswith("tie, +0.82")
 
 
 def test_table1_equal_accuracies_leave_tau_undefined():
     rows = [run(m, final=0.5) for m in TERMS]
-    row = tables_grid.table1([_ranked()], rows).iloc[0]
+    row = cells.table1([_ranked()], rows).iloc[0]
     assert row["order of accuracies"] in ("q = k = v", "q = v = k", "k = q = v", "k = v = q")
     assert row["reach: top, tau"] == "right, undefined (without b_k undefined)"
 
 
 def test_table1_without_a_ranking_or_a_term_says_so():
-    row = tables_grid.table1([_ranked(task="rte")], grid(), names=["reach"]).iloc[0]
+    row = cells.table1([_ranked(task="rte")], grid(), names=["reach"]).iloc[0]
     assert (row["reach"], row["reach: top, tau"], row["b_k null"]) == ("not run",) * 3
     lost = [run("b_q"), run("b_v"), run("b_k", outcome="diverged: loss is nan")]
-    row = tables_grid.table1([_ranked()], lost, names=["reach"]).iloc[0]
+    row = cells.table1([_ranked()], lost, names=["reach"]).iloc[0]
     assert row["b_k"] == "1 of 1 diverged or failed" and row["reach: top, tau"] == "a term has no accuracy"
-    row = tables_grid.table1([_ranked()], lost[:2], names=["reach"]).iloc[0]
+    row = cells.table1([_ranked()], lost[:2], names=["reach"]).iloc[0]
     assert row["b_k"] == "not run"
 
 
 def test_table1_of_nothing_is_shown_as_not_run():
-    table = tables_grid.table1([], [])
-    assert table.empty and tables.display(table).iloc[0, 0] == "not run"
+    table = cells.table1([], [])
+    assert table.empty and write.as_text(table).iloc[0, 0] == "not run"
 
 
 # --- Table 2 ----------------------------------------------------------------------------------------------
@@ -93,7 +90,7 @@ def test_table2_says_what_a_method_trains_needs_and_reaches():
     rows = [_banked("b_v", s, 5, 2_061_000_000 + s, task="rte", final=0.6) for s in (0, 1)]
     rows += [_banked("full", 0, 1, 0, task="rte", rate=1e-4)]
     rows[2]["parameters"] = {"bias": 0, "pooler": 0, "head": 770, "weights": 22_000_000}
-    table = tables_grid.table2(rows).set_index("method")
+    table = cells.table2(rows).set_index("method")
     assert table.loc["b_v", "bias parameters"] == "2,304" and table.loc["b_v", "weights parameters"] == "0"
     assert table.loc["full", "weights parameters"] == "22,000,000" and table.loc["full", "rate"] == "0.0001"
     assert table.loc["b_v", "last epoch, % accuracy"].startswith("60.0 [")
@@ -107,9 +104,7 @@ def test_table2_says_what_a_method_trains_needs_and_reaches():
 
 
 def test_table2_stands_beside_the_papers_number_where_it_is_the_same_run():
-    table = tables_grid.table2([run("b_v", 0, final=0.87, **BERT), run("head", 0, **BERT)]).set_index(
-        "method"
-    )
+    table = cells.table2([run("b_v", 0, final=0.87, **BERT), run("head", 0, **BERT)]).set_index("method")
     assert table.loc["b_v", ["paper, %", "ours - paper"]].tolist() == ["85.8", "+1.2"]
     assert table.loc["head only", ["paper, %", "ours - paper"]].tolist() == ["not printed", "not comparable"]
     assert table.loc["b_v", "runs in the bank"] == "not recorded"
@@ -117,8 +112,8 @@ def test_table2_stands_beside_the_papers_number_where_it_is_the_same_run():
 
 def test_table2_is_of_one_cell():
     with pytest.raises(BeftError, match="one cell"):
-        tables_grid.table2([run(task="rte"), run(task="sst2")])
-    assert tables_grid.table2([]).empty
+        cells.table2([run(task="rte"), run(task="sst2")])
+    assert cells.table2([]).empty
 
 
 # --- Table 3 ----------------------------------------------------------------------------------------------
@@ -129,7 +124,7 @@ def test_table3_collapses_what_is_not_comparable_to_one_column():
         *grid(),
         *(run(m, task="rte", rate=r, train_size=300) for m, r in (("b_v", 3e-3), ("full", 1e-4))),
     ]
-    table = tables_grid.table3(rows).set_index("task")
+    table = cells.table3(rows).set_index("task")
     assert (table["paper"] == "not comparable: other model").all() and not [c for c in table if "ours" in c]
     assert table.loc["sst2", "b_v"].startswith("79.5 [") and table.loc["sst2", "full"] == "not run"
     assert table.loc["sst2", "rate"] == "0.001" and table.loc["rte", "rate"] == "0.0001; b_v 0.003"
@@ -141,7 +136,7 @@ def test_table3_gives_the_difference_to_the_paper_in_signed_points():
         run(m, s, final=f, **BERT) for m, f in (("b_v", 0.85), ("b_q", 0.83), ("head", 0.7)) for s in (0, 1)
     ]
     rows += [run("b_v", 0, **BERT | {"task": "rte", "train_size": 300})]
-    table = tables_grid.table3(rows).set_index("task")
+    table = cells.table3(rows).set_index("task")
     assert table.loc["sst2", ["b_v: paper, %", "b_v: ours - paper"]].tolist() == ["85.8", "-0.8"]
     assert table.loc["sst2", "b_q: ours - paper"] == "+3.0"
     assert table.loc["rte", ["b_v: paper, %", "b_v: ours - paper"]].tolist() == [
@@ -152,7 +147,7 @@ def test_table3_gives_the_difference_to_the_paper_in_signed_points():
 
 
 def test_table3_lost_runs_are_counted_and_have_no_difference():
-    row = tables_grid.table3([run("b_v", 0, outcome="diverged: loss is nan", **BERT)]).iloc[0]
+    row = cells.table3([run("b_v", 0, outcome="diverged: loss is nan", **BERT)]).iloc[0]
     assert row["b_v"] == "1 of 1 diverged or failed" and row["b_v: ours - paper"] == "not run"
 
 
@@ -167,36 +162,36 @@ def test_table3_lost_runs_are_counted_and_have_no_difference():
     ],
 )
 def test_fewer_epochs_than_the_papers_are_said(task, model, epochs, text):
-    assert tables_grid.table3([run(task=task, model=model, epochs=epochs)]).loc[0, "epochs"] == text
+    assert cells.table3([run(task=task, model=model, epochs=epochs)]).loc[0, "epochs"] == text
 
 
 def test_table3_refuses_to_mix_settings_and_takes_no_records():
     with pytest.raises(BeftError, match="several runs"):
-        tables_grid.table3([run(epochs=3), run(epochs=6)])
-    assert tables_grid.table3([]).empty and "task" in tables_grid.table3([])
+        cells.table3([run(epochs=3), run(epochs=6)])
+    assert cells.table3([]).empty and "task" in cells.table3([])
 
 
 def test_methods_have_one_order_whatever_that_of_the_records():
     rows = [run(m, rate=r) for m, r in (("full", 1e-4), ("b_v", 1e-2), ("b_v", 1e-3), ("head", 1e-3))]
-    table = tables_grid.table2(rows)
+    table = cells.table2(rows)
     assert table["method"].tolist() == ["head only", "b_v", "b_v", "full"]
     assert table["rate"].tolist() == ["0.001", "0.001", "0.01", "0.0001"]
-    assert list(tables_grid.table3([rows[0], rows[1], rows[3]]))[8:] == ["head only", "b_v", "full", "paper"]
+    assert list(cells.table3([rows[0], rows[1], rows[3]]))[8:] == ["head only", "b_v", "full", "paper"]
 
 
 def test_further_metrics_have_a_row_each_and_repeat_none():
     rows = [run("b_v", s, task="mrpc", final=0.7) for s in (0, 1)] + [run("head", 0, task="mrpc"), run("b_v")]
     rows[0]["final"]["metrics"] = {"accuracy": 0.7, "f1": 0.8}
     rows[1]["final"]["metrics"] = {"accuracy": 0.7, "f1": 0.8, "accuracy (validation_mismatched)": None}
-    table = tables_grid.further_metrics(rows)
+    table = cells.further_metrics(rows)
     assert table["metric"].tolist() == ["f1", "accuracy (validation_mismatched)"]
     assert table.loc[0, "b_v"] == "80.0 [80.0, 80.0]" and table.loc[0, "head only"] == "not run"
     assert table.loc[1, "b_v"] == "not run"
-    assert tables_grid.further_metrics([]).empty
+    assert cells.further_metrics([]).empty
 
 
 def test_correlations_are_shown_times_a_hundred_with_their_sign():
-    assert tables_grid.table3([run("b_v", 0, final=-0.123, task="cola")]).loc[0, "b_v"] == "-12.3 (one seed)"
+    assert cells.table3([run("b_v", 0, final=-0.123, task="cola")]).loc[0, "b_v"] == "-12.3 (one seed)"
 
 
 # --- the paper's numbers ----------------------------------------------------------------------------------
@@ -207,42 +202,3 @@ def test_difference_needs_a_printed_number_and_one_of_ours():
     assert paper.difference(settings, 86.0) == pytest.approx(0.2)
     assert paper.difference(settings, float("nan")) is None
     assert paper.difference(settings | {"model": "other"}, 86.0) is None
-
-
-# --- comparisons as text ----------------------------------------------------------------------------------
-
-
-def _compared(tasks=("sst2", "rte", "cola")):
-    rows = [
-        run(m, s, final=0.5 + x + 0.01 * n, task=t)
-        for t in tasks
-        for m, x, n in (("b_v", 0.1, 1), ("b_q", 0.0, 0))
-        for s in (0, 1, 2)
-    ]
-    return comparisons.compare(frame(rows), [("b_v", "b_q")])
-
-
-def test_comparisons_are_in_points_with_every_p():
-    row = tables_comparisons.comparison_table(_compared()).iloc[0]
-    assert row["comparison"] == "b_v - b_q" and row["difference, points"] == "+11.0 [+11.0, +11.0]"
-    assert row[["seeds", "p", "smallest possible p", "p, Holm"]].tolist() == ["3", "0.25", "0.25", "0.75"]
-
-
-def test_a_comparison_without_a_common_seed_is_not_run():
-    compared = comparisons.compare(frame([run("b_v", 0), run("b_q", 1)]), [("b_v", "b_q")])
-    row = tables_comparisons.comparison_table(compared).iloc[0]
-    assert row["difference, points"] == "not run" and row["p"] == "undefined" and "nan" not in " ".join(row)
-
-
-def test_taus_are_text_and_an_interval_needs_three_tasks():
-    rows = [
-        run(m, 0, final=x, task=t) for t in ("sst2", "rte", "cola") for m, x in zip(TERMS, (0.7, 0.5, 0.8))
-    ]
-    taus = comparisons.tau_by_cell([_ranked(task=t) for t in ("sst2", "rte", "cola")], frame(rows))
-    table = tables_comparisons.tau_table(comparisons.tau_overall(taus)).set_index(["score", "terms"])
-    assert table.loc[("reach", "all terms"), "Kendall's tau"] == "+1.00 [+1.00, +1.00]"
-    for count, why in ((2, "2 tasks: no interval"), (1, "one task: no interval")):
-        few = taus[taus["task"].isin(("sst2", "rte", "cola")[:count])]
-        table = tables_comparisons.tau_table(comparisons.tau_overall(few)).set_index(["score", "terms"])
-        assert table.loc[("reach", "all terms"), "Kendall's tau"] == f"+1.00 ({why})"
-    assert tables_comparisons.tau_table(comparisons.tau_overall(taus.head(0))).empty

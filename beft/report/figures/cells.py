@@ -1,4 +1,4 @@
-"""Figures over the cells of a table, in the style of `beft.report.style`: training sizes, agreement of scores, differences."""
+"""Figures over cells: scores by task and by training size, agreement of ranking scores, paired differences."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .. import comparisons
-from .. import intervals as statistics
-from ..readings import MISSING, SCORE_NAMES, method_name
-from ..readings_grid import cells_text, no_interval
-from ..style import look_of, methods_of, styled
+from ..intervals import finished, summary
+from ..names import MISSING, counted, method_name, no_interval, score_name
+from ..style import look_of, methods_as_points, methods_of, nothing_to_draw, styled
 
 _TASKS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4d4d4d", "#8c6d31")
 _TASK_MARKERS = "o^sDvPX*<>"
@@ -30,28 +29,49 @@ def task_looks(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _nothing(ax: Axes) -> None:
-    """Say that there is nothing to draw."""
-    ax.annotate(MISSING, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center")
-    ax.set(xticks=[], yticks=[])
+@styled
+def by_task(scores: pd.DataFrame) -> Figure:
+    """Every method's last-epoch metric: a panel per model and task, a point per seed.
+
+    Args:
+        scores: of `tables.decoders.scores`; the untuned model's zero-shot score is the dotted line.
+    """
+    cells = [part for _, part in comparisons.by_cell(scores)]
+    methods = [m for m in methods_of(scores) if m != "zero_shot"]
+    columns = min(len(cells), 4)
+    rows = -(-len(cells) // columns)
+    size = (1.0 + (0.5 + 0.5 * len(methods)) * columns, 1.0 + 2.6 * rows)
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for ax, part in zip(axes.flat, cells):
+        methods_as_points(ax, part, methods)
+        zero = finished(part[part["method"] == "zero_shot"])["final"]
+        if len(zero):
+            ax.axhline(100 * zero.iloc[0], color="#666666", lw=1.2, ls=":")
+        low, high = ax.get_ylim()
+        ax.set_ylim(max(low, -5), min(high, 108))  # intervals of few seeds go beyond what a metric can be
+        ax.tick_params(axis="x", rotation=60, labelsize=8)
+        model, task, metric = (part[n].iloc[0] for n in ("model", "task", "metric"))
+        ax.set_title(f"{model}\n{task} ({metric})", fontsize=9)
+    for ax in axes.flat[len(cells) :]:
+        ax.set_visible(False)
+    for row in axes:
+        row[0].set_ylabel("validation (%)")
+    return fig
 
 
 @styled
-def by_size(runs: pd.DataFrame, metric_of: Mapping[str, str]) -> Figure:
+def by_size(runs: pd.DataFrame) -> Figure:
     """The metric against the number of training rows (log): a panel per task and model, a line per method.
 
     Means over seeds with 95% Student t intervals, methods a little apart so that bars do not cover each other.
-
-    Args:
-        runs: one run per cell, method and seed.
-        metric_of: the metric's name by task, for the axis; a task not in it says "metric".
+    `runs` holds one run per cell, method and seed.
     """
     places = list(runs[["model", "task"]].drop_duplicates().itertuples(index=False, name=None))
     columns = 2 if len(places) == 4 else max(min(len(places), 3), 1)
     rows = max(-(-len(places) // columns), 1)
     fig, axes = plt.subplots(rows, columns, figsize=(3.5 * columns + 1.5, 3.2 * rows), squeeze=False)
     if not places:
-        _nothing(axes[0][0])
+        nothing_to_draw(axes[0][0])
         return fig
     methods = methods_of(runs)
     several = runs["model"].nunique() > 1
@@ -65,28 +85,25 @@ def by_size(runs: pd.DataFrame, metric_of: Mapping[str, str]) -> Figure:
         ax.set_xlim(sizes[0] / 1.25, sizes[-1] * 1.25)
         ax.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=8.5)
         ax.minorticks_off()
-        ax.set(ylabel=f"validation {metric_of.get(task, 'metric')} (%)", xlabel="training rows")
+        ax.set(ylabel=f"validation {part['metric'].iloc[-1]} (%)", xlabel="training rows")
         ax.set_title(f"{task}\n{model}" if several else task)
     for ax in axes.flat[len(places) :]:
         ax.set_visible(False)
-    handles = [
-        Line2D([], [], ms=5, lw=1.5, **look_of(m))
-        for m in methods
-        if len(statistics.finished(runs[runs["method"] == m]))
-    ]
+    drawn = set(finished(runs)["method"])
+    handles = [Line2D([], [], ms=5, lw=1.5, **look_of(m)) for m in methods if m in drawn]
     fig.legend(handles=handles, loc="outside right center")
     return fig
 
 
-def _size_line(ax: Axes, rows: pd.DataFrame, method: str, shift: float) -> None:
+def _size_line(ax: Axes, runs: pd.DataFrame, method: str, shift: float) -> None:
     """One method's means and intervals over sizes; a cross at the bottom where a run was lost."""
-    table = statistics.summary(rows, ("train_size",)).sort_values("train_size")
+    table = summary(runs, ("train_size",)).sort_values("train_size")
     known = table[table["n"] > 0]
     half = (100 * (known["high"] - known["mean"])).fillna(0)
-    style = {n: v for n, v in look_of(method).items() if n != "label"}
-    ax.errorbar(known["train_size"] * shift, 100 * known["mean"], half, ms=5, lw=1.5, capsize=2.5, **style)
+    look = look_of(method, label=False)
+    ax.errorbar(known["train_size"] * shift, 100 * known["mean"], half, ms=5, lw=1.5, capsize=2.5, **look)
     lost = table[table["lost"] > 0]["train_size"] * shift
-    ax.plot(lost, [0.03] * len(lost), "x", color=style["color"], transform=ax.get_xaxis_transform())
+    ax.plot(lost, [0.03] * len(lost), "x", color=look["color"], transform=ax.get_xaxis_transform())
 
 
 @styled
@@ -103,7 +120,7 @@ def tau_cells(taus: pd.DataFrame) -> Figure:
     width = 1.9 + (0.9 + 0.85 * len(names)) * max(len(views), 1)
     fig, axes = plt.subplots(1, max(len(views), 1), figsize=(width, 3.6), sharey=True, squeeze=False)
     if not views:
-        _nothing(axes[0][0])
+        nothing_to_draw(axes[0][0])
         return fig
     looks = task_looks(list(cells["task"]))
     for ax, view in zip(axes[0], views, strict=True):
@@ -113,21 +130,18 @@ def tau_cells(taus: pd.DataFrame) -> Figure:
             for at, (task, tau) in zip(spread, part[["task", "tau"]].itertuples(index=False, name=None)):
                 ax.plot(x + at, tau, ms=5, mew=0, alpha=0.75, ls="", **looks[task])
             for r in means[(means["view"] == view) & (means["score"] == name)].to_dict("records"):
-                low, high = np.nan_to_num([r["mean"] - r["low"], r["high"] - r["mean"]]).clip(min=0)
-                ax.errorbar(
-                    [x + 0.3], [r["mean"]], [[low], [high]], fmt="_", ms=11, mew=2, capsize=3, color="black"
-                )
+                bar = {"fmt": "_", "ms": 11, "mew": 2, "capsize": 3, "color": "black"}
+                ax.errorbar([x + 0.3], [r["mean"]], _reach(r), **bar)
         ax.axhline(0, color="#999999", lw=1)
-        ax.set_xticks(
-            range(len(names)), [SCORE_NAMES.get(n, n).replace(" (", "\n(") for n in names], fontsize=8.5
-        )
+        labels = [score_name(n).replace(" (", "\n(") for n in names]
+        ax.set_xticks(range(len(names)), labels, fontsize=8.5)
         ax.set(ylim=(-1.12, 1.12), xlim=(-0.5, len(names) - 0.5), title=view)
         ax.grid(axis="x", visible=False)
     axes[0][0].set_ylabel("Kendall's tau with accuracy")
     handles = [Line2D([], [], ms=5, mew=0, ls="", label=task, **style) for task, style in looks.items()]
     note = no_interval(len(looks)).replace(": ", ",\n")
-    bar = "mean over cells" + (f"\n({note})" if note else ",\n95% over tasks")
-    handles.append(Line2D([], [], color="black", marker="_", ms=11, mew=2, ls="", label=bar))
+    label = "mean over cells" + (f"\n({note})" if note else ",\n95% over tasks")
+    handles.append(Line2D([], [], color="black", marker="_", ms=11, mew=2, ls="", label=label))
     fig.legend(handles=handles, loc="outside right center")
     return fig
 
@@ -144,33 +158,33 @@ def differences(compared: pd.DataFrame, first: str, second: str) -> Figure:
     fig, ax = plt.subplots(figsize=(8.0, 1.4 + 0.32 * (len(part) + 1)))
     ax.set_title(f"{names[first]} - {names[second]}")
     if not part["mean"].notna().any():
-        _nothing(ax)
+        nothing_to_draw(ax)
         return fig
     several = part["model"].nunique() > 1
     looks = task_looks(list(part["task"]))
     labels = []
     for y, r in enumerate(part.to_dict("records")):
         labels.append(f"{r['task']}, {r['regime']}" + (f", {r['model']}" if several else ""))
-        _forest_row(ax, y, r, looks[r["task"]])
-        beside = (
-            f"p {r['p']:.2g}, Holm {r['p_holm']:.2g}" if r["n"] > 1 else "one seed" if r["n"] else MISSING
-        )
-        ax.annotate(beside, (1.015, y), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+        p = f"p {r['p']:.2g}, Holm {r['p_holm']:.2g}"
+        _forest_row(ax, y, r, p if r["n"] > 1 else "one seed" if r["n"] else MISSING, **looks[r["task"]])
     over = comparisons.overall(part).to_dict("records")[0]
-    _forest_row(ax, len(part), over, {"color": "black", "marker": "D"})
-    beside = no_interval(over["tasks"]) or f"p over tasks {over['p_tasks']:.2g}"
-    ax.annotate(beside, (1.015, len(part)), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+    note = no_interval(over["tasks"]) or f"p over tasks {over['p_tasks']:.2g}"
+    _forest_row(ax, len(part), over, note, color="black", marker="D")
     ax.axhline(len(part) - 0.5, color="#999999", lw=0.8)
     ax.axvline(0, color="#999999", lw=1)
-    ax.set_yticks(range(len(part) + 1), [*labels, f"mean of {cells_text(over['cells'])}"])
+    ax.set_yticks(range(len(part) + 1), [*labels, f"mean of {counted(over['cells'], 'cell')}"])
     ax.set(ylim=(len(part) + 0.6, -0.6), xlabel="difference in points")
     ax.grid(axis="y", visible=False)
     return fig
 
 
-def _forest_row(ax: Axes, y: float, row: Mapping[Any, Any], style: Mapping[str, Any]) -> None:
-    """A mean with its interval, in points; nothing where there is no mean."""
-    if not np.isfinite(row["mean"]):
-        return
-    reach = 100 * np.nan_to_num([row["mean"] - row["low"], row["high"] - row["mean"]]).clip(min=0)
-    ax.errorbar([100 * row["mean"]], [y], xerr=[[reach[0]], [reach[1]]], ms=6, capsize=3, ls="", **style)
+def _forest_row(ax: Axes, y: float, row: Mapping[Any, Any], note: str, **look: Any) -> None:
+    """A mean with its interval, in points, and a note beside it; no mark where there is no mean."""
+    if np.isfinite(row["mean"]):
+        ax.errorbar([100 * row["mean"]], [y], xerr=100 * _reach(row), ms=6, capsize=3, ls="", **look)
+    ax.annotate(note, (1.015, y), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+
+
+def _reach(row: Mapping[Any, Any]) -> np.ndarray:
+    """How far the interval reaches below and above the mean, (2, 1); 0 where there is none."""
+    return np.nan_to_num([[row["mean"] - row["low"]], [row["high"] - row["mean"]]]).clip(min=0)

@@ -1,12 +1,12 @@
-"""The paper's encoder tables over cells (model x task x regime).
+"""The paper's encoder tables over cells (model x task x regime), from records.
 
-Records in, frames of text out, for `tables.save`. Metrics are shown x 100, correlations too; differences in points.
+Metrics are shown x 100, correlations too; differences in points.
 Each mean has its Student t interval over seeds; lost runs are counted beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,11 @@ from ...data import tasks
 from ...errors import BeftError
 from ...study import ALL_METHODS
 from .. import comparisons
-from .. import intervals as statistics
-from ..dataframes import frame
-from ..readings import MISSING, method_name
-from .tables import _parts, percent
+from ..dataframes import Records, frame
+from ..intervals import finished
+from ..names import MISSING, method_name, number, order, runs_text
+from .fine_tuning import parameter_names
 
-Records = Sequence[dict[str, Any]]
 TERMS = ("b_q", "b_k", "b_v")
 FIXED = ["model", "task", "regime", "rows", "metric", "seeds"]
 
@@ -47,13 +46,9 @@ def _methods(runs: pd.DataFrame) -> list[str]:
     return sorted(set(runs["method"]), key=lambda m: (ALL_METHODS.index(m) if m in ALL_METHODS else 99, m))
 
 
-def order(values: Mapping[str, float]) -> str:
-    """Names by falling value, "v > q = k"; what is not a number is left out."""
-    known = sorted(((v, k) for k, v in values.items() if np.isfinite(v)), key=lambda p: -p[0])
-    text = known[0][1] if known else MISSING
-    for (above, _), (value, name) in zip(known, known[1:]):
-        text += f" {'=' if value == above else '>'} {name}"
-    return text
+def _scores(runs: pd.DataFrame, methods: Iterable[str], value: str = "final") -> dict[str, str]:
+    """A column per method: mean and interval over its runs."""
+    return {method_name(m): runs_text(runs[runs["method"] == m], value) for m in methods}
 
 
 # --- Table 1 ----------------------------------------------------------------------------------------------
@@ -78,27 +73,23 @@ def table1(rankings: Records, runs_records: Records, names: Sequence[str] | None
     runs = frame(runs_records)
     runs = runs[runs["method"].isin(TERMS)]
     comparisons.one_run_each(runs)
-    averages = {tuple(cell.values()): found for cell, found, _ in comparisons.scored_cells(rankings, runs)}
+    scored = {tuple(cell.values()): means for cell, means, _ in comparisons.scored_cells(rankings, runs)}
     taus = comparisons.tau_of_means(rankings, runs)
-    shown = names or list(dict.fromkeys(s for found in averages.values() for s in found["score"]))
+    scores = names or list(dict.fromkeys(s for averages in scored.values() for s in averages["score"]))
     rows = []
     for cell, part in comparisons.by_cell(runs):
-        row = _place(cell, part)
-        row |= {
-            m: percent(part[part["method"] == m], "final") if m in set(part["method"]) else MISSING
-            for m in TERMS
-        }
-        means = statistics.finished(part).groupby("method")["final"].mean().dropna()
+        row = _place(cell, part) | _scores(part, TERMS)
+        means = finished(part).groupby("method")["final"].mean().dropna()
         accuracies = {str(m): float(v) for m, v in means.items()}
         row["order of accuracies"] = order({m[2:]: v for m, v in accuracies.items()})
-        found = averages.get(tuple(cell.values()))
-        row["b_k null"] = MISSING if found is None else "yes" if found["key_null"].any() else "no"
+        averages = scored.get(tuple(cell.values()))
+        row["b_k null"] = MISSING if averages is None else "yes" if averages["key_null"].any() else "no"
         here = taus[(taus[list(comparisons.CELL)] == pd.Series(cell)).all(axis=1)]
-        for score in shown:
-            row |= _score_columns(score, found, accuracies, here[here["score"] == score])
+        for score in scores:
+            row |= _score_columns(score, averages, accuracies, here[here["score"] == score])
         rows.append(row)
     fixed = [*FIXED, *TERMS, "order of accuracies", "b_k null"]
-    return pd.DataFrame(rows, columns=[*fixed, *(c for s in shown for c in (s, f"{s}: top, tau"))])
+    return pd.DataFrame(rows, columns=[*fixed, *(c for s in scores for c in (s, f"{s}: top, tau"))])
 
 
 def _score_columns(
@@ -112,16 +103,12 @@ def _score_columns(
     if len(accuracies) < len(means):
         return text | {f"{score}: top, tau": "a term has no accuracy"}
     top, best = means.index[means == means.max()], max(accuracies.values())
-    verdict = "tie" if len(top) != 1 else "right" if accuracies[f"b_{top[0]}"] == best else "wrong"
+    result = "tie" if len(top) != 1 else "right" if accuracies[f"b_{top[0]}"] == best else "wrong"
     by_view = taus.set_index("view")["tau"].astype(float)
-    verdict += f", {_tau(by_view.get('all terms', np.nan))}"
+    result += f", {number(by_view.get('all terms', np.nan), '+.2f')}"
     if averages["key_null"].any():
-        verdict += f" (without b_k {_tau(by_view.get('null b_k excluded', np.nan))})"
-    return text | {f"{score}: top, tau": verdict}
-
-
-def _tau(value: float) -> str:
-    return f"{value:+.2f}" if np.isfinite(value) else "undefined"
+        result += f" (without b_k {number(by_view.get('null b_k excluded', np.nan), '+.2f')})"
+    return text | {f"{score}: top, tau": result}
 
 
 # --- Table 2 ----------------------------------------------------------------------------------------------
@@ -141,17 +128,16 @@ def table2(records: Records) -> pd.DataFrame:
     if len(runs.drop_duplicates(list(comparisons.CELL))) > 1:
         raise BeftError("Table 2 is of one model, task and regime: give the records of one cell")
     by_key = {r["key"]: r for r in records if r["kind"] == "run"}
-    parts = [p for p in ("bias", "pooler", "head", "weights") if p in _parts(list(by_key.values()))]
+    counted = parameter_names(list(by_key.values()))
+    trained = [name for name in ("bias", "pooler", "head", "weights") if name in counted]
     metric = joined(runs["metric"]) if len(runs) else "metric"
     rows = []
-    for method, rate in [
-        (m, r) for m in _methods(runs) for r in sorted(set(runs[runs["method"] == m]["rate"]))
-    ]:
-        group = runs[(runs["method"] == method) & (runs["rate"] == rate)]
+    groups = [(m, *group) for m in _methods(runs) for group in runs[runs["method"] == m].groupby("rate")]
+    for method, rate, group in groups:
         mine = [by_key[key] for key in group["key"]]
         row = {"method": method_name(method), "rate": f"{rate:g}", "seeds": str(group["seed"].nunique())}
-        row |= {f"{part} parameters": f"{mine[0]['parameters'].get(part, 0):,}" for part in parts}
-        row[f"last epoch, % {metric}"] = percent(group, "final")
+        row |= {f"{name} parameters": f"{mine[0]['parameters'].get(name, 0):,}" for name in trained}
+        row[f"last epoch, % {metric}"] = runs_text(group)
         row["seconds per run"] = f"{group['seconds'].mean():.3g}"
         banks = [bank for r in mine if (bank := r.get("bank"))]
         row["runs in the bank"] = joined(sorted(b["runs"] for b in banks)) or "not recorded"
@@ -165,7 +151,7 @@ def table2(records: Records) -> pd.DataFrame:
 
 def _beside_paper(settings: dict[str, Any], group: pd.DataFrame, prefix: str = "") -> dict[str, str]:
     """The paper's number, and our mean minus it in points; why there is none."""
-    mean = float(statistics.finished(group)["final"].mean())
+    mean = float(finished(group)["final"].mean())
     gap = paper.difference(settings, 100 * mean)
     none = MISSING if paper.printed(settings) else "not comparable"
     return {
@@ -177,12 +163,18 @@ def _beside_paper(settings: dict[str, Any], group: pd.DataFrame, prefix: str = "
 # --- Table 3 ----------------------------------------------------------------------------------------------
 
 
-def table3(records: Records) -> pd.DataFrame:
+def table3(
+    records: Records, beside: Callable[[Mapping[str, Any]], dict[str, str]] | None = None
+) -> pd.DataFrame:
     """Table 3: cells x methods, the metric of the last epoch as "mean [low, high]" in percent.
 
     Columns: model, task, regime, rows, metric, seeds; epochs, with the paper's where it has more; rate, with the
     methods that have their own; a column per method. A method with a number in the paper for any cell has
     "<method>: paper, %" and "<method>: ours - paper" (points) too; if none has, one column `paper` says why.
+
+    Args:
+        records: runs.
+        beside: further columns of a cell, in front of the methods'.
 
     Raises:
         BeftError: a cell has several runs of a method for one seed.
@@ -195,9 +187,10 @@ def table3(records: Records) -> pd.DataFrame:
     rows = []
     for cell, part in comparisons.by_cell(runs):
         row = _place(cell, part) | {"epochs": _epochs(cell, part), "rate": _rates(part)}
+        row |= beside(cell) if beside else {}
         for method in methods:
             group = part[part["method"] == method]
-            row[method_name(method)] = percent(group, "final") if len(group) else MISSING
+            row[method_name(method)] = runs_text(group)
             if method in printed:
                 # a method that was not run here still has its place in the paper, at this cell's settings
                 key = group["key"].iloc[0] if len(group) else part["key"].iloc[0]
@@ -241,9 +234,5 @@ def further_metrics(records: Records) -> pd.DataFrame:
         first = set(part["metric"])
         for name in dict.fromkeys(n for key in part["key"] for n in kept[key] if n not in first):
             valued = part.assign(value=[kept[key].get(name, np.nan) for key in part["key"]])
-            row = _place(cell, part) | {"metric": name}
-            for method in methods:
-                group = valued[valued["method"] == method]
-                row[method_name(method)] = percent(group, "value") if len(group) else MISSING
-            rows.append(row)
+            rows.append(_place(cell, part) | {"metric": name} | _scores(valued, methods, "value"))
     return pd.DataFrame(rows, columns=[*FIXED, *(method_name(m) for m in methods)])

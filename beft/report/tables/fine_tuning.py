@@ -1,0 +1,139 @@
+"""Tables of fine-tuning on one task: scores by method, rate and form, and what is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ... import paper
+from ...data.tasks import score
+from ..dataframes import Records, frame
+from ..intervals import summary
+from ..names import MISSING, method_name, order, runs_text
+
+if TYPE_CHECKING:
+    from ...data.tasks import Task
+
+
+def labels(task: Task, values: np.ndarray) -> pd.DataFrame:
+    """How labels (N,) are spread: a row per class with its count, or the range of the values."""
+    if task.regression:
+        return pd.DataFrame([{"least": values.min(), "largest": values.max(), "mean": values.mean()}])
+    counts = np.bincount(values, minlength=len(task.labels))
+    return pd.DataFrame({"class": task.labels, "rows": counts})
+
+
+def before_tuning(task: Task, values: np.ndarray, untuned: float) -> pd.DataFrame:
+    """The metric of the untuned model, and that of one answer for all rows with these labels (N,), in percent."""
+    constant = "undefined"
+    if not task.regression:
+        largest = np.full_like(values, np.bincount(values).argmax())
+        constant = f"{100 * score(task.metric, values, largest):.1f}"
+    column = {"untuned model": f"{100 * untuned:.1f}", "one answer for all rows": constant}
+    return pd.DataFrame(column.items(), columns=["predictions of", f"{task.metric}, %"])
+
+
+def accuracy_order(runs: pd.DataFrame, methods: Sequence[str] | None = None) -> str:
+    """Methods by their mean over seeds, in percent: "b_v (77.2) > b_q (70.1)"."""
+    chosen = runs if methods is None else runs[runs["method"].isin(methods)]
+    means = summary(chosen).set_index("method")["mean"]
+    return order({method_name(str(m)): 100 * v for m, v in means.items()}, ".1f")
+
+
+def lost(*frames: pd.DataFrame) -> str:
+    """How many of the runs in some frames diverged or failed, each counted once: "1 of 16"."""
+    runs = pd.concat([runs[["key", "outcome"]] for runs in frames]).drop_duplicates("key")
+    return f"{int((runs['outcome'] != 'ok').sum())} of {len(runs)}"
+
+
+def by_method(records: Records, metric: str = "accuracy") -> pd.DataFrame:
+    """One row per method and rate: seeds, last-epoch and best-epoch metric, parameter counts, the paper's number.
+
+    The last epoch is what the paper prints. The best epoch was chosen on the split its column names; chosen on
+    validation it is optimistic, since the same sentences choose and report.
+    """
+    rows = []
+    for (method, rate), group in frame(records).groupby(["method", "rate"], sort=False):
+        first = _first(records, group)
+        row = {"method": method_name(str(method)), "rate": rate, "seeds": len(group)}
+        row[f"last epoch, % {metric}"] = runs_text(group)
+        chosen = " or ".join(sorted(set(group["chosen_on"].dropna())))
+        best = f"{runs_text(group, 'best')} (chosen on {chosen})" if chosen else MISSING
+        row[f"best epoch, % {metric}"] = best
+        row |= {f"{name} parameters": first["parameters"].get(name, 0) for name in parameter_names(records)}
+        row["paper, last epoch, %"] = paper.column(first["settings"])
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _first(records: Records, group: pd.DataFrame) -> Any:
+    """The record of the first run of a group."""
+    return next(r for r in records if r["key"] == group["key"].iloc[0])
+
+
+def parameter_names(records: Records) -> tuple[str, ...]:
+    """What a parameter count is split into; `weights` where a run trains some."""
+    trains_weights = any(r["parameters"].get("weights") for r in records)
+    return ("bias", "head", "pooler", *(["weights"] if trains_weights else []))
+
+
+def parameter_counts(records: Records, total: int) -> pd.DataFrame:
+    """Trained parameters of each method by place, what stays frozen of `total`, and the bias's share of it."""
+    rows = []
+    for method, r in {r["settings"]["method"]: r for r in records}.items():
+        counts = {name: int(r["parameters"].get(name, 0)) for name in parameter_names(records)}
+        trained = sum(counts.values())
+        row = {"method": method_name(method), **counts, "trained": trained, "frozen": total - trained}
+        rows.append(row | {"bias / model": f"{100 * counts['bias'] / total:.4f} %"})
+    return pd.DataFrame(rows)
+
+
+def rate_grid(grid: pd.DataFrame) -> pd.DataFrame:
+    """Methods x rates: mean and interval over seeds; `not run` where a cell is empty."""
+    rows = []
+    for method, part in grid.groupby("method", sort=False):
+        cells = {f"{rate:g}": runs_text(group) for rate, group in part.groupby("rate")}
+        rows.append({"method": method_name(str(method)), **cells})
+    return pd.DataFrame(rows, columns=["method", *(f"{r:g}" for r in sorted(grid["rate"].unique()))])
+
+
+def forms(records: Records, formed: Records) -> pd.DataFrame:
+    """Single terms as they are and in other forms, over the seeds that both have (paper, Table 4).
+
+    Columns: term and form, trained numbers of the bias, last-epoch metric with interval, the paper's number.
+    """
+    seeds = {r["settings"]["seed"] for r in formed}
+    terms = {r["settings"]["method"].partition(":")[0] for r in formed}
+    beside = [r for r in records if r["settings"]["method"] in terms and r["settings"]["seed"] in seeds]
+    rows = []
+    for method, group in frame([*beside, *formed]).groupby("method", sort=False):
+        first = _first([*beside, *formed], group)
+        row = {"term": method_name(str(method)), "bias parameters": first["parameters"]["bias"]}
+        row |= {"seeds": len(group), "last epoch, %": runs_text(group)}
+        rows.append(row | {"paper, last epoch, %": paper.column(first["settings"])})
+    return pd.DataFrame(rows)
+
+
+def two_views(equal: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
+    """Each method at the common rate and at its own rate: rate, and last-epoch metric with interval, in percent."""
+    rows = []
+    for method in dict.fromkeys(equal["method"]):
+        row = {"method": method_name(method)}
+        for view, runs in (("equal rate", equal), ("own rate", own)):
+            group = runs[runs["method"] == method]
+            row[view] = f"{group['rate'].iloc[0]:g}" if len(group) else MISSING
+            row[f"{view}: last epoch, %"] = runs_text(group)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def predictions(texts: Sequence[str], probabilities: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
+    """New texts with their predicted class and its probability, or value; `probabilities` (N, C), or values (N, 1)."""
+    if not classes:
+        return pd.DataFrame({"text": texts, "value": [f"{x:.2f}" for x in probabilities[:, 0]]})
+    best, highest = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    columns = {"class": [classes[c] for c in best], "probability": [f"{p:.2f}" for p in highest]}
+    return pd.DataFrame({"text": texts, **columns})

@@ -1,0 +1,60 @@
+"""The one rule by which a difference is called ahead, behind, not shown, or beyond what the data can tell.
+
+An exact paired sign-flip test (`intervals.sign_flip_p`) over seeds within a cell, over tasks across cells; Holm's
+correction over the table that the difference stands in; at `ALPHA`. Where even the smallest p that so few seeds or
+tasks allow would stay above `ALPHA` after the correction, the answer is "cannot be told".
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from .comparisons import holm, least_p
+from .names import MISSING, counted
+
+ALPHA = 0.05
+
+
+def over_seeds(compared: pd.DataFrame) -> pd.DataFrame:
+    """Differences within cells with their verdict.
+
+    Args:
+        compared: the whole table, of `comparisons.compare` or `compare_views`; a column `lower` is True where a lower
+            value is the better one.
+
+    Returns:
+        The frame with p_least, p_holm (over its rows) and verdict: "ahead" where the first is better, "behind" where
+        it is worse, "no difference shown", "cannot be told with n seeds"; "not run" without a common seed.
+    """
+    return _judged(compared, "n", "p", "seed")
+
+
+def over_tasks(overall: pd.DataFrame) -> pd.DataFrame:
+    """Differences over cells with their verdict, by the p in which each task's cells are flipped together.
+
+    Args:
+        overall: the whole table, of `comparisons.overall` or `tau_differences`.
+
+    Returns:
+        As `over_seeds`, with tasks in place of seeds.
+    """
+    return _judged(overall, "tasks", "p_tasks", "task")
+
+
+def _judged(frame: pd.DataFrame, count: str, p: str, unit: str) -> pd.DataFrame:
+    least = frame[count].map(least_p).astype(float)
+    corrected, smallest = holm(frame[p]), holm(least)
+    better = frame["mean"].astype(float) * (1 - 2 * frame.get("lower", pd.Series(False, frame.index)))
+    rows = zip(frame[count], corrected, smallest, better, strict=True)
+    return frame.assign(p_least=least, p_holm=corrected, verdict=[_verdict(*row, unit) for row in rows])
+
+
+def _verdict(count: int, p: float, smallest: float, better: float, unit: str) -> str:
+    """`smallest`: the corrected p if every difference of the table were as extreme as its seeds or tasks allow."""
+    if not count:
+        return MISSING
+    if smallest > ALPHA:
+        return f"cannot be told with {counted(count, unit)}"
+    if p > ALPHA:
+        return "no difference shown"
+    return "ahead" if better > 0 else "behind"

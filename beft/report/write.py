@@ -1,0 +1,163 @@
+"""Writing tables and figures: files in the figure folder, an entry in its index, and what a notebook shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ..records.folders import write_whole
+from .names import MISSING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ..settings.profiles import Settings
+
+Sources = Sequence[Mapping[str, Any] | str]
+"""The records that something was made from, or their keys."""
+DPI = 130
+_TEX = str.maketrans(
+    {c: "\\" + c for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
+)
+
+
+class TextFrame(pd.DataFrame):
+    """A frame of text that a notebook shows in full: no row numbers, no cell cut short."""
+
+    def _repr_html_(self) -> str:
+        with pd.option_context("display.max_colwidth", None):
+            return self.to_html(index=False, border=0)
+
+    def __repr__(self) -> str:
+        return self.to_string(index=False)
+
+
+def as_text(frame: pd.DataFrame) -> TextFrame:
+    """`frame` with every cell as text; one row of `not run` where it has none."""
+    # Cell by cell: a column of counts with one gap would otherwise turn into floats.
+    cells = [[_text(v) for v in row] for row in frame.astype(object).to_numpy()]
+    cells = cells or [[MISSING] * frame.shape[1]]
+    return TextFrame(cells, columns=[str(c) for c in frame.columns], dtype=object)
+
+
+def _text(value: object) -> str:
+    """A cell as text: counts with thousands separators, other numbers to four digits, `not run` for what is missing."""
+    if value is None or (isinstance(value, float) and np.isnan(value)) or value is pd.NA:
+        return MISSING
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    if isinstance(value, float | np.floating):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def display(*frames: pd.DataFrame) -> None:
+    """Show frames in a notebook, one below the other, without writing them."""
+    from IPython.display import display as show
+
+    show(*(as_text(frame) for frame in frames))
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A GitHub table of a frame of text."""
+    rows = [[c.replace("|", "\\|") for c in row] for row in [list(frame.columns), *frame.to_numpy().tolist()]]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + " --- |" * len(frame.columns), *lines[1:]]) + "\n"
+
+
+def tex(frame: pd.DataFrame, caption: str, name: str) -> str:
+    """A LaTeX table (booktabs) of a frame of text."""
+    head, *rows = [
+        " & ".join(c.translate(_TEX) for c in row) + r" \\"
+        for row in [list(frame.columns), *frame.to_numpy().tolist()]
+    ]
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\begin{{tabular}}{{{'l' * len(frame.columns)}}}",
+        r"\toprule",
+    ]
+    lines += [head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
+    lines += [rf"\caption{{{caption.translate(_TEX)}}}", rf"\label{{tab:{name}}}", r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+def full_caption(caption: str, s: Settings, measured: bool = True, records: Sources = ()) -> str:
+    """The caption with the note that names a stand-in model or generated data, where `measured` on one.
+
+    A table over cells may hold generated text beside a real main task: then its records say so.
+    """
+    note = s.substitute_note if measured else ""
+    if not note and any(not isinstance(r, str) and r["data"].get("substitute") for r in records):
+        note = "(Substitute: some of it is generated micro-world text.)"
+    return f"{caption.rstrip()} {note}".rstrip()
+
+
+def save_table(
+    frame: pd.DataFrame, s: Settings, name: str, caption: str, records: Sources = (), measured: bool = True
+) -> TextFrame:
+    """Write a table to the figure folder as csv, md and tex, enter it in the index, return it ready for display.
+
+    Args:
+        frame: the table; a missing value is written as `not run`.
+        s: the notebook's settings (folder, command, note on stand-ins).
+        name: file name without an ending.
+        caption: one or two sentences.
+        records: the records the numbers come from, or their keys.
+        measured: on the profile's model or data; False for what needs neither.
+    """
+    table, caption = as_text(frame), full_caption(caption, s, measured, records)
+    texts = {"csv": table.to_csv(index=False, lineterminator="\n"), "tex": tex(table, caption, name)}
+    texts["md"] = f"{markdown(table)}\n{caption}\n"
+    files = [s.figures / f"{name}.{ending}" for ending in sorted(texts)]
+    for file in files:
+        write_whole(file, texts[file.suffix[1:]])
+    _register(s, "table", name, caption, files, records)
+    return table
+
+
+def save_figure(
+    fig: Figure, s: Settings, name: str, caption: str, records: Sources = (), measured: bool = True
+) -> Figure:
+    """Write `name.pdf` and `name.png` into the figure folder, enter them in its index, print the caption.
+
+    The caption ends with the note that names a stand-in model or generated data. The files carry no date and no
+    host, so the same records give the same bytes. Returns the figure (closed, so a cell shows it once). The
+    arguments are those of `save_table`.
+    """
+    import matplotlib.pyplot as plt
+
+    from .style import RC
+
+    s.figures.mkdir(parents=True, exist_ok=True)
+    caption = full_caption(caption, s, measured, records)
+    files = [s.figures / f"{name}.pdf", s.figures / f"{name}.png"]
+    with plt.rc_context(RC):
+        fig.savefig(files[0], metadata={"CreationDate": None, "Creator": None, "Producer": None})
+        fig.savefig(files[1], dpi=DPI, metadata={"Software": None})
+    plt.close(fig)
+    _register(s, "figure", name, caption, files, records)
+    print(f"{name}: {caption}")
+    return fig
+
+
+def _register(
+    s: Settings, kind: str, name: str, caption: str, files: Sequence[Path], records: Sources
+) -> None:
+    """Put one figure or table into `index.json`, the list that ties each file to its command and records."""
+    path = s.figures / "index.json"
+    entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    entry: dict[str, Any] = {"name": name, "kind": kind, "notebook": s.notebook, "caption": caption}
+    entry |= {"files": [f.name for f in files], "command": s.command}
+    entry |= {"records": sorted({r if isinstance(r, str) else str(r["key"]) for r in records})}
+    same = (s.notebook, name, kind)
+    entries = [e for e in entries if (e["notebook"], e["name"], e["kind"]) != same] + [entry]
+    entries.sort(key=lambda e: (e["notebook"], e["kind"], e["name"]))
+    write_whole(path, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")

@@ -1,0 +1,160 @@
+"""Tables and figures of debiasing, from records made by hand whose answers are known."""
+
+from __future__ import annotations
+
+import numpy as np
+from fake_records import patch, tuned_model
+from matplotlib.figure import Figure
+
+from beft import paper
+from beft.report.figures import debiasing as figures
+from beft.report.tables import debiasing
+
+
+def test_table_1_has_a_row_for_every_patch_here_and_in_the_paper(patches):
+    table = debiasing.table1(patches, "gender", 10_000).set_index("patch")
+    assert list(table.index) == [
+        "no patch", "full", "adapter (PEFT's nearest)", "prompt", "LoRA (q, v)", "sparse", "b_q", "b_v",
+    ]  # fmt: skip
+    assert table.loc["b_v", "nats: gender"].startswith("1.60 [") and table.loc["b_v", "numbers"] == 64
+    assert table.loc["b_v", "of the model, %"] == "0.64"
+    assert (
+        table.loc["prompt", "nats: gender"] == "not run" and table.loc["no patch", "nats: gender"] == "2.00"
+    )
+    printed = paper.data()["peftdebias"]["upstream"]["gender_biasbios"]
+    assert table.loc["prompt", "paper (BERT-base), CrowS-Pairs, %: gender"] == str(printed["prompt"][2])
+    assert table.loc["b_v", "paper (BERT-base), CrowS-Pairs, %: race"] == "not printed"
+
+
+def test_what_could_not_be_measured_says_why(patches):
+    table = debiasing.table1(patches, "gender", 10_000, {"StereoSet": "not run: no such file"})
+    assert set(table["StereoSet"]) == {"not run: no such file"}
+
+
+def test_table_2_has_every_printed_set_and_says_what_was_not_run(tuned):
+    why = {"ghc": "not run: no posts", "biasbios_to_mnli": "not run: needs MNLI"}
+    table = debiasing.table2({"biasbios": tuned}, why).set_index("patch")
+    assert table.loc["no patch", "BiasBios-like: gap gender, x 100"].startswith("32.0 [")
+    assert (
+        table.loc["no patch", "BiasBios-like: gap origin, x 100"] == "undefined"
+    )  # a group is absent: not zero
+    assert table.loc["sparse", "BiasBios-like: accuracy, x 100"] == "not run"
+    assert set(table["GHC-like: f1, x 100"]) == {"not run: no posts"}
+    assert table.loc["prompt", "paper (BERT-base), BiasBios: TPR-GAP"] == "11.98"
+    assert table.loc["prompt", "paper (BERT-base), MNLI: fraction neutral"] == "0.21"
+
+
+def test_specificity_has_a_column_for_each_axis(patches):
+    other = debiasing.upstream(
+        [patch("none", 0, 2.0), patch("b_v", 0, 1.9, "origin"), patch("b_v", 1, 1.9, "gender")]
+    )
+    table = debiasing.specificity(other)
+    assert list(table["trained against"]) == ["nothing", "origin", "gender"]
+    assert list(table.columns[2:]) == ["nats: gender", "nats: origin"]
+
+
+def test_the_planted_link_is_inside_the_interval_or_not():
+    frames = {
+        s: debiasing.downstream(
+            [tuned_model("none", n, {"accuracy": 0.7, "gap gender": g}) for n, g in enumerate(gaps)]
+        )
+        for s, gaps in {0.4: [0.14, 0.16, 0.15], 0.8: [0.60, 0.61, 0.62]}.items()
+    }
+    table = debiasing.planted(frames, {0.4: 0.15, 0.8: 0.4})
+    assert list(table["expected is in the interval"]) == ["yes", "no"]
+    assert isinstance(figures.planted_and_measured(frames, {x: x / 2 for x in np.linspace(0, 1, 5)}), Figure)
+
+
+def test_figures_draw_a_mark_for_every_patch_with_a_size(patches, tuned):
+    fig = figures.size_against_bias(patches, tuned, "gender")
+    drawn = [{c.get_label() for c in ax.containers} for ax in fig.axes]
+    assert drawn[0] == {"full", "LoRA (q, v)", "b_q", "b_v"} and drawn[1] == {"LoRA (q, v)", "b_v"}
+    assert len(figures.axes_of_patches(patches).axes) == 2
+
+
+def test_an_axis_without_sentences_has_its_rows_and_panels(patches, tuned):
+    other = patches.assign(axis=patches["axis"].replace("gender", "religion"))
+    assert len(figures.size_against_bias(other, tuned, "religion").axes) == 3
+    assert debiasing.table1(other, "religion", 10_000)["patch"].tolist()[0] == "no patch"
+    assert figures.axes_of_patches(debiasing.upstream([patch("none", 0, 2.0)]).iloc[:, :5]).axes
+
+
+def test_runs_that_diverged_are_counted_and_give_no_size():
+    lost = patch("b_v", 0, 1.0) | {"outcome": "diverged", "measures": {}, "parameters": {}}
+    frame = debiasing.upstream([patch("none", 0, 2.0), lost, patch("b_v", 1, 1.0), patch("b_v", 2, 1.2)])
+    table = debiasing.table1(frame, "gender", 10_000).set_index("patch")
+    assert table.loc["b_v", "numbers"] == 64 and table.loc["b_v", "nats: gender"].endswith("(2 of 3 seeds)")
+
+
+def test_the_planted_link_needs_two_seeds_for_an_interval():
+    frame = debiasing.downstream([tuned_model("none", 0, {"accuracy": 0.7, "gap gender": 0.15})])
+    assert debiasing.planted({0.4: frame}, {0.4: 0.15}).iloc[0, -1] == "no interval of one seed"
+    none = frame.assign(**{"gap gender": float("nan")})
+    assert debiasing.planted({0.4: none}, {0.4: 0.15}).iloc[0, 2] == "undefined"
+    assert isinstance(figures.planted_and_measured({0.4: none}, {0.0: 0.0, 0.5: 0.2}), Figure)
+
+
+def test_false_positive_differences_are_scaled_as_printed():
+    posts = debiasing.downstream(
+        [tuned_model("none", n, {"f1": 0.7, "fprd": 0.3, "fprd iptts": 0.1}) for n in (0, 1)]
+    )
+    table = debiasing.table2({"ghc": posts}, {"biasbios": "not run", "biasbios_to_mnli": "not run"})
+    assert table["GHC-like: fprd"].iloc[0] == "0.30 [0.30, 0.30]"
+    assert table["GHC-like: f1, x 100"].iloc[0] == "70.0 [70.0, 70.0]"
+    assert table["GHC-like: fprd"].iloc[1] == "not run: not carried over"
+
+
+def tried(method, rate, seed, loss, outcome="ok"):
+    return {
+        "settings": {"method": method, "rate": rate, "seed": seed},
+        "measures": {"held-out nats": loss},
+        "outcome": outcome,
+    }
+
+
+def test_rates_are_judged_by_what_they_tell_of_held_out_text():
+    records = [
+        *(tried("lora", 0.01, seed, loss) for seed, loss in enumerate((0.42, 0.40))),
+        *(tried("lora", 0.1, seed, loss) for seed, loss in enumerate((0.36, 0.34))),
+        tried("lora", 1.0, 0, 0.1),
+        tried("lora", 1.0, 1, None, "diverged"),
+        *(tried("b_v", rate, 0, loss) for rate, loss in ((0.01, 0.5), (0.1, 0.3), (1.0, 0.4))),
+    ]
+    frame = debiasing.rates_tried(records, {"lora": 0.01, "b_v": 0.1})
+    best = frame[frame["best"]].set_index("patch")["rate"].to_dict()
+    assert best == {"lora": 0.1, "b_v": 0.1}  # 1.0 would be, but for the seed that is lost
+    chosen = debiasing.rates_chosen(frame).set_index("patch")
+    assert chosen.loc["LoRA (q, v)", ["best", "used", "used is best"]].tolist() == ["0.1", "0.01", "no"]
+    table = debiasing.rates_table(frame)
+    assert list(table["held-out loss, nats"])[0].startswith("0.410 [")
+    assert "1 of 2 seeds lost" in set(table["held-out loss, nats"])
+    assert list(table["used"]) == ["yes", "", "", "", "yes", ""]
+
+
+def test_rates_that_are_all_best_are_said_to_be():
+    records = [tried("b_v", rate, 0, loss) for rate, loss in ((0.01, 0.5), (0.1, 0.3), (1.0, 0.4))]
+    frame = debiasing.rates_tried(records, {"b_v": 0.1})
+    assert debiasing.rates_chosen(frame).iloc[0].tolist() == ["b_v", "0.1", "0.1", "yes", "no"]
+
+
+def test_an_end_of_the_rates_is_said_where_it_is_best():
+    records = [tried("b_v", rate, 0, loss) for rate, loss in ((0.01, 0.5), (0.1, 0.3))]
+    frame = debiasing.rates_tried(records, {"b_v": 0.1})
+    assert debiasing.rates_chosen(frame)["best at an end"].tolist() == ["yes"]
+
+
+def test_a_rate_whose_records_have_no_loss_on_held_out_text_is_never_best():
+    old = tried("b_v", 0.01, 0, 0.1)
+    del old["measures"]["held-out nats"]
+    frame = debiasing.rates_tried([old, tried("b_v", 0.1, 0, 0.3)], {"b_v": 0.1})
+    assert list(frame["best"]) == [False, True] and list(frame["text"]) == ["undefined", "0.300"]
+
+
+def test_a_patch_that_lost_a_seed_at_every_rate_has_no_best_one():
+    frame = debiasing.rates_tried([tried("b_v", rate, 0, None, "diverged") for rate in (0.1, 1.0)], {})
+    row = debiasing.rates_chosen(frame).iloc[0].tolist()
+    assert row == ["b_v", "every rate lost a seed", "another", "no", "no"]
+
+
+def test_no_rates_tried_is_an_empty_table():
+    assert debiasing.rates_chosen(debiasing.rates_tried([], {})).empty

@@ -1,0 +1,68 @@
+"""Tables on disk, their captions and the index."""
+
+import json
+
+import numpy as np
+import pandas as pd
+from fake_records import fake_settings, grid, run
+
+from beft.report import write
+
+TABLE = pd.DataFrame({"method": ["b_v"], "seeds": [3]})
+
+
+def test_missing_values_are_written_as_not_run(tmp_path):
+    table = pd.DataFrame({"a": [1, None], "b": [np.nan, "x"]})
+    text = write.save_table(table, fake_settings(tmp_path), "t", "A table.")
+    assert text.iloc[1, 0] == "not run" and text.iloc[0, 1] == "not run"
+    for ending in ("csv", "md", "tex"):
+        assert (tmp_path / f"figures/t.{ending}").read_text(encoding="utf-8").count("not run") == 2
+
+
+def test_csv_reads_back(tmp_path):
+    write.save_table(pd.DataFrame({"n": [2304], "x, y": ["a|b"]}), fake_settings(tmp_path), "t", "c")
+    back = pd.read_csv(tmp_path / "figures/t.csv")
+    assert list(back.columns) == ["n", "x, y"] and back.iloc[0, 1] == "a|b"
+
+
+def test_markdown_and_tex_escape_their_own_signs():
+    text = write.as_text(pd.DataFrame({"50 %": ["b_v | b_q"]}))
+    assert "b_v \\| b_q" in write.markdown(text)
+    assert r"50 \%" in write.tex(text, "c", "t") and r"b\_v | b\_q" in write.tex(text, "c", "t")
+
+
+def test_index_ties_each_table_to_command_and_records(tmp_path):
+    s = fake_settings(tmp_path, note="Model tiny-random-bert has random weights.")
+    made = grid(seeds=(0,))
+    write.save_table(TABLE, s, "b", "Second.", made)
+    write.save_table(TABLE, s, "a", "First.", ["k1"])
+    write.save_table(TABLE, s, "b", "Second, again.", made)
+    index = json.loads((tmp_path / "figures/index.json").read_text(encoding="utf-8"))
+    assert [e["name"] for e in index] == ["a", "b"]
+    assert index[1]["records"] == sorted(r["key"] for r in made) and index[0]["records"] == ["k1"]
+    assert index[1]["caption"] == "Second, again. Model tiny-random-bert has random weights."
+    assert index[1]["files"] == ["b.csv", "b.md", "b.tex"] and index[1]["command"] == "make"
+    assert sorted(p.name for p in (tmp_path / "figures").iterdir()) == [
+        *("a.csv", "a.md", "a.tex", "b.csv", "b.md", "b.tex", "index.json")
+    ]
+
+
+def test_empty_table_says_not_run(tmp_path):
+    text = write.save_table(pd.DataFrame(columns=["seed", "gap"]), fake_settings(tmp_path), "t", "Gaps.")
+    assert text.to_numpy().tolist() == [["not run", "not run"]]
+
+
+def test_a_table_over_cells_names_generated_text_even_beside_a_real_main_task(tmp_path):
+    real, generated = run("b_v", 0), run("b_v", 1)
+    generated["data"]["substitute"] = True
+    s = fake_settings(tmp_path)
+    assert write.full_caption("Numbers.", s, True, [real]) == "Numbers."
+    note = "Numbers. (Substitute: some of it is generated micro-world text.)"
+    assert write.full_caption("Numbers.", s, True, [real, generated]) == note
+
+
+def test_display_shows_frames_as_text_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write.display(TABLE, TABLE.head(0))
+    out = capsys.readouterr().out
+    assert out.count("method") == 2 and "not run" in out and not list(tmp_path.iterdir())
