@@ -10,5 +10,6 @@ __getattr__, __all__ = hand_on(
     {
         "fit": "loop",
         "predict": "classification",
+        "predictions": "classification",
     },
 )

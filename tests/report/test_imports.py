@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from beft.settings import profiles
+from beft import paths
 
 SCRIPT = """
 import importlib, pkgutil, sys, beft.report
@@ -15,7 +15,7 @@ print(*{"torch", "transformers", "peft", "accelerate"} & sys.modules.keys())
 
 def _output(script):
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=profiles.repository(), capture_output=True, text=True, check=True
+        [sys.executable, "-c", script], cwd=paths.repository(), capture_output=True, text=True, check=True
     )
     return done.stdout.strip()
 

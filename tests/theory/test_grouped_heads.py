@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from beft.theory.grouped_heads import moved_heads
+from beft.theory.expressiveness import moved_heads
 
 from beft.anatomy.projections import describe
 from beft.theory import null_key_bias as zoo
