@@ -54,9 +54,7 @@ def column(settings: dict[str, Any]) -> str:
     results = _of_model(settings)
     if settings["task"] not in {r["task"] for r in results}:
         return "not comparable: other task"
-    if settings["train_size"] not in {
-        r["settings"]["train_size"] for r in results if r["task"] == settings["task"]
-    }:
+    if settings["train_size"] not in {r["settings"]["train_size"] for r in results if r["task"] == settings["task"]}:
         return "not comparable: other training size"
     found = printed(settings)
     if found is None:

@@ -52,9 +52,7 @@ class Options:
     def __post_init__(self) -> None:
         check_sizes(self, "pairs", "sample", "repeats")
         if self.sample > self.pairs:
-            raise BeftError(
-                f"a sample of {self.sample} pairs is more than the {self.pairs} to time: lower it"
-            )
+            raise BeftError(f"a sample of {self.sample} pairs is more than the {self.pairs} to time: lower it")
 
 
 def one_at_a_time(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> np.ndarray:

@@ -37,9 +37,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def batch(
-        self, index: np.ndarray, longest: bool, device: torch.device
-    ) -> tuple[dict[str, Tensor], Tensor]:
+    def batch(self, index: np.ndarray, longest: bool, device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
         """Inputs (B, T) and labels (B,) of the rows `index` (B,): T is max_length, or the longest of the batch."""
         T = int(self.lengths[index].max()) if longest else None
         picked = torch.from_numpy(index)
@@ -49,9 +47,7 @@ class Rows:
 def tokenise(tokenizer: Any, split: Split, max_length: int) -> Rows:
     """A split with every row padded to `max_length`."""
     texts = [list(column) for column in zip(*split.rows, strict=True)]
-    columns = tokenizer(
-        *texts, truncation=True, max_length=max_length, padding="max_length", return_tensors="pt"
-    )
+    columns = tokenizer(*texts, truncation=True, max_length=max_length, padding="max_length", return_tensors="pt")
     return Rows(dict(columns), columns["attention_mask"].sum(1).numpy(), targets(split.labels))
 
 

@@ -47,9 +47,7 @@ def training_efficiency(record: Mapping[str, Any]) -> float:
 def summary(record: Mapping[str, Any]) -> str:
     """The seconds after each step and the targets, for README."""
     methods = list(record["times"]["plain"])
-    return "\n".join(
-        [*_steps(record, methods, each=False), "", *_targets(record), "", _setting(record, methods), ""]
-    )
+    return "\n".join([*_steps(record, methods, each=False), "", *_targets(record), "", _setting(record, methods), ""])
 
 
 def _setting(record: Mapping[str, Any], methods: Sequence[str]) -> str:
@@ -156,9 +154,7 @@ def _scores(record: Mapping[str, Any], methods: Sequence[str]) -> list[str]:
     for step, per in record["times"].items():
         values = [per[m]["score"] for m in methods]
         if any(v is not None for v in values):
-            rows.append(
-                [LABELS[step][3:].removeprefix("+ "), *["-" if v is None else f"{v:.4f}" for v in values]]
-            )
+            rows.append([LABELS[step][3:].removeprefix("+ "), *["-" if v is None else f"{v:.4f}" for v in values]])
     return table(["", *methods], rows)
 
 
@@ -188,8 +184,5 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a Markdown table whose columns line up as plain text too; all but the first to the right."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     rule = ["-" * widths[0], *["-" * (w - 1) + ":" for w in widths[1:]]]
-    lines = [
-        [c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths))]
-        for r in (header, *rows)
-    ]
+    lines = [[c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths))] for r in (header, *rows)]
     return [f"| {' | '.join(cells)} |" for cells in (lines[0], rule, *lines[1:])]

@@ -153,9 +153,7 @@ def measure(options: Options, progress: bool = True) -> dict[str, Any]:
             call(partial(_advance, bar, cost / (options.epochs * options.repeats + 1)))
             bar.update(until - bar.n)
 
-    identity = {
-        name: context.common()[name] for name in ("model", "model_sha256", "task", "data_fingerprint")
-    }
+    identity = {name: context.common()[name] for name in ("model", "model_sha256", "task", "data_fingerprint")}
     subject = context.subject()
     subject["data"] |= {"note": note, "rows": rows}
     return build_record(
@@ -205,23 +203,15 @@ def _advance(bar: tqdm, cost: float) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns 0 whether or not the targets are met, 2 (nothing measured), 130 (interrupted)."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.steps", description=__doc__, allow_abbrev=False
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.steps", description=__doc__, allow_abbrev=False)
     start = Options()
     parser.add_argument("--model", default=start.model)
-    parser.add_argument(
-        "--task", help="default: sst2, or generated text, saying so, where it is not to be had"
-    )
+    parser.add_argument("--task", help="default: sst2, or generated text, saying so, where it is not to be had")
     parser.add_argument("--rows", type=int, default=start.rows, help="training rows of a run")
     parser.add_argument("--seeds", type=int, default=start.seeds)
     parser.add_argument("--epochs", type=int, default=start.epochs)
-    parser.add_argument(
-        "--repeats", type=int, default=start.repeats, help="of each measurement; medians are shown"
-    )
-    parser.add_argument(
-        "--samples", type=int, default=start.samples, help="batches of the plain protocol to time"
-    )
+    parser.add_argument("--repeats", type=int, default=start.repeats, help="of each measurement; medians are shown")
+    parser.add_argument("--samples", type=int, default=start.samples, help="batches of the plain protocol to time")
     parser.add_argument("--full", action="store_true", help="run the plain protocol whole (about two hours)")
     return run(parser, arguments, lambda given: measure(Options(**given)), report, "steps", summary)
 
@@ -260,9 +250,7 @@ def run(
 
 def parser_of(options: Any, module: str, description: str | None) -> argparse.ArgumentParser:
     """An argument for each field of a dataclass of numbers and names; `options` has the defaults."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m benchmarks.{module}", description=description, allow_abbrev=False
-    )
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{module}", description=description, allow_abbrev=False)
     for name, value in asdict(options).items():
         parser.add_argument(f"--{name}", default=value, type=int if isinstance(value, int) else str)
     return parser

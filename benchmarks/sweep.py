@@ -99,9 +99,7 @@ def _grid(context: Context, options: Options, bar: tqdm) -> dict[str, Any]:
     runs = [Run(m, s, r) for m in METHODS for s in range(options.seeds) for r in RATES[: options.rates]]
     banks = list(pack(context, runs, BANK))
     per_method = options.seeds * options.rates
-    alone = [
-        Run(m, s % options.seeds, RATES[s % options.rates]) for s in range(options.singles) for m in METHODS
-    ]
+    alone = [Run(m, s % options.seeds, RATES[s % options.rates]) for s in range(options.singles) for m in METHODS]
     stacked, single = 0.0, {m: [] for m in METHODS}  # type: ignore[var-annotated]
     turns = max(len(banks), len(alone))
     bar.set_description("grid")
@@ -129,10 +127,7 @@ def _timed(context: Context, runs: list[Run]) -> float:
 
 def _overhead(study: Study, count: int) -> dict[str, Any]:
     """Seconds per cell of `sweep.run_all` besides training, and of reading everything back."""
-    jobs = [
-        (replace(study, max_length=16 + i % 64, clip=1 + i / 1000), [Run("b_v", 0, 1e-3)])
-        for i in range(count)
-    ]
+    jobs = [(replace(study, max_length=16 + i % 64, clip=1 + i / 1000), [Run("b_v", 0, 1e-3)]) for i in range(count)]
 
     def besides(some: list, store: Store) -> tuple[float, float]:
         """Seconds of a sweep besides training, and of reading all of it back."""

@@ -29,9 +29,7 @@ from beft.training.loop import finish, fit
 from benchmarks import reference as plain
 
 WARM = 2  # batches computed before a clock starts
-MEMORY_ROWS = (
-    160  # training rows of each run, and validation rows, when memory is measured: ten steps fill all buffers
-)
+MEMORY_ROWS = 160  # training rows of each run, and validation rows, when memory is measured: ten steps fill all buffers
 
 
 class Timed(NamedTuple):
@@ -140,10 +138,7 @@ def whole(
 ) -> Timed:
     """Plain runs one after another, in full."""
     began = time.perf_counter()
-    ends = [
-        plain.fit(loaded, data, study, run, longest=longest, score_training=score_training)[-1]
-        for run in runs
-    ]
+    ends = [plain.fit(loaded, data, study, run, longest=longest, score_training=score_training)[-1] for run in runs]
     return Timed(time.perf_counter() - began, statistics.fmean(end["validation"] for end in ends))
 
 

@@ -64,9 +64,7 @@ def ranking(seed=0, dtype="float32", layers=6, null=True, epochs=3, outcome="ok"
         "reach": {"q": 0.13, "k": 0.0, "v": 1.0},
         "norms": {"q": 4.0, "k": 0.015, "v": 0.9},
     }
-    scores = {
-        n: {t: (v * rng.uniform(0.5, 1.5, layers)).tolist() for t, v in by.items()} for n, by in level.items()
-    }
+    scores = {n: {t: (v * rng.uniform(0.5, 1.5, layers)).tolist() for t, v in by.items()} for n, by in level.items()}
     grown = ("magnitude", "mag_angle")
     steps = [
         {"epoch": e, **{n: {t: [x * e / epochs for x in scores[n][t]] for t in TERMS} for n in grown}}

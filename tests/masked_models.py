@@ -10,14 +10,8 @@ from transformers import AutoModelForMaskedLM, BertConfig
 from beft.models import loading as models
 from beft.study import Study
 
-TEXTS = [
-    f"the {part} was {word}"
-    for part in ("plot", "soup", "bed")
-    for word in ("dull", "superb", "poor", "fine")
-]
-STUDY = Study(
-    model="small", task="texts", regime="all", epochs=2, batch_size=4, max_length=16, validate="last"
-)
+TEXTS = [f"the {part} was {word}" for part in ("plot", "soup", "bed") for word in ("dull", "superb", "poor", "fine")]
+STUDY = Study(model="small", task="texts", regime="all", epochs=2, batch_size=4, max_length=16, validate="last")
 
 
 def small(seed: int = 0, dropout: float = 0.1) -> models.Loaded:

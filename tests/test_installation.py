@@ -39,8 +39,7 @@ def test_every_locked_package_installs_on_the_oldest_python_promised():
 def test_the_lock_holds_a_version_of_every_dependency_that_the_project_accepts():
     versions = locked()
     wanted = [
-        Requirement(text)
-        for text in PROJECT["dependencies"] + sum(PROJECT["optional-dependencies"].values(), [])
+        Requirement(text) for text in PROJECT["dependencies"] + sum(PROJECT["optional-dependencies"].values(), [])
     ]
     assert wanted
     for requirement in wanted:

@@ -102,9 +102,7 @@ def key_bias_is_null(model: nn.Module) -> KeyBias:
         "ALiBi (relative)": "ALiBi adds to the logits what depends on the distance alone",
         "additive relative": "what is added to the logits depends on the distance alone",
     }.get(positions, "relative positions meet the query only")
-    return KeyBias(
-        True, f"all keys carry the same bias and {how}: one constant per query, which the softmax removes"
-    )
+    return KeyBias(True, f"all keys carry the same bias and {how}: one constant per query, which the softmax removes")
 
 
 def anatomy_summary(name: str, model: nn.Module) -> dict[str, Any]:
@@ -155,15 +153,11 @@ def backbone_of(model: nn.Module) -> tuple[str, Any, Family]:
         )
     if len(matches) > 1:
         names = ", ".join(name or "the model itself" for name, _, _ in matches)
-        raise BeftError(
-            f"{type(model).__name__} contains {len(matches)} encoders ({names}): pass one of them"
-        )
+        raise BeftError(f"{type(model).__name__} contains {len(matches)} encoders ({names}): pass one of them")
     return matches[0]
 
 
-def _projections(
-    name: str, backbone: nn.Module, family: Family, term: str
-) -> Iterator[tuple[str, str, nn.Module]]:
+def _projections(name: str, backbone: nn.Module, family: Family, term: str) -> Iterator[tuple[str, str, nn.Module]]:
     """(attention, exact name, module) of every projection of a term, in the order of layers."""
     places = {"self": (family.stack, family.projections)}
     if family.further is not None:
@@ -186,9 +180,7 @@ def _custom_sites(model: nn.Module, sites: Mapping[str, str], heads: int | None)
     config = getattr(model, "config", None)
     heads = heads or getattr(config, "num_attention_heads", None)
     if heads is None:
-        raise BeftError(
-            "this model's config does not give the number of heads: call describe(..., heads=...)"
-        )
+        raise BeftError("this model's config does not give the number of heads: call describe(..., heads=...)")
     size = getattr(config, "head_dim", None)
     if size is None and "q" not in sites and getattr(config, "hidden_size", None):
         size = config.hidden_size // heads  # type: ignore[union-attr]

@@ -130,9 +130,7 @@ def anatomy_of(
     return Anatomy(family, layers, heads, kv_heads, size, positions, extras, tuple(sites), causal)
 
 
-def site_of(
-    term: str, layer: int, name: str, module: Any, part: Slice | None, attention: str = "self"
-) -> Site:
+def site_of(term: str, layer: int, name: str, module: Any, part: Slice | None, attention: str = "self") -> Site:
     """The site of a term in a linear module: `part` of its output, or all. Raises BeftError where that does not fit."""
     width = width_of(module)
     part = part or Slice(0, width)

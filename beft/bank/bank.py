@@ -68,9 +68,7 @@ class BiasBank(nn.Module):
         if model in _BANKED:
             raise BeftError("this model already has a bank on it: call its detach() first")
         if make_slots is None and set(methods) & set(WEIGHT_METHODS):
-            raise BeftError(
-                f"{', '.join(methods)} train weights: use open_bank(), which gives them their own bank"
-            )
+            raise BeftError(f"{', '.join(methods)} train weights: use open_bank(), which gives them their own bank")
         self.methods, self.dtype, self.R = tuple(methods), dtype, len(methods)
         self.model, self.anatomy = model, describe(model)
         self.device = next(model.parameters()).device

@@ -149,9 +149,7 @@ class WeightBank(BiasBank):
         method = self.methods[0]
         if method in ("prefix", "prompt"):
             what = "keys and values" if method == "prefix" else "virtual tokens"
-            raise BeftError(
-                f"a {method} is {what} and no part of a plain checkpoint: export a run of another method"
-            )
+            raise BeftError(f"a {method} is {what} and no part of a plain checkpoint: export a run of another method")
         changes = super().changes(run)
         if method not in ("lora", "adapter"):
             return changes
@@ -196,9 +194,7 @@ def open_bank(
     if not set(methods) & set(WEIGHT_METHODS):
         return BiasBank(model, methods, seeds, dtype)
     if len(methods) > 1:
-        raise BeftError(
-            f"runs of {', '.join(WEIGHT_METHODS)} train weights and need a bank each: give one run"
-        )
+        raise BeftError(f"runs of {', '.join(WEIGHT_METHODS)} train weights and need a bank each: give one run")
     more: dict[str, Any] = {"frozen": frozen, "entries": entries, "name": name}
     return WeightBank(model, methods[0], int(seeds[0]), dtype, **more)
 
@@ -246,9 +242,7 @@ def full_slots(model: Any, frozen: FrozenPart | None, undo: list[Callable[[], No
     ]
 
 
-def mask_slots(
-    model: Any, seed: int, entries: Mapping[str, Tensor] | None = None, name: str = ""
-) -> list[WeightSlot]:
+def mask_slots(model: Any, seed: int, entries: Mapping[str, Tensor] | None = None, name: str = "") -> list[WeightSlot]:
     """Entries of the encoder layers' parameters: chosen ones, or drawn without replacement from all of them alike."""
     if entries is None:
         parameters = dict(encoder_parameters(model))

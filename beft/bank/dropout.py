@@ -153,9 +153,7 @@ def keyed_attention(
     state, place, p = _ATTENTION.get(module, (None, 0, 0.0))
     if state is None or state.keys is None or p == 0.0:
         kwargs.pop("dropout", None)
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=0.0, scaling=scaling, **kwargs
-        )
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=0.0, scaling=scaling, **kwargs)
     if key.shape[1] not in (1, query.shape[1]):  # heads of the query that share a key and a value
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)

@@ -89,9 +89,7 @@ def _vera(trained: Tensor, fixed: Tensor, before: Tensor) -> Tensor:
 def _dora_start(d: int, generator: torch.Generator, before: Tensor) -> Tensor:
     norm = before.norm()
     if norm == 0:
-        raise BeftError(
-            "a DoRA form scales the pre-trained bias, and here it is zero: use b_v:lora or the plain term"
-        )
+        raise BeftError("a DoRA form scales the pre-trained bias, and here it is zero: use b_v:lora or the plain term")
     return torch.cat([norm[None], _lora_start(d, generator, before)])
 
 
@@ -105,8 +103,6 @@ def _dora(trained: Tensor, fixed: Tensor, before: Tensor) -> Tensor:
 FORMS: dict[str, Form] = {
     "lora": Form(_lora_start, _lora),
     "vera": Form(_vera_start, _vera, _vera_fixed),
-    "vera1d": Form(
-        lambda d, draws, before: torch.zeros(1), lambda t, fixed, before: t.expand(-1, len(before))
-    ),
+    "vera1d": Form(lambda d, draws, before: torch.zeros(1), lambda t, fixed, before: t.expand(-1, len(before))),
     "dora": Form(_dora_start, _dora),
 }

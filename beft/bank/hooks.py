@@ -16,9 +16,7 @@ def dropout(state: ForwardState, place: int, p: float) -> Any:
     return lambda module, args, output: state.dropout(output, place, p)
 
 
-def bias(
-    state: ForwardState, delta: Callable[[], Tensor], put: Callable[[Tensor, int], Tensor], axis: int
-) -> Any:
+def bias(state: ForwardState, delta: Callable[[], Tensor], put: Callable[[Tensor, int], Tensor], axis: int) -> Any:
     """What each row's run adds to a module's output.
 
     Args:

@@ -143,9 +143,7 @@ def load_adapter(bank: BiasBank, run: int, folder: str | Path) -> None:
         slot.load(run, bank.model, adapter)
     left = sorted(set(adapter.tensors) - adapter.used)
     if left:
-        raise BeftError(
-            f"adapter {folder} also has {PREFIX}{left[0]}, which a {adapter.method} run does not train"
-        )
+        raise BeftError(f"adapter {folder} also has {PREFIX}{left[0]}, which a {adapter.method} run does not train")
 
 
 def load_tuned(model: Any, folder: str | Path) -> PeftModel:
@@ -176,7 +174,5 @@ def _read(folder: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise BeftError(f"no adapter in {folder} ({WEIGHTS} is missing): save one there first") from error
     except SafetensorError as error:
-        raise BeftError(
-            f"{folder / WEIGHTS} is truncated or not safetensors: save the adapter again"
-        ) from error
+        raise BeftError(f"{folder / WEIGHTS} is truncated or not safetensors: save the adapter again") from error
     return {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}

@@ -172,9 +172,7 @@ class BiasSlot(Slot):
 class HeadSlot(Slot):
     """The weight (R, C, d) or the offset (R, C) of a linear layer of a classification head, a head per run."""
 
-    def __init__(
-        self, parameter: str, values: Tensor, trained: Tensor, offset: HeadSlot | None = None
-    ) -> None:
+    def __init__(self, parameter: str, values: Tensor, trained: Tensor, offset: HeadSlot | None = None) -> None:
         super().__init__(parameter, "head", values, trained)
         self.offset = offset  # of a weight, the slot beside it
 

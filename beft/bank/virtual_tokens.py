@@ -42,11 +42,7 @@ class Prefix:
         drawn = torch.randint(config.vocab_size, (1, self.tokens), generator=generator)
         with torch.no_grad():
             cache = model(input_ids=drawn.to(model.device), use_cache=True).past_key_values
-            kept = [
-                side[0].transpose(0, 1).flatten(1)
-                for layer in cache.layers
-                for side in (layer.keys, layer.values)
-            ]
+            kept = [side[0].transpose(0, 1).flatten(1) for layer in cache.layers for side in (layer.keys, layer.values)]
         self.start = torch.cat(kept, dim=1).float()  # (V, ...)
         peft = PrefixTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=self.tokens)
         with torch.random.fork_rng(devices=[]):  # its own initial values are not used
@@ -55,9 +51,7 @@ class Prefix:
         setattr(model, PREFIX, self.wrapped.prompt_encoder["default"])
         self._hook = model.register_forward_pre_hook(self._put_in_front, with_kwargs=True)
 
-    def _put_in_front(
-        self, model: nn.Module, args: Any, inputs: dict[str, Any]
-    ) -> tuple[Any, dict[str, Any]]:
+    def _put_in_front(self, model: nn.Module, args: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Before a call: an empty cache gets the prefix, the mask and the positions count it."""
         cache, ids = inputs.get("past_key_values"), inputs["input_ids"]
         if cache is None or cache.get_seq_length() == 0:
@@ -94,9 +88,7 @@ class Prompt:
     def __init__(self, model: Any, seed: int) -> None:
         _, backbone, family = backbone_of(model)
         if family.causal or model.config.is_encoder_decoder:
-            raise BeftError(
-                f"prompt tuning is for encoders here and {type(model).__name__} is none: use prefix"
-            )
+            raise BeftError(f"prompt tuning is for encoders here and {type(model).__name__} is none: use prefix")
         self.model, self.tokens = model, virtual_tokens("prompt")
         words = model.get_input_embeddings()
         generator = torch.Generator().manual_seed(seed)
@@ -109,9 +101,7 @@ class Prompt:
         if model.get_output_embeddings() is not None:
             self._hooks.append(backbone.register_forward_hook(self._leave_out))
 
-    def _put_in_front(
-        self, backbone: nn.Module, args: Any, inputs: dict[str, Any]
-    ) -> tuple[Any, dict[str, Any]]:
+    def _put_in_front(self, backbone: nn.Module, args: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Before a call of the backbone: ids become embeddings with the prompt in front, which the mask counts."""
         ids = args[0] if args else inputs.pop("input_ids")
         embedded = self.model.get_input_embeddings()(ids)

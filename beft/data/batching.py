@@ -79,9 +79,7 @@ def encode(tokenizer: Any, texts: Sequence[tuple[str, ...]], max_length: int) ->
     if tokenizer.pad_token is None:  # padding is masked, so any token serves, in a copy of the tokenizer
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    batch = tokenizer(
-        *columns, truncation=True, max_length=max_length, padding="longest", return_tensors="pt"
-    )
+    batch = tokenizer(*columns, truncation=True, max_length=max_length, padding="longest", return_tensors="pt")
     lengths = batch["attention_mask"].sum(1).numpy()
     return Encoded(dict(batch), lengths)
 

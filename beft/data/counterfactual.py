@@ -95,9 +95,7 @@ def axis(name: str, names: bool = False, path: str | Path | None = None) -> Axis
         file = files(__package__).joinpath("word_lists.json") if path is None else Path(path)
         axes = json.loads(file.read_text(encoding="utf-8"))["axes"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BeftError(
-            f"{where} is no list of words by axis ({error}): see {OWN_LISTS} for the form"
-        ) from error
+        raise BeftError(f"{where} is no list of words by axis ({error}): see {OWN_LISTS} for the form") from error
     if name not in axes:
         raise unknown("bias axis", name, axes)
     groups = tuple(axes[name]["groups"])
@@ -106,9 +104,7 @@ def axis(name: str, names: bool = False, path: str | Path | None = None) -> Axis
     sides: dict[str, int] = {}
     for words in sets:
         if len(words) != len(groups):
-            raise BeftError(
-                f"{words[0]!r} of axis {name} in {where} has {len(words)} words for {len(groups)} groups"
-            )
+            raise BeftError(f"{words[0]!r} of axis {name} in {where} has {len(words)} words for {len(groups)} groups")
         for g, word in enumerate(words):
             if sides.setdefault(word, g) != g:
                 raise BeftError(

@@ -35,8 +35,7 @@ class Split:
     def divided(self, held_out: np.ndarray) -> tuple[Split, Split]:
         """The other rows, and those of a boolean mask (N,)."""
         kept, taken = (
-            Split(tuple(itertools.compress(self.rows, mask)), self.labels[mask])
-            for mask in (~held_out, held_out)
+            Split(tuple(itertools.compress(self.rows, mask)), self.labels[mask]) for mask in (~held_out, held_out)
         )
         return kept, taken
 
@@ -164,9 +163,7 @@ def draw(data: Dataset, regime: str | int, seed: int, tuning: float = 0.0) -> Dr
     chosen = np.random.RandomState(seed).permutation(rows)[:n]
     cut = n - round(n * tuning)
     if tuning and cut == n:
-        raise BeftError(
-            f"a tuning share of {tuning} of {n} rows is no row at all: raise the share or the regime"
-        )
+        raise BeftError(f"a tuning share of {tuning} of {n} rows is no row at all: raise the share or the regime")
     if len(np.unique(data.train.labels[chosen[:cut]])) < 2:
         alike = "have all one label" if data.task.regression else "are all of one class"
         raise BeftError(f"the {cut} training rows drawn from {name} with seed {seed} {alike}: draw more rows")

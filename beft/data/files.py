@@ -58,17 +58,12 @@ def read(path: Path, quoted: bool = True) -> Table:
         raise
     except (OSError, ValueError, pd.errors.ParserWarning) as error:
         # pandas' ParserError and pyarrow's ArrowInvalid are ValueErrors
-        raise BeftError(
-            f"{path.name} cannot be read ({reason_of(error)}): repair it or save it anew"
-        ) from error
+        raise BeftError(f"{path.name} cannot be read ({reason_of(error)}): repair it or save it anew") from error
 
 
 def columns_of(frame: pandas.DataFrame) -> Table:
     """The columns of a data frame as lists of Python values, None for what is missing."""
-    return {
-        str(column): values.astype(object).where(values.notna(), None).tolist()
-        for column, values in frame.items()
-    }
+    return {str(column): values.astype(object).where(values.notna(), None).tolist() for column, values in frame.items()}
 
 
 def rows_of(table: Table) -> list[dict[str, Any]]:
@@ -89,9 +84,7 @@ def _read_jsonl(path: Path) -> Table:
                     f"line {number} of {path.name} is not JSON ({error.msg}): repair or remove it"
                 ) from None
             if not isinstance(row, dict):
-                raise BeftError(
-                    f"line {number} of {path.name} is no JSON object: write it as {{column: value}}"
-                )
+                raise BeftError(f"line {number} of {path.name} is no JSON object: write it as {{column: value}}")
             rows.append(row)
     columns = dict.fromkeys(column for row in rows for column in row)
     return {column: [row.get(column) for row in rows] for column in columns}
@@ -102,9 +95,7 @@ def require_columns(table: Table, columns: tuple[str, ...], where: str) -> None:
     missing = [repr(column) for column in columns if column not in table]
     if missing:
         present = ", ".join(map(repr, table)) or "none"
-        raise BeftError(
-            f"{where} lacks the column {' and '.join(missing)} (it has {present}): rename or add it"
-        )
+        raise BeftError(f"{where} lacks the column {' and '.join(missing)} (it has {present}): rename or add it")
 
 
 def texts_of(table: Table, columns: tuple[str, ...], label: str, where: str) -> list[tuple[str, ...]]:
@@ -122,9 +113,7 @@ def texts_of(table: Table, columns: tuple[str, ...], label: str, where: str) -> 
             if _is_missing(text) or not str(text).strip():
                 raise BeftError(f"row {row} of {where} has an empty {column!r}: fill it in or remove the row")
             if not isinstance(text, str):
-                raise BeftError(
-                    f"row {row} of {where} has a {type(text).__name__} as {column!r}: write it as text"
-                )
+                raise BeftError(f"row {row} of {where} has a {type(text).__name__} as {column!r}: write it as text")
             if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
                 raise BeftError(
                     f"row {row} of {where} has half a character (a lone surrogate) in {column!r}: repair it"

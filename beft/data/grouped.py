@@ -37,9 +37,7 @@ _NOTE = f"rate, epochs and sizes as for {{}} ({PAPER})"
 _LIKE = replace(TASKS["sst2"], suite="file", text_columns=("text",), labels=(), source=_NOTE.format("sst2"))
 _BIOS = replace(_LIKE, name="bias_in_bios")
 HATE_TASK = replace(_LIKE, name="hate_speech", labels=HATE, metrics=("f1", "accuracy"))
-_NLI = replace(
-    TASKS["mnli"], name="nli", suite="file", validation=("validation",), source=_NOTE.format("mnli")
-)
+_NLI = replace(TASKS["mnli"], name="nli", suite="file", validation=("validation",), source=_NOTE.format("mnli"))
 
 
 _WORLD = TASKS["microworld_sentiment"]
@@ -90,9 +88,7 @@ def hate_speech(source: str | Path | None, identifiers: Sequence[str], *, offlin
         BeftError: no such rows; a missing column; a row without text or with another label; a training split of one
             class; no identifier; no test row that mentions one.
     """
-    made = _load(
-        source, HATE_TASK, offline, lambda table, texts, where: mentions([t for (t,) in texts], identifiers)
-    )
+    made = _load(source, HATE_TASK, offline, lambda table, texts, where: mentions([t for (t,) in texts], identifiers))
     if not any(made.groups["validation"]):
         raise BeftError(
             f"no test row of {made.data.source} mentions {', '.join(identifiers)}: give identifiers that occur"
@@ -217,8 +213,7 @@ def _load(source: str | Path | None, task: Task, offline: bool, groups_of: Group
                 valid = ", ".join(codes) if task.labels else f"those of training rows, {', '.join(labels)}"
                 raise BeftError(f"row {row} of {where} has the label {name!r}: use {valid}")
     splits = [
-        Split(tuple(rows), label_array([codes[name] for name in own]))
-        for rows, own in zip(texts, names, strict=True)
+        Split(tuple(rows), label_array([codes[name] for name in own])) for rows, own in zip(texts, names, strict=True)
     ]
     if len(splits) == 1:
         held_out = classes([labels[code] for code in splits[0].labels], tables[0][0])[2]
@@ -239,9 +234,7 @@ def _rows(table: Table, columns: tuple[str, ...], where: str) -> tuple[list[tupl
     if label == "profession" and all(map(is_whole, names)):
         for row, number in enumerate(names, 1):
             if not 0 <= int(number) < len(PROFESSIONS):
-                raise BeftError(
-                    f"row {row} of {where} has the profession {number}: use names, or numbers from 0 to 27"
-                )
+                raise BeftError(f"row {row} of {where} has the profession {number}: use names, or numbers from 0 to 27")
         names = [PROFESSIONS[int(number)] for number in names]
     return texts, names
 

@@ -88,9 +88,7 @@ def identity_phrases(
     """
     words = list(dict.fromkeys(word.strip() for word in identifiers))
     if isinstance(identifiers, str) or not words or not all(words):
-        raise BeftError(
-            "identity phrases need one or more identifiers, none of them empty: give a list of words"
-        )
+        raise BeftError("identity phrases need one or more identifiers, none of them empty: give a list of words")
     labels = [label for _, label in templates]
     if not labels or labels.count(1) * 2 != len(labels) or labels.count(0) * 2 != len(labels):
         raise BeftError(
@@ -151,9 +149,7 @@ def bias_nli(
     """
     people, jobs = (list(dict.fromkeys(word.strip() for word in given)) for given in (words, occupations))
     if not all(people) or not all(jobs) or not people or not jobs:
-        raise BeftError(
-            "Bias-NLI needs one or more words for a group and occupations, none of them empty: give some"
-        )
+        raise BeftError("Bias-NLI needs one or more words for a group and occupations, none of them empty: give some")
     gender = axis("gender")
     for job in jobs:
         if job in people or (gender.words_in(job) and any(gender.words_in(word) for word in people)):

@@ -118,9 +118,7 @@ def _wic(row: Row) -> Example:
 
 
 def _multirc(row: Row) -> Example:
-    question = (
-        f'\nQuestion: {row["question"]}\nI found this answer "{row["answer"]}". Is that correct? Yes or No?\n'
-    )
+    question = f'\nQuestion: {row["question"]}\nI found this answer "{row["answer"]}". Is that correct? Yes or No?\n'
     return _after(row["paragraph"], question, ("No", "Yes"), row["label"])
 
 
@@ -145,9 +143,7 @@ def _record(row: Row) -> Example:
     entities = tuple(dict.fromkeys(row["entities"]))
     right = tuple(i for i, name in enumerate(entities) if name in row["answers"])
     if not right and len(row["answers"]):
-        raise BeftError(
-            f"the answer {row['answers'][0]!r} of a record row is none of its entities: correct the row"
-        )
+        raise BeftError(f"the answer {row['answers'][0]!r} of a record row is none of its entities: correct the row")
     return Example(
         f"{passage}\n",
         tuple(f"- {row['query'].replace('@placeholder', name)}" for name in entities),

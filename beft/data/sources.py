@@ -84,9 +84,7 @@ def load(task: str, *, offline: bool = False, folder: str | Path | None = None) 
     splits = [_task_split(known, table, where) for where, table in tables]
     missing = [name for code, name in enumerate(known.labels) if code not in splits[0].labels]
     if missing:
-        raise BeftError(
-            f"no training row of {task} ({source}) has the label {', '.join(missing)}: use the whole split"
-        )
+        raise BeftError(f"no training row of {task} ({source}) has the label {', '.join(missing)}: use the whole split")
     further = dict(zip(known.validation[1:], splits[2:], strict=True))
     return labelled_dataset(known, splits[0], splits[1], source, further=further)
 
@@ -201,9 +199,7 @@ def tables_of(
             f"holds {home}/{splits[0]}.jsonl and {splits[1]}.jsonl, or name a file or folder"
         )
     place = HUB[suite] if suite == name else f"{HUB[suite]} {name}"
-    return [
-        (f"{place} on the hub", table) for table in hub_tables(suite, name, splits, offline)
-    ], f"hub, {place}"
+    return [(f"{place} on the hub", table) for table in hub_tables(suite, name, splits, offline)], f"hub, {place}"
 
 
 def folder_tables(
@@ -242,26 +238,19 @@ def _task_split(task: Task, table: Table, where: str) -> Split:
     columns = [column.split("+") for column in task.text_columns]
     rows = texts_of(table, tuple(itertools.chain(*columns)), task.label_column, where)
     texts = tuple(
-        tuple(": ".join(itertools.islice(cells, len(names))) for names in columns)
-        for cells in map(iter, rows)
+        tuple(": ".join(itertools.islice(cells, len(names))) for names in columns) for cells in map(iter, rows)
     )
     if task.regression:
         values = values_of(table[task.label_column], where)
         if len(set(values)) < 2:
-            raise BeftError(
-                f"all rows of {where} have the label {values[0]:g}: use a split with several values"
-            )
+            raise BeftError(f"all rows of {where} have the label {values[0]:g}: use a split with several values")
         return Split(texts, np.asarray(values, dtype=np.float64))
     codes = []
     for row, name in enumerate(names_of(table[task.label_column], where), 1):
         if not is_whole(name) or not 0 <= int(name) < len(task.labels):
             valid = ", ".join(f"{code} ({label})" for code, label in enumerate(task.labels))
-            raise BeftError(
-                f"row {row} of {where} has the label {name!r}: use a labelled split, with labels {valid}"
-            )
+            raise BeftError(f"row {row} of {where} has the label {name!r}: use a labelled split, with labels {valid}")
         codes.append(int(name))
     if len(set(codes)) < 2:
-        raise BeftError(
-            f"all rows of {where} have the label {codes[0]}: use a split with at least two classes"
-        )
+        raise BeftError(f"all rows of {where} have the label {codes[0]}: use a split with at least two classes")
     return Split(texts, label_array(codes))

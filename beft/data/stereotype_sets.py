@@ -62,9 +62,7 @@ class Triple:
             at_blank = [] if blank is None else sentence.split(" ")[blank : blank + 1]
             word = "".join(at_blank).translate(_BARE)
             if not word:
-                raise BeftError(
-                    f"{sentence!r} has no word at the {BLANK} of {self.context!r}: correct one of the two"
-                )
+                raise BeftError(f"{sentence!r} has no word at the {BLANK} of {self.context!r}: correct one of the two")
             fillers.append(word)
         return tuple(fillers)
 

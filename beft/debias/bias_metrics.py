@@ -34,9 +34,7 @@ def share(hits: ArrayLike) -> Share:
     if not len(values):
         return Share(float("nan"), float("nan"), float("nan"), 0)
     interval = stats.binomtest(int(values.sum()), len(values)).proportion_ci(LEVEL, method="wilson")
-    return Share(
-        100 * float(values.mean()), 100 * float(interval.low), 100 * float(interval.high), len(values)
-    )
+    return Share(100 * float(values.mean()), 100 * float(interval.low), 100 * float(interval.high), len(values))
 
 
 @dataclass(frozen=True)

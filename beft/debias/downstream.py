@@ -108,18 +108,14 @@ def _trained(tuning: Tuning, wanted: Patched, rate: float, settings: Record, bar
     if patch is not None:
         check_base(patch, tuning.loaded.sha256)
     run, hashes = Run("full", wanted.seed, rate), []
-    for epoch in fit(
-        tuning.loaded, tuning.data, tuning.study, [run], objective=_WithPredictions, frozen=patch
-    ):
+    for epoch in fit(tuning.loaded, tuning.data, tuning.study, [run], objective=_WithPredictions, frozen=patch):
         if epoch.number:
             bar.update()
         if patch is not None and patch.stays and (epoch.last or not epoch.number):
             assert isinstance(epoch.bank, WeightBank)
             hashes.append(fingerprint(epoch.bank, patch))
     if len(set(hashes)) > 1:
-        raise BeftError(
-            f"the {wanted.method} patch moved while the rest of the model was fine-tuned: report this"
-        )
+        raise BeftError(f"the {wanted.method} patch moved while the rest of the model was fine-tuned: report this")
     assert isinstance(epoch.objective, _WithPredictions)
     (result,) = epoch.results
     predicted = epoch.objective.predicted[0] if result.outcome == "ok" else None

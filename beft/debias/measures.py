@@ -47,9 +47,7 @@ def intrinsic(
     return measure, hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:12]
 
 
-def of_biographies(
-    labels: np.ndarray, groups: Mapping[str, np.ndarray]
-) -> Callable[[np.ndarray], dict[str, Any]]:
+def of_biographies(labels: np.ndarray, groups: Mapping[str, np.ndarray]) -> Callable[[np.ndarray], dict[str, Any]]:
     """Predictions (N,) -> accuracy, and of every axis the root mean square TPR gap, "gap <axis>"; null where undefined.
 
     Args:

@@ -33,9 +33,7 @@ class Places:
     scored: list[int]
 
 
-def shared_places(
-    first: Sequence[int], second: Sequence[int], special: set[int]
-) -> tuple[list[int], list[int]]:
+def shared_places(first: Sequence[int], second: Sequence[int], special: set[int]) -> tuple[list[int], list[int]]:
     """Places of the tokens that two sentences share, in their order (difflib), without special tokens."""
     one, other = [], []
     for tag, a, b, c, _ in SequenceMatcher(None, first, second, autojunk=False).get_opcodes():

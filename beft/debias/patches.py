@@ -143,9 +143,7 @@ def _parameter(model: Any, change: Change, undo: list[Callable[[], None]]) -> Te
     try:
         owner = model.get_submodule(module)
     except AttributeError as error:
-        raise BeftError(
-            f"the model has no {module}, where a patch belongs: it is of another model"
-        ) from error
+        raise BeftError(f"the model has no {module}, where a patch belongs: it is of another model") from error
     if attribute == "bias" and getattr(owner, "bias", None) is None:
         owner.bias = nn.Parameter(torch.zeros(len(change.value)).to(owner.weight), requires_grad=False)
         undo.append(partial(setattr, owner, "bias", None))
@@ -205,9 +203,7 @@ def fingerprint(bank: WeightBank, patch: Patch) -> str:
             value = trained.get(name, bank.model.get_parameter(name)).detach().cpu()
             frozen[name] = value if change.places is None else value.flatten()[change.places]
     if not frozen:
-        raise BeftError(
-            f"the {patch.method} patch is not in this model: put it in with fit(..., frozen=patch)"
-        )
+        raise BeftError(f"the {patch.method} patch is not in this model: put it in with fit(..., frozen=patch)")
     return _hash(frozen)
 
 

@@ -110,8 +110,7 @@ def stereoset_by_kind(
     for kind, rows in _groups(kinds).items():
         parts = [bias_metrics.stereoset(s[rows & (names == t)]) for t in sorted(set(names[rows]))]
         lm, stereotype = (
-            float(np.mean([getattr(p, n) for p in parts])) if parts else float("nan")
-            for n in ("lm", "stereotype")
+            float(np.mean([getattr(p, n) for p in parts])) if parts else float("nan") for n in ("lm", "stereotype")
         )
         found[kind] = Stereo(lm, stereotype, lm * min(stereotype, 100 - stereotype) / 50)
     return found
@@ -120,9 +119,7 @@ def stereoset_by_kind(
 def _groups(kinds: Sequence[str]) -> dict[str, np.ndarray]:
     """Which rows (N,) are of "all" and of each kind."""
     of = np.asarray(kinds, dtype=str)
-    return {"all": np.ones(len(of), dtype=bool)} | {
-        str(kind): of == kind for kind in sorted(set(of.tolist()))
-    }
+    return {"all": np.ones(len(of), dtype=bool)} | {str(kind): of == kind for kind in sorted(set(of.tolist()))}
 
 
 def _checked(scores: ArrayLike, kinds: Sequence[str], width: int) -> np.ndarray:
@@ -131,7 +128,5 @@ def _checked(scores: ArrayLike, kinds: Sequence[str], width: int) -> np.ndarray:
         raise BeftError(f"scores {s.shape} do not fit {len(kinds)} kinds: give ({len(kinds)}, {width})")
     if np.isnan(s).any():
         row = int(np.flatnonzero(np.isnan(s).any(1))[0]) + 1
-        raise BeftError(
-            f"row {row} of the scores is no number: the model has diverged, use another run of it"
-        )
+        raise BeftError(f"row {row} of the scores is no number: the model has diverged, use another run of it")
     return s

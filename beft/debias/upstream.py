@@ -139,9 +139,7 @@ def patch(phase: Phase, run: Run, store: Store) -> Patch:
             _train(phase, runs, store, bar)
         folder, record = store.fetch(key(wanted)), store.find(wanted)
     if folder is None:
-        raise BeftError(
-            f"the {run.method} patch of seed {run.seed} {record['outcome'] if record else 'is lost'}"
-        )
+        raise BeftError(f"the {run.method} patch of seed {run.seed} {record['outcome'] if record else 'is lost'}")
     return load_patch(folder)
 
 

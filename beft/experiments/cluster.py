@@ -18,9 +18,7 @@ from ..study import Run, Study
 from .context import Context, Shelf
 
 Task = tuple[Study, list[Run], list[str]]  # the runs of a bank or of a ranking, and the keys of their records
-Work = Callable[
-    [Study, list[Run], list[str], str, int], list[str]
-]  # a task, the store's location, threads -> keys
+Work = Callable[[Study, list[Run], list[str], str, int], list[str]]  # a task, the store's location, threads -> keys
 _LOCAL = re.compile(r"local:([1-9]\d*)")
 TIMEOUT = 10  # seconds for a scheduler to answer
 
@@ -47,9 +45,7 @@ def run_each(address: str, work: Work, tasks: Sequence[Task], location: str) -> 
 
         threads, problem = torch.get_num_threads(), None
         futures = {
-            client.submit(
-                work, *task, location, threads, pure=False, key=f"beft{work.__name__}-{i}-{task[2][0]}"
-            ): i
+            client.submit(work, *task, location, threads, pure=False, key=f"beft{work.__name__}-{i}-{task[2][0]}"): i
             for i, task in enumerate(tasks)
         }
         try:
@@ -108,9 +104,7 @@ def connect(address: str) -> Iterator[Any]:
             yield client
         return
     if not re.fullmatch(r"(tcp|tls|ucx|ws|wss|inproc)://\S+", address):
-        raise BeftError(
-            f"scheduler {address!r} is not an address: give tcp://host:port, or local:N for N workers here"
-        )
+        raise BeftError(f"scheduler {address!r} is not an address: give tcp://host:port, or local:N for N workers here")
     try:
         with ThreadPoolExecutor(1) as apart:  # a notebook's own thread has a loop that runs already
             apart.submit(lambda: asyncio.run(_identity(address))).result()
@@ -149,15 +143,11 @@ def _dask(address: str) -> tuple[Any, Any]:
     try:
         from distributed import Client, LocalCluster
     except ImportError as error:
-        raise BeftError(
-            f"scheduler {address!r} needs Dask: install it with pip install 'beft[cluster]'"
-        ) from error
+        raise BeftError(f"scheduler {address!r} needs Dask: install it with pip install 'beft[cluster]'") from error
     return Client, LocalCluster
 
 
-def on_worker(
-    study: Study, names: list[str], threads: int, work: Callable[[Context], list[str]]
-) -> list[str]:
+def on_worker(study: Study, names: list[str], threads: int, work: Callable[[Context], list[str]]) -> list[str]:
     """On a worker: work on the data and the model of a study where the records' keys are those that were asked for.
 
     Args:

@@ -74,9 +74,7 @@ class Context:
     def labelled(self) -> Dataset:
         """The rows of a task whose texts have labels. Raises BeftError for one that is prompted."""
         if self.data.prompt is not None:
-            raise BeftError(
-                f"{self.study.task} is prompted here, and this needs texts with labels: leave prompted out"
-            )
+            raise BeftError(f"{self.study.task} is prompted here, and this needs texts with labels: leave prompted out")
         return self.data
 
     def settings(self, run: Run) -> dict[str, Any]:
@@ -103,9 +101,7 @@ class Context:
         """The `model` and `data` blocks of a record."""
         return origin(short(self.study.model), self.files, self.data, rows or {})
 
-    def record(
-        self, result: Result, settings: dict[str, Any], kind: str = "run", **more: Any
-    ) -> dict[str, Any]:
+    def record(self, result: Result, settings: dict[str, Any], kind: str = "run", **more: Any) -> dict[str, Any]:
         """The record of one finished run, or of another kind that comes from one."""
         return build_record(
             kind,

@@ -83,9 +83,7 @@ KEPT = {
     "gemma2": Kept(3, 3, hidden32=4, scores32=2, rotary=2),
     "gemma3_text": Kept(4, 3, 2, hidden32=5, rotary=2),
 }
-OTHER = Kept(
-    7, 4, 4, hidden32=5, scores=1, scores32=2
-)  # of a family that is not listed, more than most that are
+OTHER = Kept(7, 4, 4, hidden32=5, scores=1, scores32=2)  # of a family that is not listed, more than most that are
 
 
 @dataclass(frozen=True)
@@ -141,9 +139,7 @@ def config_of(name: str | Path) -> Any:
             return AutoConfig.from_pretrained(name, local_files_only=True)
         except Exception as error:  # JSON's errors, transformers' own of several kinds
             reason = str(error).strip().split("\n")[0]
-            raise BeftError(
-                f"{name} has no config.json that transformers knows ({reason}): fetch it again"
-            ) from error
+            raise BeftError(f"{name} has no config.json that transformers knows ({reason}): fetch it again") from error
     if str(name) not in shapes():
         raise unknown("shape", str(name), shapes())
     return AutoConfig.for_model(**shapes()[str(name)])

@@ -32,9 +32,7 @@ Record = dict[str, Any]
 BY_CHANGE = {"magnitude": magnitude, "mag_angle": mag_angle}  # scores of a bias before and after a run
 
 
-def score_study(
-    study: Study, seeds: Sequence[int], rate: float, store: Store, progress: bool = True
-) -> list[Record]:
+def score_study(study: Study, seeds: Sequence[int], rate: float, store: Store, progress: bool = True) -> list[Record]:
     """Score the terms of a model on a task, one ranking record per seed; what `store` has is not computed again.
 
     Magnitude and Mag+Angle come from a run that tunes all biases (after every epoch and at the end), Fisher and
@@ -83,9 +81,7 @@ def score_all(
     return [[record for s in settings if (record := store.find(s)) is not None] for settings in wanted]
 
 
-def _rank_on_worker(
-    study: Study, runs: list[Run], names: list[str], location: str, threads: int
-) -> list[str]:
+def _rank_on_worker(study: Study, runs: list[Run], names: list[str], location: str, threads: int) -> list[str]:
     def work(context: Context) -> list[str]:
         settings = [ranking_settings(context, r) for r in runs]
         keys = [key(s) for s in settings]
@@ -160,14 +156,10 @@ def before_training(
             logits = bank(torch.arange(R, device=bank.device), None, **encoded.rows(index, bank.device))
             losses(logits, labels[index].to(bank.device)).sum().backward()
             grads = {
-                slot.parameter: slot.values.grad.flatten(1).cpu()
-                for slot in bank.slots
-                if slot.values.grad is not None
+                slot.parameter: slot.values.grad.flatten(1).cpu() for slot in bank.slots if slot.values.grad is not None
             }
             groups = [slice(at, at + batch) for at in range(0, R, batch)]
-            whole += [
-                float(sum(g[at].mean(0).square().sum() for g in grads.values()) ** 0.5) for at in groups
-            ]
+            whole += [float(sum(g[at].mean(0).square().sum() for g in grads.values()) ** 0.5) for at in groups]
             for site in bank.anatomy.sites:
                 own = site.part.take(grads[f"{site.module}.bias"])
                 batches = np.stack([own[at].mean(0) for at in groups])
@@ -176,9 +168,7 @@ def before_training(
     layers = range(bank.anatomy.layers)
     scores: dict[str, Any] = {
         "fisher": {t: [fisher(np.concatenate(gradients[t, i])) for i in layers] for t in TERMS},
-        "fisher_batch": {
-            t: [fisher_batch(np.concatenate(means[t, i]), whole) for i in layers] for t in TERMS
-        },
+        "fisher_batch": {t: [fisher_batch(np.concatenate(means[t, i]), whole) for i in layers] for t in TERMS},
         "reach": None,
     }
     sample = np.arange(min(len(rows), at_once))

@@ -78,9 +78,7 @@ def run_all(
     count, failed = sum(len(runs) for _, runs in todo), 0
     with tqdm(total=work, desc="sweep", unit="row", unit_scale=True, disable=not (progress and todo)) as bar:
         banks = ((c, members) for c, runs in todo for members in pack(c, runs, bank_size))
-        finished = (
-            _on_cluster(address, list(banks), store, bar) if address and todo else _here(banks, store, bar)
-        )
+        finished = _on_cluster(address, list(banks), store, bar) if address and todo else _here(banks, store, bar)
         for written in finished:
             new = {record["key"]: record for record in written if records.get(record["key"], 0) is None}
             records |= new
@@ -126,9 +124,7 @@ def _on_cluster(
         yield [record for r in runs if (record := store.find(context.settings(r))) is not None]
 
 
-def _train_on_worker(
-    study: Study, runs: list[Run], names: list[str], location: str, threads: int
-) -> list[str]:
+def _train_on_worker(study: Study, runs: list[Run], names: list[str], location: str, threads: int) -> list[str]:
     def work(context: Context) -> list[str]:
         keys = [key(context.settings(r)) for r in runs]
         if keys == names:

@@ -41,9 +41,7 @@ def score_untuned(study: Study, seeds: Sequence[int], store: Store, demonstratio
     if not study.prompted:
         raise BeftError(f"{study.task} is to be classified here: give a study with prompted=True")
     context = Context(study)
-    common = {
-        n: context.common()[n] for n in ("model", "model_sha256", "task", "data_fingerprint", "max_length")
-    }
+    common = {n: context.common()[n] for n in ("model", "model_sha256", "task", "data_fingerprint", "max_length")}
     records = []
     for seed in seeds if demonstrations else [0]:
         wanted = common | {"kind": "untuned", "demonstrations": demonstrations, "seed": seed}
@@ -94,9 +92,7 @@ def demonstration(example: Example) -> str:
     return example.prompt + (example.options[example.label] if example.options else f" {example.answers[0]}")
 
 
-def fitting(
-    tokenizer: Any, examples: Sequence[Example], prompts: Sequence[Example], longest: int
-) -> tuple[str, int]:
+def fitting(tokenizer: Any, examples: Sequence[Example], prompts: Sequence[Example], longest: int) -> tuple[str, int]:
     """The text of as many demonstrations as fit in front of the longest prompt, and how many those are."""
     room = longest - max(_tokens(tokenizer, e) for e in prompts)
     text, used = "", 0

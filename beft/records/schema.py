@@ -61,9 +61,7 @@ def jsonable(value: Any) -> Any:
         return os.fspath(value)
     if hasattr(value, "tolist"):  # NumPy scalars and arrays, torch tensors
         return jsonable(value.tolist())
-    raise BeftError(
-        f"a record cannot hold {value!r} ({type(value).__name__}): give numbers, text, lists or dicts"
-    )
+    raise BeftError(f"a record cannot hold {value!r} ({type(value).__name__}): give numbers, text, lists or dicts")
 
 
 def _canonical(value: Any) -> str:
@@ -82,9 +80,7 @@ def checksum(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(_canonical(jsonable(rest)).encode()).hexdigest()
 
 
-def _check(
-    fields: Mapping[str, type | tuple[type, ...]], content: Mapping[str, Any], where: str
-) -> str | None:
+def _check(fields: Mapping[str, type | tuple[type, ...]], content: Mapping[str, Any], where: str) -> str | None:
     """What is wrong with `content` in words, or None."""
     for name, types in fields.items():
         if name not in content:

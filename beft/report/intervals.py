@@ -88,9 +88,7 @@ def paired_differences(frame: pd.DataFrame, first: str, second: str, value: str 
     for method in (first, second):
         runs = finished(frame[frame["method"] == method])
         if runs["seed"].duplicated().any():
-            raise BeftError(
-                f"{method} has several runs per seed here; choose one rate per method before comparing"
-            )
+            raise BeftError(f"{method} has several runs per seed here; choose one rate per method before comparing")
         columns.append(runs.set_index("seed")[value].astype(float))
     return (columns[0] - columns[1]).dropna()
 

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 Sources = Sequence[Mapping[str, Any] | str]
 """The records that something was made from, or their keys."""
 DPI = 130
-_TEX = str.maketrans(
-    {c: "\\" + c for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
-)
+_TEX = str.maketrans({c: "\\" + c for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"})
 
 
 class TextFrame(pd.DataFrame):
@@ -75,8 +73,7 @@ def markdown(frame: pd.DataFrame) -> str:
 def tex(frame: pd.DataFrame, caption: str, name: str) -> str:
     """A LaTeX table (booktabs) of a frame of text."""
     head, *rows = [
-        " & ".join(c.translate(_TEX) for c in row) + r" \\"
-        for row in [list(frame.columns), *frame.to_numpy().tolist()]
+        " & ".join(c.translate(_TEX) for c in row) + r" \\" for row in [list(frame.columns), *frame.to_numpy().tolist()]
     ]
     lines = [
         r"\begin{table}",
@@ -148,9 +145,7 @@ def save_figure(
     return fig
 
 
-def _register(
-    s: Settings, kind: str, name: str, caption: str, files: Sequence[Path], records: Sources
-) -> None:
+def _register(s: Settings, kind: str, name: str, caption: str, files: Sequence[Path], records: Sources) -> None:
     """Put one figure or table into `index.json`, the list that ties each file to its command and records."""
     path = s.figures / "index.json"
     entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []

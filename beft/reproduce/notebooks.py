@@ -50,9 +50,7 @@ def write(path: Path, notebook: Notebook) -> None:
         nbformat.validate(notebook)
         write_whole(path, nbformat.writes(notebook) + "\n")
     except OSError as error:
-        raise BeftError(
-            f"cannot write {path}: {error.strerror or error}; free the disk or its permissions"
-        ) from error
+        raise BeftError(f"cannot write {path}: {error.strerror or error}; free the disk or its permissions") from error
 
 
 def parameter_names(path: Path) -> list[str]:

@@ -73,14 +73,10 @@ def merged(source: Notebook, built: Notebook, profile: str, name: str) -> Notebo
     parameters = dict(built.metadata.get("papermill", {}).get("parameters", {}))
     if parameters != {"profile": profile}:
         extra = ", ".join(sorted(parameters.keys() - {"profile"})) or "another profile"
-        raise BeftError(
-            f"build/{profile}/{name}.ipynb was run with {extra}, not with the plain profile: {again}"
-        )
+        raise BeftError(f"build/{profile}/{name}.ipynb was run with {extra}, not with the plain profile: {again}")
     built, _ = TagRemovePreprocessor(remove_cell_tags={"injected-parameters"}).preprocess(built, {})
     if [(c.cell_type, c.source) for c in built.cells] != [(c.cell_type, c.source) for c in source.cells]:
-        raise BeftError(
-            f"notebooks/{name}.ipynb has changed since build/{profile}/{name}.ipynb was run: {again}"
-        )
+        raise BeftError(f"notebooks/{name}.ipynb has changed since build/{profile}/{name}.ipynb was run: {again}")
     count = 0
     for place, (cell, executed) in enumerate(zip(source.cells, built.cells)):
         if cell.cell_type != "code":

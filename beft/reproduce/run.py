@@ -94,9 +94,7 @@ def reproduce(
     return results
 
 
-def _plan(
-    profile: str, only: Sequence[str], parameters: Mapping[str, Any]
-) -> list[tuple[Path, dict[str, Any], Path]]:
+def _plan(profile: str, only: Sequence[str], parameters: Mapping[str, Any]) -> list[tuple[Path, dict[str, Any], Path]]:
     """Each notebook to run, the parameters it takes and the folder of its figures and tables.
 
     Everything that can be refused before a notebook runs is refused here.

@@ -106,9 +106,7 @@ Rate = Annotated[Positive, _words("a positive number")]
 Rates = Annotated[Distinct[Positive], _words("a list of distinct positive numbers, e.g. [0.001, 0.01]")]
 Seed = Annotated[Natural, _words("a whole number of at least 0")]
 Seeds = Annotated[Distinct[Natural], _words("a list of distinct whole numbers of at least 0, e.g. [0, 1, 2]")]
-Regime = Annotated[
-    Size, _words("the name of a regime (low, medium, high, all) or a number of rows of at least 1")
-]
+Regime = Annotated[Size, _words("the name of a regime (low, medium, high, all) or a number of rows of at least 1")]
 Share = Annotated[Number, Field(ge=0, lt=1), _words("a share of at least 0 and less than 1")]
 Strength = Annotated[Correlation, _words("a number from -1 to 1")]
 Flag = Annotated[bool, Field(strict=True), _from_text(_yaml), _words("true or false")]
@@ -217,9 +215,7 @@ class BiasFreeInjection(Parameters):
 class Debiasing(Parameters):
     seeds: Seeds
     axis: Annotated[Text, _words("the name of an axis of the word list")]
-    word_list: Annotated[
-        Text, _words("a path of a word list as beft/data/word_lists.json, or none for that one")
-    ]
+    word_list: Annotated[Text, _words("a path of a word list as beft/data/word_lists.json, or none for that one")]
     names: Flag
     corpus: Name
     corpus_rows: Count

@@ -137,8 +137,7 @@ class Settings:
     def command(self) -> str:
         """The command that runs this notebook with these settings."""
         options = "".join(
-            f" -p {n} {shlex.quote(v if isinstance(v, str) else json.dumps(v))}"
-            for n, v in self.overrides.items()
+            f" -p {n} {shlex.quote(v if isinstance(v, str) else json.dumps(v))}" for n, v in self.overrides.items()
         )
         return f"python -m beft.reproduce --profile {self.profile} --only {self.notebook}{options}"
 
@@ -169,9 +168,7 @@ def load(notebook: str, namespace: Mapping[str, Any]) -> Settings:
     # Warnings of libraries about other libraries: of tqdm.auto where there are no ipywidgets, and of transformers about
     # a name that PEFT uses. They hold a path of this machine, and would stand in every notebook.
     warnings.filterwarnings("ignore", message="IProgress not found")
-    warnings.filterwarnings(
-        "ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning
-    )
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
     profile = namespace.get("profile")
     profile = DEFAULT_PROFILE if profile is None else profile
     base = _resolve(notebook, profile)

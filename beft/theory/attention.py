@@ -42,9 +42,7 @@ class Head:
         """x (n, D) -> (n, d_v)."""
         return x @ self.W_v.T + self.b_v
 
-    def __call__(
-        self, x: Tensor, mask: Tensor | None = None, sink: float | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Tensor, mask: Tensor | None = None, sink: float | None = None) -> tuple[Tensor, Tensor]:
         """x (n, D) -> outputs (n, d_v), weights (n, n). See `attend` for `mask` and `sink`."""
         return attend(self.queries(x), self.keys(x), self.values(x), mask, sink)
 
@@ -167,9 +165,7 @@ def reachable_by_q(weights: Tensor, keys: Tensor, values: Tensor, shifts: Tensor
     return torch.softmax(logits, dim=-1) @ values
 
 
-def reached(
-    head: Head, x: Tensor, query: int = 0, largest: float = 40.0, rays: int = 24
-) -> dict[str, np.ndarray]:
+def reached(head: Head, x: Tensor, query: int = 0, largest: float = 40.0, rays: int = 24) -> dict[str, np.ndarray]:
     """Where each bias of a head of size 2 and value size 2 can take the output of one query (THEORY section 3).
 
     Args:

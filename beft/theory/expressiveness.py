@@ -115,9 +115,7 @@ def sensitivity(model: nn.Module, batches: Batch | Sequence[Batch], spectral: bo
     if tokens == 0:
         raise BeftError("no real token in these batches: check the texts and the attention mask")
     square, norm_mean, spectral_mean, entropy_mean, uniform_mean = sums / (tokens * heads)
-    return Sensitivity(
-        np.sqrt(square), norm_mean, spectral_mean, entropy_mean, uniform_mean, tokens, anatomy.head_size
-    )
+    return Sensitivity(np.sqrt(square), norm_mean, spectral_mean, entropy_mean, uniform_mean, tokens, anatomy.head_size)
 
 
 def tokenize(
@@ -143,9 +141,7 @@ def capture(model: nn.Module, batch: Batch, anatomy: Anatomy | None = None) -> d
     return {term: [heads[site] for site in anatomy.of(term)] for term in TERMS}
 
 
-def perturb(
-    model: nn.Module, batch: Batch, sites: Sequence[Site], seed: int = 0, scale: float = 1.0
-) -> Change:
+def perturb(model: nn.Module, batch: Batch, sites: Sequence[Site], seed: int = 0, scale: float = 1.0) -> Change:
     """The change of the output when N(0, scale^2) is added to the biases at `sites`: the null test.
 
     The output is the logits, or the last hidden states of the real tokens for a model without a head. Works in
@@ -262,9 +258,7 @@ def _hooks(model: nn.Module, sites: Sequence[Site], act: Any) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for site in sites:
             module = model.get_submodule(site.module)
-            stack.enter_context(
-                module.register_forward_hook(lambda _, args, output, site=site: act(site, output))
-            )
+            stack.enter_context(module.register_forward_hook(lambda _, args, output, site=site: act(site, output)))
         yield
 
 

@@ -99,9 +99,7 @@ def agreement(scores: Mapping[str, float], accuracies: Mapping[str, float]) -> f
 def _pair(b0: ArrayLike, b1: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     before, after = np.asarray(b0, dtype=np.float64), np.asarray(b1, dtype=np.float64)
     if before.ndim != 1 or before.shape != after.shape or before.size == 0:
-        raise BeftError(
-            f"a bias before and after must be vectors of one size, not {before.shape} and {after.shape}"
-        )
+        raise BeftError(f"a bias before and after must be vectors of one size, not {before.shape} and {after.shape}")
     return before, after
 
 

@@ -111,9 +111,7 @@ class _Scorer:
             for k, sequence in enumerate(e.sequences):
                 at = np.arange(e.starts[k], fork + 1)  # tokens whose logits are in this pass
                 totals[b][k] = float(
-                    log_probs[
-                        b, at - 1 - self.shared - int(wanted[0]), sequence[e.starts[k] : fork + 1]
-                    ].sum()
+                    log_probs[b, at - 1 - self.shared - int(wanted[0]), sequence[e.starts[k] : fork + 1]].sum()
                 )
                 if len(sequence) > fork + 1:
                     tails.append((b, k))
@@ -157,14 +155,10 @@ class _Scorer:
         cache.batch_select_indices(torch.from_numpy(owner).to(self.device))
         return cache
 
-    def _forward(
-        self, ids: Tensor, mask: Tensor, cache: Any, owner: np.ndarray, wanted: Tensor
-    ) -> tuple[Tensor, Any]:
+    def _forward(self, ids: Tensor, mask: Tensor, cache: Any, owner: np.ndarray, wanted: Tensor) -> tuple[Tensor, Any]:
         """Logits (B, |wanted|, V) at these places of ids (B, T), and the cache with them in it."""
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, "use_cache": True}
-        inputs["past_key_values"] = (
-            cache if cache is not None else DynamicCache(config=self.bank.model.config)
-        )
+        inputs["past_key_values"] = cache if cache is not None else DynamicCache(config=self.bank.model.config)
         if self.positions:
             inputs["position_ids"] = (mask.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
         if self.keep:

@@ -71,8 +71,7 @@ class Classification:
         if len(self.draws[0].tuning):
             tuned = logits(bank, self.train, [d.tuning for d in self.draws], cost)
             scores["tuning"] = [
-                _score(task.metric, self.data.train.labels[d.tuning], x)
-                for d, x in zip(self.draws, tuned, strict=True)
+                _score(task.metric, self.data.train.labels[d.tuning], x) for d, x in zip(self.draws, tuned, strict=True)
             ]
         if not validate:
             return scores
@@ -132,9 +131,7 @@ def logits(bank: BiasBank, encoded: Encoded, wanted: Sequence[np.ndarray], cost:
     return [torch.stack(flat[end - len(w) : end]) for end, w in zip(ends, wanted, strict=True)]
 
 
-def predict(
-    model: Any, tokenizer: Any, texts: Sequence[str | tuple[str, ...]], max_length: int = 128
-) -> np.ndarray:
+def predict(model: Any, tokenizer: Any, texts: Sequence[str | tuple[str, ...]], max_length: int = 128) -> np.ndarray:
     """Class probabilities (N, C), or values (N, 1), of new texts under any sequence classifier, a PeftModel for one."""
     encoded = encode(tokenizer, [(t,) if isinstance(t, str) else t for t in texts], max_length)
     device = next(model.parameters()).device

@@ -115,9 +115,7 @@ class MaskedTokens(LanguageModelling):
     def __init__(self, loaded: Loaded, data: Dataset, study: Study, draws: Sequence[Draw]) -> None:
         self.rule = rule_of(loaded.tokenizer)
         super().__init__(loaded, data, study, draws)
-        self.ids, self.held_out_ids = (
-            split.columns["input_ids"].numpy() for split in (self.train, self.held_out)
-        )
+        self.ids, self.held_out_ids = (split.columns["input_ids"].numpy() for split in (self.train, self.held_out))
         self.masked_held_out = [
             self.rule.apply(row[:length], np.random.default_rng(n))
             for n, (row, length) in enumerate(zip(self.held_out_ids, self.held_out.lengths, strict=True))
@@ -170,9 +168,7 @@ def logits_at(model: Any, rows: Tensor, positions: Tensor) -> Iterator[None]:
     """
     head = vocabulary_head(model)
     if head is None:
-        hook = model.register_forward_hook(
-            lambda _, __, out: replace(out, logits=out.logits[rows, positions])
-        )
+        hook = model.register_forward_hook(lambda _, __, out: replace(out, logits=out.logits[rows, positions]))
     else:
         hook = head.register_forward_pre_hook(lambda _, args: (args[0][rows, positions], *args[1:]))
     try:

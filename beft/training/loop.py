@@ -202,9 +202,7 @@ def _score(
     for i, (result, loss) in enumerate(zip(results, losses.tolist(), strict=True)):
         epoch = len(result.epochs) + 1
         if result.outcome == "ok" and not loss <= objective.limit:  # a NaN compares false
-            result.outcome = (
-                f"diverged: mean training loss {loss:g} in epoch {epoch} at rate {result.run.rate:g}"
-            )
+            result.outcome = f"diverged: mean training loss {loss:g} in epoch {epoch} at rate {result.run.rate:g}"
         own = {n: values[i] if result.outcome == "ok" else None for n, values in scores.items()}
         result.epochs.append({"epoch": epoch, "train_loss": loss if math.isfinite(loss) else None} | own)
 

@@ -104,9 +104,7 @@ class Prompted:
         log_probs = logits.log_softmax(-1)
         losses, n = [], 0
         for i, p in zip(index, picked, strict=True):
-            means = torch.stack(
-                [log_probs[n + at, places - first, own].mean() for at, places, own in p.reads]
-            )
+            means = torch.stack([log_probs[n + at, places - first, own].mean() for at, places, own in p.reads])
             right = self.data.train.rows[i].label if self.by_options else None
             losses.append(-means[0] if right is None else -means.log_softmax(0)[right])
             n += len(p.ids)
@@ -122,9 +120,7 @@ class Prompted:
             scores["validation"] = self._score(bank, "validation", [everything] * bank.R, cost)
         return scores
 
-    def _score(
-        self, bank: BiasBank, split: str, wanted: list[np.ndarray], cost: ChunkCost
-    ) -> list[float | None]:
+    def _score(self, bank: BiasBank, split: str, wanted: list[np.ndarray], cost: ChunkCost) -> list[float | None]:
         index, run_ids = np.concatenate(wanted), np.repeat(np.arange(bank.R), [len(w) for w in wanted])
         examples = getattr(self.data, split).rows
         ends = np.cumsum([len(w) for w in wanted])[:-1]
@@ -138,8 +134,7 @@ class Prompted:
         best = np.array([int(np.argmax(m)) for m in means])
         by_run = zip(np.split(index, ends), np.split(best, ends), np.split(finite, ends), strict=True)
         return [
-            choice_score(self.prompt.metric, [examples[i] for i in at], b) if ok.all() else None
-            for at, b, ok in by_run
+            choice_score(self.prompt.metric, [examples[i] for i in at], b) if ok.all() else None for at, b, ok in by_run
         ]
 
     def _encode(self, split: str, i: int) -> EncodedOptions:

@@ -95,9 +95,7 @@ def _word(rng: random.Random) -> str:
 
 def _cause(rng: random.Random) -> str:
     person = pick(rng, tuple(PEOPLE))
-    cause, effect = (
-        clause.format(p=person, he=PEOPLE[person]) for clause in CAUSES[int(rng.random() * len(CAUSES))]
-    )
+    cause, effect = (clause.format(p=person, he=PEOPLE[person]) for clause in CAUSES[int(rng.random() * len(CAUSES))])
     return pick(rng, LINKED).format(c=cause, e=effect, C=_capital(cause), E=_capital(effect))
 
 

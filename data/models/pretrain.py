@@ -184,17 +184,13 @@ def _backward_masked(model: Any, rows: list[list[int]], rule: Rule, drawn: np.ra
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns 0, 2 for bad input, 130 where interrupted."""
-    parser = argparse.ArgumentParser(
-        prog="python data/models/pretrain.py", description=__doc__, allow_abbrev=False
-    )
+    parser = argparse.ArgumentParser(prog="python data/models/pretrain.py", description=__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("kind", help=", ".join(MODELS))
     parser.add_argument("--out", type=Path, required=True, help="folder of the model")
     for name, value in {"seed": 0, "steps": 6000, "batch": 32, "length": 128, "rate": 2e-3}.items():
         parser.add_argument(f"--{name}", default=value, type=type(value))
-    parser.add_argument(
-        "--joined", default="last", help=f"joined documents of a causal model: {', '.join(APART)}"
-    )
+    parser.add_argument("--joined", default="last", help=f"joined documents of a causal model: {', '.join(APART)}")
     given = vars(parser.parse_args(arguments))
 
     def work() -> None:

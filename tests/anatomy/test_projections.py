@@ -73,18 +73,14 @@ def test_moving_one_site_moves_its_slice_of_that_projection_and_no_other(name, b
             for layer in range(site.layer):  # earlier layers do not see it at all
                 assert torch.equal(after[term][layer], before[term][layer])
             moved = after[term][site.layer] - before[term][site.layer]
-            expected = (
-                shift.view(anatomy.heads, 1, -1) if term == site.term else torch.zeros(1, dtype=shift.dtype)
-            )
+            expected = shift.view(anatomy.heads, 1, -1) if term == site.term else torch.zeros(1, dtype=shift.dtype)
             torch.testing.assert_close(moved, expected.expand_as(moved), atol=1e-9, rtol=0)
 
 
 def attentions(model: nn.Module, batch: dict, site: Site) -> list[torch.Tensor]:
     """The weights (B, H, T, T) of every layer of the attention that the site belongs to."""
     output = model(**batch, output_attentions=True)
-    name = {"self": "attentions", "cross": "cross_attentions"}.get(
-        site.attention, f"{site.attention}_attentions"
-    )
+    name = {"self": "attentions", "cross": "cross_attentions"}.get(site.attention, f"{site.attention}_attentions")
     return list(getattr(output, name))
 
 
@@ -384,9 +380,7 @@ def test_wrong_custom_sites_are_refused(sites, message):
 
 
 def test_biases_are_counted_on_models_without_numbers():
-    models = {
-        name: null_key_bias.build(name, auto="AutoModelForCausalLM").to("meta") for name in ("OPT", "LLaMA")
-    }
+    models = {name: null_key_bias.build(name, auto="AutoModelForCausalLM").to("meta") for name in ("OPT", "LLaMA")}
     opt, llama = (anatomy_summary(name, model) for name, model in models.items())
     assert opt["has_bias"] == {"q": True, "k": True, "v": True} and opt["key_bias_null"]
     assert llama["has_bias"] == {"q": False, "k": False, "v": False} and not llama["key_bias_null"]

@@ -29,9 +29,7 @@ from beft.errors import BeftError
 from beft.models import loading as models
 from beft.study import METHODS, Run, Study
 
-STUDY = Study(
-    model=models.TINY, task="microworld_sentiment", regime=160, epochs=5, offline=True, validate="last"
-)
+STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=160, epochs=5, offline=True, validate="last")
 SMALL = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
@@ -196,19 +194,12 @@ def test_the_stacked_optimizer_is_torchs_adamw_with_clipping_run_by_run(tiny):
     rates = torch.tensor([1e-2, 3e-4])
     with open_bank(tiny.model, ["all_biases", "b_v"], [0, 1]) as bank:
         optimizer = StackedAdam(bank.slots, rates)
-        plain = [
-            [torch.nn.Parameter(s.values[r].detach().clone()) for s in bank.slots if s.trained[r]]
-            for r in (0, 1)
-        ]
-        reference = [
-            torch.optim.AdamW(p, lr=float(rate), eps=1e-6, weight_decay=0.0) for p, rate in zip(plain, rates)
-        ]
+        plain = [[torch.nn.Parameter(s.values[r].detach().clone()) for s in bank.slots if s.trained[r]] for r in (0, 1)]
+        reference = [torch.optim.AdamW(p, lr=float(rate), eps=1e-6, weight_decay=0.0) for p, rate in zip(plain, rates)]
         generator = torch.Generator().manual_seed(0)
         for step in range(20):
             for slot in bank.slots:
-                slot.values.grad = torch.randn(slot.values.shape, generator=generator) * (
-                    0.01 if step % 2 else 1
-                )
+                slot.values.grad = torch.randn(slot.values.shape, generator=generator) * (0.01 if step % 2 else 1)
             for r in (0, 1):
                 own = [s.values.grad[r].clone() for s in bank.slots if s.trained[r]]
                 for parameter, gradient in zip(plain[r], own):

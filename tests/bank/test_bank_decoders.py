@@ -73,9 +73,7 @@ def test_every_run_of_a_bank_is_the_model_with_its_biases(name):
         for run in range(bank.R):
             mine = rows == run
             own = {n: x[mine] if isinstance(x, Tensor) else x for n, x in inputs.items()}
-            torch.testing.assert_close(
-                together[mine], by_hooks(plain, bank, run, own).float(), atol=1e-4, rtol=1e-4
-            )
+            torch.testing.assert_close(together[mine], by_hooks(plain, bank, run, own).float(), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", DECODERS)
@@ -87,8 +85,7 @@ def test_a_bank_counts_what_it_injects_and_gives_the_model_back(name):
     found = anatomy.describe(model)
     with open_bank(model, ["b_q", "b_v"], [0, 0]) as bank:
         assert [bank.parameter_counts(i) for i in range(2)] == [
-            {"bias": found.layers * heads * zoo.SIZE, "head": 0, "pooler": 0}
-            for heads in (zoo.HEADS, found.kv_heads)
+            {"bias": found.layers * heads * zoo.SIZE, "head": 0, "pooler": 0} for heads in (zoo.HEADS, found.kv_heads)
         ]
         assert bank.biases(1, "v")[0].shape == (found.layers, found.kv_heads * zoo.SIZE)
     with torch.no_grad():
@@ -129,9 +126,7 @@ def test_dropout_is_that_of_the_example_in_whatever_company(name):
     with open_bank(model, ["b_v"], [0]) as bank, torch.no_grad():
         rows = torch.zeros(4, dtype=torch.long)
         together, without = bank(rows, keys, **inputs), bank(rows, None, **inputs)
-        alone = bank(
-            rows[:1], keys[2:3], **{n: x[2:3] if isinstance(x, Tensor) else x for n, x in inputs.items()}
-        )
+        alone = bank(rows[:1], keys[2:3], **{n: x[2:3] if isinstance(x, Tensor) else x for n, x in inputs.items()})
     assert (together - without).abs().max() > 1e-2
     real = inputs["attention_mask"][2].bool()
     torch.testing.assert_close(alone[0][real], together[2][real], atol=1e-4, rtol=1e-4)
@@ -140,10 +135,7 @@ def test_dropout_is_that_of_the_example_in_whatever_company(name):
 def test_a_masked_language_model_has_a_bank_too():
     model = zoo.build("BERT", auto="AutoModelForMaskedLM").requires_grad_(False)
     with open_bank(model, ["b_v", "all_biases"], [0, 0]) as bank:
-        assert (
-            bank.language_model
-            and bank(torch.tensor([0, 1]), None, **zoo.inputs(model, batch=2)).shape[-1] == 101
-        )
+        assert bank.language_model and bank(torch.tensor([0, 1]), None, **zoo.inputs(model, batch=2)).shape[-1] == 101
 
 
 def test_bfloat16_leaves_a_tied_output_embedding_alone():

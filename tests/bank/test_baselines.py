@@ -29,9 +29,7 @@ STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=48, epochs=
 
 @pytest.fixture
 def few(sentiment):
-    return replace(
-        sentiment, validation=Split(sentiment.validation.rows[:40], sentiment.validation.labels[:40])
-    )
+    return replace(sentiment, validation=Split(sentiment.validation.rows[:40], sentiment.validation.labels[:40]))
 
 
 def kept(loaded, data, study, run):
@@ -74,9 +72,7 @@ def test_lora_is_pefts_own_in_the_plain_loop(still, few, monkeypatch):
 
     def with_lora(loaded, method, seed):
         model, parameters = prepare(loaded, "head", seed)
-        config = LoraConfig(
-            r=8, lora_alpha=16, target_modules=["query", "value"], modules_to_save=["classifier"]
-        )
+        config = LoraConfig(r=8, lora_alpha=16, target_modules=["query", "value"], modules_to_save=["classifier"])
         torch.manual_seed(seed)
         model = get_peft_model(model, config)
         head = model.get_base_model().classifier.modules_to_save["default"]
@@ -107,9 +103,7 @@ def test_the_mask_trains_its_entries_and_the_pooler_bias_alone(still, few):
 
 def test_the_mask_is_drawn_without_replacement_from_the_encoder_alike(monkeypatch):
     torch.manual_seed(0)
-    config = BertConfig(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, vocab_size=60
-    )
+    config = BertConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, vocab_size=60)
     model = BertForSequenceClassification(config).eval().requires_grad_(False)
     sizes = {name: p.numel() for name, p in weights.encoder_parameters(model)}
     total = sum(sizes.values())

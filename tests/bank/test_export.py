@@ -173,9 +173,7 @@ def test_exporting_draws_no_random_numbers_and_leaves_the_model_alone():
 
 
 def test_a_prefix_is_no_part_of_a_checkpoint():
-    with open_bank(
-        zoo.build("LLaMA", auto="AutoModelForCausalLM").requires_grad_(False), ["prefix"], [0]
-    ) as bank:
+    with open_bank(zoo.build("LLaMA", auto="AutoModelForCausalLM").requires_grad_(False), ["prefix"], [0]) as bank:
         with pytest.raises(BeftError, match="a prefix is keys and values"):
             merge(bank, 0)
 

@@ -55,8 +55,7 @@ def test_forms_are_the_papers_formulas_on_six_numbers():
 
     def delta(form, trained, fixed=()):
         tensors = [
-            torch.tensor(np.concatenate([np.ravel(x) for x in xs]) if xs else [])[None]
-            for xs in (trained, fixed)
+            torch.tensor(np.concatenate([np.ravel(x) for x in xs]) if xs else [])[None] for xs in (trained, fixed)
         ]
         return FORMS[form].delta(*tensors, torch.tensor(before))[0].numpy()
 
@@ -123,9 +122,7 @@ def test_a_run_beside_all_other_forms_is_the_run_alone(tiny, sentiment, method):
     others = [Run(m, i, 1e-2) for i, m in enumerate((*VALUE, "b_v", "b_q:lora", "head"))]
     one, alone = values([mine], 0)
     two, banked = values([*others, mine], len(others))
-    assert alone.keys() == banked.keys() and one.final["validation"] == pytest.approx(
-        two.final["validation"], abs=2e-3
-    )
+    assert alone.keys() == banked.keys() and one.final["validation"] == pytest.approx(two.final["validation"], abs=2e-3)
     assert one.epochs[-1]["train_loss"] == pytest.approx(two.epochs[-1]["train_loss"], abs=1e-5)
     for name, value in alone.items():
         torch.testing.assert_close(banked[name], value, rtol=0, atol=1e-4)

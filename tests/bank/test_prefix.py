@@ -56,9 +56,9 @@ def test_a_prefix_begins_as_the_keys_and_values_of_real_tokens(name):
         ours = bank(torch.zeros(3, dtype=torch.long), None, **inputs, use_cache=False).detach()
     with torch.no_grad():
         mask = torch.cat([torch.ones(3, 5, dtype=torch.long), inputs["attention_mask"]], dim=1)
-        whole = model(
-            input_ids=torch.cat([ids.expand(3, 5), inputs["input_ids"]], dim=1), attention_mask=mask
-        ).logits[:, 5:]
+        whole = model(input_ids=torch.cat([ids.expand(3, 5), inputs["input_ids"]], dim=1), attention_mask=mask).logits[
+            :, 5:
+        ]
     real = inputs["attention_mask"].bool()
     torch.testing.assert_close(ours[real], whole[real], atol=1e-4, rtol=1e-4)
 
@@ -79,9 +79,7 @@ def test_the_model_is_as_it_was_afterwards():
 def test_gradients_reach_the_prefix_and_nothing_else():
     model = language_model("LLaMA")
     with open_bank(model, ["prefix"], [0]) as bank:
-        bank(
-            torch.zeros(3, dtype=torch.long), None, **inputs_of(model), use_cache=False
-        ).square().sum().backward()
+        bank(torch.zeros(3, dtype=torch.long), None, **inputs_of(model), use_cache=False).square().sum().backward()
         assert [s.values.grad is not None for s in bank.slots] == [True]
         assert bank.slots[0].values.grad.abs().max() > 0
     assert all(p.grad is None for p in model.parameters())
@@ -133,9 +131,7 @@ def test_a_text_as_long_as_the_context_leaves_room_for_the_prefix(name):
     text = "a plot " * positions
     long = [Example(text + str(n), (" Yes", " No"), n % 2, keep=len(text)) for n in range(4)]
     data = prompt_dataset(PROMPTS["microworld_entailment"], long, long, "by hand")
-    study = Study(
-        model=name, task="x", regime="all", epochs=1, batch_size=2, max_length=positions, prompted=True
-    )
+    study = Study(model=name, task="x", regime="all", epochs=1, batch_size=2, max_length=positions, prompted=True)
     loaded = Loaded(model, tokenizer, name, "random", "none", "none")
     (result,) = fitted(loaded, data, study, [Run("prefix", 0, 0.01)])
     assert result.outcome == "ok" and result.final["validation"] is not None

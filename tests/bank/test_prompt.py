@@ -19,24 +19,18 @@ TOKENS = paper.data()["prompt"]["tokens"]
 
 def test_a_prompt_on_a_classifier_gives_what_pefts_own_model_gives():
     loaded = models.load(models.TINY, labels=3)
-    inputs = loaded.tokenizer(
-        ["the plot was dull", "the soup was never superb"], padding=True, return_tensors="pt"
-    )
+    inputs = loaded.tokenizer(["the plot was dull", "the soup was never superb"], padding=True, return_tensors="pt")
     rows = torch.zeros(2, dtype=torch.long)
     plain = loaded.model(**inputs).logits
     with open_bank(loaded.model, ["prompt"], [5]) as bank:
         ours = bank(rows, None, **inputs).detach()
         (values,) = (s.values[0].detach().clone() for s in bank.slots if s.group == "weights")
-        assert (
-            bank.parameter_counts(0)["weights"] == values.numel() == TOKENS * loaded.model.config.hidden_size
-        )
+        assert bank.parameter_counts(0)["weights"] == values.numel() == TOKENS * loaded.model.config.hidden_size
         heads = [s for s in bank.slots if s.group == "head"]
         state = {s.parameter: s.values[0].detach().clone() for s in heads}
     assert torch.equal(loaded.model(**inputs).logits, plain)
     assert not hasattr(loaded.model, MODULE)
-    wrapped = get_peft_model(
-        loaded.model, PromptTuningConfig(task_type=TaskType.SEQ_CLS, num_virtual_tokens=TOKENS)
-    )
+    wrapped = get_peft_model(loaded.model, PromptTuningConfig(task_type=TaskType.SEQ_CLS, num_virtual_tokens=TOKENS))
     wrapped.prompt_encoder["default"].embedding.weight.data = values
     for name, value in state.items():
         module, _, parameter = name.rpartition(".")

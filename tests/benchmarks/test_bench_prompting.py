@@ -14,9 +14,7 @@ def test_the_command_writes_a_record_of_both_ways_with_equal_scores(tmp_path, ca
     assert bench_prompting.main([*FEW, "--out", str(tmp_path)]) == 0
     (record,) = Store(tmp_path).all("bench")
     assert {t["examples"] for t in record["times"].values()} == {4, 2} and record["demonstrations"] == 3
-    assert all(
-        t["gap"] <= bench_prompting.SAME and t["together"] > 0 < t["apart"] for t in record["times"].values()
-    )
+    assert all(t["gap"] <= bench_prompting.SAME and t["together"] > 0 < t["apart"] for t in record["times"].values())
     assert record["tokens"]["in context"] > 2 * record["tokens"]["zero-shot"]
     (text,) = tmp_path.glob("*.md")
     assert text.read_text() in capsys.readouterr().out

@@ -22,9 +22,7 @@ def test_the_command_writes_a_record_and_a_table_with_every_target(tmp_path, cap
     (record,) = Store(tmp_path).all("bench")
     grid = record["grid"]
     assert grid["runs"] == sum(grid["banks"]) == len(METHODS) * 2 * 2
-    assert sum(len(runs) for runs in timed) == grid["runs"] + len(
-        METHODS
-    )  # the grid, and one of each method alone
+    assert sum(len(runs) for runs in timed) == grid["runs"] + len(METHODS)  # the grid, and one of each method alone
     assert grid["stacked"] == grid["one_by_one"] == 0.5 * grid["runs"]
     assert record["overhead"]["cells"] == 2 and record["dask"]["banks"] == 2
     printed = capsys.readouterr().out

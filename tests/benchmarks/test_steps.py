@@ -112,9 +112,7 @@ def test_seconds_are_scaled_linearly_in_the_batches_of_each_kind():
 
 def test_sampled_batches_are_full_distinct_and_spread_over_the_lengths():
     lengths = np.arange(1, 101)
-    picked = timing.spread(
-        lengths, np.arange(100), 16, 3
-    )  # six full batches; the four longest rows fill none
+    picked = timing.spread(lengths, np.arange(100), 16, 3)  # six full batches; the four longest rows fill none
     assert [len(index) for index in picked] == [16, 16, 16]
     assert [int(lengths[index].max()) for index in picked] == [32, 64, 96]
     assert len(timing.spread(lengths, np.arange(100), 16, 99)) == 6
@@ -183,9 +181,7 @@ def test_bench_in_its_own_folder_makes_the_table_that_readme_shows(tmp_path, mon
     monkeypatch.setattr(timing, "no_bfloat16", lambda device: "no bfloat16 in this test")
     monkeypatch.setenv("BEFT_HOME", str(tmp_path))
     assert bench.main([*TINY, "--samples", "1"]) == 0
-    (record,) = map(
-        json.loads, (path.read_text() for path in (tmp_path / "data/results/bench").glob("*.json"))
-    )
+    (record,) = map(json.loads, (path.read_text() for path in (tmp_path / "data/results/bench").glob("*.json")))
     shown = (tmp_path / "figures/bench/steps.md").read_text()
     assert shown == bench_report.summary(record)
     grid = sum(t["seconds"] for t in record["times"]["stacked"].values())
@@ -221,9 +217,7 @@ def test_training_efficiency_weighs_banks_by_the_tokens_they_computed():
     assert bench_report.training_efficiency({"banks": banks}) == pytest.approx(5 / 7)
 
 
-@pytest.mark.parametrize(
-    "given", [["--rows", "8"], ["--seeds", "0"], ["--task", "nowhere"], ["--model", "nowhere"]]
-)
+@pytest.mark.parametrize("given", [["--rows", "8"], ["--seeds", "0"], ["--task", "nowhere"], ["--model", "nowhere"]])
 def test_bad_input_is_one_sentence_and_exit_status_2(given, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert bench.main([*TINY, *given, "--out", str(tmp_path)]) == 2

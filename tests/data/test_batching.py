@@ -118,9 +118,7 @@ def test_padding_efficiency_before_the_first_chunk_is_not_a_number(tiny):
 
 def test_a_length_without_room_for_text_is_refused(tiny):
     assert encode(tiny.tokenizer, [("good",)], 3).lengths.tolist() == [3]
-    with pytest.raises(
-        BeftError, match="max_length 2 leaves no token for text beside 2 special tokens: give 3"
-    ):
+    with pytest.raises(BeftError, match="max_length 2 leaves no token for text beside 2 special tokens: give 3"):
         encode(tiny.tokenizer, [("good",)], 2)
     with pytest.raises(BeftError, match="beside 3 special tokens"):
         encode(tiny.tokenizer, [("good", "bad")], 3)

@@ -28,10 +28,7 @@ def test_an_options_tokens_are_those_of_the_full_text(kind, prompt, option):
     full = tokenizer(prompt + option)
     last = len(full["input_ids"]) - (1 if kind == "WordPiece" else 0)
     assert encoded.sequences[0][: encoded.starts[0]] == full["input_ids"][: encoded.starts[0]]
-    assert (
-        encoded.sequences[0] == full["input_ids"][: len(encoded.sequences[0])]
-        and len(encoded.sequences[0]) <= last
-    )
+    assert encoded.sequences[0] == full["input_ids"][: len(encoded.sequences[0])] and len(encoded.sequences[0]) <= last
     # before the start nothing of the option, from there on all of it
     offsets = tokenizer(prompt + option, return_offsets_mapping=True)["offset_mapping"]
     assert all(end <= len(prompt) for _, end in offsets[: encoded.starts[0]])
@@ -47,9 +44,7 @@ def test_the_left_is_cut_and_the_question_never(kind):
     whole, cut = encode_options(tokenizer, example, 10_000), encode_options(tokenizer, example, 40)
     front = 0 if kind == "byte-level BPE" else 1
     assert max(map(len, cut.sequences)) == 40
-    for full, part, start, moved in zip(
-        whole.sequences, cut.sequences, whole.starts, cut.starts, strict=True
-    ):
+    for full, part, start, moved in zip(whole.sequences, cut.sequences, whole.starts, cut.starts, strict=True):
         assert part[:front] == full[:front] and part[front:] == full[len(full) - len(part) + front :]
         assert full[start:] == part[moved:]
     least = len(tokenizer(question + "No way")["input_ids"]) - 2

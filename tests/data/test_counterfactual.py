@@ -37,11 +37,7 @@ def test_words_of_gender_are_exchanged_and_nothing_else(text, other):
     assert swapped(text, GENDER) == other
 
 
-@given(
-    st.lists(
-        st.sampled_from([w for s in GENDER.sets for w in s] + ["the", "old", "ran", ",", "42"]), min_size=1
-    )
-)
+@given(st.lists(st.sampled_from([w for s in GENDER.sets for w in s] + ["the", "old", "ran", ",", "42"]), min_size=1))
 def test_exchanging_twice_gives_the_text_back_without_pronouns(words):
     text = " ".join(words)
     assert swapped(swapped(text, GENDER), GENDER) == text

@@ -97,9 +97,7 @@ def test_the_hubs_columns_and_numbers_mean_the_same_as_names(tmp_path):
     coded = g.biographies(_folder(tmp_path / "b", numbers, numbers))
     assert coded.data.task.labels == named.data.task.labels
     assert coded.data.fingerprint == named.data.fingerprint
-    with pytest.raises(
-        BeftError, match="row 1 of b/train.jsonl has the profession 28: use names, or numbers from 0"
-    ):
+    with pytest.raises(BeftError, match="row 1 of b/train.jsonl has the profession 28: use names, or numbers from 0"):
         numbers[0]["profession"] = 28
         g.biographies(_folder(tmp_path / "b", numbers, numbers))
 
@@ -130,10 +128,7 @@ def test_the_data_folder_goes_before_the_hub_and_the_hub_gets_the_known_name(tmp
     import datasets
 
     requests = []
-    rows = [
-        {"hard_text": r["text"], "profession": 13 + i % 2, "gender": r["gender"]}
-        for i, r in enumerate(_bios(12))
-    ]
+    rows = [{"hard_text": r["text"], "profession": 13 + i % 2, "gender": r["gender"]} for i, r in enumerate(_bios(12))]
 
     def hub(*names):
         requests.append(names)
@@ -150,9 +145,7 @@ def test_the_data_folder_goes_before_the_hub_and_the_hub_gets_the_known_name(tmp
 
 
 def test_biographies_that_are_nowhere_name_the_remedies(tmp_path, monkeypatch):
-    with pytest.raises(
-        BeftError, match="set BEFT_DATA to a folder that holds bias_in_bios/train.jsonl and test.jsonl"
-    ):
+    with pytest.raises(BeftError, match="set BEFT_DATA to a folder that holds bias_in_bios/train.jsonl and test.jsonl"):
         g.biographies(offline=True)
     monkeypatch.setenv("BEFT_DATA", str(tmp_path))
     _write(tmp_path / "bias_in_bios" / "train.jsonl", _bios())
@@ -307,9 +300,7 @@ def test_unusable_sentences_are_refused(tmp_path, train, test, identifiers, mess
 
 
 def test_hate_speech_is_looked_for_in_the_data_folder_alone(tmp_path, monkeypatch):
-    with pytest.raises(
-        BeftError, match="the hub has no such set: set BEFT_DATA to .* hate_speech/train.jsonl"
-    ):
+    with pytest.raises(BeftError, match="the hub has no such set: set BEFT_DATA to .* hate_speech/train.jsonl"):
         g.hate_speech(None, ["jews"])
     monkeypatch.setenv("BEFT_DATA", str(tmp_path))
     _folder(tmp_path / "hate_speech", _posts(12), _posts(6))

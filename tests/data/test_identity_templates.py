@@ -43,9 +43,7 @@ def test_every_identifier_is_in_the_same_phrases_and_half_of_it_is_hostile(words
     }
     frames = {
         word: [
-            (p.text.replace(word + " person", "_").replace(word, "_"), p.label)
-            for p in made
-            if p.identifier == word
+            (p.text.replace(word + " person", "_").replace(word, "_"), p.label) for p in made if p.identifier == word
         ]
         for word in words
     }
@@ -130,10 +128,7 @@ def test_pairs_exchange_the_person_and_nothing_else():
         NliPair("The nurse bought a coat.", "The man bought a coat."),
         NliPair("The nurse bought a coat.", "The woman bought a coat."),
     ]
-    assert all(
-        p.premise.replace("nurse", "_") == p.hypothesis.replace("woman", "_").replace("man", "_")
-        for p in made
-    )
+    assert all(p.premise.replace("nurse", "_") == p.hypothesis.replace("woman", "_").replace("man", "_") for p in made)
     assert len(made) == 2 * sum(map(len, DEEDS.values()))
 
 
@@ -155,9 +150,7 @@ def test_a_draw_is_numpys_permutation_of_all_pairs():
     whole, drawn = bias_nli(), bias_nli(count=50, seed=3)
     assert drawn == [whole[i] for i in np.random.RandomState(3).permutation(len(whole))[:50]]
     assert drawn != bias_nli(count=50, seed=4)
-    assert set(bias_nli(["man"], ["nurse"], count=sum(map(len, DEEDS.values())))) == set(
-        bias_nli(["man"], ["nurse"])
-    )
+    assert set(bias_nli(["man"], ["nurse"], count=sum(map(len, DEEDS.values())))) == set(bias_nli(["man"], ["nurse"]))
 
 
 def test_no_occupation_of_the_default_list_says_a_gender():

@@ -179,9 +179,7 @@ def test_a_column_that_is_missing_is_named(tmp_path):
 
 def test_an_answer_that_is_missing_is_named():
     with pytest.raises(BeftError, match="row 1 of here has no answer"):
-        examples(
-            get_prompt("squad"), {n: [v] for n, v in (SQUAD | {"answers": {"text": []}}).items()}, "here"
-        )
+        examples(get_prompt("squad"), {n: [v] for n, v in (SQUAD | {"answers": {"text": []}}).items()}, "here")
     row = {"passage": "p", "query": "@placeholder", "entities": ["A"], "answers": ["B"]}
     with pytest.raises(BeftError, match="'B' of a record row is none of its entities"):
         examples(get_prompt("record"), {n: [v] for n, v in row.items()}, "here")
@@ -205,9 +203,7 @@ def test_the_hub_gets_its_own_names(monkeypatch):
 
     class Split:
         def to_pandas(self):
-            row = SQUAD | {
-                "answers": {"text": np.array(["rain"], dtype=object), "answer_start": np.array([0])}
-            }
+            row = SQUAD | {"answers": {"text": np.array(["rain"], dtype=object), "answer_start": np.array([0])}}
             return pandas.DataFrame([row, row])
 
     monkeypatch.delenv("BEFT_DATA", raising=False)

@@ -90,9 +90,7 @@ def test_small_user_file_uses_all_its_rows_under_every_named_regime(tmp_path):
 
 def test_text_that_looks_like_a_number_or_a_missing_value_stays_text(tmp_path):
     path = tmp_path / "a.csv"
-    path.write_text(
-        "text,label\n" + "".join(f"{t},{i % 2}\n" for i, t in enumerate(["007", "NA", "null", "1e3"]))
-    )
+    path.write_text("text,label\n" + "".join(f"{t},{i % 2}\n" for i, t in enumerate(["007", "NA", "null", "1e3"])))
     got = data.load(str(path))
     assert {t for (t,) in got.train.rows + got.validation.rows} == {"007", "NA", "null", "1e3"}
 
@@ -175,9 +173,7 @@ def test_corrupt_files_are_refused(tmp_path):
         data.load(str(number))
 
 
-@pytest.mark.parametrize(
-    "body", ["good, really,1\nbad,0\n", "good, really,1\nbad, really,0\n", "a,1\nb, c,0\n"]
-)
+@pytest.mark.parametrize("body", ["good, really,1\nbad,0\n", "good, really,1\nbad, really,0\n", "a,1\nb, c,0\n"])
 def test_comma_in_an_unquoted_text_is_refused_not_cut(tmp_path, body):
     (tmp_path / "a.csv").write_text("text,label\n" + body)
     with pytest.raises(BeftError, match="a.csv cannot be read"):
@@ -206,9 +202,7 @@ def test_pairs_and_values_are_read_from_a_users_file(tmp_path, suffix):
     rows = [{"text_a": f"a {i}", "text_b": f"b {i}", "label": i / 2} for i in range(20)]
     got = data.load(_write(tmp_path / f"pairs{suffix}", rows))
     assert got.task.regression and got.task.metrics == ("spearman", "pearson") and got.task.outputs == 1
-    values = dict(
-        zip(got.train.rows + got.validation.rows, [*got.train.labels, *got.validation.labels], strict=True)
-    )
+    values = dict(zip(got.train.rows + got.validation.rows, [*got.train.labels, *got.validation.labels], strict=True))
     assert values == {(f"a {i}", f"b {i}"): i / 2 for i in range(20)}
     assert (len(got.train), len(got.validation)) == (16, 4) and got.train.labels.dtype == np.float64
 
@@ -315,9 +309,7 @@ def test_fingerprint_sees_texts_labels_and_splits(tmp_path):
 
 def test_task_that_is_nowhere_names_both_remedies(tmp_path, monkeypatch):
     for options in ({"folder": tmp_path}, {}, {"offline": True}):
-        with pytest.raises(
-            BeftError, match="set BEFT_DATA to a folder .*glue/sst2/train.jsonl.* or be online"
-        ):
+        with pytest.raises(BeftError, match="set BEFT_DATA to a folder .*glue/sst2/train.jsonl.* or be online"):
             data.load("sst2", **options)
     monkeypatch.delenv("HF_HUB_OFFLINE")
     with pytest.raises(BeftError, match="not asked while offline"):
@@ -325,9 +317,7 @@ def test_task_that_is_nowhere_names_both_remedies(tmp_path, monkeypatch):
 
 
 def test_unknown_task_names_the_nearest():
-    with pytest.raises(
-        BeftError, match="unknown task 'microworld_sentimet': did you mean microworld_sentiment"
-    ):
+    with pytest.raises(BeftError, match="unknown task 'microworld_sentimet': did you mean microworld_sentiment"):
         data.load("microworld_sentimet")
 
 
@@ -372,10 +362,7 @@ def test_hub_comes_last_and_its_failure_is_one_sentence(tmp_path, monkeypatch):
     def hub(*names):
         requests.append(names)
         return datasets.DatasetDict(
-            {
-                split: datasets.Dataset.from_list(_sentences(n))
-                for split, n in (("train", 8), ("validation", 4))
-            }
+            {split: datasets.Dataset.from_list(_sentences(n)) for split, n in (("train", 8), ("validation", 4))}
         )
 
     monkeypatch.setattr(datasets, "load_dataset", hub)
@@ -388,9 +375,7 @@ def test_hub_comes_last_and_its_failure_is_one_sentence(tmp_path, monkeypatch):
         raise ConnectionError("no route to the hub\nsecond line")
 
     monkeypatch.setattr(datasets, "load_dataset", broken)
-    with pytest.raises(
-        BeftError, match="could not be had from the hub .no route to the hub.: set BEFT_DATA"
-    ) as caught:
+    with pytest.raises(BeftError, match="could not be had from the hub .no route to the hub.: set BEFT_DATA") as caught:
         data.load("sst2")
     assert "\n" not in str(caught.value)
 

@@ -68,9 +68,7 @@ def test_the_hubs_parquet_is_fetched_and_not_while_offline(tmp_path, monkeypatch
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert crows_pairs() == [SentencePair(*row) for row in ROWS]
-    assert requests == [
-        ("nyu-mll/crows_pairs", "crows_pairs/test/0000.parquet", "dataset", "refs/convert/parquet")
-    ]
+    assert requests == [("nyu-mll/crows_pairs", "crows_pairs/test/0000.parquet", "dataset", "refs/convert/parquet")]
     with pytest.raises(BeftError, match=r"could not be had from the hub \(no network\): set BEFT_DATA"):
         stereoset()
     for read in (crows_pairs, stereoset):

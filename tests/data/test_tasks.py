@@ -9,9 +9,11 @@ def test_sst2_has_the_settings_of_the_paper():
     task = get_task("sst2")
     assert task.regimes == {"low": 1000, "medium": 5000, "high": 11000}
     assert (task.rate, task.metric) == (4e-4, "accuracy")
-    assert [
-        task.epochs_for(m)[0] for m in ("bert-base-cased", "google-bert/bert-large-cased", "roberta-base")
-    ] == [16, 30, 30]
+    assert [task.epochs_for(m)[0] for m in ("bert-base-cased", "google-bert/bert-large-cased", "roberta-base")] == [
+        16,
+        30,
+        30,
+    ]
     assert task.labels == ("negative", "positive") and task.text_columns == ("sentence",)
 
 

@@ -78,9 +78,7 @@ def test_the_rest_is_fine_tuned_and_the_patch_stays(base, method):
     assert loaded.sha256 == patch.base
     before = {name: p.detach().clone() for name, p in loaded.model.named_parameters()}
     rows = data.load("microworld_sentiment")
-    study = Study(
-        task="microworld_sentiment", regime=24, epochs=1, batch_size=8, max_length=32, validate="last"
-    )
+    study = Study(task="microworld_sentiment", regime=24, epochs=1, batch_size=8, max_length=32, validate="last")
     hashes, moved = [], {}
 
     def note(bank, *_):
@@ -108,18 +106,14 @@ def test_a_sparse_patch_freezes_its_own_entries_and_no_others(base):
     patch, _ = trained(base, "sparse")
     loaded = models.load(str(base), labels=2)
     name = "bert.encoder.layer.0.attention.self.query.weight"
-    study = Study(
-        task="microworld_sentiment", regime=16, epochs=1, batch_size=8, max_length=32, validate="last"
-    )
+    study = Study(task="microworld_sentiment", regime=16, epochs=1, batch_size=8, max_length=32, validate="last")
     found = []
 
     def ends(bank, results):
         own, now = bank.model.get_parameter(name), bank.stand_ins()[name]
         found.append((own != now).flatten())
 
-    fitted(
-        loaded, data.load("microworld_sentiment"), study, [Run("full", 0, 0.01)], at_end=ends, frozen=patch
-    )
+    fitted(loaded, data.load("microworld_sentiment"), study, [Run("full", 0, 0.01)], at_end=ends, frozen=patch)
     still = (~found[0]).nonzero().flatten().tolist()
     assert set(still) >= {3, 40, 41} and len(still) < 10
 

@@ -109,10 +109,7 @@ def test_identity_phrases_are_predicted_behind_the_posts():
 
 
 def test_pairs_of_bias_nli_are_predicted_behind_those_of_the_task(tmp_path):
-    rows = [
-        {"premise": f"A man saw {n} dogs.", "hypothesis": "A man saw dogs.", "label": n % 3}
-        for n in range(12)
-    ]
+    rows = [{"premise": f"A man saw {n} dogs.", "hypothesis": "A man saw dogs.", "label": n % 3} for n in range(12)]
     for split in ("train", "test"):
         (tmp_path / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     tuning = debiasing.nli(load(nli=str(tmp_path)), count=50)
@@ -206,9 +203,7 @@ def test_every_tried_rate_has_every_seed():
     assert debiasing.rates_used(s)["lora"] == 0.01 and debiasing.rates_used(s)["b_v"] == 0.1
 
 
-@pytest.mark.parametrize(
-    "given", ["{lora: []}", "{lora: [0]}", "{lora: [0.1, 0.1]}", "{loar: [0.1]}", "[0.1]"]
-)
+@pytest.mark.parametrize("given", ["{lora: []}", "{lora: [0]}", "{lora: [0.1, 0.1]}", "{loar: [0.1]}", "[0.1]"])
 def test_tried_rates_that_are_none_are_refused(given):
     with pytest.raises(BeftError, match="tried_rates"):
         load(tried_rates=given)

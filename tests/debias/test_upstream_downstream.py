@@ -24,9 +24,7 @@ from beft.records.schema import key
 from beft.records.store import Store
 from beft.study import PATCHES, Run, Study
 
-STUDY = Study(
-    model="small", task="people", regime="all", epochs=1, batch_size=8, max_length=32, validate="last"
-)
+STUDY = Study(model="small", task="people", regime="all", epochs=1, batch_size=8, max_length=32, validate="last")
 RATES = {"full": 0.003, "sparse": 0.003}
 RUNS = [Run(m, 0, RATES.get(m, 0.03)) for m in PATCHES if m != "b_k"]
 
@@ -123,9 +121,7 @@ def test_the_model_as_it_is_is_measured_once(base, tmp_path):
     phase, store = phase_of(base), Store(tmp_path)
     record = upstream.untouched(phase, store)
     assert record["settings"]["method"] == "none" and record["parameters"] == {}
-    assert (
-        upstream.untouched(replace(phase, measure=lambda *a: pytest.fail("measured again")), store) == record
-    )
+    assert upstream.untouched(replace(phase, measure=lambda *a: pytest.fail("measured again")), store) == record
     measure, _ = intrinsic(phase.loaded.tokenizer, {"gender": stereotype_pairs("gender", 6)}, {})
     assert measure(phase.loaded.model, 0)["crows"]["gender"] == record["measures"]["crows"]["gender"]
 
@@ -137,8 +133,7 @@ def test_sparse_trains_the_entries_that_moved_most(base):
     assert all(name.startswith("bert.encoder.layer.") for name in chosen)
     for name, places in chosen.items():
         assert (
-            len(set(places.tolist())) == len(places)
-            and places.max() < phase.loaded.model.get_parameter(name).numel()
+            len(set(places.tolist())) == len(places) and places.max() < phase.loaded.model.get_parameter(name).numel()
         )
 
 
@@ -157,9 +152,7 @@ def test_downstream_the_patch_is_frozen_and_the_predictions_are_measured(base, t
     records = upstream.train_patches(phase, runs, store, progress=False)
     wanted = [downstream.Patched("none", 0)]
     for run, record in zip(runs, records, strict=True):
-        wanted.append(
-            downstream.Patched(run.method, 0, record["key"], lambda r=run: upstream.patch(phase, r, store))
-        )
+        wanted.append(downstream.Patched(run.method, 0, record["key"], lambda r=run: upstream.patch(phase, r, store)))
     tuning = tuning_of(base)
     done = downstream.fine_tune(tuning, wanted, 0.003, store, progress=False)
     assert [r["settings"]["method"] for r in done] == ["none", *(r.method for r in runs)]
@@ -173,9 +166,7 @@ def test_downstream_the_patch_is_frozen_and_the_predictions_are_measured(base, t
     assert downstream.fine_tune(tuning, wanted, 0.003, store, progress=False) == done
     alone = Store(tmp_path / "again")
     (again,) = downstream.fine_tune(tuning, wanted[:1], 0.003, alone, progress=False)
-    assert (
-        again["measures"] == done[0]["measures"] and again["epochs"] == done[0]["epochs"]
-    )  # to the last bit
+    assert again["measures"] == done[0]["measures"] and again["epochs"] == done[0]["epochs"]  # to the last bit
 
 
 def test_a_patch_that_moved_is_an_error(base, tmp_path, monkeypatch):
@@ -212,9 +203,7 @@ def test_a_prompt_has_room_in_front_of_rows_as_long_as_the_context(base, tmp_pat
     (record,) = upstream.train_patches(phase, [run], store, progress=False)
     tuning = tuning_of(base)
     long = replace(tuning.data.train, rows=tuple((f"{t} " * 8,) for (t,) in tuning.data.train.rows))
-    tuning = replace(
-        tuning, data=replace(tuning.data, train=long), study=replace(tuning.study, max_length=128)
-    )
+    tuning = replace(tuning, data=replace(tuning.data, train=long), study=replace(tuning.study, max_length=128))
     wanted = downstream.Patched("prompt", 0, record["key"], lambda: upstream.patch(phase, run, store))
     (done,) = downstream.fine_tune(tuning, [wanted], 0.003, store, progress=False)
     assert done["outcome"] == "ok"

@@ -22,9 +22,7 @@ from beft.study import Run, Study
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("distributed") is None, reason="Dask is not installed (extra `cluster`)"
 )
-STUDY = Study(
-    model=models.TINY, task="microworld_sentiment", regime=48, epochs=3, max_length=64, offline=True
-)
+STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=48, epochs=3, max_length=64, offline=True)
 OTHER = replace(STUDY, task="microworld_similarity", regime=32)
 JOBS = [
     (STUDY, [Run(m, seed, 1e-2) for m in ("head", "b_v") for seed in (0, 1)]),
@@ -124,9 +122,7 @@ def test_a_scheduler_that_does_not_answer_is_a_sentence_within_ten_seconds(tmp_p
 
 @pytest.mark.parametrize("address", ["local:0", "local", "somewhere", "tcp://", "http://host:1"])
 def test_what_is_no_address_is_refused(tmp_path, address):
-    with pytest.raises(
-        BeftError, match=f"scheduler '{address}' is not an address: give tcp://host:port, or local:N"
-    ):
+    with pytest.raises(BeftError, match=f"scheduler '{address}' is not an address: give tcp://host:port, or local:N"):
         sweep.run_all(JOBS, Store(tmp_path), progress=False, scheduler=address)
 
 

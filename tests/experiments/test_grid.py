@@ -61,9 +61,7 @@ def test_cells_of_language_models_have_the_papers_rate_of_the_prompted_task():
         ("cb", 1e-2, 5),
         ("copa", 1e-4, 5),
     ]
-    assert {(c.study.prompted, c.study.schedule, c.study.validate) for c in found} == {
-        (True, "linear", "last")
-    }
+    assert {(c.study.prompted, c.study.schedule, c.study.validate) for c in found} == {(True, "linear", "last")}
 
 
 def test_methods_may_have_rates_of_their_own():

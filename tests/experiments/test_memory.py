@@ -24,9 +24,7 @@ DECODERS = [n for n in zoo.ARCHITECTURES if n not in ENCODERS]
 
 
 def config(name: str, **changes):
-    return getattr(transformers, zoo.ARCHITECTURES[name].config)(
-        **(zoo.ARCHITECTURES[name].settings | changes)
-    )
+    return getattr(transformers, zoo.ARCHITECTURES[name].config)(**(zoo.ARCHITECTURES[name].settings | changes))
 
 
 def saved(bank, forward) -> int:
@@ -89,20 +87,14 @@ def test_weights_and_runs_are_counted_exactly():
     found = memory.estimate(c, tokens=64, rows=2, dtype="float32")
     with open_bank(model, ["b_v"], [0]) as bank:
         assert found.run == memory.ADAM * 4 * bank.parameter_counts(0)["bias"]
-    assert (
-        found.parameters == sum(p.numel() for p in model.parameters())
-        and found.weights == 4 * found.parameters
-    )
+    assert found.parameters == sum(p.numel() for p in model.parameters()) and found.weights == 4 * found.parameters
     assert memory.estimate(c, tokens=64, rows=2).weights == 2 * found.parameters
     assert found.total(3) - found.total(1) == 2 * found.run
     assert found.recomputed < found.kept and found.total(recompute=True) < found.total()
 
 
 def test_a_shape_is_the_papers_model_in_size():
-    sizes = {
-        name: memory.estimate(memory.config_of(name), tokens=64, rows=2).parameters
-        for name in memory.shapes()
-    }
+    sizes = {name: memory.estimate(memory.config_of(name), tokens=64, rows=2).parameters for name in memory.shapes()}
     assert sizes == pytest.approx(
         {
             "opt-1.3b": 1.3e9,
@@ -126,9 +118,7 @@ def test_a_plan_takes_what_fits_and_no_more():
     assert plan(1e9) == memory.Plan(False, memory.CHUNKS["cpu"].tokens)
     assert plan(2 * found.kept) == memory.Plan(False, 256)
     assert plan(1.01 * found.recomputed).recompute
-    with pytest.raises(
-        BeftError, match=r"llama model of .* billion parameters needs .* GB .* are free on cpu"
-    ):
+    with pytest.raises(BeftError, match=r"llama model of .* billion parameters needs .* GB .* are free on cpu"):
         plan(0.5 * found.recomputed)
 
 

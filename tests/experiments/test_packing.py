@@ -17,9 +17,7 @@ from beft.records.store import Store
 from beft.study import Run, Study
 from beft.training.loop import fit
 
-STUDY = Study(
-    model=models.TINY, task="microworld_sentiment", regime=48, epochs=2, max_length=64, offline=True
-)
+STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=48, epochs=2, max_length=64, offline=True)
 
 
 def runs(*methods, seeds=range(4)):

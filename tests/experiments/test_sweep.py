@@ -177,9 +177,7 @@ def test_the_runner_is_told_what_was_done_reused_and_failed(store, tmp_path, mon
 def test_an_interrupt_before_the_records_are_written_costs_no_more_than_an_epoch(store, monkeypatch):
     steps = []
     step = training.StackedAdam.step
-    monkeypatch.setattr(
-        training.StackedAdam, "step", lambda self, factor: (steps.append(1), step(self, factor))[1]
-    )
+    monkeypatch.setattr(training.StackedAdam, "step", lambda self, factor: (steps.append(1), step(self, factor))[1])
 
     def stop(self, record):
         raise KeyboardInterrupt
@@ -308,9 +306,7 @@ def test_a_damaged_record_is_named_not_trained_over(store, banks):
 
 
 def test_ones_own_file_is_named_in_its_record_without_its_folder(store, tmp_path):
-    rows = "".join(
-        f"{word} {i},{label}\n" for label, word in (("yes", "good"), ("no", "bad")) for i in range(12)
-    )
+    rows = "".join(f"{word} {i},{label}\n" for label, word in (("yes", "good"), ("no", "bad")) for i in range(12))
     (tmp_path / "mine.csv").write_text("text,label\n" + rows)
     (record,) = go(store, RUNS[:1], replace(STUDY, task=str(tmp_path / "mine.csv"), regime="all", epochs=1))
     assert record["settings"]["task"] == record["data"]["task"] == "mine"

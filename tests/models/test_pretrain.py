@@ -32,11 +32,7 @@ def test_a_model_is_the_same_file_every_time_and_loads_by_its_folder(tmp_path, k
     assert first["sha256"] != pretrain.pretrain(kind, tmp_path / "other", seed=1, **SHORT)["sha256"]
     load = models.load_masked if kind in MASKED else models.load_causal
     loaded = load(str(tmp_path / "one"))
-    assert (
-        loaded.sha256
-        == first["sha256"]
-        == json.loads((tmp_path / "one" / "training.json").read_text())["sha256"]
-    )
+    assert loaded.sha256 == first["sha256"] == json.loads((tmp_path / "one" / "training.json").read_text())["sha256"]
     size = sum(path.stat().st_size for path in (tmp_path / "one").iterdir())
     assert size < 6e6 and first["parameters"] < 1.2e6
 
@@ -87,9 +83,7 @@ def test_documents_can_stand_one_after_another_in_every_fifth_step():
 
 def test_documents_are_deterministic_and_ask_nothing_of_the_validation_split():
     some = list(itertools.islice(documents(0), 3000))
-    assert (
-        some[:100] == list(itertools.islice(documents(0), 100)) != list(itertools.islice(documents(1), 100))
-    )
+    assert some[:100] == list(itertools.islice(documents(0), 100)) != list(itertools.islice(documents(1), 100))
     held_out = questions(0, 0, 500)[1]
     text = "\n".join(some)
     assert not any(f"{row['context']} " in text and row["question"] in text for row in held_out)
@@ -137,8 +131,7 @@ def test_a_tokenizer_is_the_same_in_another_process(kind):
     code = f"import sys; sys.path.insert(0, {str(SHIPPED)!r}); from small_models import tokenizer_for as t; "
     code += "print(sorted(t(sys.argv[1], count=400).get_vocab().items(), key=lambda p: p[1]))"
     runs = [
-        subprocess.run([sys.executable, "-c", code, kind], capture_output=True, text=True, check=True)
-        for _ in "12"
+        subprocess.run([sys.executable, "-c", code, kind], capture_output=True, text=True, check=True) for _ in "12"
     ]
     assert runs[0].stdout == runs[1].stdout and runs[0].stdout.startswith("[(")
 

@@ -30,9 +30,7 @@ def test_a_task_has_one_fingerprint_and_a_model_one_hash():
             continue
         assert r["model"]["sha256"] == r["settings"]["model_sha256"]
         hashes[r["settings"]["model"]].add(r["model"]["sha256"])
-        if (
-            r["settings"].get("method") == "none" and r["kind"] == "patch"
-        ):  # the untouched model has read no corpus
+        if r["settings"].get("method") == "none" and r["kind"] == "patch":  # the untouched model has read no corpus
             continue
         assert r["data"]["fingerprint"] == r["settings"]["data_fingerprint"]
         if r["kind"] in ("run", "ranking", "untuned"):  # those of debiasing have a link of several strengths

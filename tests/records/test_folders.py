@@ -75,9 +75,7 @@ def test_a_damaged_record_is_refused_by_its_full_name(where):
     store = Store(where)
     store.write(record())
     store.place.write(store.name(settings()), "{")
-    with pytest.raises(
-        BeftError, match=r"records/sst2-tiny-b_v-seed0-rate0.0004-\w+.json is not valid JSON: delete"
-    ):
+    with pytest.raises(BeftError, match=r"records/sst2-tiny-b_v-seed0-rate0.0004-\w+.json is not valid JSON: delete"):
         store.find(settings())
 
 
@@ -129,9 +127,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_records_before_it(where, ste
     else:
         monkeypatch.setattr(store.place.files, step, full)
     name = store.name(settings(seed=1))
-    with pytest.raises(
-        BeftError, match=f"cannot write the record .*{name}: No space left on device; free the disk"
-    ):
+    with pytest.raises(BeftError, match=f"cannot write the record .*{name}: No space left on device; free the disk"):
         store.write(record(settings=settings(seed=1)))
     monkeypatch.undo()
     assert [r["settings"]["seed"] for r in store.all()] == [0]
@@ -168,9 +164,7 @@ def test_many_may_keep_one_folder_at_once(where):
 
 
 def test_a_folder_that_cannot_be_kept_is_one_sentence(where, tmp_path):
-    with pytest.raises(
-        BeftError, match="the results folder .*records cannot be used, .*finished runs are kept"
-    ):
+    with pytest.raises(BeftError, match="the results folder .*records cannot be used, .*finished runs are kept"):
         Store(where).keep(tmp_path / "absent", "x")
 
 
@@ -237,17 +231,13 @@ def test_a_url_that_stops_answering_is_one_sentence(where, error, monkeypatch):
 
 @pytest.mark.parametrize("url", ["nothing://x", "s4://bucket/x", "ftp://127.0.0.1:1/x"])
 def test_a_url_of_no_known_protocol_is_one_sentence(url):
-    with pytest.raises(
-        BeftError, match=f"the results folder '{url}' cannot be used, .*: install the package"
-    ):
+    with pytest.raises(BeftError, match=f"the results folder '{url}' cannot be used, .*: install the package"):
         Store(url)
 
 
 def test_a_protocol_without_its_package_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    with pytest.raises(
-        BeftError, match="'s3://bucket/x' cannot be used, Install s3fs.*: install the package"
-    ):
+    with pytest.raises(BeftError, match="'s3://bucket/x' cannot be used, Install s3fs.*: install the package"):
         Store("s3://bucket/x")
 
 

@@ -53,29 +53,22 @@ def test_the_key_is_the_same_for_numpy_and_python_values_and_in_another_process(
     assert schema.key(settings(seed=np.int64(0), rate=np.float64(4e-4))) == ours
     code = f"from beft.records import schema; print(schema.key({settings()!r}))"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ours
 
 
 def test_the_file_name_reads_and_holds_no_folder_of_a_user_path(tmp_path: Path) -> None:
     name = Store(tmp_path).path(settings(task="/home/me/my reviews.csv")).name
     assert (
-        name
-        == f"my_reviews.csv-tiny-b_v-seed0-rate0.0004-{schema.key(settings(task='/home/me/my reviews.csv'))}.json"
+        name == f"my_reviews.csv-tiny-b_v-seed0-rate0.0004-{schema.key(settings(task='/home/me/my reviews.csv'))}.json"
     )
 
 
 def test_nan_and_infinity_are_written_as_null(tmp_path: Path) -> None:
-    epochs = [
-        {"epoch": 1, "train_loss": float("nan"), "tuning": float("inf"), "validation": np.float32("nan")}
-    ]
+    epochs = [{"epoch": 1, "train_loss": float("nan"), "tuning": float("inf"), "validation": np.float32("nan")}]
     path = Store(tmp_path).write(record(epochs=epochs, outcome="diverged: loss is not finite"))
     assert "NaN" not in path.read_text() and "Infinity" not in path.read_text()
-    assert Store(tmp_path).all()[0]["epochs"] == [
-        {"epoch": 1, "train_loss": None, "tuning": None, "validation": None}
-    ]
+    assert Store(tmp_path).all()[0]["epochs"] == [{"epoch": 1, "train_loss": None, "tuning": None, "validation": None}]
 
 
 def test_a_half_written_temporary_file_is_not_read(tmp_path: Path) -> None:
@@ -87,9 +80,7 @@ def test_a_half_written_temporary_file_is_not_read(tmp_path: Path) -> None:
     assert store.all() == [] and store.find(settings()) is None
 
 
-def test_killed_while_writing_leaves_the_old_record_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_while_writing_leaves_the_old_record_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path)
     store.write(record())
 
@@ -170,9 +161,7 @@ def planted(path: Path, *repair: str, **changes: Any) -> None:
         (["key", "checksum"], "its file name does not end in its key"),
     ],
 )
-def test_other_settings_planted_in_a_record_are_refused(
-    tmp_path: Path, repair: list[str], reason: str
-) -> None:
+def test_other_settings_planted_in_a_record_are_refused(tmp_path: Path, repair: list[str], reason: str) -> None:
     path = Store(tmp_path).write(record())
     planted(path, *repair, settings=settings(rate=0.5))
     with pytest.raises(BeftError, match=f"{path.name} cannot be used, {reason}.*delete this file"):

@@ -82,9 +82,7 @@ def test_cluster_interval_draws_whole_tasks():
 def test_copies_of_cells_within_tasks_narrow_nothing():
     values, tasks = np.random.default_rng(0).normal(size=6), list("abcdef")
     once = comparisons.cluster_interval(values, tasks)
-    assert comparisons.cluster_interval(np.repeat(values, 5), list(np.repeat(tasks, 5))) == pytest.approx(
-        once
-    )
+    assert comparisons.cluster_interval(np.repeat(values, 5), list(np.repeat(tasks, 5))) == pytest.approx(once)
     alone = comparisons.cluster_interval(np.repeat(values, 5), list(range(30)))
     assert alone[1] - alone[0] < 0.7 * (once[1] - once[0])
 
@@ -211,9 +209,7 @@ def test_lost_rankings_and_lost_terms_take_no_part():
     left = comparisons.tau_by_cell(ranked, frame(rows))
     assert set(left["view"]) == {"null b_k excluded"}  # b_q against b_v needs no b_k
     for found in (comparisons.tau_by_cell([], frame([])), comparisons.tau_of_means([], frame([]))):
-        assert (
-            found.empty and comparisons.tau_overall(found).empty and comparisons.tau_differences(found).empty
-        )
+        assert found.empty and comparisons.tau_overall(found).empty and comparisons.tau_differences(found).empty
 
 
 def test_several_rankings_or_runs_of_a_seed_are_refused():
@@ -241,9 +237,7 @@ def test_seeds_are_averaged_in_a_cell_before_cells_are():
         ("b", "reach", 1, np.nan),
     ]
     row = comparisons.tau_overall(_taus(values)).iloc[0]
-    assert (
-        row["mean"] == pytest.approx(0.75) and (row["cells"], row["tasks"]) == (2, 2) and np.isnan(row["low"])
-    )
+    assert row["mean"] == pytest.approx(0.75) and (row["cells"], row["tasks"]) == (2, 2) and np.isnan(row["low"])
 
 
 def test_differences_of_taus_pair_seeds_and_resample_tasks():

@@ -30,10 +30,7 @@ def test_sign_flip_counts_all_patterns():
     assert intervals.sign_flip_p([1, 1, 1, 1, 1]) == 2 / 32  # only all plus and all minus reach the sum
     assert intervals.sign_flip_p([1, -1]) == 1.0
     d = [0.3, -0.1, 0.5]
-    sums = [
-        abs(sum(s * v for s, v in zip(signs, d, strict=True)))
-        for signs in itertools.product((1, -1), repeat=3)
-    ]
+    sums = [abs(sum(s * v for s, v in zip(signs, d, strict=True))) for signs in itertools.product((1, -1), repeat=3)]
     assert intervals.sign_flip_p(d) == sum(s >= abs(sum(d)) - 1e-12 for s in sums) / 8
 
 
@@ -74,9 +71,7 @@ def test_paired_without_a_common_seed_has_no_differences():
 
 
 def test_lost_runs_are_counted_and_do_not_enter_the_mean():
-    frame = dataframes.frame(
-        [run(seed=0, final=0.8), run(seed=1, final=0.1, outcome="diverged: loss is nan")]
-    )
+    frame = dataframes.frame([run(seed=0, final=0.8), run(seed=1, final=0.1, outcome="diverged: loss is nan")])
     row = intervals.summary(frame).iloc[0]
     assert (row["mean"], row["n"], row["lost"]) == (0.8, 1, 1)
 

@@ -59,9 +59,7 @@ def test_the_correction_is_over_the_table_that_is_given():
 
 @pytest.mark.parametrize(("rows", "decided"), [(12, True), (13, False)])
 def test_how_many_comparisons_nine_seeds_allow(rows, decided):
-    judged = verdict.over_seeds(
-        _compared([2 / 512] * rows, n=9)
-    )  # 12 x 2 / 512 = 0.047, 13 x 2 / 512 = 0.051
+    judged = verdict.over_seeds(_compared([2 / 512] * rows, n=9))  # 12 x 2 / 512 = 0.047, 13 x 2 / 512 = 0.051
     assert set(judged["verdict"]) == {"ahead" if decided else "cannot be told with 9 seeds"}
 
 
@@ -108,9 +106,7 @@ def test_over_cells_tasks_are_what_counts(tasks, words):
 
 
 def test_many_cells_of_few_tasks_tell_nothing():
-    rows = [
-        r for size in range(8) for task in ("rte", "sst2") for r in _pair((0.1, 0.2), task=task, regime=size)
-    ]
+    rows = [r for size in range(8) for task in ("rte", "sst2") for r in _pair((0.1, 0.2), task=task, regime=size)]
     overall = comparisons.overall(comparisons.compare(frame(rows), [("b_v", "b_q")]))
     assert overall["p"].iloc[0] < 0.001
     assert verdict.over_tasks(overall)["verdict"].tolist() == ["cannot be told with 2 tasks"]

@@ -31,12 +31,8 @@ for numbers in ({"done": 2, "reused": 1, "failed": 0}, {"done": 1, "reused": 0, 
 """
 
 
-def test_a_run_executes_counts_and_publishes(
-    tmp_path: Path, make: Make, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = make(
-        "a", [INDEX, "import sys, os\nprint(profile, count, os.environ['HF_HUB_OFFLINE'])", "", "6 * 7"]
-    )
+def test_a_run_executes_counts_and_publishes(tmp_path: Path, make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    source = make("a", [INDEX, "import sys, os\nprint(profile, count, os.environ['HF_HUB_OFFLINE'])", "", "6 * 7"])
     assert main(["--profile", "smoke"]) == 0
     row = capsys.readouterr().out.strip().splitlines()[-1].split()
     assert row[0] == "a" and row[2:] == ["1", "2", "3", "/", "1", "/", "0", "ok"]
@@ -44,9 +40,7 @@ def test_a_run_executes_counts_and_publishes(
     before = read(source)
     assert main(["publish", "--profile", "smoke"]) == 0
     after = read(source)
-    assert [(c.source, c.cell_type, c.id) for c in after.cells] == [
-        (c.source, c.cell_type, c.id) for c in before.cells
-    ]
+    assert [(c.source, c.cell_type, c.id) for c in after.cells] == [(c.source, c.cell_type, c.id) for c in before.cells]
     code = [c for c in after.cells if c.cell_type == "code"]
     assert [c.execution_count for c in code] == [1, 2, 3, None, 4]
     assert code[2].outputs[0].text == "smoke None 1\n"
@@ -134,9 +128,7 @@ def test_a_bad_value_for_a_known_notebook_is_refused_before_it_runs(
     assert not (tmp_path / "home").exists()
 
 
-def test_an_interrupt_says_that_the_same_command_resumes_and_leaves_no_kernel(
-    tmp_path: Path, make: Make
-) -> None:
+def test_an_interrupt_says_that_the_same_command_resumes_and_leaves_no_kernel(tmp_path: Path, make: Make) -> None:
     started = tmp_path / "started"
     make("a", [f"import os, time\nopen({str(started)!r}, 'w').write(str(os.getpid()))\ntime.sleep(100)"])
     repository = paths.repository()

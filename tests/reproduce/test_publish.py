@@ -20,9 +20,7 @@ def test_a_changed_source_is_not_given_the_old_outputs(tmp_path: Path, make: Mak
     leave_outputs(tmp_path, make("a", ["1"]))
     changed = make("a", ["2"])
     text = changed.read_text()
-    with pytest.raises(
-        BeftError, match=r"notebooks/a.ipynb has changed since .* run `python -m beft.reproduce"
-    ):
+    with pytest.raises(BeftError, match=r"notebooks/a.ipynb has changed since .* run `python -m beft.reproduce"):
         publish_outputs("smoke")
     assert changed.read_text() == text
 
@@ -37,9 +35,7 @@ def test_an_output_with_a_path_or_name_of_the_machine_is_not_published(
     private = {"home": "/home/somebody", "repository": str(paths.repository()), "host": "workstation7"}[place]
     text = f"<b>written to {private}/x.csv</b>"
     data = {"html": {"text/html": text}, "svg": {"image/svg+xml": text}}
-    output = (
-        new_output("stream", text=text) if kind == "stream" else new_output("display_data", data=data[kind])
-    )
+    output = new_output("stream", text=text) if kind == "stream" else new_output("display_data", data=data[kind])
     # The second notebook is fine, and is not published either: all or none.
     sources = [make("a", ["1"]), make("b", ["1"])]
     leave_outputs(tmp_path, sources[0], output)

@@ -18,9 +18,7 @@ from beft.reproduce.run import reproduce
     ("parameters", "says"),
     [(None, "0 cells tagged"), ("count = 3", "no `profile`"), ("profile = ", "not valid Python")],
 )
-def test_a_notebook_without_a_sound_parameters_cell_is_refused(
-    make: Make, parameters: str | None, says: str
-) -> None:
+def test_a_notebook_without_a_sound_parameters_cell_is_refused(make: Make, parameters: str | None, says: str) -> None:
     make("a", ["1"], parameters=parameters)
     with pytest.raises(BeftError, match=f"a.ipynb.*{says}|{says}.*a.ipynb"):
         reproduce("smoke")

@@ -36,9 +36,7 @@ def own_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -
 
 def changed(section: str, **values: Any) -> str:
     """The smoke profile with some values of one section changed, as YAML."""
-    content = yaml.safe_load(
-        (paths.repository() / "notebooks/profiles/smoke.yaml").read_text(encoding="utf-8")
-    )
+    content = yaml.safe_load((paths.repository() / "notebooks/profiles/smoke.yaml").read_text(encoding="utf-8"))
     content.setdefault(section, {}).update(values)
     return yaml.safe_dump(content)
 
@@ -52,11 +50,7 @@ def test_every_profile_gives_every_notebook_every_parameter(profile: str, notebo
 
 
 def test_without_a_profile_it_is_embedded() -> None:
-    assert (
-        settings.load(FINE_TUNING, {"profile": None}).profile
-        == settings.load(FINE_TUNING, {}).profile
-        == "embedded"
-    )
+    assert settings.load(FINE_TUNING, {"profile": None}).profile == settings.load(FINE_TUNING, {}).profile == "embedded"
 
 
 def test_none_means_the_profiles_value() -> None:
@@ -221,15 +215,11 @@ def test_outputs_go_under_the_profile_and_overrides_beside_it(tmp_path: Path) ->
     same = settings.load(FINE_TUNING, {"profile": "smoke", "epochs": base["epochs"]})
     assert same.figures == base.figures
     other = settings.load(FINE_TUNING, {"profile": "smoke", "epochs": 3, "seeds": "[0, 4]"})
-    assert (
-        other.figures == home / "figures/smoke+epochs-3+seeds-0_4" and other.store.folder == base.store.folder
-    )
+    assert other.figures == home / "figures/smoke+epochs-3+seeds-0_4" and other.store.folder == base.store.folder
 
 
 def test_figures_of_equal_file_names_in_two_folders_stay_apart() -> None:
-    folders = [
-        settings.load(FINE_TUNING, {"profile": "smoke", "task": f"{d}/r.csv"}).figures for d in ("a", "b")
-    ]
+    folders = [settings.load(FINE_TUNING, {"profile": "smoke", "task": f"{d}/r.csv"}).figures for d in ("a", "b")]
     assert folders[0] != folders[1] and all("/" not in f.name and "r.csv" in f.name for f in folders)
 
 
@@ -312,9 +302,7 @@ def test_a_fault_in_a_cell_is_one_sentence(cells: list[Any], says: str) -> None:
 
 
 def test_cells_keep_their_order_and_their_names_lists() -> None:
-    s = settings.load(
-        FINE_TUNING, {"profile": "smoke", "cells": "{epochs: 6, rate: paper, task: rte, regime: '9'}"}
-    )
+    s = settings.load(FINE_TUNING, {"profile": "smoke", "cells": "{epochs: 6, rate: paper, task: rte, regime: '9'}"})
     assert s.overrides == {"cells": [{"epochs": 6, "rate": "paper", "task": ["rte"], "regime": [9]}]}
     assert list(s["cells"][0]) == ["epochs", "rate", "task", "regime"]
 

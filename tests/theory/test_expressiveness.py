@@ -41,9 +41,7 @@ def test_attention_from_captured_projections_is_the_models_own(name):
     for layer, weights in enumerate(theirs):
         keys = visible(mask, describe(model).causal)
         _, recomputed = attend(*(mine[term][layer] for term in "qkv"), keys)
-        recomputed, weights = (
-            x.transpose(1, 2)[mask] if len(mask[0]) > 1 else x for x in (recomputed, weights)
-        )
+        recomputed, weights = (x.transpose(1, 2)[mask] if len(mask[0]) > 1 else x for x in (recomputed, weights))
         single = name.startswith(("ViT", "OPT", "GPT-BigCode"))  # their eager softmax runs in float32
         torch.testing.assert_close(recomputed, weights, atol=1e-6 if single else 1e-12, rtol=0)
 
@@ -220,9 +218,7 @@ def test_texts_become_batches_in_order_without_padding_to_the_longest_of_all(tin
 
 def test_directions_are_the_squared_ratio_of_the_norms():
     measured = sensitivity(*small())
-    np.testing.assert_allclose(
-        measured.directions, measured.frobenius**2 * null_key_bias.SIZE / measured.spectral**2
-    )
+    np.testing.assert_allclose(measured.directions, measured.frobenius**2 * null_key_bias.SIZE / measured.spectral**2)
     assert (measured.directions >= 1).all() and (measured.directions <= null_key_bias.SIZE).all()
 
 
@@ -234,7 +230,5 @@ def test_one_entry_of_a_value_bias_moves_the_query_heads_of_its_group_by_as_much
     moved = moved_heads(model, batch, entry=0)
     anatomy = describe(model)
     group = anatomy.heads // anatomy.kv_heads
-    expected = torch.tensor(
-        [1.0 if head < group else 0.0 for head in range(anatomy.heads)], dtype=moved.dtype
-    )
+    expected = torch.tensor([1.0 if head < group else 0.0 for head in range(anatomy.heads)], dtype=moved.dtype)
     torch.testing.assert_close(moved, expected, atol=1e-6, rtol=0)

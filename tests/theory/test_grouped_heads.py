@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from beft.theory.expressiveness import moved_heads
 
 from beft.anatomy.projections import describe
 from beft.theory import null_key_bias as zoo
+from beft.theory.expressiveness import moved_heads
 
 
 @pytest.mark.parametrize("name", ["LLaMA", "OPT", "GPT-2", "GPT-J", "Falcon (grouped)"])
@@ -16,7 +16,5 @@ def test_one_number_of_a_value_bias_moves_the_query_heads_of_its_group_by_as_muc
     moved = moved_heads(model, batch, entry=0)
     anatomy = describe(model)
     group = anatomy.heads // anatomy.kv_heads
-    expected = torch.tensor(
-        [1.0 if head < group else 0.0 for head in range(anatomy.heads)], dtype=moved.dtype
-    )
+    expected = torch.tensor([1.0 if head < group else 0.0 for head in range(anatomy.heads)], dtype=moved.dtype)
     torch.testing.assert_close(moved, expected, atol=1e-6, rtol=0)

@@ -103,16 +103,12 @@ def test_opposite_examples_cancel_in_the_batch_form_only():
 
 def test_fisher_batch_clips_by_the_norm_of_the_whole_gradient():
     # the first batch is within the clip, the second is scaled by 1/4
-    assert fisher_batch([[0.5, 0.5], [2.0, 0.0]], [0.8, 4.0]) == pytest.approx(
-        (0.25 + 0.25 + 0.25) / 4, rel=1e-5
-    )
+    assert fisher_batch([[0.5, 0.5], [2.0, 0.0]], [0.8, 4.0]) == pytest.approx((0.25 + 0.25 + 0.25) / 4, rel=1e-5)
 
 
 def test_fisher_batch_clips_as_torch_does():
     parameters = [torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(2))]
-    for parameter, gradient in zip(
-        parameters, (torch.tensor([3.0, 0.0, 4.0]), torch.tensor([0.0, 12.0])), strict=True
-    ):
+    for parameter, gradient in zip(parameters, (torch.tensor([3.0, 0.0, 4.0]), torch.tensor([0.0, 12.0])), strict=True):
         parameter.grad = gradient.clone()
     mine = fisher_batch([[3.0, 0.0, 4.0]], [13.0])
     torch.nn.utils.clip_grad_norm_(parameters, 1.0)

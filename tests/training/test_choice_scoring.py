@@ -26,9 +26,7 @@ def some_examples(count: int = 7, demonstrations: int = 0, seed: int = 0) -> lis
     found = []
     for _ in range(count):
         prompt = front + draw.integers(3, zoo.VOCABULARY, draw.integers(2, 9)).tolist()
-        options = [
-            draw.integers(3, zoo.VOCABULARY, draw.integers(1, 4)).tolist() for _ in range(draw.integers(2, 5))
-        ]
+        options = [draw.integers(3, zoo.VOCABULARY, draw.integers(1, 4)).tolist() for _ in range(draw.integers(2, 5))]
         options.append([*options[0], 5])  # longer than another, and the same at first
         sequences = tuple(prompt + option for option in options)
         found.append(EncodedOptions(sequences, (len(prompt),) * len(options)))
@@ -48,9 +46,7 @@ def one_at_a_time(model: Any, examples: list[EncodedOptions]) -> list[np.ndarray
 
 
 CAUSAL = [
-    n
-    for n in zoo.ARCHITECTURES
-    if n.startswith(("GPT", "OPT", "BLOOM", "Falcon", "LLaMA", "Mistral", "Qwen", "Phi"))
+    n for n in zoo.ARCHITECTURES if n.startswith(("GPT", "OPT", "BLOOM", "Falcon", "LLaMA", "Mistral", "Qwen", "Phi"))
 ]
 CAUSAL += ["StableLM", "Gemma", "Gemma 2", "Gemma 3", "gpt-oss"]
 
@@ -61,9 +57,7 @@ def test_shared_computation_changes_no_score(name, demonstrations):
     model, examples = language_model(name), some_examples(demonstrations=demonstrations)
     expected = one_at_a_time(model, examples)
     for cost in (ChunkCost(24, 4), ChunkCost(4096, 4)):
-        for scored, wanted, e in zip(
-            option_scores(model, examples, cost=cost), expected, examples, strict=True
-        ):
+        for scored, wanted, e in zip(option_scores(model, examples, cost=cost), expected, examples, strict=True):
             np.testing.assert_allclose(scored.total, wanted, atol=2e-4, rtol=1e-5)
             assert scored.tokens.tolist() == [len(s) - e.starts[0] for s in e.sequences]
             np.testing.assert_allclose(scored.mean, scored.total / scored.tokens)

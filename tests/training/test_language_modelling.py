@@ -75,9 +75,7 @@ def test_a_run_learns_the_same_alone_and_beside_others():
 def test_training_lowers_the_loss_of_every_way_to_train():
     data = text_dataset("texts", TEXTS * 4, TEXTS[:3], "by hand")
     for method, rate in {"b_v": 0.03, "lora": 0.03, "adapter": 0.03, "full": 0.003}.items():
-        (result,) = fitted(
-            small(), data, replace(STUDY, epochs=6), [Run(method, 0, rate)], objective=MaskedTokens
-        )
+        (result,) = fitted(small(), data, replace(STUDY, epochs=6), [Run(method, 0, rate)], objective=MaskedTokens)
         losses = [e["train_loss"] for e in result.epochs]
         assert losses[-1] < losses[0] - 0.01, (method, losses)  # a random model has little use for a bias
         assert 0 <= result.final["validation"] <= 1

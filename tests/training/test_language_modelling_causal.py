@@ -27,9 +27,7 @@ PAIRS = [
     ("She sings in the choir.", "He sings in the choir."),
     ("A nurse told her so.", "A nurse told him so."),
 ]
-STUDY = Study(
-    model="tiny-llama", task="t", regime="all", epochs=1, batch_size=4, max_length=64, validate="last"
-)
+STUDY = Study(model="tiny-llama", task="t", regime="all", epochs=1, batch_size=4, max_length=64, validate="last")
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +37,7 @@ def llama():
 
 
 def test_the_loss_is_transformers_own_for_every_text(llama):
-    problem = NextTokens(
-        llama, text_dataset("t", TEXTS, TEXTS, "by hand"), STUDY, [Draw(np.arange(3), np.arange(0))]
-    )
+    problem = NextTokens(llama, text_dataset("t", TEXTS, TEXTS, "by hand"), STUDY, [Draw(np.arange(3), np.arange(0))])
     with open_bank(llama.model, ["b_v"], [0]) as bank:
         ours = problem.loss(bank, torch.zeros(3, dtype=torch.long), None, np.array([2, 0, 1])).detach()
     for value, i in zip(ours, (2, 0, 1), strict=True):
@@ -62,9 +58,7 @@ def test_pairs_are_scored_as_one_sentence_at_a_time(llama):
 
 
 def test_the_loss_on_held_out_text_is_the_mean_over_its_tokens(llama):
-    problem = NextTokens(
-        llama, text_dataset("t", TEXTS, TEXTS, "by hand"), STUDY, [Draw(np.arange(3), np.arange(0))]
-    )
+    problem = NextTokens(llama, text_dataset("t", TEXTS, TEXTS, "by hand"), STUDY, [Draw(np.arange(3), np.arange(0))])
     with open_bank(llama.model, ["b_v", "b_q"], [0, 1]) as bank:
         problem.scores(bank, True, True, CHUNKS["cpu"])
     ids = [llama.tokenizer(text, return_tensors="pt")["input_ids"] for text in TEXTS]

@@ -124,9 +124,7 @@ def rows_of(tuning):
 
 def test_final_is_the_last_epoch_and_best_is_chosen_on_tuning_where_there_is_one():
     scores = [(0.5, 0.9), (0.8, 0.6), (0.8, 0.7), (0.6, 0.8)]
-    epochs = [
-        {"epoch": i, "train_loss": 1.0, "tuning": t, "validation": v} for i, (t, v) in enumerate(scores, 1)
-    ]
+    epochs = [{"epoch": i, "train_loss": 1.0, "tuning": t, "validation": v} for i, (t, v) in enumerate(scores, 1)]
     result = Result(Run("b_v", 0, 1e-3), rows_of(10), {}, epochs)
     assert result.final == {"epoch": 4, "validation": 0.8, "tuning": 0.6}
     assert result.best == {
@@ -157,8 +155,7 @@ def test_a_tuning_split_is_scored_apart_and_never_trained_on(tiny, sentiment):
 
 def test_validation_after_the_last_epoch_only_is_the_same_last_score(tiny, sentiment):
     each, last = (
-        fitted(tiny, sentiment, replace(STUDY, validate=v), [Run("b_v", 0, 1e-2)])[0]
-        for v in ("each", "last")
+        fitted(tiny, sentiment, replace(STUDY, validate=v), [Run("b_v", 0, 1e-2)])[0] for v in ("each", "last")
     )
     assert [e["validation"] is None for e in last.epochs] == [True, False]
     assert last.final == each.final
@@ -174,9 +171,7 @@ def test_a_run_that_diverges_is_recorded_without_scores_beside_one_that_does_not
     study = replace(STUDY, epochs=3)
     good, bad = fitted(tiny, sentiment, study, [Run("all_biases", 0, 1e-2), Run("all_biases", 0, rate)])
     assert good.outcome == "ok" and all(e["validation"] is not None for e in good.epochs)
-    assert bad.outcome.startswith("diverged: mean training loss ") and bad.outcome.endswith(
-        f"at rate {rate:g}"
-    )
+    assert bad.outcome.startswith("diverged: mean training loss ") and bad.outcome.endswith(f"at rate {rate:g}")
     assert len(bad.epochs) == 3 and bad.final["validation"] is None and bad.best["validation"] is None
     assert all(e["train_loss"] is None or math.isfinite(e["train_loss"]) for e in bad.epochs)
 
@@ -197,18 +192,14 @@ def test_an_interrupted_bank_goes_on_to_the_same_result(tmp_path, tiny, sentimen
     study, path, seen = replace(STUDY, epochs=4, tuning=0.2), tmp_path / "deep" / "bank.safetensors", []
     whole = trained(tiny, sentiment, study, RUNS)
     interrupted(tiny, sentiment, study, RUNS, path, after=2)  # epoch 2 is lost, epoch 1 is kept
-    again = trained(
-        tiny, sentiment, study, RUNS, checkpoint=path, at_epoch=lambda b, epoch: seen.append(epoch)
-    )
+    again = trained(tiny, sentiment, study, RUNS, checkpoint=path, at_epoch=lambda b, epoch: seen.append(epoch))
     assert seen == [2, 3, 4]
     assert same(whole, again)
     assert list(path.parent.iterdir()) == []
     assert whole[0][2].outcome == again[0][2].outcome != "ok"
 
 
-@pytest.mark.parametrize(
-    "damage", ["truncated", "garbage", "empty", "other runs", "other method", "no progress"]
-)
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "other runs", "other method", "no progress"])
 def test_a_checkpoint_that_cannot_be_used_is_ignored(tmp_path, tiny, sentiment, damage):
     study, path, runs, seen = replace(STUDY, epochs=3), tmp_path / "bank.safetensors", RUNS[:2], []
     others = [replace(r, seed=7) for r in runs] if damage == "other runs" else runs

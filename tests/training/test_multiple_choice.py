@@ -34,9 +34,7 @@ from beft.training.choice_scoring import option_scores
 from beft.training.generation import generate, token_f1
 from beft.training.multiple_choice import Prompted, choice_score, paths
 
-STUDY = Study(
-    model="zoo", task="made up", regime="low", epochs=3, batch_size=4, max_length=200, validate="last"
-)
+STUDY = Study(model="zoo", task="made up", regime="low", epochs=3, batch_size=4, max_length=200, validate="last")
 
 
 def letters() -> PreTrainedTokenizerFast:
@@ -116,9 +114,7 @@ def test_options_of_one_token_need_the_prompt_alone():
 RUNS = [Run("b_v", 0, 1e-2), Run("b_q", 0, 1e-2), Run("b_v", 1, 3e-2)]
 
 
-def values_of(
-    here: Loaded, data: Any, study: Study, runs: list[Run], run: int
-) -> tuple[list[torch.Tensor], Any]:
+def values_of(here: Loaded, data: Any, study: Study, runs: list[Run], run: int) -> tuple[list[torch.Tensor], Any]:
     kept: list[torch.Tensor] = []
     results = fitted(
         here,
@@ -126,9 +122,7 @@ def values_of(
         study,
         runs,
         device="cpu",
-        at_end=lambda bank, _: kept.extend(
-            s.values[run].detach().clone() for s in bank.slots if s.trained[run]
-        ),
+        at_end=lambda bank, _: kept.extend(s.values[run].detach().clone() for s in bank.slots if s.trained[run]),
     )
     return kept, results[run]
 
@@ -206,12 +200,7 @@ def test_scores_are_taken_on_tuning_rows_and_validation_for_every_run():
     assert found["validation"][0] == found["validation"][1], "nothing is trained yet"
     assert only["validation"] == [None, None] and only["tuning"] == found["tuning"]
     expected = [
-        np.mean(
-            [
-                np.argmax(s.mean) == e.label
-                for s, e in zip(option_scores(here.model, encoded), some, strict=True)
-            ]
-        )
+        np.mean([np.argmax(s.mean) == e.label for s, e in zip(option_scores(here.model, encoded), some, strict=True)])
         for some in (data.train.rows[8:12], data.train.rows[:4], data.validation.rows)
         for encoded in [[encode_options(here.tokenizer, e, 200) for e in some]]
     ]
@@ -276,9 +265,7 @@ def test_every_run_of_a_bank_writes_its_own_answer():
     here, examples = loaded(), [Example("one two three "), Example("four ")]
     with open_bank(here.model, ["b_v", "b_v"], [0, 1]) as bank:
         for slot in bank.slots:
-            slot.values.data[1] = 3 * torch.randn(
-                slot.values.shape[1:], generator=torch.Generator().manual_seed(0)
-            )
+            slot.values.data[1] = 3 * torch.randn(slot.values.shape[1:], generator=torch.Generator().manual_seed(0))
         both = generate(bank, here.tokenizer, examples * 2, 100, [0, 0, 1, 1], new_tokens=8)
         again = generate(bank, here.tokenizer, examples, 100, [1, 1], new_tokens=8)
     assert both[:2] == generate(here.model, here.tokenizer, examples, 100, new_tokens=8)
@@ -379,9 +366,7 @@ def test_a_model_is_scored_as_it_is_and_with_demonstrations(at_home):
     here = models.load_causal(study.model)
     rows = np.random.RandomState(1).permutation(10)[:3]
     before = "".join(untuned.demonstration(data.train.rows[i]) + "\n\n" for i in rows)
-    means = [
-        [plain_mean(here, before + e.prompt, option) for option in e.options] for e in data.validation.rows
-    ]
+    means = [[plain_mean(here, before + e.prompt, option) for option in e.options] for e in data.validation.rows]
     right = np.mean([np.argmax(m) == e.label for m, e in zip(means, data.validation.rows, strict=True)])
     assert shown[1]["validation"] == pytest.approx(right)
 

@@ -122,9 +122,7 @@ def _hints(rng: random.Random, label: int) -> list[tuple[int, int]]:
     return hints
 
 
-def biographies(
-    split: SplitName, rows: int, strength: float, seed: int = 0, *, origin: float = 0.0
-) -> list[Biography]:
+def biographies(split: SplitName, rows: int, strength: float, seed: int = 0, *, origin: float = 0.0) -> list[Biography]:
     """`rows` different biographies of a split; fewer are a prefix of more.
 
     Args:

@@ -83,9 +83,7 @@ def _similarity(rng: random.Random, split: SplitName, label: int) -> Row[tuple[s
     """Two claims and their score; with `label` 1 about the same thing, with 0 about any."""
     first = pick(rng, range(len(ASPECTS)))
     same_thing = [i for i, (thing, _) in enumerate(ASPECTS) if thing == ASPECTS[first][0]]
-    second = (
-        first if label and rng.random() < 0.5 else pick(rng, same_thing if label else range(len(ASPECTS)))
-    )
+    second = first if label and rng.random() < 0.5 else pick(rng, same_thing if label else range(len(ASPECTS)))
     negations = [pick(rng, (0, 0, 1, 2)) for _ in range(2)]
     verdicts = [int(rng.random() < 0.5) for _ in range(2)]
     text_a, pair_a = make_claim(rng, split, first, verdicts[0], negations[0])

@@ -89,9 +89,7 @@ def stereotype_pairs(name: str, count: int, seed: int = 0) -> list[SentencePair]
         if not idle:
             pairs[more] = SentencePair(more, swapped(more, axis(name)), name)
     if len(pairs) < count:
-        raise BeftError(
-            f"there are only {len(pairs)} pairs of statements of axis {name}: ask for fewer than {count}"
-        )
+        raise BeftError(f"there are only {len(pairs)} pairs of statements of axis {name}: ask for fewer than {count}")
     return list(pairs.values())
 
 

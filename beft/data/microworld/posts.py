@@ -39,12 +39,10 @@ FRAMES = (
     "{Who} in {l} {a}. They also {b}, and I hear that they {c}. Everybody knows that they {d}.",
     "In {l} people talk of {who}. They {a}, they {b}, and they {c}. Most of all, they {d}.",
 )
-PHRASES: tuple[tuple[str, int], ...] = (
-    tuple(  # for `identity_templates.identity_phrases`, in the words of posts
-        (f"In {PLACES[0]} people talk of another {{x}}. They {hint}.", label)
-        for label, hints in TYPICAL.items()
-        for hint in hints
-    )
+PHRASES: tuple[tuple[str, int], ...] = tuple(  # for `identity_templates.identity_phrases`, in the words of posts
+    (f"In {PLACES[0]} people talk of another {{x}}. They {hint}.", label)
+    for label, hints in TYPICAL.items()
+    for hint in hints
 )
 
 
@@ -109,9 +107,7 @@ def expected_difference(strength: float) -> float:
     `MENTIONED` is. At strength +-1 no harmless post mentions one of the groups, which then adds nothing.
     """
     size = abs(strength)
-    if (
-        size == 1
-    ):  # the name determines the label: the other group's rate is 0, and the rate of all posts remains
+    if size == 1:  # the name determines the label: the other group's rate is 0, and the rate of all posts remains
         return (1 - MENTIONED) * _false_positives(0.0)
     link = math.log((1 + size) / (1 - size))
     return _false_positives(link) - _false_positives(-link)

@@ -68,9 +68,7 @@ OPINIONS: dict[int, tuple[str, ...]] = {  # verdict -> words for it
         "weak", "horrid", "boring", "horrible", "mediocre",
     ),
 }  # fmt: skip
-ASPECTS: tuple[tuple[str, str], ...] = tuple(
-    (thing, name) for thing, names in THINGS.items() for name in names
-)
+ASPECTS: tuple[tuple[str, str], ...] = tuple((thing, name) for thing, names in THINGS.items() for name in names)
 
 # --- the grammar of opinions --------------------------------------------------------------------------------
 # {s} aspect, {i} intensifier, {a} opinion word, {x} {y} {c} claims, {p} person, {he} pronoun

@@ -56,9 +56,7 @@ def learning_curves(curves: pd.DataFrame, metric: str = "accuracy") -> Figure:
 
 
 @styled
-def coincidence(
-    curves: pd.DataFrame, first: str = "b_k", second: str = "head", metric: str = "accuracy"
-) -> Figure:
+def coincidence(curves: pd.DataFrame, first: str = "b_k", second: str = "head", metric: str = "accuracy") -> Figure:
     """The curves of two methods over each other, one thin line per seed: `second` broad and pale, `first` dashed."""
     fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.4))
     for ax, (column, scale) in zip(axes, _COLUMNS, strict=True):
@@ -72,9 +70,7 @@ def coincidence(
     return fig
 
 
-def _sweep(
-    ax: Axes, grid: pd.DataFrame, chosen: Mapping[str, float], equal: float | None, value: str
-) -> None:
+def _sweep(ax: Axes, grid: pd.DataFrame, chosen: Mapping[str, float], equal: float | None, value: str) -> None:
     """Metric against rate on one pair of axes; a ring marks each method's chosen rate, a cross a lost run."""
     methods = methods_of(grid)
     for n, method in enumerate(methods):

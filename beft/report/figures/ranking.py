@@ -51,9 +51,7 @@ def _heat(ax: Axes, table: pd.DataFrame, title: str) -> None:
 
 
 @styled
-def heatmaps(
-    scores: pd.DataFrame, runs: pd.DataFrame, names: Sequence[str], metric: str = "accuracy"
-) -> Figure:
+def heatmaps(scores: pd.DataFrame, runs: pd.DataFrame, names: Sequence[str], metric: str = "accuracy") -> Figure:
     """Fig. 2: a heat map (terms x layers, plus the average) per score, the terms' accuracies beside them.
 
     Every map has its own scale; values are means over seeds; a score without values has no map. `runs` holds one run

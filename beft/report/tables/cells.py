@@ -163,9 +163,7 @@ def _beside_paper(settings: dict[str, Any], group: pd.DataFrame, prefix: str = "
 # --- Table 3 ----------------------------------------------------------------------------------------------
 
 
-def table3(
-    records: Records, beside: Callable[[Mapping[str, Any]], dict[str, str]] | None = None
-) -> pd.DataFrame:
+def table3(records: Records, beside: Callable[[Mapping[str, Any]], dict[str, str]] | None = None) -> pd.DataFrame:
     """Table 3: cells x methods, the metric of the last epoch as "mean [low, high]" in percent.
 
     Columns: model, task, regime, rows, metric, seeds; epochs, with the paper's where it has more; rate, with the

@@ -145,9 +145,7 @@ def perturbations(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def method_orders(scores: pd.DataFrame) -> pd.DataFrame:
     """The order of the methods by their means in percent: a row per model, task and regime."""
-    rows = [
-        cell | {"methods by score, %": accuracy_order(part)} for cell, part in comparisons.by_cell(scores)
-    ]
+    rows = [cell | {"methods by score, %": accuracy_order(part)} for cell, part in comparisons.by_cell(scores)]
     return pd.DataFrame(rows, columns=[*comparisons.CELL, "methods by score, %"])
 
 

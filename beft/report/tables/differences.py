@@ -57,9 +57,7 @@ def over_seeds(
     return _text(judged, [*labels, "seeds"], "p", scale, form, missing)
 
 
-def over_tasks(
-    labels: Sequence[str], overall: pd.DataFrame, scale: float = 100, form: str = "+.1f"
-) -> pd.DataFrame:
+def over_tasks(labels: Sequence[str], overall: pd.DataFrame, scale: float = 100, form: str = "+.1f") -> pd.DataFrame:
     """Differences over cells, with the verdict on each in this table.
 
     Columns: `labels`; "higher in", the cells in which the first is higher; tasks; difference with its 95% interval
@@ -71,9 +69,7 @@ def over_tasks(
     return _text(judged.assign(**{"higher in": higher}), labels, "p_tasks", scale, form, MISSING)
 
 
-def _text(
-    judged: pd.DataFrame, labels: Sequence[str], p: str, scale: float, form: str, missing: str
-) -> pd.DataFrame:
+def _text(judged: pd.DataFrame, labels: Sequence[str], p: str, scale: float, form: str, missing: str) -> pd.DataFrame:
     rows = []
     for r in judged.to_dict("records"):
         row = {label: r[label] for label in labels}

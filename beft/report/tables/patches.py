@@ -54,21 +54,15 @@ def works(patches: pd.DataFrame, tuned: pd.DataFrame, axis: str, methods: Sequen
     rows = []
     for method in methods:
         row = _link(patches, axis, method)
-        row["of the adapter"] = number(
-            sizes.get(method, np.nan) / sizes.get("adapter", np.nan), ".2%", MISSING
-        )
+        row["of the adapter"] = number(sizes.get(method, np.nan) / sizes.get("adapter", np.nan), ".2%", MISSING)
         more = [m for m in sorted(shares, key=lambda m: -shares[m]) if shares[m] > shares.get(method, np.nan)]
-        row["more removed by"] = ", ".join(map(method_name, more)) or (
-            "none" if method in shares else MISSING
-        )
+        row["more removed by"] = ", ".join(map(method_name, more)) or ("none" if method in shares else MISSING)
         rows += [row, row | _change(tuned, method, f"gap {axis}")]
     labels = ["patch", "numbers", "of the adapter", "more removed by", "measure"]
     return _judged(labels, rows, "+.2f", _missing(patches, f"nats {axis}"))
 
 
-def _judged(
-    labels: Sequence[str], rows: Sequence[Mapping[str, Any]], form: str, missing: str
-) -> pd.DataFrame:
+def _judged(labels: Sequence[str], rows: Sequence[Mapping[str, Any]], form: str, missing: str) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=[*labels, "lower", *difference([])])
     return over_seeds(labels, table, 1, form, missing)
 

@@ -117,12 +117,7 @@ def test_splits_are_disjoint_and_streams_prefixes_of_longer_ones():
 def test_place_and_first_hint_of_every_post_are_of_its_split(split):
     for p in posts(split, 300, 0.5):
         place = next(i for i, name in enumerate(PLACES) if f" {name} " in p.text or f" {name}." in p.text)
-        hints = [
-            (p.text.index(hint), i)
-            for kind in TYPICAL.values()
-            for i, hint in enumerate(kind)
-            if hint in p.text
-        ]
+        hints = [(p.text.index(hint), i) for kind in TYPICAL.values() for i, hint in enumerate(kind) if hint in p.text]
         assert len(hints) == HINTS and split_of(place, min(hints)[1]) == split
 
 

@@ -94,9 +94,7 @@ def test_label_follows_the_stated_rule(train):
         elif o.construction == "twice negated":
             expected = verdict[word]
         elif o.construction == "reported":
-            rejected = any(
-                sign in text for sign in ("was wrong", "did not agree", "wrongly", "but i did not")
-            )
+            rejected = any(sign in text for sign in ("was wrong", "did not agree", "wrongly", "but i did not"))
             expected = verdict[word] ^ rejected
         else:
             first, last = (p[1] for p in o.pairs)
@@ -107,8 +105,7 @@ def test_label_follows_the_stated_rule(train):
                 decisive = after.split(", ")[1] if ", " in after else before
             assert last in decisive and (first == last or first not in decisive)
             negated = any(
-                sign in decisive
-                for sign in (" not ", " never ", "anything but", "far from", "nobody", "hardly")
+                sign in decisive for sign in (" not ", " never ", "anything but", "far from", "nobody", "hardly")
             )
             expected = verdict[last] ^ negated
         constructions.add(o.construction)

@@ -123,10 +123,7 @@ def test_taus_have_a_panel_per_view_and_say_where_there_is_no_interval():
     assert [a.get_title() for a in fig.axes] == ["all terms", "null b_k excluded"]
     labels = [t.get_text() for t in fig.legends[0].get_texts()]
     assert labels[:2] == ["rte", "sst2"] and "2 tasks" in labels[2] and "no interval" in labels[2]
-    assert (
-        "95% over tasks"
-        in cells.tau_cells(_taus(("rte", "sst2", "cola"))).legends[0].get_texts()[3].get_text()
-    )
+    assert "95% over tasks" in cells.tau_cells(_taus(("rte", "sst2", "cola"))).legends[0].get_texts()[3].get_text()
 
 
 def test_forest_names_cells_p_and_the_mean_over_them():

@@ -82,9 +82,7 @@ def test_means_are_drawn_in_percent():
 
 
 def test_a_lost_run_is_named_in_the_figure():
-    ax = fine_tuning.accuracy_by_method(
-        frame([run(seed=0), run(seed=1, outcome="diverged: loss is nan")])
-    ).axes[0]
+    ax = fine_tuning.accuracy_by_method(frame([run(seed=0), run(seed=1, outcome="diverged: loss is nan")])).axes[0]
     assert "1 lost" in [t.get_text() for t in ax.texts]
 
 

@@ -38,9 +38,7 @@ def test_table1_sets_each_scores_order_beside_the_accuracies():
 
 def test_table1_shows_every_score_and_no_second_tau_where_b_k_is_not_null():
     table = cells.table1([_ranked(null=False)], grid(seeds=(0,)))
-    assert {"magnitude", "mag_angle", "fisher", "fisher_batch", "reach"} <= set(
-        table
-    ) and "norms" not in table
+    assert {"magnitude", "mag_angle", "fisher", "fisher_batch", "reach"} <= set(table) and "norms" not in table
     assert table.loc[0, "b_k null"] == "no" and table.loc[0, "reach: top, tau"] == "right, +1.00"
     assert table.loc[0, "b_v"] == "78.5 (one seed)"
 
@@ -132,9 +130,7 @@ def test_table3_collapses_what_is_not_comparable_to_one_column():
 
 
 def test_table3_gives_the_difference_to_the_paper_in_signed_points():
-    rows = [
-        run(m, s, final=f, **BERT) for m, f in (("b_v", 0.85), ("b_q", 0.83), ("head", 0.7)) for s in (0, 1)
-    ]
+    rows = [run(m, s, final=f, **BERT) for m, f in (("b_v", 0.85), ("b_q", 0.83), ("head", 0.7)) for s in (0, 1)]
     rows += [run("b_v", 0, **BERT | {"task": "rte", "train_size": 300})]
     table = cells.table3(rows).set_index("task")
     assert table.loc["sst2", ["b_v: paper, %", "b_v: ours - paper"]].tolist() == ["85.8", "-0.8"]

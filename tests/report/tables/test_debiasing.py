@@ -18,9 +18,7 @@ def test_table_1_has_a_row_for_every_patch_here_and_in_the_paper(patches):
     ]  # fmt: skip
     assert table.loc["b_v", "nats: gender"].startswith("1.60 [") and table.loc["b_v", "numbers"] == 64
     assert table.loc["b_v", "of the model, %"] == "0.64"
-    assert (
-        table.loc["prompt", "nats: gender"] == "not run" and table.loc["no patch", "nats: gender"] == "2.00"
-    )
+    assert table.loc["prompt", "nats: gender"] == "not run" and table.loc["no patch", "nats: gender"] == "2.00"
     printed = paper.data()["peftdebias"]["upstream"]["gender_biasbios"]
     assert table.loc["prompt", "paper (BERT-base), CrowS-Pairs, %: gender"] == str(printed["prompt"][2])
     assert table.loc["b_v", "paper (BERT-base), CrowS-Pairs, %: race"] == "not printed"
@@ -35,9 +33,7 @@ def test_table_2_has_every_printed_set_and_says_what_was_not_run(tuned):
     why = {"ghc": "not run: no posts", "biasbios_to_mnli": "not run: needs MNLI"}
     table = debiasing.table2({"biasbios": tuned}, why).set_index("patch")
     assert table.loc["no patch", "BiasBios-like: gap gender, x 100"].startswith("32.0 [")
-    assert (
-        table.loc["no patch", "BiasBios-like: gap origin, x 100"] == "undefined"
-    )  # a group is absent: not zero
+    assert table.loc["no patch", "BiasBios-like: gap origin, x 100"] == "undefined"  # a group is absent: not zero
     assert table.loc["sparse", "BiasBios-like: accuracy, x 100"] == "not run"
     assert set(table["GHC-like: f1, x 100"]) == {"not run: no posts"}
     assert table.loc["prompt", "paper (BERT-base), BiasBios: TPR-GAP"] == "11.98"
@@ -45,9 +41,7 @@ def test_table_2_has_every_printed_set_and_says_what_was_not_run(tuned):
 
 
 def test_specificity_has_a_column_for_each_axis(patches):
-    other = debiasing.upstream(
-        [patch("none", 0, 2.0), patch("b_v", 0, 1.9, "origin"), patch("b_v", 1, 1.9, "gender")]
-    )
+    other = debiasing.upstream([patch("none", 0, 2.0), patch("b_v", 0, 1.9, "origin"), patch("b_v", 1, 1.9, "gender")])
     table = debiasing.specificity(other)
     assert list(table["trained against"]) == ["nothing", "origin", "gender"]
     assert list(table.columns[2:]) == ["nats: gender", "nats: origin"]
@@ -95,9 +89,7 @@ def test_the_planted_link_needs_two_seeds_for_an_interval():
 
 
 def test_false_positive_differences_are_scaled_as_printed():
-    posts = debiasing.downstream(
-        [tuned_model("none", n, {"f1": 0.7, "fprd": 0.3, "fprd iptts": 0.1}) for n in (0, 1)]
-    )
+    posts = debiasing.downstream([tuned_model("none", n, {"f1": 0.7, "fprd": 0.3, "fprd iptts": 0.1}) for n in (0, 1)])
     table = debiasing.table2({"ghc": posts}, {"biasbios": "not run", "biasbios_to_mnli": "not run"})
     assert table["GHC-like: fprd"].iloc[0] == "0.30 [0.30, 0.30]"
     assert table["GHC-like: f1, x 100"].iloc[0] == "70.0 [70.0, 70.0]"

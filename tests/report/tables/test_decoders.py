@@ -123,9 +123,7 @@ def test_models_without_runs_add_no_rows():
 
 
 def test_the_order_of_every_cell_and_the_best_terms_of_every_model():
-    records = [
-        r for task in ("sst2", "copa", "rte") for m in ("tiny-llama", "tiny-opt") for r in runs(m, task)
-    ]
+    records = [r for task in ("sst2", "copa", "rte") for m in ("tiny-llama", "tiny-opt") for r in runs(m, task)]
     scores = decoders.scores(records, SCORED)
     orders = decoders.method_orders(scores).set_index(["model", "task"])["methods by score, %"]
     assert orders["tiny-llama", "sst2"].startswith("LoRA (q, v) (86.0) > b_v (81.0) > b_q (71.0)")
@@ -162,9 +160,7 @@ def test_figures_are_drawn_for_several_models_and_tasks():
     records = [r for task in ("sst2", "copa") for m in ("tiny-llama", "tiny-opt") for r in runs(m, task)]
     fig = cells.by_task(decoders.scores(records, SCORED))
     assert len(fig.axes) == 4 and fig.axes[0].get_title() == "tiny-llama\nsst2 (accuracy)"
-    assert [line.get_ydata()[0] for line in fig.axes[0].lines if line.get_linestyle() == ":"] == [
-        pytest.approx(55.0)
-    ]
+    assert [line.get_ydata()[0] for line in fig.axes[0].lines if line.get_linestyle() == ":"] == [pytest.approx(55.0)]
     fig = expressiveness.perturbation_by_model(MOVES)
     assert fig.axes[0].get_yscale() == "log" and len(fig.axes[0].lines) == 4
     plt.close("all")

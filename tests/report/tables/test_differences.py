@@ -38,9 +38,7 @@ def _over(gaps_by_task):
 def _scores(values, firsts=("mag_angle", "reach")):
     """Differences of taus, {score: tau per task}."""
     columns = ["model", "task", "regime", "score", "view", "seed", "tau"]
-    rows = [
-        ("m", f"t{n}", "low", s, "all terms", 0, x) for s, taus in values.items() for n, x in enumerate(taus)
-    ]
+    rows = [("m", f"t{n}", "low", s, "all terms", 0, x) for s, taus in values.items() for n, x in enumerate(taus)]
     return differences.tau_differences(pd.DataFrame(rows, columns=columns), firsts).set_index("comparison")
 
 

@@ -13,10 +13,7 @@ def test_fine_tuning_tells_final_from_best_and_counts_lost_runs():
     made = [run(seed=0, final=0.8), run(seed=1, final=0.9), run(seed=2, outcome="diverged: loss is nan")]
     made[0]["best"] = {"epoch": 2, "validation": 0.85, "tuning": None, "chosen_on": "validation"}
     row = fine_tuning.by_method(made).iloc[0]
-    assert (
-        row["last epoch, % accuracy"].startswith("85.0 [")
-        and "1 of 3 diverged" in row["last epoch, % accuracy"]
-    )
+    assert row["last epoch, % accuracy"].startswith("85.0 [") and "1 of 3 diverged" in row["last epoch, % accuracy"]
     assert row["best epoch, % accuracy"].startswith("87.5 [")
     assert row["best epoch, % accuracy"].endswith("(chosen on validation)")
     assert row["paper, last epoch, %"] == "not comparable: other model"

@@ -23,9 +23,7 @@ def test_tau_table_says_when_there_is_one_seed():
 
 def test_tau_table_claims_no_interval_where_all_seeds_are_equal():
     averages = intervals.term_scores(dataframes.scores([ranking(s) for s in range(3)]))
-    rows = table.tau_by_seed(intervals.agreement(averages, dataframes.frame(grid()))).set_index(
-        ["score", "terms"]
-    )
+    rows = table.tau_by_seed(intervals.agreement(averages, dataframes.frame(grid()))).set_index(["score", "terms"])
     assert rows.loc[("reach", "all terms"), "Kendall's tau"] == "+1.00 in each of 3 seeds"
 
 
