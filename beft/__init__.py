@@ -1,7 +1,5 @@
 """beft: bias-efficient fine-tuning of language models. One bias vector per layer, many runs at once."""
 
-from __future__ import annotations
-
 import os
 
 from ._lazy import hand_on

@@ -1,7 +1,5 @@
 """The names that a folder hands on from its modules, imported at first use: `import beft` loads no torch."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

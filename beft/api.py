@@ -1,7 +1,5 @@
 """One call for one's own data: tune a bias, keep the adapter, predict."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

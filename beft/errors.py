@@ -1,7 +1,5 @@
 """The one exception a user meets: a sentence that names the input and the remedy."""
 
-from __future__ import annotations
-
 import difflib
 import sys
 from collections.abc import Callable, Iterable

@@ -4,8 +4,6 @@ A printed number stands beside one of ours only where model, task and training s
 the cell says why it does not. Nothing is interpolated.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from functools import cache

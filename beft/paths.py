@@ -1,7 +1,5 @@
 """Where things are: the package, its repository, what a run writes, and the user's cache."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What a run is: its settings, what its neighbours share with it, and what came out."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict, dataclass, field
 from typing import Any

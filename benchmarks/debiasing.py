@@ -6,8 +6,6 @@ Both are timed in turns in one process, on a sample of the pairs; batched scorin
 where the scores agree.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

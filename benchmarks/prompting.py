@@ -5,8 +5,6 @@
 Both are timed in turns in one process on one machine, on the same examples; a target counts where the scores agree.
 """
 
-from __future__ import annotations
-
 import statistics
 import sys
 import time

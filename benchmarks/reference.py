@@ -5,8 +5,6 @@ model's own biases, torch's AdamW, dropout by `model.train()`, the training and 
 epoch, float32. A run sees the same rows in the same order, from the same head, as the run of that seed in a bank.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The benchmark's record (`benchmarks.steps`) as Markdown: tables, and a line with pass or miss for every target."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -7,8 +7,6 @@ protocol would take about an hour on two cores, so it is timed on a sample of it
 `--full` runs it whole.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import statistics

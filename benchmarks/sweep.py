@@ -6,8 +6,6 @@ All of it is measured in one process on one machine, side by side. One run after
 one, timed on a sample of the grid's runs, between the banks, and scaled by their number.
 """
 
-from __future__ import annotations
-
 import sys
 import tempfile
 import time

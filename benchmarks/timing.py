@@ -1,7 +1,5 @@
 """What `benchmarks.steps` measures: seconds of plain and stacked runs, padding, and the peak memory of a process."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

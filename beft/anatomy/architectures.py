@@ -3,8 +3,6 @@
 A fused projection is named three times in its row; `Family.fused` then gives its layout.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The biases of a model's layers, its pooler and its classification head, by exact names."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import nn

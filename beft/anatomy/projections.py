@@ -5,8 +5,6 @@ No name is matched by a substring: `output.dense` belongs to the attention and t
 slice of its module's output, so that a fused projection is one module with several sites.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

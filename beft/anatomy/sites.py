@@ -1,7 +1,5 @@
 """Sites: the places of query, key and value in a model, and modules by their exact names."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Any

@@ -5,8 +5,6 @@ adds `stack[run]` to the module's output; the classification head is a stack of 
 product of the backbone and nothing else: a value of one run never enters another's output or gradient.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext

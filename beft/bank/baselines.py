@@ -3,8 +3,6 @@
 Each has a bank of a single run: what it trains stands in the place of the model's own parameters at every call.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial

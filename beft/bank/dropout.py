@@ -5,8 +5,6 @@ stream would then depend on the chunk; here it is a hash of (key of the example,
 feature), so a run sees the same masks alone, in a bank, after a restart, and whatever the padding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any

@@ -1,7 +1,5 @@
 """A run as a plain checkpoint, with biases switched on by the model's own config where it has none."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path

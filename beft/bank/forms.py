@@ -5,8 +5,6 @@ A bias of d numbers is read as a matrix of m x n numbers, row by row, m and n th
 the pre-trained bias. All add nothing at the start.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What a bank does at the modules of its model, as forward hooks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

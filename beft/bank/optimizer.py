@@ -1,7 +1,5 @@
 """AdamW, gradient clipping and rate for R runs at once: each row of a stack is a run's own."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Runs of a bank in PEFT's BEFT adapter format, out and in."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from pathlib import Path

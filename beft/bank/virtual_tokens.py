@@ -1,7 +1,5 @@
 """Virtual tokens, PEFT's: a prefix in front of every layer's keys and values, a prompt in front of the embeddings."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Tokenised texts, and chunks of (run, example) rows sorted by length, which need almost no padding."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Prompts and options as tokens, with the border between them where the tokens of the full text have it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

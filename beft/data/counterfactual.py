@@ -11,8 +11,6 @@ suffixes ("actor's") are kept. English pronouns of gender have two counterparts,
 The rule uses only the next word. It errs where a noun phrase follows an object ("gave her books").
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

@@ -5,8 +5,6 @@
 (BEFT_DATA), then the hub where it has the set. The test rows are the `validation` of a `Dataset`.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Callable, Sequence

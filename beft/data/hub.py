@@ -1,7 +1,5 @@
 """Data sets of the Hugging Face hub, and whether it may be asked."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Iterator, Sequence

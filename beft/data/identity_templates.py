@@ -6,8 +6,6 @@ Measuring and Mitigating Biased Inferences of Word Embeddings) pairs a person of
 neither sentence follows from the other. The templates are this package's own, and mild.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

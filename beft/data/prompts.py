@@ -3,8 +3,6 @@
 Prompts and options are those of PROTOCOL, decoders. Another task is another entry of `PROMPTS`.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 A task that cannot be found is an error. No other data ever takes its place.
 """
 
-from __future__ import annotations
-
 import itertools
 import os
 from collections import Counter

@@ -1,7 +1,5 @@
 """CrowS-Pairs and StereoSet, the sentences of `debias.stereotypes`: from a file, a data folder or the hub."""
 
-from __future__ import annotations
-
 import json
 import os
 import string

@@ -1,7 +1,5 @@
 """Tasks: columns, labels, metrics, and the paper's settings. Another task is another entry of `TASKS`."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Where a group or class that a measure needs is absent, the measure is nan, which
 claim that there is no bias.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """PEFTDebias, phase two: a patch in the model, frozen, and everything else fine-tuned on a task; a record each."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """What is measured of a patch and of a fine-tuned model, as the two phases take it (`upstream`, `downstream`)."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence

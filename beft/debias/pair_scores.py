@@ -6,8 +6,6 @@ of its own; rows of all sentences are sorted by length and computed together, an
 attention, is applied at the masked place alone. A decoder has no mask: there it is log P(token | those before it).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher

@@ -5,8 +5,6 @@ model is fine-tuned. A bias patch freezes the whole bias it is added to, a spars
 (Full-Debias) freezes nothing.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Mapping

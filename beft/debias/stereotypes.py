@@ -10,8 +10,6 @@ number of masks tells how long the word is. The word's score is the mean of its 
 logarithms.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

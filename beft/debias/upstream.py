@@ -8,8 +8,6 @@ rounds: everything is trained, the entries that moved most are kept and all is s
 there are as many of them as LoRA has numbers.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence

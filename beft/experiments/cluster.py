@@ -1,7 +1,5 @@
 """Banks and rankings on the workers of a Dask cluster: a task each, records through a store that all reach."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re

@@ -1,7 +1,5 @@
 """One training step of a model at its full size without its weights: random ones of the same shapes, measured."""
 
-from __future__ import annotations
-
 import copy
 import time
 from typing import Any

@@ -5,8 +5,6 @@ feed-forward width and of the attention's for each token. The multiples of a fam
 after all, `sweep` goes on with banks of half the size; each record has the chunk that was used. `full_size` measures.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field

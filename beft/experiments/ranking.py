@@ -1,7 +1,5 @@
 """Scores of the bias terms of a model on a task, a ranking record per seed."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import replace

@@ -4,8 +4,6 @@ A sweep is a list of jobs, each a study (model, task, regime, ...) and its runs 
 process, or by the workers of a Dask cluster (see `cluster`); the banks are the same.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace

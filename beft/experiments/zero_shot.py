@@ -1,7 +1,5 @@
 """A language model as it is: zero-shot, and with demonstrations in front of every prompt (in-context learning)."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 Only safetensors weights and JSON are fetched.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 from dataclasses import dataclass

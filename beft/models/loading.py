@@ -3,8 +3,6 @@
 Only safetensors weights and JSON are read, and no code that comes with a model is run.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A folder of this machine that holds records: atomic writes, locks, and errors that name it."""
 
-from __future__ import annotations
-
 import errno
 import functools
 import os

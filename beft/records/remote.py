@@ -1,7 +1,5 @@
 """A folder of records behind a URL that fsspec knows: s3://, gs://, memory://, ..."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import shutil

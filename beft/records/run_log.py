@@ -1,7 +1,5 @@
 """How many runs the sweeps of a process did: written by each sweep, read by whoever started the process."""
 
-from __future__ import annotations
-
 import json
 import os
 from contextlib import suppress

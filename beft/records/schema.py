@@ -1,7 +1,5 @@
 """What a record is: its fields, its key, its checksum, and whether it is sound."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -5,8 +5,6 @@ or nothing of it. Its file name is readable and ends in a hash of its settings: 
 there, and an interrupted sweep resumes. A checksum over the content detects a record that was edited or damaged.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

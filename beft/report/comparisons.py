@@ -5,8 +5,6 @@ metrics are. Cells of one task share its rows and its validation split and are n
 cells are resampled by task: a task is drawn with all its cells (cluster bootstrap).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Records as tables of numbers: a row per run, per run and epoch, or per score of a term in a layer."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

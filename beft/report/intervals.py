@@ -5,8 +5,6 @@ figures and tables read the same values. All metrics are fractions in [0, 1]. A 
 other than "ok") never enters a mean and is always counted beside it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 

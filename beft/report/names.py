@@ -1,7 +1,5 @@
 """The names of methods and scores in figures and tables, and how numbers are written there."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 

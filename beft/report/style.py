@@ -5,8 +5,6 @@ drawn in percent. Colours are the same everywhere and distinct for colour-blind 
 every method also has its own marker and line, since b_k and the head alone are expected to lie on each other.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any

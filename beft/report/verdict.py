@@ -5,8 +5,6 @@ correction over the table that the difference stands in; at `ALPHA`. Where even 
 tasks allow would stay above `ALPHA` after the correction, the answer is "cannot be told".
 """
 
-from __future__ import annotations
-
 import pandas as pd
 
 from .comparisons import holm, least_p

@@ -3,8 +3,6 @@
 An unknown parameter, a notebook without its `parameters` cell and one that stops early are errors; see `run`.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import sys

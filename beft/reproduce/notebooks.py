@@ -1,7 +1,5 @@
 """Reading notebooks: which there are, what their `parameters` cell declares, whether every cell ran."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Put the outputs of an executed notebook into the source notebook, and nothing else of it."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket

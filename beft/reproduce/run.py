@@ -4,8 +4,6 @@ papermill only warns about a parameter that no cell declares and about a missing
 `sys.exit(0)` in a cell for success, with the later cells unrun. Here all three are errors.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -3,8 +3,6 @@
 Numbers and lists may be text, as `papermill -p` gives them. A truth value is never a number; a list repeats nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 

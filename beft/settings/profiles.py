@@ -6,8 +6,6 @@ A profile (`notebooks/profiles/<name>.yaml`) has a section `common` and one sect
 never ignored.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -3,8 +3,6 @@
 The closed forms of `attention` are evaluated on a Hugging Face model, at the sites of `anatomy`. Nothing is trained.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping, Sequence

@@ -3,8 +3,6 @@
 Each has two layers, and weights large enough that attention is far from uniform.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

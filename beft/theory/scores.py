@@ -4,8 +4,6 @@ They take arrays: b0 a bias before and b1 after a run that tunes all biases (PRO
 g loss gradients. A ranking puts the highest score first.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping
 

@@ -4,8 +4,6 @@ Three passes with a key/value cache: the tokens that all examples start with (de
 rest of each prompt once per example, and of each option what the others do not share.
 """
 
-from __future__ import annotations
-
 import copy
 import inspect
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Texts with classes or values, and a head on the encoder: their loss, their scores, and predictions of new texts."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeVar

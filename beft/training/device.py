@@ -1,7 +1,5 @@
 """The device that runs are trained on: which one, what is free of it, and how much a process has used."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import resource

@@ -1,7 +1,5 @@
 """Answers written by a language model, greedily and many at a time, and how close they come."""
 
-from __future__ import annotations
-
 import re
 import string
 from collections import Counter

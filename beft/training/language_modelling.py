@@ -1,7 +1,5 @@
 """Texts as what a bank on a language model learns: masked tokens of an encoder, next tokens of a decoder."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

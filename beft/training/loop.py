@@ -1,7 +1,5 @@
 """The one training loop: every method, every model, R runs at a time."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What a bank on a language model learns: the right option or answer behind a prompt, and how it is scored."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """What the training loop asks of whatever is learnt."""
 
-from __future__ import annotations
-
 from typing import Any, Protocol
 
 import numpy as np

@@ -5,8 +5,6 @@ effects, stories with a question and its answer, conclusions that follow and tha
 of the training split occur. Deterministic given a seed; fewer documents are a prefix of more.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 

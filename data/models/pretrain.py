@@ -6,8 +6,6 @@ The folder receives weights (safetensors), config, tokenizer and `training.json`
 hash of the weights). The same command with the same build of torch and number of threads gives the same weights.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

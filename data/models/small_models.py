@@ -1,7 +1,5 @@
 """The small language models of `data/models`: tokenizers, and configs of two or four layers of width 128."""
 
-from __future__ import annotations
-
 import itertools
 import json
 from typing import Any

@@ -15,8 +15,6 @@ Splits are disjoint by construction: a biography pairs a place with a first hint
 split (`sentences.split_of`).
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import random

@@ -11,8 +11,6 @@ opinion word, and every such pair belongs to one split (`sentences.split_of`). S
 longer ones, classes alternate, and no text occurs twice.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Hashable
 from operator import itemgetter

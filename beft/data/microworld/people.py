@@ -6,8 +6,6 @@ pairs (as in CrowS-Pairs) and the triples (as in StereoSet) that measure them. S
 statement pairs a place with an occupation, and each such pair belongs to one split (`sentences.split_of`).
 """
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Iterator, Mapping

@@ -14,8 +14,6 @@ Splits are disjoint by construction: a post pairs a place with a first hint, and
 (`sentences.split_of`). The wording is mild on purpose: the measure does not depend on how hostile it is.
 """
 
-from __future__ import annotations
-
 import math
 import random
 from dataclasses import dataclass

@@ -19,8 +19,6 @@ training sentence has, whatever the seeds. Every word occurs in training, its co
 has its own stream: the size of one does not affect the other, and fewer rows are a prefix of more.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass

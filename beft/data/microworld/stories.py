@@ -9,8 +9,6 @@ clause, a question a person with a thing or a place, and every such pair belongs
 Streams are deterministic and prefixes of longer ones, and no row occurs twice.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from typing import Any

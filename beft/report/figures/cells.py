@@ -1,7 +1,5 @@
 """Figures over cells: scores by task and by training size, agreement of ranking scores, paired differences."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

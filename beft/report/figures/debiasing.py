@@ -1,7 +1,5 @@
 """Figures of debiasing: what patches leave of a link, and the link that is planted against the one measured."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt

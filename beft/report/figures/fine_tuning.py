@@ -1,7 +1,5 @@
 """Figures of fine-tuning: scores by method, over epochs and over rates; b_k beside the head alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt

@@ -3,8 +3,6 @@
 `scores` are frames of `dataframes.scores`, `averages` their layer averages (`intervals.term_scores`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt

@@ -4,8 +4,6 @@ Metrics are shown x 100, correlations too; differences in points.
 Each mean has its Student t interval over seeds; lost runs are counted beside it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 

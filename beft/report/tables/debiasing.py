@@ -1,7 +1,5 @@
 """Tables of debiasing: PEFTDebias' Tables 1 and 2 beside its printed numbers, rates, axes and the planted link."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

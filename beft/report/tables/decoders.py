@@ -1,7 +1,5 @@
 """Tables of language models: their biases, Tables 5 and 6 of the paper, and the memory that runs of b_v need."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Paired differences as text: over the cells of a table, and with the verdict on each (`beft.report.verdict`)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

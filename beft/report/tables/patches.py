@@ -3,8 +3,6 @@
 Frames of `debiasing.upstream` (patches) and `debiasing.downstream` (tuned) in.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

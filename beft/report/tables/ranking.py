@@ -1,7 +1,5 @@
 """Tables of the ranking scores: their orders of the terms, and their agreement with the accuracies."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 
