@@ -1,6 +1,6 @@
 """R runs on one frozen backbone.
 
-The bank with its slots, hooks and optimizer; runs out to PEFT adapters and plain checkpoints, and back.
+The bank, its slots and its optimizer; runs out to PEFT adapters and plain checkpoints, and back.
 """
 
 from .._lazy import hand_on

@@ -21,7 +21,6 @@ from ..anatomy import head
 from ..anatomy.projections import describe
 from ..errors import BeftError, unknown
 from ..study import WEIGHT_METHODS
-from . import hooks
 from .dropout import ForwardState, drop_weights_of, keep_weights_of, use_keyed_attention
 from .slots import BiasSlot, Change, Slot, bias_slots, head_slots, must_run_alone
 
@@ -205,8 +204,7 @@ class BiasBank(nn.Module):
         place = 0
         for module in self.model.modules():
             if isinstance(module, nn.Dropout):  # stays in eval mode and passes its input on; the hook drops
-                hook = hooks.dropout(self.state, place := place + 1, module.p)
-                self._handles.append(module.register_forward_hook(hook))
+                self._handles.append(module.register_forward_hook(self.state.hook(place := place + 1, module.p)))
         for attention in self._attentions():
             drop_weights_of(attention, self.state, place := place + 1)
         for slot in self.slots:
@@ -215,7 +213,7 @@ class BiasBank(nn.Module):
         if mixer is not None:
             # the rest of the last layer is computed for the token that the head reads, no other
             module = self.model.get_submodule(mixer)
-            self._handles.append(module.register_forward_pre_hook(hooks.first_token))
+            self._handles.append(module.register_forward_pre_hook(lambda _, args: tuple(x[:, :1] for x in args)))
         self._cast = self._cast_frozen() if self.dtype == "bfloat16" else []
 
     def _attentions(self) -> list[nn.Module]:

@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from .. import paper
 from ..anatomy import head
 from ..anatomy.projections import describe
+from ..anatomy.sites import LINEAR, width_of
 from ..errors import BeftError
 from ..study import WEIGHT_METHODS
 from .bank import BiasBank
@@ -296,11 +297,7 @@ def ends_of_layers(model: Any) -> list[str]:
     names = {name.rpartition(".")[0] for name, _ in encoder_parameters(model)} - sites
     layers = [(name, model.get_submodule(name)) for name in sorted(names)]
     width = model.config.hidden_size
-    return [n for n, m in layers if isinstance(m, nn.Linear | Conv1D) and m.weight.shape[_out(m)] == width]
-
-
-def _out(module: Any) -> int:
-    return 1 if isinstance(module, Conv1D) else 0
+    return [n for n, m in layers if isinstance(m, LINEAR) and width_of(m) == width]
 
 
 def add_lora(model: Any, seed: int, names: list[str]) -> LoraConfig:

@@ -112,6 +112,10 @@ class ForwardState:
             return x
         return dropout(x, mix(self.keys + _constant(place * _GOLDEN, self.keys.device)), p)
 
+    def hook(self, place: int, p: float) -> Any:
+        """A forward hook: dropout of a module's output."""
+        return lambda module, args, output: self.dropout(output, place, p)
+
 
 # The attention modules that a bank is on: its state, the number of the place, the drop probability.
 _ATTENTION: WeakKeyDictionary[nn.Module, tuple[ForwardState, int, float]] = WeakKeyDictionary()

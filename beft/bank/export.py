@@ -1,7 +1,7 @@
 """A run as a plain checkpoint, with biases switched on by the model's own config where it has none."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,8 @@ def with_biases(model: Any, modules: Sequence[str]) -> Any:
 def bias_flag(model: Any, modules: Sequence[str]) -> str:
     """The flag of the model's config that gives `modules` biases. Raises BeftError as `with_biases`."""
     added: dict[str, int] = {}
-    for flag in _flags_off(model.config):
+    flags = [n for n, value in model.config.to_dict().items() if value is False and "bias" in n]
+    for flag in flags:
         config = copy.deepcopy(model.config)
         setattr(config, flag, True)
         with torch.device("meta"):
@@ -99,10 +100,5 @@ def switched(config: Any, exported: Any) -> dict[str, Any]:
     anatomy, counts = describe(exported), {}
     for term in TERMS:
         biases = [(site.part, exported.get_submodule(site.module).bias) for site in anatomy.of(term)]
-        moved = [bias is not None and bool(part.take(bias.detach()).any()) for part, bias in biases]
-        counts[f"b_{term}"] = sum(moved)
+        counts[f"b_{term}"] = sum(b is not None and bool(part.take(b.detach()).any()) for part, b in biases)
     return {"flags": flags, "biases": counts, "layers": anatomy.layers}
-
-
-def _flags_off(config: Any) -> Iterator[str]:
-    return (name for name, value in config.to_dict().items() if value is False and "bias" in name)

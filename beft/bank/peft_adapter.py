@@ -51,10 +51,6 @@ class Adapter:
         self.tensors[f"{module}.{parameter}"] = value.cpu().contiguous().clone()
         self.whole.add(module)
 
-    def has(self, name: str) -> bool:
-        """Whether there is a tensor of that name."""
-        return name in self.tensors
-
     def take(self, name: str) -> Tensor:
         """The tensor of that name. Raises BeftError where there is none."""
         if name not in self.tensors:
@@ -98,15 +94,13 @@ def save_adapter(bank: BiasBank, run: int, folder: str | Path, base_model: str =
         )
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config = BeftConfig(
-        task_type=_task_type(bank),
-        target_modules=sorted(adapter.targets),
-        modules_to_save=sorted(adapter.whole),
-        base_model_name_or_path=base_model,
-        inference_mode=True,
-    )
+    names = {"target_modules": sorted(adapter.targets), "modules_to_save": sorted(adapter.whole)}
+    config = BeftConfig(task_type=_task_type(bank), base_model_name_or_path=base_model, inference_mode=True, **names)
     config.save_pretrained(str(folder))
-    _sort_names(folder / CONFIG)
+    # PEFT writes the names of a set in an order that changes from process to process
+    written = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    written["target_modules"] = sorted(adapter.targets)
+    (folder / CONFIG).write_text(json.dumps(written, indent=2, sort_keys=True), encoding="utf-8")
     tensors = {PREFIX + name: tensor for name, tensor in adapter.tensors.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     return folder
@@ -119,13 +113,6 @@ def _task_type(bank: BiasBank) -> TaskType | None:
     if bank.model.config.is_encoder_decoder:
         return TaskType.SEQ_2_SEQ_LM
     return TaskType.CAUSAL_LM if bank.anatomy.causal else None
-
-
-def _sort_names(path: Path) -> None:
-    """PEFT writes the names of a set in an order that changes from process to process; sort them."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config["target_modules"] = sorted(config["target_modules"])
-    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 @torch.no_grad()

@@ -19,7 +19,6 @@ from ..anatomy.projections import describe
 from ..anatomy.sites import Anatomy, Slice, width_of
 from ..errors import BeftError
 from ..study import parse_method
-from . import hooks
 from .dropout import ForwardState
 from .forms import FORMS, Form, draws
 
@@ -130,7 +129,21 @@ class BiasSlot(Slot):
     def attach(self, model: Any, state: ForwardState) -> list[Any]:
         module = model.get_submodule(self.module)
         axis = 1 if isinstance(module, CONVOLUTIONS) else -1
-        return [module.register_forward_hook(hooks.bias(state, self.delta, self.part.put, axis))]
+
+        def add(_: nn.Module, args: Any, output: Tensor) -> Tensor:
+            if state.run_ids is None:  # every run at once, behind an encoder that no run changes
+                return output + self.delta()[:, None].to(output.dtype)  # (R, B, d)
+            run_ids = state.run_ids
+            if len(output) != len(run_ids):
+                # a lone run may also change what a batch shares, such as DeBERTa's embeddings of distances; OPT's
+                # feed-forward layers have a row per token
+                run_ids = run_ids[:1] if state.R == 1 else run_ids.repeat_interleave(len(output) // len(run_ids))
+            added = self.part.put(self.delta().index_select(0, run_ids).to(output.dtype), output.shape[axis])
+            shape = [len(added)] + [1] * (output.dim() - 1)
+            shape[axis] = -1
+            return output + added.view(shape)  # (B, 1, width)
+
+        return [module.register_forward_hook(add)]
 
     def change(self, run: int, model: Any) -> Change:
         module = model.get_submodule(self.module)
@@ -158,7 +171,7 @@ class BiasSlot(Slot):
                 f"load it into a {parse_method(adapter.method).base} run"
             )
         module = model.get_submodule(self.module)
-        if adapter.has(f"{self.module}.beft_bias") or isinstance(module, nn.Linear):
+        if f"{self.module}.beft_bias" in adapter.tensors or isinstance(module, nn.Linear):
             name = f"{self.module}.beft_bias"
             value = adapter.take(name).reshape(-1)
             value = self.part.take(value) if len(value) == module.out_features else value
@@ -179,8 +192,18 @@ class HeadSlot(Slot):
     def attach(self, model: Any, state: ForwardState) -> list[Any]:
         if self.offset is None:
             return []
-        hook = hooks.head(state, self.values, self.offset.values)
-        return [model.get_submodule(self.module).register_forward_hook(hook)]
+        weight, offset = self.values, self.offset.values
+
+        def replace(_: nn.Module, args: Any, output: Tensor) -> Tensor:
+            with torch.autocast(weight.device.type, enabled=False):  # heads are small: always float32
+                x = args[0].float()
+                if state.run_ids is None:
+                    x = x if x.dim() == 3 else x.expand(state.R, *x.shape)  # (R, B, d)
+                    return torch.baddbmm(offset[:, None], x, weight.transpose(1, 2))  # (R, B, C)
+                W = weight.index_select(0, state.run_ids)  # (B, C, d)
+                return torch.einsum("b...d,bcd->b...c", x, W) + offset.index_select(0, state.run_ids)
+
+        return [model.get_submodule(self.module).register_forward_hook(replace)]
 
     def export(self, run: int, model: Any, adapter: Adapter) -> None:
         adapter.add_whole(self.module, self.parameter.rpartition(".")[2], self.values[run].detach())
