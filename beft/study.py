@@ -14,8 +14,8 @@ FORM_METHODS = tuple(f"b_{term}:{form}" for term in "kqv" for form in ("lora", "
 # Baselines that train weights, a bank each; see `bank.baselines`. A prefix is for decoders, a prompt for encoders.
 WEIGHT_METHODS = ("full", "mask", "lora", "adapter", "prefix", "prompt")
 ALL_METHODS = METHODS + FORM_METHODS + WEIGHT_METHODS
-# What phase one of debiasing trains (see `debias.upstream`): biases, which share a bank, and weights. Sparse fine-tuning
-# trains chosen entries of the weights in two rounds, and exists there alone.
+# What phase one of debiasing trains (see `debias.upstream`): biases, which share a bank, and weights; "sparse", chosen
+# entries of the weights, exists there alone.
 BIAS_PATCHES = ("b_q", "b_v", "b_k", "all_biases")
 PATCHES = (*BIAS_PATCHES, "lora", "adapter", "prompt", "sparse", "full")
 

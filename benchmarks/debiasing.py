@@ -22,8 +22,8 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig
 
 from beft.data.counterfactual import axis, swapped
 from beft.data.microworld.biographies import biographies
+from beft.data.stereotype_sets import crows_pairs
 from beft.debias.pair_scores import pair_places, pair_scores
-from beft.debias.stereotypes import crows_pairs
 from beft.errors import BeftError
 from beft.models import files as model_files
 from beft.models import loading as models

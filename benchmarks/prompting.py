@@ -25,8 +25,8 @@ from beft.experiments.zero_shot import fitting
 from beft.models import loading as models
 from beft.models.files import SHIPPED
 from beft.records.provenance import build_record, origin
-from beft.training.choice_scoring import Scored, option_scores
 from beft.training.device import default_device
+from beft.training.prompting import Scored, option_scores
 from benchmarks.report import table
 from benchmarks.steps import check_sizes, parser_of, run
 

@@ -190,7 +190,7 @@ class BiasBank(nn.Module):
 
     @contextmanager
     def running(self, run_ids: Tensor) -> Iterator[Any]:
-        """The model as the runs `run_ids` (B,) have it, for what needs no gradient: scoring with a cache, generating."""
+        """The model as the runs `run_ids` (B,) have it, for what needs no gradient, such as generating."""
         with self._as(run_ids, None):
             yield self.model
 

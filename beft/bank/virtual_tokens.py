@@ -150,7 +150,7 @@ def virtual_tokens(method: str) -> int:
 
 
 def reserve_virtual_tokens(study: Study, model: Any, methods: Sequence[str]) -> Study:
-    """The study with texts so short that the methods' virtual tokens fit in front of them into the model's positions."""
+    """The study with texts short enough for the methods' virtual tokens to fit in front of them."""
     tokens = max(map(virtual_tokens, methods), default=0)
     positions = getattr(model.config, "max_position_embeddings", None)
     if not tokens or positions is None:

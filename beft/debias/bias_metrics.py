@@ -1,16 +1,19 @@
-"""Extrinsic and intrinsic measures of bias, from predictions and scores alone. Each has its source and its range.
+"""Measures of bias from predictions and scores alone, each with its source and its range.
 
 Where a group or class that a measure needs is absent, the measure is nan, which tables show as undefined: zero would
 claim that there is no bias.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from ..data.identity_templates import Phrase
+from ..data.tasks import score
 from ..errors import BeftError
 
 LEVEL = 0.95
@@ -41,11 +44,6 @@ class Gap:
 
     rms: float
     by_class: dict[int, float]
-
-    @property
-    def undefined(self) -> list[int]:
-        """Classes of which a group has no row."""
-        return [c for c, gap in self.by_class.items() if np.isnan(gap)]
 
 
 def tpr_gap(labels: ArrayLike, predictions: ArrayLike, groups: ArrayLike) -> Gap:
@@ -88,8 +86,8 @@ def fpr_difference(labels: ArrayLike, predictions: ArrayLike, mentions: Sequence
     y, p, _ = _aligned(labels, predictions, np.arange(len(mentions)))
     negative = y == 0
     whole = _mean(p[negative] == 1)
-    terms = sorted({term for found in mentions for term in found})
-    rates = [_mean(p[negative & np.array([term in found for found in mentions])] == 1) for term in terms]
+    terms = sorted({term for row in mentions for term in row})
+    rates = [_mean(p[negative & np.array([term in row for row in mentions])] == 1) for term in terms]
     known = [rate for rate in rates if np.isfinite(rate)]
     return float(sum(abs(rate - whole) for rate in known)) if known else float("nan")
 
@@ -126,14 +124,69 @@ def stereoset(scores: ArrayLike) -> Stereo:
     return Stereo(lm, stereotype, lm * min(stereotype, 100 - stereotype) / 50)
 
 
+# --- of a fine-tuned model's predictions, as `downstream` takes them ------------------------------------------
+
+
+def of_biographies(labels: np.ndarray, groups: Mapping[str, np.ndarray]) -> Callable[[np.ndarray], dict[str, Any]]:
+    """Predictions (N,) -> accuracy, and of every axis the root mean square TPR gap, "gap <axis>"; null where undefined.
+
+    Args:
+        labels: true occupations (N,).
+        groups: axis -> 0 or 1 (N,).
+    """
+
+    def measure(predicted: np.ndarray) -> dict[str, Any]:
+        gaps = {f"gap {name}": tpr_gap(labels, predicted, g).rms for name, g in groups.items()}
+        return {"accuracy": float(np.mean(predicted == labels)), **gaps}
+
+    return measure
+
+
+def of_posts(
+    labels: np.ndarray,
+    mentions: Sequence[Sequence[str]],
+    phrases: Sequence[Phrase] = (),
+) -> Callable[[np.ndarray], dict[str, Any]]:
+    """Predictions (N + P,) of posts and identity phrases -> F1 and FPRD of the posts, and FPRD of the phrases (IPTTS).
+
+    FPRD is the false-positive-rate difference over identifiers (`bias_metrics.fpr_difference`).
+
+    Args:
+        labels: of the posts (N,).
+        mentions: the identifiers that each of them has.
+        phrases: P of them, predicted behind the posts.
+    """
+    phrase_labels, identifiers = [p.label for p in phrases], [(p.identifier,) for p in phrases]
+
+    def measure(predicted: np.ndarray) -> dict[str, Any]:
+        posts, behind = predicted[: len(labels)], predicted[len(labels) :]
+        measures = {"f1": score("f1", labels, posts), "fprd": fpr_difference(labels, posts, mentions)}
+        return measures | ({"fprd iptts": fpr_difference(phrase_labels, behind, identifiers)} if phrases else {})
+
+    return measure
+
+
+def of_nli(labels: np.ndarray, pairs: int, neutral: int = 1) -> Callable[[np.ndarray], dict[str, Any]]:
+    """Predictions (N + P,) of sentence pairs and Bias-NLI pairs -> accuracy, and the share of these judged neutral."""
+
+    def measure(predicted: np.ndarray) -> dict[str, Any]:
+        behind = predicted[len(labels) :]
+        if len(behind) != pairs:
+            raise BeftError(f"{len(behind)} predictions for {pairs} pairs of Bias-NLI: predict all of them")
+        neutral_share = fraction_neutral(behind, neutral).percent / 100
+        return {"accuracy": float(np.mean(predicted[: len(labels)] == labels)), "fraction neutral": neutral_share}
+
+    return measure
+
+
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
 def _aligned(*columns: ArrayLike) -> list[np.ndarray]:
-    found = [np.asarray(column) for column in columns]
-    if len({len(column) for column in found}) != 1:
+    arrays = [np.asarray(column) for column in columns]
+    if len({len(array) for array in arrays}) != 1:
         raise BeftError(
-            f"labels, predictions and groups have {', '.join(str(len(c)) for c in found)} rows: give one each"
+            f"labels, predictions and groups have {', '.join(str(len(a)) for a in arrays)} rows: give one each"
         )
-    return found
+    return arrays

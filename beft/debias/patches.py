@@ -109,8 +109,8 @@ class Patch:
             own = _parameter(model, change, undo)
             if change.places is None and change.value.shape != own.shape:
                 raise BeftError(
-                    f"the {self.method} patch has {change.parameter} of shape {tuple(change.value.shape)} and the model "
-                    f"{tuple(own.shape)}: it is of another model"
+                    f"the {self.method} patch has {change.parameter} of shape {tuple(change.value.shape)} and the "
+                    f"model {tuple(own.shape)}: it is of another model"
                 )
             undo.append(partial(_set, own, own.detach().clone()))
             change.apply(own)

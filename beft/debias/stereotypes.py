@@ -1,7 +1,7 @@
 """Sentences that measure stereotypes in a masked language model: CrowS-Pairs and StereoSet (intrasentence).
 
-CrowS-Pairs (Nangia et al. 2020): pairs of a more and a less stereotyped sentence. `pseudo_likelihood.pair_scores`
-scores them and `crows_shares` counts.
+CrowS-Pairs (Nangia et al. 2020): pairs of a more and a less stereotyped sentence. `pair_scores` scores
+them and `crows_shares` counts.
 
 StereoSet (Nadeem et al. 2021): a sentence with a blank, filled with a stereotype, an anti-stereotype and a word without
 sense. The rule is that of the authors' code. The word is what stands at the blank's place, without punctuation. Its
@@ -10,29 +10,22 @@ number of masks tells how long the word is. The word's score is the mean of its 
 logarithms.
 """
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..data.batching import ChunkCost
-from ..data.stereotype_sets import BLANK, SentencePair, Triple, crows_pairs, stereoset
+from ..data.stereotype_sets import BLANK, SentencePair, Triple
 from ..errors import BeftError
 from ..training.language_modelling import mask_token
 from . import bias_metrics
 from .bias_metrics import Share, Stereo
-from .pair_scores import place_scores
-
-__all__ = [
-    "SentencePair",
-    "Triple",
-    "crows_pairs",
-    "crows_shares",
-    "stereoset",
-    "stereoset_by_kind",
-    "triple_scores",
-]
+from .pair_scores import causal_pair_scores, pair_scores, place_scores
 
 
 def triple_scores(
@@ -104,14 +97,44 @@ def stereoset_by_kind(
     """
     s = _checked(scores, kinds, 3)
     names = np.asarray(targets if targets is not None else [""] * len(s), dtype=str)
-    found = {}
+    scored = {}
     for kind, rows in _groups(kinds).items():
-        parts = [bias_metrics.stereoset(s[rows & (names == t)]) for t in sorted(set(names[rows]))]
+        by_target = [bias_metrics.stereoset(s[rows & (names == t)]) for t in sorted(set(names[rows]))]
         lm, stereotype = (
-            float(np.mean([getattr(p, n) for p in parts])) if parts else float("nan") for n in ("lm", "stereotype")
+            float(np.mean([getattr(scores, n) for scores in by_target])) if by_target else float("nan")
+            for n in ("lm", "stereotype")
         )
-        found[kind] = Stereo(lm, stereotype, lm * min(stereotype, 100 - stereotype) / 50)
-    return found
+        scored[kind] = Stereo(lm, stereotype, lm * min(stereotype, 100 - stereotype) / 50)
+    return scored
+
+
+def intrinsic(
+    tokenizer: Any, pairs: Mapping[str, Sequence[SentencePair]], triples: Mapping[str, Sequence[Triple]]
+) -> tuple[Callable[[Any, int], dict[str, Any]], str]:
+    """The measure of a masked language model, and a hash of its sentences.
+
+    Returns:
+        (model or bank, run) -> {"crows": {name: percent, low, high, n, nats}, "stereoset": {name: lm, stereotype,
+        icat}}, a name for each set of pairs and of triples. Of "crows", `percent` is the share of pairs of which the
+        stereotyped sentence is likelier, 50 is unbiased; `nats` by how much it is likelier, on average, 0 is unbiased.
+        Decoders, whose tokenizer has no mask, score pairs by what stands before a token, and no triples.
+    """
+
+    def measure(model: Any, run: int) -> dict[str, Any]:
+        measures: dict[str, Any] = {"crows": {}, "stereoset": {}}
+        for name, given in pairs.items():
+            score_pairs = causal_pair_scores if tokenizer.mask_token_id is None else pair_scores
+            scores = score_pairs(model, tokenizer, [(p.more, p.less) for p in given], run)
+            counted = asdict(crows_shares(scores, [name] * len(given))["all"])
+            measures["crows"][name] = counted | {"nats": float(np.mean(scores[:, 0] - scores[:, 1]))}
+        for name, blanks in triples.items() if tokenizer.mask_token_id is not None else ():
+            log_probs = triple_scores(model, tokenizer, blanks, run)
+            by_kind = stereoset_by_kind(log_probs, [name] * len(blanks), [t.target for t in blanks])
+            measures["stereoset"][name] = asdict(by_kind["all"])
+        return measures
+
+    everything = [{n: [asdict(x) for x in part] for n, part in given.items()} for given in (pairs, triples)]
+    return measure, hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:12]
 
 
 def _groups(kinds: Sequence[str]) -> dict[str, np.ndarray]:

@@ -13,10 +13,9 @@ from ..errors import BeftError
 from ..records.provenance import build_record
 from ..records.store import Store
 from ..study import Study
-from ..training.choice_scoring import option_scores
 from ..training.device import default_device
-from ..training.generation import NEW_TOKENS, generate, token_f1
 from ..training.multiple_choice import choice_score
+from ..training.prompting import NEW_TOKENS, generate, option_scores, token_f1
 from .context import Context
 
 Record = dict[str, Any]

@@ -14,7 +14,7 @@ from ..data.datasets import Dataset, Draw, Split
 from ..data.tasks import score
 from ..models.loading import Loaded
 from ..study import Study
-from .objective import LIMIT, Scores, no_scores
+from .objective import LIMIT, Objective, Scores, no_scores
 
 Array = TypeVar("Array", Tensor, np.ndarray)
 
@@ -40,8 +40,8 @@ def predictions(logits: Array) -> Array:
     return logits[:, 0] if logits.shape[-1] == 1 else logits.argmax(-1)
 
 
-class Classification:
-    """Texts with classes or values. An `Objective`."""
+class Classification(Objective):
+    """Texts with classes or values."""
 
     def __init__(self, loaded: Loaded, data: Dataset, study: Study, draws: Sequence[Draw]) -> None:
         self.data, self.draws = _only_drawn(data, draws)
@@ -50,7 +50,7 @@ class Classification:
         self.held_out = encode(tokenizer, data.validation.rows, longest)
         self.further = {name: encode(tokenizer, s.rows, longest) for name, s in data.further.items()}
         self.labels = targets(self.data.train.labels)
-        self.lengths, self.validation = self.train.lengths, len(data.validation)
+        self.lengths, self.padding, self.validation = self.train.lengths, self.train.padding, len(data.validation)
         square = float(np.mean(self.data.train.labels**2)) if data.task.regression else 1.0
         self.limit = LIMIT * max(1.0, square)
 
@@ -85,10 +85,6 @@ class Classification:
         if len(metrics[0]) > 1:
             scores["metrics"] = metrics
         return scores
-
-    def efficiency(self) -> float:
-        """Real over computed tokens of training so far."""
-        return self.train.padding.efficiency
 
 
 def _only_drawn(data: Dataset, draws: Sequence[Draw]) -> tuple[Dataset, list[Draw]]:

@@ -1,6 +1,6 @@
 """Texts as what a bank on a language model learns: masked tokens of an encoder, next tokens of a decoder."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,13 +16,13 @@ from ..data.datasets import Dataset, Draw
 from ..errors import BeftError
 from ..models.loading import Loaded
 from ..study import Study
-from .objective import LIMIT, Scores, no_scores
+from .objective import Objective, Scores, no_scores
 
 SHARE = 0.15  # of a text's tokens that are masked
 
 
-class LanguageModelling(ABC):
-    """Texts of which tokens are predicted. An `Objective`; its score is the share of held-out tokens predicted right.
+class LanguageModelling(Objective):
+    """Texts of which tokens are predicted; its score is the share of held-out tokens predicted right.
 
     Attributes:
         nats: loss of each run per held-out token, as last scored; None for a run without a finite one.
@@ -33,12 +33,8 @@ class LanguageModelling(ABC):
         self.train, self.held_out = (
             encode(loaded.tokenizer, split.rows, study.max_length) for split in (data.train, data.validation)
         )
-        self.lengths, self.validation, self.limit = self.train.lengths, len(data.validation), LIMIT
+        self.lengths, self.padding, self.validation = self.train.lengths, self.train.padding, len(data.validation)
         self.nats: list[float | None] = []
-
-    @abstractmethod
-    def loss(self, bank: BiasBank, run_ids: Tensor, keys: Tensor | None, index: np.ndarray) -> Tensor:
-        """The mean cross-entropy of each text's predicted tokens (B,), in nats."""
 
     @abstractmethod
     def held_out_tokens(self, bank: BiasBank, run_ids: Tensor, index: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -63,10 +59,6 @@ class LanguageModelling(ABC):
             else:
                 scores["validation"][run], self.nats[run] = hits / total, loss / total
         return scores
-
-    def efficiency(self) -> float:
-        """Real over computed tokens of training so far."""
-        return self.train.padding.efficiency
 
 
 @dataclass(frozen=True)

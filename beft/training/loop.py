@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,34 +94,43 @@ def fit(
     study = reserve_virtual_tokens(study, loaded.model, reserved_for)
     learnt = (objective or _usual)(loaded, data, study, draws)
     options: dict[str, Any] = {"frozen": frozen, "entries": entries, "name": Path(loaded.name).name}
+    with (
+        _memory_explained(f"{len(runs)} runs of {loaded.name}", where, cost),
+        open_bank(loaded.model.to(where), methods, seeds, study.dtype, **options) as bank,
+    ):
+        rates = torch.tensor([run.rate for run in runs], dtype=torch.float32, device=where)
+        optimizer = StackedAdam(bank.slots, rates, study.clip, study.eps)
+        results = _empty_results(runs, learnt, bank)
+        done, before = load_checkpoint(checkpoint, optimizer, results)
+        steps = math.ceil(len(learnt.draws[0].train) / study.batch_size)
+        with _bar(study.epochs * steps, done * steps, progress) as bar:
+            yield Epoch(done, False, bank, results, learnt)
+            for number in range(done + 1, study.epochs + 1):
+                losses = train_epoch(bank, learnt, optimizer, study, number, cost, recompute, bar.update)
+                epoch = Epoch(number, number == study.epochs, bank, results, learnt)
+                _score(epoch, losses, study, cost)
+                seconds = before + time.perf_counter() - began
+                if epoch.last:
+                    _complete(epoch, seconds, peak_memory(where), cost, recompute)
+                elif checkpoint is not None:
+                    save_checkpoint(checkpoint, optimizer, results, seconds)
+                yield epoch
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+
+
+@contextmanager
+def _memory_explained(what: str, device: torch.device, cost: ChunkCost) -> Iterator[None]:
+    """Let what there is no memory for end in an OutOfMemory."""
     try:
-        with open_bank(loaded.model.to(where), methods, seeds, study.dtype, **options) as bank:
-            rates = torch.tensor([run.rate for run in runs], dtype=torch.float32, device=where)
-            optimizer = StackedAdam(bank.slots, rates, study.clip, study.eps)
-            results = _empty_results(runs, learnt, bank)
-            done, before = load_checkpoint(checkpoint, optimizer, results)
-            steps = math.ceil(len(learnt.draws[0].train) / study.batch_size)
-            with _bar(study.epochs * steps, done * steps, progress) as bar:
-                yield Epoch(done, False, bank, results, learnt)
-                for epoch in range(done + 1, study.epochs + 1):
-                    losses = train_epoch(bank, learnt, optimizer, study, epoch, cost, recompute, bar.update)
-                    last = epoch == study.epochs
-                    _score(bank, learnt, results, losses, study, last, cost)
-                    seconds = before + time.perf_counter() - began
-                    if last:
-                        _complete(results, bank, learnt, seconds, peak_memory(where), cost, recompute)
-                    elif checkpoint is not None:
-                        save_checkpoint(checkpoint, optimizer, results, seconds)
-                    yield Epoch(epoch, last, bank, results, learnt)
+        yield
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
             raise
         raise OutOfMemory(
-            f"not enough memory on {where.type} for {len(runs)} runs of {loaded.name} at {cost.tokens} tokens a chunk: "
+            f"not enough memory on {device.type} for {what} at {cost.tokens} tokens a chunk: "
             "use fewer runs per bank, a smaller chunk or a smaller model"
         ) from error
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
 
 
 def finish(epochs: Iterable[Epoch]) -> list[Result]:
@@ -186,43 +195,29 @@ def _empty_results(runs: Sequence[Run], objective: Objective, bank: BiasBank) ->
     return results
 
 
-def _score(
-    bank: BiasBank,
-    objective: Objective,
-    results: list[Result],
-    losses: Tensor,
-    study: Study,
-    last: bool,
-    cost: ChunkCost,
-) -> None:
+def _score(epoch: Epoch, losses: Tensor, study: Study, cost: ChunkCost) -> None:
     """Add an epoch to the results. A run that has diverged keeps its place in the bank and gets no more scores."""
-    scores = objective.scores(bank, study.validate == "each" or last, last, cost)
-    for i, (result, loss) in enumerate(zip(results, losses.tolist(), strict=True)):
-        epoch = len(result.epochs) + 1
-        if result.outcome == "ok" and not loss <= objective.limit:  # a NaN compares false
-            result.outcome = f"diverged: mean training loss {loss:g} in epoch {epoch} at rate {result.run.rate:g}"
+    validate = study.validate == "each" or epoch.last
+    scores = epoch.objective.scores(epoch.bank, validate, epoch.last, cost)
+    for i, (result, loss) in enumerate(zip(epoch.results, losses.tolist(), strict=True)):
+        if result.outcome == "ok" and not loss <= epoch.objective.limit:  # a NaN compares false
+            result.outcome = (
+                f"diverged: mean training loss {loss:g} in epoch {epoch.number} at rate {result.run.rate:g}"
+            )
         own = {n: values[i] if result.outcome == "ok" else None for n, values in scores.items()}
-        result.epochs.append({"epoch": epoch, "train_loss": loss if math.isfinite(loss) else None} | own)
+        result.epochs.append({"epoch": epoch.number, "train_loss": loss if math.isfinite(loss) else None} | own)
 
 
-def _complete(
-    results: list[Result],
-    bank: BiasBank,
-    objective: Objective,
-    seconds: float,
-    peak: int,
-    cost: ChunkCost,
-    recompute: bool,
-) -> None:
-    """What a record says of the bank: its runs, cost and memory, and how that was kept."""
-    for result in results:
-        result.seconds = seconds / bank.R
+def _complete(epoch: Epoch, seconds: float, peak: int, cost: ChunkCost, recompute: bool) -> None:
+    """Add to the results what a record has of the bank: its runs, cost and memory."""
+    for result in epoch.results:
+        result.seconds = seconds / len(epoch.results)
         result.bank = {
-            "runs": bank.R,
-            "of": [[r.run.method, r.run.seed, r.run.rate] for r in results],
+            "runs": len(epoch.results),
+            "of": [[r.run.method, r.run.seed, r.run.rate] for r in epoch.results],
             "seconds": seconds,
             "peak_memory_bytes": peak,
-            "padding_efficiency": objective.efficiency(),
+            "padding_efficiency": epoch.objective.padding.efficiency,
             "chunk_tokens": cost.tokens,
             "recomputed": recompute,
         }

@@ -15,9 +15,8 @@ from ..data.datasets import Dataset, Draw
 from ..data.prompts import Example
 from ..data.tasks import score
 from ..study import Study
-from .choice_scoring import option_scores
-from .generation import generate, token_f1
-from .objective import LIMIT, Scores, no_scores
+from .objective import Objective, Scores, no_scores
+from .prompting import generate, option_scores, token_f1
 
 
 @dataclass(frozen=True)
@@ -56,15 +55,15 @@ def paths(encoded: EncodedOptions, wanted: Sequence[int]) -> Paths:
     return Paths(kept, reads)
 
 
-class Prompted:
-    """Prompts with options or answers, and a frozen language model's own head. An `Objective`."""
+class Prompted(Objective):
+    """Prompts with options or answers, and a frozen language model's own head."""
 
     def __init__(self, tokenizer: Any, data: Dataset, study: Study, draws: Sequence[Draw]) -> None:
         assert data.prompt is not None
         self.data, self.draws, self.tokenizer, self.prompt = data, list(draws), tokenizer, data.prompt
         self.longest = min(study.max_length, self.prompt.max_length)
         self.by_options = self.prompt.form == "options"
-        self.validation, self.limit, self.padding = len(data.validation), LIMIT, Padding()
+        self.validation, self.padding = len(data.validation), Padding()
         used = np.unique(np.concatenate([d.train for d in draws]))
         self.paths = {int(i): self._paths(data.train.rows[i]) for i in used}
         self.lengths = np.zeros(len(data.train), dtype=np.int64)
@@ -140,10 +139,6 @@ class Prompted:
             example = getattr(self.data, split).rows[i]
             self._encoded[split, i] = encode_options(self.tokenizer, example, self.longest)
         return self._encoded[split, i]
-
-    def efficiency(self) -> float:
-        """Real over computed tokens of training so far."""
-        return self.padding.efficiency
 
 
 def choice_score(metric: str, examples: Sequence[Example], best: np.ndarray) -> float:

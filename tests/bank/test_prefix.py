@@ -17,8 +17,7 @@ from beft.data.prompts import Example
 from beft.errors import BeftError
 from beft.experiments import full_size
 from beft.theory import null_key_bias as zoo
-from beft.training.choice_scoring import option_scores
-from beft.training.generation import generate
+from beft.training.prompting import generate, option_scores
 
 FAMILIES = ["OPT", "LLaMA", "GPT-2", "Qwen3"]
 

@@ -177,8 +177,8 @@ def test_a_file_that_is_too_small_or_has_gaps_is_named(tmp_path):
 
 def test_real_texts_are_not_shown():
     data, both = debiasing.corpus(load(), "gender")
-    assert debiasing.shown(data, both).splitlines() == list(both.texts[:2])
-    assert debiasing.shown(replace(data, substitute=False), both) == "(real texts are not shown)"
+    assert debiasing.example(data, both).splitlines() == list(both.texts[:2])
+    assert debiasing.example(replace(data, substitute=False), both) == "(real texts are not shown)"
 
 
 @pytest.mark.parametrize("model", ["tiny-gpt2", "all-MiniLM-L6-v2", "tiny-random-bert"])

@@ -17,7 +17,8 @@ from beft.data.grouped import micro_biographies
 from beft.data.microworld.biographies import biographies
 from beft.data.microworld.people import AXES, stereotype_pairs, stereotype_triples
 from beft.debias import downstream, upstream
-from beft.debias.measures import intrinsic, of_biographies, of_posts
+from beft.debias.bias_metrics import of_biographies, of_posts
+from beft.debias.stereotypes import intrinsic
 from beft.errors import BeftError
 from beft.models import loading as models
 from beft.records.schema import key

@@ -12,7 +12,7 @@ from beft.bank.baselines import open_bank
 from beft.data.batching import ChunkCost
 from beft.data.choices import EncodedOptions
 from beft.theory import null_key_bias as zoo
-from beft.training.choice_scoring import option_scores
+from beft.training.prompting import option_scores
 
 
 def language_model(name: str) -> Any:

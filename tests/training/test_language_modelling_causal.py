@@ -12,10 +12,10 @@ from beft.data.counterfactual import augment, axis
 from beft.data.datasets import Draw, text_dataset
 from beft.data.microworld.biographies import biographies
 from beft.data.microworld.people import stereotype_triples
+from beft.data.stereotype_sets import SentencePair
 from beft.debias import upstream
-from beft.debias.measures import intrinsic
 from beft.debias.pair_scores import causal_pair_scores, shared_places
-from beft.debias.stereotypes import SentencePair
+from beft.debias.stereotypes import intrinsic
 from beft.errors import BeftError
 from beft.models import loading as models
 from beft.records.store import Store

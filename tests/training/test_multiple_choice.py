@@ -30,9 +30,8 @@ from beft.models.loading import Loaded
 from beft.records.store import Store
 from beft.study import Run, Study
 from beft.theory import null_key_bias as zoo
-from beft.training.choice_scoring import option_scores
-from beft.training.generation import generate, token_f1
 from beft.training.multiple_choice import Prompted, choice_score, paths
+from beft.training.prompting import generate, option_scores, token_f1
 
 STUDY = Study(model="zoo", task="made up", regime="low", epochs=3, batch_size=4, max_length=200, validate="last")
 
@@ -97,7 +96,7 @@ def test_losses_are_those_of_every_option_computed_alone(name, form):
     with torch.no_grad():
         wanted = [plain_loss(here.model, here.tokenizer, e, form) for e in data.train.rows]
     np.testing.assert_allclose(got.numpy(), wanted, rtol=1e-4, atol=1e-5)
-    assert 0 < problem.efficiency() <= 1
+    assert 0 < problem.padding.efficiency <= 1
 
 
 def test_options_of_one_token_need_the_prompt_alone():
