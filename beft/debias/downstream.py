@@ -15,8 +15,7 @@ from ..data.datasets import Dataset
 from ..errors import BeftError
 from ..models.loading import Loaded
 from ..records.provenance import build_record, origin
-from ..records.run_log import log_runs
-from ..records.store import Store
+from ..records.store import Store, log_runs
 from ..study import Run, Study
 from ..training.classification import Classification, logits, predictions
 from ..training.device import default_device

@@ -1,11 +1,13 @@
-"""How much memory a bank needs, estimated from the model's config before any weight is read.
+"""How much memory a bank needs, estimated from the model's config before any weight is read; `measured` measures it.
 
 What a forward pass keeps for its gradient follows from sizes: every layer keeps some multiples of its width, of its
-feed-forward width and of the attention's for each token. The multiples of a family are in `KEPT`. Where a bank needs more
-after all, `sweep` goes on with banks of half the size; each record has the chunk that was used. `full_size` measures.
+feed-forward width and of the attention's for each token. The multiples of a family are in `KEPT`. Where a bank needs
+more after all, `sweep` goes on with banks of half the size; each record has the chunk that was used.
 """
 
+import copy
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from ..bank.bank import BiasBank
 from ..bank.baselines import open_bank
@@ -22,8 +25,10 @@ from ..bank.slots import places
 from ..data.batching import CHUNKS
 from ..errors import BeftError, unknown
 from ..models.loading import empty
+from ..records.provenance import build_record
+from ..records.store import Store
 from ..study import parse_method
-from ..training.device import default_device, free_memory
+from ..training.device import default_device, forget_peak, free_memory, peak_memory
 
 BANK = 24  # runs: enough sentences a step for chunks of nearly equal lengths
 # Of the free memory: the rest is for what is not estimated, such as temporaries of a backward pass.
@@ -236,3 +241,79 @@ def bank_size(model: Any, methods: Sequence[str], longest: int, dtype: str, free
     _, layer = kept_by_layers(model.config, tokens, max(1, tokens // longest), element)
     chunk = model.config.num_hidden_layers * layer if biases else 0
     return max(1, min(BANK, int((SHARE * free - chunk) // (ADAM * (head + 4 * sum(biases.values()))))))
+
+
+# --- one training step at full size, on random weights ---------------------------------------------------------
+
+
+def measured(
+    shape: str, store: Store, runs: int = 1, tokens: int = 1024, rows: int = 8, dtype: str = "bfloat16"
+) -> dict[str, Any]:
+    """The record of one training step of a bank of b_v on random weights of a shape; made where `store` has none.
+
+    `expected_bytes` is `estimate`'s, `peak_bytes` what the device had at most while it ran (on a CPU the growth of the
+    process, temporaries of the backward pass included), `seconds` those of the step.
+
+    Raises:
+        BeftError: an unknown shape, or one that does not fit into the memory that is free.
+    """
+    device = torch.device(default_device())
+    settings = {"kind": "memory", "model": shape, "runs": runs, "tokens": tokens, "rows": rows, "dtype": dtype}
+    settings |= {"device": device.type}
+    record = store.find(settings)
+    if record is not None:
+        return record
+    config = config_of(shape)
+    expected = estimate(config, ["b_v"] * runs, tokens, rows, dtype).total(runs)
+    free = free_memory(device)
+    if expected > free:
+        raise BeftError(
+            f"{shape} needs {expected / 1e9:.1f} GB and {free / 1e9:.1f} GB are free on {device.type}: use a smaller "
+            "shape"
+        )
+    forget_peak(device)
+    before = peak_memory(device)
+    model = random_model(config, dtype, device)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(config.vocab_size, (rows, tokens // rows), generator=generator).to(device)
+    with BiasBank(model, ["b_v"] * runs, list(range(runs))) as bank:
+        began = time.perf_counter()
+        step_loss(bank, ids).backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - began
+    origin = {"model": {"name": shape, "source": "random weights"}, "data": {}}
+    sizes: dict[str, Any] = {"expected_bytes": expected, "peak_bytes": peak_memory(device) - before}
+    store.write(build_record("memory", settings, origin, device.type, **sizes, seconds=seconds))
+    return store.read(store.name(settings))
+
+
+def step_loss(bank: BiasBank, ids: Tensor) -> Tensor:
+    """A loss that reads as many positions as options do."""
+    run_ids = torch.arange(len(ids), device=ids.device) % bank.R
+    logits = bank(run_ids, None, input_ids=ids, use_cache=False, logits_to_keep=READ)
+    return -logits.log_softmax(-1)[..., 0].mean()
+
+
+def random_model(config: Any, dtype: str, device: torch.device) -> Any:
+    """A frozen causal language model of random weights, for what needs a model of its size and not what it knows."""
+    model = empty(config, dtype).to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(0)
+    one_layer = copy.deepcopy(config)
+    one_layer.num_hidden_layers = 1
+    if getattr(one_layer, "layer_types", None):
+        one_layer.layer_types = one_layer.layer_types[:1]
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif parameter.dim() == 1:
+                parameter.fill_(1.0)
+            else:
+                parameter.normal_(std=0.02, generator=generator)
+        # what a model computes when it is made, such as rotary frequencies, is the same with one layer
+        made = dict(AutoModelForCausalLM.from_config(one_layer).named_buffers())
+        for name, buffer in model.named_buffers():
+            first = ".".join("0" if part.isdecimal() else part for part in name.split("."))
+            buffer.copy_(made[first].to(device))
+    return model

@@ -1,17 +1,24 @@
-"""A folder of this machine that holds records: atomic writes, locks, and errors that name it."""
+"""Where records are: a folder of this machine, or one behind a URL that fsspec knows (s3://, gs://, memory://, ...).
+
+Writes are atomic, a bank is locked while it is trained, and errors name the folder.
+"""
 
 import errno
 import functools
+import hashlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ..errors import BeftError
+from ..paths import cache
 
+COMPLETE = ".complete"  # written after the other files of a folder behind a URL
 WAITS = 2.0  # seconds of waiting for another sweep before a message says so
 
 P = ParamSpec("P")
@@ -146,3 +153,127 @@ def write_whole(path: Path, text: str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+class RemoteFolder(Folder):
+    """A folder behind a URL. Records and adapters go to the URL; checkpoints stay on the machine that trains.
+
+    Args:
+        url: as the user gave it.
+        files: its fsspec file system.
+        root: its path in that file system.
+    """
+
+    def __init__(self, url: str, files: Any, root: str) -> None:
+        self.url = re.sub(r"(?<![/:])/+$", "", url)  # but not the slashes of "memory://"
+        super().__init__(cache() / "remote" / hashlib.sha256(self.url.encode()).hexdigest()[:12])
+        self.label, self.files, self.root = redacted(self.url), files, root.rstrip("/")
+
+    @property
+    def location(self) -> str:
+        return self.url
+
+    def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the file system; the errors of the package behind it become OSError."""
+        try:
+            return getattr(self.files, method)(*args, **kwargs)
+        except OSError:
+            raise
+        except Exception as error:
+            raise OSError(str(error) or type(error).__name__) from error
+
+    def _at(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
+    @explain_os_errors
+    def names(self) -> list[str]:
+        self._call("invalidate_cache")  # other machines write too
+        if not self._call("exists", self.root):
+            return []
+        names = (path.rstrip("/").rsplit("/", 1)[-1] for path in self._call("ls", self.root, detail=False))
+        return sorted(name for name in names if name.endswith(".json") and not name.startswith("."))
+
+    def address(self, name: str) -> str:
+        return f"{self.label}/{name}"
+
+    @explain_os_errors
+    def has(self, name: str) -> bool:
+        self._call("invalidate_cache")
+        return bool(self._call("exists", self._at(name)))
+
+    def read(self, name: str) -> str:
+        return bytes(self._call("cat_file", self._at(name))).decode("utf-8")
+
+    def write(self, name: str, text: str) -> None:
+        from fsspec import AbstractFileSystem
+
+        content = text.encode("utf-8")
+        self._call("makedirs", self.root, exist_ok=True)
+        if type(self.files).mv is AbstractFileSystem.mv:
+            # Object stores have no rename: an object appears when all of it has arrived, and a move would be a copy
+            # and a deletion.
+            self._call("pipe_file", self._at(name), content)
+            return
+        # On a file system with a rename, a file is visible while it grows.
+        temporary = self._at(f".{name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            self._call("pipe_file", temporary, content)
+            self._call("mv", temporary, self._at(name))
+        except BaseException:
+            with suppress(OSError):  # the first error is the one to raise
+                self._call("rm_file", temporary)
+            raise
+
+    @explain_os_errors
+    def keep(self, folder: Path, name: str) -> None:
+        self._call("makedirs", self._at(name), exist_ok=True)
+        for path in sorted(folder.iterdir()):
+            self._call("put_file", str(path), self._at(f"{name}/{path.name}"))
+        self._call("pipe_file", self._at(f"{name}/{COMPLETE}"), b"")
+        super().keep(folder, name)
+
+    @explain_os_errors
+    def fetch(self, name: str) -> Path | None:
+        here = super().fetch(name)
+        if here is not None or not self.has(f"{name}/{COMPLETE}"):
+            return here
+        partial = self.local / f"{name}.{uuid.uuid4().hex[:8]}.tmp"
+        partial.mkdir(parents=True)
+        try:
+            for path in self._call("ls", self._at(name), detail=False):
+                file = path.rsplit("/", 1)[-1]
+                if file != COMPLETE:
+                    self._call("get_file", path, str(partial / file))
+            super().keep(partial, name)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return super().fetch(name)
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """No lock, as object stores have none: two sweeps may train the same bank, and write the same records."""
+        yield
+
+
+def redacted(url: str) -> str:
+    """A URL without the password it may hold."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", url)
+
+
+def open_folder(where: str | Path) -> Folder:
+    """A `Folder`, or a `RemoteFolder` of a text with "://". Raises BeftError for a URL that cannot be used."""
+    if not isinstance(where, str) or "://" not in where:
+        return Folder(where)
+    import fsspec
+    from fsspec.implementations.local import LocalFileSystem
+
+    try:
+        files, root = fsspec.core.url_to_fs(where)
+    except Exception as error:  # of the URL, of a missing package, or of a server, as each package calls it
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BeftError(
+            f"the results folder {redacted(where)!r} cannot be used, {reason}: install the package of that protocol or "
+            "give another URL or folder"
+        ) from error
+    # file:// is a folder of this machine like any other, with its locks and renames.
+    return Folder(root) if type(files) is LocalFileSystem else RemoteFolder(where, files, root)

@@ -6,35 +6,20 @@ there, and an interrupted sweep resumes. A checksum over the content detects a r
 """
 
 import json
+import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import BeftError
-from .folders import Folder
+from .folders import open_folder
 from .provenance import provenance
-from .remote import RemoteFolder, redacted
 from .schema import SCHEMA, checksum, jsonable, key, parse_json, problem
 
-
-def open_folder(where: str | Path) -> Folder:
-    """A `Folder`, or a `RemoteFolder` of a text with "://". Raises BeftError for a URL that cannot be used."""
-    if not isinstance(where, str) or "://" not in where:
-        return Folder(where)
-    import fsspec
-    from fsspec.implementations.local import LocalFileSystem
-
-    try:
-        files, root = fsspec.core.url_to_fs(where)
-    except Exception as error:  # of the URL, of a missing package, or of a server, as each package calls it
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BeftError(
-            f"the results folder {redacted(where)!r} cannot be used, {reason}: install the package of that protocol or "
-            "give another URL or folder"
-        ) from error
-    # file:// is a folder of this machine like any other, with its locks and renames.
-    return Folder(root) if type(files) is LocalFileSystem else RemoteFolder(where, files, root)
+RUN_LOG = "BEFT_RUN_LOG"
+"""Environment variable: the file to which every sweep appends one line {"done": n, "reused": n, "failed": n}."""
 
 
 def _slug(value: object) -> str:
@@ -160,3 +145,25 @@ class Store:
                 "permissions and run the same command again (finished runs are kept)"
             ) from error
         return self.path(full["settings"])
+
+
+# --- how many runs the sweeps of a process did, for whoever started it ----------------------------------------
+
+
+def log_runs(*, done: int, reused: int, failed: int) -> None:
+    """Append the numbers of one sweep to the file that $BEFT_RUN_LOG names; nothing where it is not set."""
+    path = os.environ.get(RUN_LOG)
+    if path:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"done": done, "reused": reused, "failed": failed}) + "\n")
+
+
+def count_runs(path: Path) -> dict[str, int]:
+    """{"done": n, "reused": n, "failed": n} over all sweeps of a log; zeros where there is no such file."""
+    counts = {"done": 0, "reused": 0, "failed": 0}
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for line in lines:
+        with suppress(ValueError):  # a process killed while writing leaves half a line
+            for name, number in json.loads(line).items():
+                counts[name] = counts.get(name, 0) + int(number)
+    return counts

@@ -17,7 +17,7 @@ from typing import Any
 
 from .. import paths
 from ..errors import BeftError, unknown
-from ..records.run_log import RUN_LOG, count_runs
+from ..records.store import RUN_LOG, count_runs
 from ..settings import profiles as settings
 from ..settings.parameters import NOTEBOOKS
 from .notebooks import find, incomplete, parameter_names, read

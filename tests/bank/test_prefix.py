@@ -15,7 +15,7 @@ from beft.bank.virtual_tokens import PREFIX as MODULE
 from beft.data.choices import encode_options
 from beft.data.prompts import Example
 from beft.errors import BeftError
-from beft.experiments import full_size
+from beft.experiments import memory
 from beft.theory import null_key_bias as zoo
 from beft.training.prompting import generate, option_scores
 
@@ -89,7 +89,7 @@ def test_options_and_generation_see_the_prefix():
 
     tokenizer = TOKENIZERS["byte-level BPE"]
     settings = zoo.ARCHITECTURES["LLaMA"].settings | {"vocab_size": len(tokenizer)}
-    model = full_size.random_model(LlamaConfig(**settings), "float32", torch.device("cpu"))
+    model = memory.random_model(LlamaConfig(**settings), "float32", torch.device("cpu"))
     example = Example("the cat is not", (" great", " terrible"), 0)
     encoded = encode_options(tokenizer, example, 100)
     with open_bank(model, ["prefix"], [0]) as bank:

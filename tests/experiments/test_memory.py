@@ -11,7 +11,7 @@ import transformers
 
 from beft.bank.baselines import open_bank
 from beft.errors import BeftError
-from beft.experiments import full_size, memory
+from beft.experiments import memory
 from beft.models import loading as models
 from beft.records.store import Store
 from beft.theory import null_key_bias as zoo
@@ -44,10 +44,10 @@ def saved(bank, forward) -> int:
 
 def kept(config, tokens: int, rows: int, dtype: str = "float32") -> int:
     """Bytes autograd keeps of a step on a real model of random weights."""
-    model = full_size.random_model(config, dtype, torch.device("cpu"))
+    model = memory.random_model(config, dtype, torch.device("cpu"))
     with open_bank(model, ["b_v"], [0]) as bank:
         ids = torch.zeros(rows, tokens // rows, dtype=torch.long)
-        return saved(bank, lambda: full_size.loss(bank, ids))
+        return saved(bank, lambda: memory.step_loss(bank, ids))
 
 
 LISTED = [n for n in DECODERS if config(n).model_type in memory.KEPT]
@@ -83,7 +83,7 @@ def test_the_estimate_of_a_layer_of_an_encoder_is_what_it_keeps_with_dropout(nam
 
 def test_weights_and_runs_are_counted_exactly():
     c = config("LLaMA")
-    model = full_size.random_model(c, "float32", torch.device("cpu"))
+    model = memory.random_model(c, "float32", torch.device("cpu"))
     found = memory.estimate(c, tokens=64, rows=2, dtype="float32")
     with open_bank(model, ["b_v"], [0]) as bank:
         assert found.run == memory.ADAM * 4 * bank.parameter_counts(0)["bias"]
@@ -157,7 +157,7 @@ def test_gradient_checkpointing_changes_no_gradient(name):
 
 @pytest.mark.parametrize("recomputes", [False, True])
 def test_gradient_checkpointing_keeps_less(recomputes):
-    model = full_size.random_model(config("LLaMA", num_hidden_layers=6), "float32", torch.device("cpu"))
+    model = memory.random_model(config("LLaMA", num_hidden_layers=6), "float32", torch.device("cpu"))
     kept, inside = [], []
 
     def note(tensor):
@@ -168,7 +168,7 @@ def test_gradient_checkpointing_keeps_less(recomputes):
         layer = model.model.layers[3].mlp.act_fn.register_forward_hook(lambda *a: inside.append(1))
         with bank.recomputing() if recomputes else nullcontext():
             with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-                loss = full_size.loss(bank, torch.zeros(2, 64, dtype=torch.long))
+                loss = memory.step_loss(bank, torch.zeros(2, 64, dtype=torch.long))
             loss.backward()
         layer.remove()
     assert len(inside) == 1 + recomputes
@@ -180,15 +180,15 @@ def test_a_step_at_full_size_is_measured_once_and_kept(tmp_path, monkeypatch):
         memory, "shapes", lambda: {"small": {"model_type": "llama", **zoo.ARCHITECTURES["LLaMA"].settings}}
     )
     store = Store(tmp_path)
-    record = full_size.measured("small", store, runs=2, tokens=64, rows=2)
+    record = memory.measured("small", store, runs=2, tokens=64, rows=2)
     assert record["kind"] == "memory" and record["expected_bytes"] > 0 and record["seconds"] > 0
-    monkeypatch.setattr(full_size, "random_model", lambda *a: pytest.fail("measured again"))
-    assert full_size.measured("small", store, runs=2, tokens=64, rows=2) == record
+    monkeypatch.setattr(memory, "random_model", lambda *a: pytest.fail("measured again"))
+    assert memory.measured("small", store, runs=2, tokens=64, rows=2) == record
 
 
 def test_a_random_model_computes_what_a_made_one_of_its_weights_does():
     c = config("LLaMA")
-    random = full_size.random_model(c, "float32", torch.device("cpu"))
+    random = memory.random_model(c, "float32", torch.device("cpu"))
     made = transformers.AutoModelForCausalLM.from_config(c).eval()
     made.load_state_dict(random.state_dict())
     ids = torch.arange(8)[None]

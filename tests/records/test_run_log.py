@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from beft.records.run_log import RUN_LOG, count_runs, log_runs
+from beft.records.store import RUN_LOG, count_runs, log_runs
 
 
 def test_what_sweeps_log_is_counted_past_half_a_line(tmp_path, monkeypatch):
