@@ -56,14 +56,14 @@ class Options:
 def one_at_a_time(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> np.ndarray:
     """What `pair_scores` gives (N, 2), every masked position in a pass of its own."""
     totals = []
-    for sentence in (s for pair in pair_places(tokenizer, pairs) for s in pair):
+    for sentence, scored in (s for pair in pair_places(tokenizer, pairs) for s in pair):
         total = 0.0
-        for place in sentence.scored:
-            ids = torch.tensor([sentence.ids])
+        for place in scored:
+            ids = torch.tensor([sentence])
             ids[0, place] = tokenizer.mask_token_id
             with torch.inference_mode():
-                chances = model(input_ids=ids.to(model.device)).logits[0, place].float().log_softmax(-1)
-            total += float(chances[sentence.ids[place]])
+                log_probs = model(input_ids=ids.to(model.device)).logits[0, place].float().log_softmax(-1)
+            total += float(log_probs[sentence[place]])
         totals.append(total)
     return np.array(totals).reshape(-1, 2)
 
@@ -125,8 +125,8 @@ def measure(options: Options) -> dict[str, Any]:
         {"model": model, "data": data},
         default_device(),
         times=times,
-        passes={"sample": sum(len(s.scored) for s in sampled), "all": sum(len(s.scored) for s in every)},
-        tokens=statistics.fmean(len(s.ids) for s in every),
+        passes={"sample": sum(len(scored) for _, scored in sampled), "all": sum(len(scored) for _, scored in every)},
+        tokens=statistics.fmean(len(ids) for ids, _ in every),
         parameters=sum(p.numel() for p in loaded.model.parameters()),
         targets=TARGETS,
         seconds=time.perf_counter() - began,

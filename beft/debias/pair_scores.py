@@ -7,7 +7,6 @@ attention, is applied at the masked place alone. A decoder has no mask: there it
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -22,13 +21,8 @@ from ..data.batching import CHUNKS, ChunkCost, chunks, encode, padded
 from ..errors import BeftError
 from ..training.language_modelling import mask_token, next_tokens, text_inputs, vocabulary_head
 
-
-@dataclass(frozen=True)
-class Places:
-    """One sentence: its ids, and the places that are scored."""
-
-    ids: list[int]
-    scored: list[int]
+# One sentence: its ids, and the places that are scored.
+Places = tuple[list[int], list[int]]
 
 
 def shared_places(first: Sequence[int], second: Sequence[int], special: set[int]) -> tuple[list[int], list[int]]:
@@ -55,7 +49,7 @@ def pair_places(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[tuple[
             raise BeftError(f"pair {n} has an empty sentence: correct it or leave it out")
         ids = [tokenizer(text, truncation=True)["input_ids"] for text in pair]
         places = shared_places(ids[0], ids[1], special)
-        both.append((Places(ids[0], places[0]), Places(ids[1], places[1])))
+        both.append(((ids[0], places[0]), (ids[1], places[1])))
     return both
 
 
@@ -73,8 +67,8 @@ def pair_scores(
         BeftError: as `pair_places`.
     """
     sentences = [sentence for pair in pair_places(tokenizer, pairs) for sentence in pair]
-    owner = np.repeat(np.arange(len(sentences)), [len(s.scored) for s in sentences])
-    rows = [(s.ids, i) for s in sentences for i in s.scored]
+    owner = np.repeat(np.arange(len(sentences)), [len(scored) for _, scored in sentences])
+    rows = [(ids, i) for ids, scored in sentences for i in scored]
     values = place_scores(model, tokenizer, rows, run, cost)
     return np.bincount(owner, values, minlength=len(sentences)).reshape(-1, 2)
 
@@ -106,8 +100,8 @@ def place_scores(
         every, at = torch.arange(len(part)), torch.tensor([rows[i][1] for i in part])
         right = ids[every, at].to(bank.device)
         ids[every, at] = mask_id
-        with bank.running(torch.full((len(part),), run, device=bank.device)) as plain:
-            logits = _at(plain, ids.to(bank.device), mask.to(bank.device), at.to(bank.device))
+        with bank.running(torch.full((len(part),), run, device=bank.device)) as running:
+            logits = _at(running, ids.to(bank.device), mask.to(bank.device), at.to(bank.device))
             log_probs = logits.float().log_softmax(-1)
         scores[part] = log_probs.gather(1, right[:, None])[:, 0].double().cpu().numpy()
     return scores
@@ -159,8 +153,8 @@ def causal_pair_scores(
     scores = np.zeros(len(ids))
     for part in chunks(encoded.lengths, cost or CHUNKS[bank.device.type]):
         inputs = encoded.rows(part, bank.device)
-        with bank.running(torch.full((len(part),), run, device=bank.device)) as plain:
-            logits = plain(**text_inputs(inputs), use_cache=False).logits.float()
+        with bank.running(torch.full((len(part),), run, device=bank.device)) as running:
+            logits = running(**text_inputs(inputs), use_cache=False).logits.float()
         log_probs, right, _ = next_tokens(logits, inputs)
         own = log_probs.gather(-1, right[..., None])[..., 0].double().cpu().numpy()
         for row, n in enumerate(part):

@@ -63,15 +63,9 @@ class Patch:
 
     def changes(self) -> list[Change]:
         """What it makes of each parameter."""
-        changes = []
-        for name, value in self.tensors.items():
-            parameter, places = (
-                name.removesuffix(VALUES),
-                self.tensors.get(name.removesuffix(VALUES) + PLACES),
-            )
-            if not name.endswith(PLACES):
-                changes.append(Change(parameter, value, self.method not in (*BY_PEFT, "full"), places))
-        return changes
+        values = {n.removesuffix(VALUES): value for n, value in self.tensors.items() if not n.endswith(PLACES)}
+        added = self.method not in (*BY_PEFT, "full")
+        return [Change(name, value, added, self.tensors.get(name + PLACES)) for name, value in values.items()]
 
     def put(self, model: Any) -> tuple[dict[str, Tensor | None], Callable[[], None]]:
         """Put it into a model.
@@ -112,7 +106,7 @@ class Patch:
                     f"the {self.method} patch has {change.parameter} of shape {tuple(change.value.shape)} and the "
                     f"model {tuple(own.shape)}: it is of another model"
                 )
-            undo.append(partial(_set, own, own.detach().clone()))
+            undo.append(partial(Change(change.parameter, own.detach().clone(), added=False).apply, own))
             change.apply(own)
             frozen[change.parameter] = None if change.places is None else change.places.to(own.device)
         return frozen if self.stays else {}
@@ -146,11 +140,6 @@ def _parameter(model: Any, change: Change, undo: list[Callable[[], None]]) -> Te
         owner.bias = nn.Parameter(torch.zeros(len(change.value)).to(owner.weight), requires_grad=False)
         undo.append(partial(setattr, owner, "bias", None))
     return getattr(owner, attribute)  # type: ignore[no-any-return]
-
-
-@torch.no_grad()
-def _set(own: Tensor, value: Tensor) -> None:
-    own.copy_(value)
 
 
 def load_patch(folder: str | Path) -> Patch:
