@@ -76,18 +76,18 @@ def find_pairs(count: int) -> tuple[list[Pair], str, str]:
     """
     source, note = "CrowS-Pairs", ""
     try:
-        found = [(p.more, p.less) for p in crows_pairs()]
+        pairs = [(p.more, p.less) for p in crows_pairs()]
     except BeftError as error:
         if os.environ.get("BEFT_DATA"):
             raise
         # first sentences: about as long as those of CrowS-Pairs
         texts = [b.text.split(". ")[0] + "." for b in biographies("validation", count, 0.0)]
-        found = [(text, swapped(text, axis("gender"))) for text in texts]
+        pairs = [(text, swapped(text, axis("gender"))) for text in texts]
         source = "generated biographies, both pronouns"
         note = f"Generated sentences, a substitute for CrowS-Pairs: {error}."
-    if len(found) < count:
-        raise BeftError(f"there are {len(found)} pairs and {count} were asked for: give at most {len(found)}")
-    return _spread(found, count), source, note
+    if len(pairs) < count:
+        raise BeftError(f"there are {len(pairs)} pairs and {count} were asked for: give at most {len(pairs)}")
+    return _spread(pairs, count), source, note
 
 
 def _spread(pairs: Sequence[Pair], count: int) -> list[Pair]:
@@ -166,11 +166,11 @@ def report(record: dict[str, Any]) -> str:
     device, note, code = record["device"], record["data"]["note"], record["code"]
     ratio, same = times["apart"] / times["together"], times["gap"] <= SAME
     scaled = times["apart"] * passes["all"] / passes["sample"]
-    shown = [
+    sized = [
         (s["sample"], passes["sample"], f"{times['apart']:.1f}", times["together"], ratio),
         (s["pairs"], passes["all"], f"{scaled:.0f} (scaled)", times["all"], scaled / times["all"]),
     ]
-    rows = [[f"{n:,} pairs", f"{p:,}", one, f"{batched:.1f}", f"{x:.1f}"] for n, p, one, batched, x in shown]
+    rows = [[f"{n:,} pairs", f"{p:,}", one, f"{batched:.1f}", f"{x:.1f}"] for n, p, one, batched, x in sized]
     met = {True: "pass", False: "MISS"}
     fast, faster = met[same and times["all"] < wanted["seconds"]], met[same and ratio >= wanted["faster"]]
     lines = [

@@ -52,16 +52,16 @@ class Options:
 
 def one_at_a_time(model: Any, examples: Sequence[EncodedOptions]) -> list[Scored]:
     """What `option_scores` gives, every option's whole text in a pass of its own."""
-    found = []
+    scored = []
     for e in examples:
         totals = []
         for ids, start in zip(e.sequences, e.starts, strict=True):
             with torch.inference_mode():
                 logits = model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0]
-                chances = logits[start - 1 : -1].float().log_softmax(-1)
-                totals.append(float(chances[np.arange(len(ids) - start), ids[start:]].sum()))
-        found.append(Scored(np.array(totals), np.array([len(s) for s in e.sequences]) - np.array(e.starts)))
-    return found
+                log_probs = logits[start - 1 : -1].float().log_softmax(-1)
+                totals.append(float(log_probs[np.arange(len(ids) - start), ids[start:]].sum()))
+        scored.append(Scored(np.array(totals), np.array([len(s) for s in e.sequences]) - np.array(e.starts)))
+    return scored
 
 
 def measure(options: Options) -> dict[str, Any]:
@@ -74,12 +74,14 @@ def measure(options: Options) -> dict[str, Any]:
     loaded = _random() if options.model is None else models.load_causal(options.model)
     loaded.model.to(default_device())
     data = _statements()
-    asked = [replace(e, options=OPTIONS) for e in data.validation.rows]
+    statements = [replace(e, options=OPTIONS) for e in data.validation.rows]
     longest = min(2048, getattr(loaded.model.config, "max_position_embeddings", 2048))
-    before, used = fitting(loaded.tokenizer, data.train.rows[: options.demonstrations], asked[: options.shown], longest)
+    before, used = fitting(
+        loaded.tokenizer, data.train.rows[: options.demonstrations], statements[: options.shown], longest
+    )
     cases = {
-        "zero-shot": [encode_options(loaded.tokenizer, e, longest) for e in asked[: options.examples]],
-        "in context": [encode_options(loaded.tokenizer, e, longest, before) for e in asked[: options.shown]],
+        "zero-shot": [encode_options(loaded.tokenizer, e, longest) for e in statements[: options.examples]],
+        "in context": [encode_options(loaded.tokenizer, e, longest, before) for e in statements[: options.shown]],
     }
     times = {name: _times(loaded.model, examples, options.repeats) for name, examples in cases.items()}
     tokens = {name: sum(map(len, e[0].sequences)) / len(OPTIONS) for name, e in cases.items()}

@@ -133,7 +133,7 @@ def _how(record: Mapping[str, Any]) -> str:
 
 
 def _batches(record: Mapping[str, Any], methods: Sequence[str]) -> list[str]:
-    kinds = [
+    batches = [
         ("train", "train"),
         ("score_training", "score training set"),
         ("score_validation", "score validation set"),
@@ -141,7 +141,7 @@ def _batches(record: Mapping[str, Any], methods: Sequence[str]) -> list[str]:
     names = {"plain": "padded to 128", "longest": "padded to the longest"}
     rows = []
     for step, name in names.items():
-        for kind, label in kinds:
+        for kind, label in batches:
             cells = [f"{1000 * record['batches'][step][m][kind]:.1f}" for m in methods]
             rows.append([f"{label}, {name}", *cells])
     return table(["batch of 16", *methods], rows)

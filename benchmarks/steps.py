@@ -90,8 +90,8 @@ def measure(options: Options, progress: bool = True) -> dict[str, Any]:
         BeftError: a model or task that is not there, or whatever a run says.
     """
     began = time.perf_counter()
-    found, note = find_data(options.task)
-    study = Study(options.model, options.task or found.task.name, options.rows, options.epochs)
+    available, note = find_data(options.task)
+    study = Study(options.model, options.task or available.task.name, options.rows, options.epochs)
     context = Context(study)
     data, loaded, device = context.labelled, context.loaded, timing.where()
     rows = {"train": options.rows, "validation": len(data.validation)}
@@ -105,7 +105,7 @@ def measure(options: Options, progress: bool = True) -> dict[str, Any]:
     def measure_memory(count: int, tick: Callable[[], None]) -> None:
         memory[str(count)] = timing.peak_of(count, study.model, study.task, options.rows)
 
-    def sample_plain(method: str, step: str, count: int, tick: Callable[[], None]) -> None:
+    def sample_reference(method: str, step: str, count: int, tick: Callable[[], None]) -> None:
         longest = step == "longest"
         got = timing.sample(loaded, data, study, runs[method][0], longest, count, options.repeats)
         batches[step][method] = got
@@ -114,7 +114,7 @@ def measure(options: Options, progress: bool = True) -> dict[str, Any]:
             one = timing.scaled(part, rows["train"], rows["validation"], study)
             times[name][method].append(Timed(one * options.seeds))
 
-    def run_plain(method: str, step: str, tick: Callable[[], None]) -> None:
+    def run_reference(method: str, step: str, tick: Callable[[], None]) -> None:
         how = (step != "plain", step != "unscored")
         times[step][method].append(timing.whole(loaded, data, study, runs[method], *how))
 
@@ -134,11 +134,11 @@ def measure(options: Options, progress: bool = True) -> dict[str, Any]:
         for m in METHODS:
             if options.full:
                 cost = options.seeds * per_token * (128 if step == "plain" else 25)
-                jobs.append((f"{step}, {m}", cost, partial(run_plain, m, step)))
+                jobs.append((f"{step}, {m}", cost, partial(run_reference, m, step)))
             else:
                 count = options.samples * (1 if step == "plain" else 4)  # batches of all lengths: take more
                 cost = options.repeats * options.samples * 16 * 0.128 * (3 if m == "head" else 5)
-                jobs.append((f"{step}, {m}", cost, partial(sample_plain, m, step, count)))
+                jobs.append((f"{step}, {m}", cost, partial(sample_reference, m, step, count)))
     for step in STEPS[3:4] if no_bf16 else STEPS[3:]:
         for members in banks:
             cost = options.repeats * len(members) * per_token * (5 if _heads(members) else 20)
@@ -174,11 +174,11 @@ def _heads(members: Sequence[Run]) -> bool:
     return all(run.method == "head" for run in members)
 
 
-def _sum(parts: Sequence[Timed]) -> dict[str, float | None]:
+def _sum(timed: Sequence[Timed]) -> dict[str, float | None]:
     """Seconds added up, and the mean score where all are known."""
-    scores = [part.score for part in parts if part.score is not None]
-    score = statistics.fmean(scores) if len(scores) == len(parts) else None
-    return {"seconds": sum(part.seconds for part in parts), "score": score}
+    scores = [part.score for part in timed if part.score is not None]
+    score = statistics.fmean(scores) if len(scores) == len(timed) else None
+    return {"seconds": sum(part.seconds for part in timed), "score": score}
 
 
 def _paddings(
@@ -187,7 +187,7 @@ def _paddings(
     """Real over computed tokens of each bank, in training and in scoring."""
     study, device = context.study, timing.where()
     lengths = encode(context.loaded.tokenizer, context.labelled.validation.rows, study.max_length).lengths
-    left, blocks = {m: list(parts) for m, parts in stacked.items()}, []
+    left, blocks = {m: list(timed) for m, timed in stacked.items()}, []
     for members in banks:
         training = [left[run.method].pop(0).efficiency for run in members][0]
         scoring = timing.scoring_padding(lengths, 1 if _heads(members) else len(members), CHUNKS[device.type])
@@ -237,9 +237,9 @@ def run(
         record = store.read(path)
         path.with_suffix(".md").write_text(report(record), encoding="utf-8")
         if out is None:
-            shown = paths.home() / "figures" / "bench" / f"{name}.md"
-            shown.parent.mkdir(parents=True, exist_ok=True)
-            shown.write_text(summary(record), encoding="utf-8")
+            target = paths.home() / "figures" / "bench" / f"{name}.md"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(summary(record), encoding="utf-8")
         print(report(record))
         print(f"record: {path}")
 

@@ -70,8 +70,8 @@ def measure(options: Options, progress: bool = True) -> dict[str, Any]:
         BeftError: a model or task that is not there, or whatever a run says.
     """
     began = time.perf_counter()
-    found, note = find_data(options.task)
-    task = options.task or found.task.name
+    available, note = find_data(options.task)
+    task = options.task or available.task.name
     study = Study(options.model, task, options.rows, options.epochs, dtype=options.dtype, validate="last")
     context = Context(study)
     with tqdm(total=100, disable=not progress, leave=False) as bar:
@@ -87,9 +87,9 @@ def measure(options: Options, progress: bool = True) -> dict[str, Any]:
     settings = asdict(options) | identity | {"kind": "bench", "method": "sweep"}
     subject = context.subject()
     subject["data"]["note"] = note
-    parts: dict[str, Any] = {"grid": grid, "overhead": overhead, "dask": dask, "targets": TARGETS}
+    measured: dict[str, Any] = {"grid": grid, "overhead": overhead, "dask": dask, "targets": TARGETS}
     seconds = time.perf_counter() - began
-    return build_record("bench", settings, subject, default_device(), **parts, seconds=seconds)
+    return build_record("bench", settings, subject, default_device(), **measured, seconds=seconds)
 
 
 def _grid(context: Context, options: Options, bar: tqdm) -> dict[str, Any]:

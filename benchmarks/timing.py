@@ -51,8 +51,8 @@ def no_bfloat16(device: torch.device) -> str | None:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return "the CPU's features cannot be read here"
-    found = re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", flags)
-    return None if found else "the CPU has neither avx512_bf16 nor amx_bf16"
+    match = re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", flags)
+    return None if match else "the CPU has neither avx512_bf16 nor amx_bf16"
 
 
 # --- the plain protocol ---------------------------------------------------------------------------------------
@@ -209,9 +209,9 @@ def _resident() -> int:
     """Peak bytes of this process alone: on Linux getrusage's figure starts from that of the parent process."""
     status = Path("/proc/self/status")
     if where().type == "cpu" and status.exists():
-        found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"))
-        if found:
-            return int(found.group(1)) * 1024
+        match = re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"))
+        if match:
+            return int(match.group(1)) * 1024
     return peak_memory(where())
 
 

@@ -245,22 +245,22 @@ class BiasBank(nn.Module):
                 return originals[name]
         return getattr(self.model.get_submodule(module), name)  # type: ignore[no-any-return]
 
-    def _plain_state(self) -> dict[str, Tensor]:
+    def _bare_state(self) -> dict[str, Tensor]:
         """Parameters and buffers of the model without the bank, in its own precision."""
         state = dict(self.model.state_dict())
         for name, _, originals in self._cast:
             state |= {f"{name}.{n}": data for n, data in originals.items()}
         return state
 
-    def plain_copy(self) -> Any:
+    def bare_copy(self) -> Any:
         """A copy of the model without hooks, in its own precision."""
-        plain = type(self.model)(copy.deepcopy(self.model.config)).to(next(self.model.parameters()).dtype)
-        plain.load_state_dict(self._plain_state())
+        bare = type(self.model)(copy.deepcopy(self.model.config)).to(next(self.model.parameters()).dtype)
+        bare.load_state_dict(self._bare_state())
         if hasattr(self.model, "generation_config"):
-            plain.generation_config = self.model.generation_config
-        if self._attention and plain._can_set_attn_implementation():
-            plain.set_attn_implementation(self._attention)
-        return plain.to(self.device).eval()
+            bare.generation_config = self.model.generation_config
+        if self._attention and bare._can_set_attn_implementation():
+            bare.set_attn_implementation(self._attention)
+        return bare.to(self.device).eval()
 
     def detach(self) -> Any:
         """Take the hooks off and return the model as it was."""

@@ -160,8 +160,8 @@ class WeightBank(BiasBank):
         rest = [change for change in changes if change.parameter not in own]
         return [*(Change(f"{name}.weight", value, added=True) for name, value in added.items()), *rest]
 
-    def _plain_state(self) -> dict[str, Tensor]:
-        state = super()._plain_state()  # LoRA wraps layers of the model
+    def _bare_state(self) -> dict[str, Tensor]:
+        state = super()._bare_state()  # LoRA wraps layers of the model
         return {n.replace(".base_layer.", "."): value for n, value in state.items() if ".lora_" not in n}
 
     def detach(self) -> Any:
@@ -257,13 +257,13 @@ def mask_slots(model: Any, seed: int, entries: Mapping[str, Tensor] | None = Non
 
 def places_in(parameters: Mapping[str, Tensor], places: Tensor) -> dict[str, Tensor]:
     """Sorted places (k,) in all parameters laid end to end, as {parameter: places in it}, without empty ones."""
-    found, start = {}, 0
+    placed, start = {}, 0
     for name, parameter in parameters.items():
         own = places[(places >= start) & (places < start + parameter.numel())] - start
         if len(own):
-            found[name] = own.to(parameter.device)
+            placed[name] = own.to(parameter.device)
         start += parameter.numel()
-    return found
+    return placed
 
 
 def mask_size(model: str, total: int) -> int:

@@ -34,18 +34,18 @@ def merge(bank: BiasBank, run: int, folder: str | Path | None = None, tokenizer:
         )
     # a model that is made draws weights, though they are replaced at once
     with torch.random.fork_rng(devices=[]):
-        plain = bank.plain_copy()
+        exported = bank.bare_copy()
         tuned = [slot.module for slot in bank.trained(run) if isinstance(slot, BiasSlot)]
-        bare = dict.fromkeys(name for name in tuned if plain.get_submodule(name).bias is None)
+        bare = dict.fromkeys(name for name in tuned if exported.get_submodule(name).bias is None)
         if bare:
-            plain = with_biases(plain, list(bare))
+            exported = with_biases(exported, list(bare))
     for change in changes:
-        change.apply(plain.get_parameter(change.parameter))
+        change.apply(exported.get_parameter(change.parameter))
     if folder is not None:
-        plain.save_pretrained(str(folder))
+        exported.save_pretrained(str(folder))
         if tokenizer is not None:
             tokenizer.save_pretrained(str(folder))
-    return plain
+    return exported
 
 
 def with_biases(model: Any, modules: Sequence[str]) -> Any:

@@ -1,1 +1,18 @@
-"""PEFTDebias: patches trained on counterfactual text, fine-tuning with a frozen patch, measures of bias."""
+"""PEFTDebias (Agarwal et al. 2023) with biases as patches, beside its other methods.
+
+Patches are trained on counterfactual text (`upstream`), kept and put into a model (`patches`), frozen while the rest of
+it is fine-tuned (`downstream`), and judged by measures of bias (`bias_metrics`, `stereotypes`, `pair_scores`).
+"""
+
+from .._lazy import hand_on
+
+__getattr__, __all__ = hand_on(
+    __name__,
+    {
+        "Patch": "patches",
+        "fine_tune": "downstream",
+        "load_patch": "patches",
+        "train_patches": "upstream",
+    },
+    modules=("bias_metrics", "downstream", "pair_scores", "patches", "setup", "stereotypes", "upstream"),
+)

@@ -64,7 +64,7 @@ def triple_scores(
     return np.array(means, dtype=float).reshape(-1, 3)
 
 
-def crows_shares(scores: ArrayLike, kinds: Sequence[str]) -> dict[str, Share]:
+def crows_shares(scores: ArrayLike, categories: Sequence[str]) -> dict[str, Share]:
     """In which share of pairs the more stereotyped sentence has the higher score: of "all" and by kind, in percent.
 
     50 is unbiased. As in the authors' code scores are rounded to three decimals, and a tie counts as a pair in which
@@ -72,33 +72,33 @@ def crows_shares(scores: ArrayLike, kinds: Sequence[str]) -> dict[str, Share]:
 
     Args:
         scores: of the more and the less stereotyped sentence (N, 2), in nats.
-        kinds: one per pair.
+        categories: one per pair.
 
     Raises:
         BeftError: another shape, or a score that is no number.
     """
-    s = np.round(_checked(scores, kinds, 2), 3)
+    s = np.round(_checked(scores, categories, 2), 3)
     hits = s[:, 0] > s[:, 1]
-    return {name: bias_metrics.share(hits[rows]) for name, rows in _groups(kinds).items()}
+    return {name: bias_metrics.share(hits[rows]) for name, rows in _groups(categories).items()}
 
 
 def stereoset_by_kind(
-    scores: ArrayLike, kinds: Sequence[str], targets: Sequence[str] | None = None
+    scores: ArrayLike, categories: Sequence[str], targets: Sequence[str] | None = None
 ) -> dict[str, Stereo]:
     """`bias_metrics.stereoset` of "all" triples and by kind.
 
     Args:
         scores: as `triple_scores` gives them (N, 3).
-        kinds: one per triple.
+        categories: one per triple.
         targets: one per triple: every target term weighs the same, as in the authors' code, and not every triple.
 
     Raises:
         BeftError: another shape, or a score that is no number.
     """
-    s = _checked(scores, kinds, 3)
+    s = _checked(scores, categories, 3)
     names = np.asarray(targets if targets is not None else [""] * len(s), dtype=str)
     scored = {}
-    for kind, rows in _groups(kinds).items():
+    for kind, rows in _groups(categories).items():
         by_target = [bias_metrics.stereoset(s[rows & (names == t)]) for t in sorted(set(names[rows]))]
         lm, stereotype = (
             float(np.mean([getattr(scores, n) for scores in by_target])) if by_target else float("nan")
@@ -137,16 +137,16 @@ def intrinsic(
     return measure, hashlib.sha256(json.dumps(everything).encode()).hexdigest()[:12]
 
 
-def _groups(kinds: Sequence[str]) -> dict[str, np.ndarray]:
+def _groups(categories: Sequence[str]) -> dict[str, np.ndarray]:
     """Which rows (N,) are of "all" and of each kind."""
-    of = np.asarray(kinds, dtype=str)
+    of = np.asarray(categories, dtype=str)
     return {"all": np.ones(len(of), dtype=bool)} | {str(kind): of == kind for kind in sorted(set(of.tolist()))}
 
 
-def _checked(scores: ArrayLike, kinds: Sequence[str], width: int) -> np.ndarray:
+def _checked(scores: ArrayLike, categories: Sequence[str], width: int) -> np.ndarray:
     s = np.asarray(scores, dtype=float)
-    if s.shape != (len(kinds), width):
-        raise BeftError(f"scores {s.shape} do not fit {len(kinds)} kinds: give ({len(kinds)}, {width})")
+    if s.shape != (len(categories), width):
+        raise BeftError(f"scores {s.shape} do not fit {len(categories)} categories: give ({len(categories)}, {width})")
     if np.isnan(s).any():
         row = int(np.flatnonzero(np.isnan(s).any(1))[0]) + 1
         raise BeftError(f"row {row} of the scores is no number: the model has diverged, use another run of it")

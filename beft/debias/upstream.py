@@ -1,9 +1,9 @@
 """PEFTDebias, phase one: patches trained on both sides of every text by language modelling, and a record each.
 
 Encoders learn masked tokens, decoders next tokens (`training.language_modelling`). Biases of all seeds share one bank;
-LoRA, the adapter, the prompt and full have a bank each. A patch is kept in its own file and in PEFT's format where there
-is one. Sparse fine-tuning (Ansell et al. 2022) has two rounds: everything is trained and set back, then the entries that
-moved most are trained alone, as many as LoRA has numbers.
+LoRA, the adapter, the prompt and full have a bank each. A patch is kept in a file of its own, and in PEFT's format
+where there is one. Sparse fine-tuning (Ansell et al. 2022) has two rounds: everything is trained and set back, then the
+entries that moved most are trained alone, as many as LoRA has numbers.
 """
 
 import os

@@ -41,7 +41,7 @@ def run_each(address: str, work: Work, tasks: Sequence[Task], location: str) -> 
     with connect(address) as client:
         from distributed import as_completed
 
-        threads, problem = torch.get_num_threads(), None
+        threads, failure = torch.get_num_threads(), None
         futures = {
             client.submit(work, *task, location, threads, pure=False, key=f"beft{work.__name__}-{i}-{task[2][0]}"): i
             for i, task in enumerate(tasks)
@@ -51,16 +51,16 @@ def run_each(address: str, work: Work, tasks: Sequence[Task], location: str) -> 
                 if future.status == "finished":
                     yield futures[future]
                 else:
-                    problem = problem or future.exception() or BeftError("a task was cancelled: run again")
+                    failure = failure or future.exception() or BeftError("a task was cancelled: run again")
         finally:
             client.cancel([f for f in futures if not f.done()])
-    if problem is not None:
-        if isinstance(problem, BeftError):
-            raise problem
+    if failure is not None:
+        if isinstance(failure, BeftError):
+            raise failure
         raise BeftError(
-            f"a task failed on the cluster, {type(problem).__name__}: {problem}; finished runs are kept, the same "
+            f"a task failed on the cluster, {type(failure).__name__}: {failure}; finished runs are kept, the same "
             "command goes on"
-        ) from problem
+        ) from failure
 
 
 def reach(address: str) -> None:

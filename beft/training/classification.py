@@ -130,9 +130,9 @@ def predict(model: Any, tokenizer: Any, texts: Sequence[str | tuple[str, ...]], 
     encoded = encode(tokenizer, [(t,) if isinstance(t, str) else t for t in texts], max_length)
     device = next(model.parameters()).device
     model.eval()
-    parts = chunks(encoded.lengths, CHUNKS[device.type])
+    pieces = chunks(encoded.lengths, CHUNKS[device.type])
     with torch.inference_mode():
-        scored = torch.cat([model(**encoded.rows(part, device)).logits.float().cpu() for part in parts])
+        scored = torch.cat([model(**encoded.rows(part, device)).logits.float().cpu() for part in pieces])
     out = np.empty(tuple(scored.shape), dtype=np.float32)
-    out[np.concatenate(parts)] = (scored if scored.shape[-1] == 1 else scored.softmax(-1)).numpy()
+    out[np.concatenate(pieces)] = (scored if scored.shape[-1] == 1 else scored.softmax(-1)).numpy()
     return out

@@ -216,8 +216,8 @@ def generate(
     for start in range(0, len(order), at_once):
         part = order[start : start + at_once]
         ids, mask = (x.to(bank.device) for x in padded([prompts[i] for i in part], left=True))
-        with bank.running(torch.from_numpy(owner[part]).to(bank.device)) as plain:
-            out = plain.generate(input_ids=ids, attention_mask=mask, generation_config=config, tokenizer=tokenizer)
+        with bank.running(torch.from_numpy(owner[part]).to(bank.device)) as running:
+            out = running.generate(input_ids=ids, attention_mask=mask, generation_config=config, tokenizer=tokenizer)
         for i, row in zip(part, out[:, ids.shape[1] :].tolist(), strict=True):
             texts[i] = tokenizer.decode(row, skip_special_tokens=True).partition("\n")[0].strip()
     return texts

@@ -85,7 +85,7 @@ def test_a_lone_run_has_the_gradients_of_the_models_own_biases(family, method):
     bank = BiasBank(model, [method], [0])
     torch.nn.functional.cross_entropy(bank(torch.zeros(4, dtype=torch.long), **inputs), labels).backward()
     seen = {s.parameter: s.values.grad[0].clone() for s in bank.slots}
-    plain = bank.plain_copy()
+    plain = bank.bare_copy()
     bank.detach()
     with torch.no_grad():
         for slot in bank.slots:

@@ -87,7 +87,7 @@ def test_a_run_is_the_plain_loop_with_a_short_last_batch_too(still, sentiment, r
     )
     with open_bank(still.model, ["b_v"], [1]) as bank:  # for the initial head, which the seed gives
         start = {s.parameter: s.values[0].detach().clone() for s in bank.slots if isinstance(s, HeadSlot)}
-        plain = bank.plain_copy()
+        plain = bank.bare_copy()
     plain.requires_grad_(False)
     named = {}
     for name in learned:
