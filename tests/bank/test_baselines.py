@@ -140,7 +140,7 @@ def test_a_bank_takes_the_size_of_its_mask_from_the_models_name(still, monkeypat
     assert names == ["roberta-base"] and result.parameters["weights"] == 7
 
 
-@pytest.mark.parametrize("method", ["full", "mask", "lora"])
+@pytest.mark.parametrize("method", ["full", "mask", "lora", "adapter"])
 def test_weights_leave_as_a_plain_checkpoint_and_not_as_an_adapter(still, few, tmp_path, method):
     inputs = encode(still.tokenizer, few.train.rows[:4], 64).columns
     with open_bank(still.model, [method], [0]) as bank, torch.no_grad():

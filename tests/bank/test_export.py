@@ -178,6 +178,12 @@ def test_a_prefix_is_no_part_of_a_checkpoint():
             merge(bank, 0)
 
 
+def test_a_prompt_is_no_part_of_a_checkpoint():
+    with open_bank(zoo.build("BERT", auto="AutoModelForMaskedLM").requires_grad_(False), ["prompt"], [0]) as bank:
+        with pytest.raises(BeftError, match="a prompt is virtual tokens and no part of a plain checkpoint"):
+            merge(bank, 0)
+
+
 def test_quantised_weights_are_not_merged_into():
     model = zoo.build("LLaMA", auto="AutoModelForCausalLM").requires_grad_(False)
     model.config.quantization_config = {"quant_method": "gptq"}
