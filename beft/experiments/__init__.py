@@ -1,7 +1,7 @@
 """Which runs are missing, and running them: in banks, in this process or on the workers of a cluster.
 
-`sweep` trains, `ranking` scores biases before anything is trained, `zero_shot` scores a model as it is; `grid` lists the
-cells of a table, `context` reads the data and model of a study once, `memory` says what fits.
+`sweep` trains, `ranking` scores biases before anything is trained, `zero_shot` scores a model as it is; `grid` lists
+the cells of a table, `context` reads the data and model of a study once, `memory` says what fits.
 """
 
 from .._lazy import hand_on
