@@ -29,9 +29,7 @@ def _functions(module):
 
 
 def test_the_depth_of_a_function_is_counted():
-    source = (
-        "def f():\n    for x in y:\n        with x:\n            if x:\n                pass\n"
-    )
+    source = "def f():\n    for x in y:\n        with x:\n            if x:\n                pass\n"
     assert _depth(ast.parse(source).body[0]) == 3
 
 

@@ -99,8 +99,8 @@ def score_missing(
     context: Context, runs: list[Run], settings: list[dict[str, Any]], store: Store, progress: bool
 ) -> None:
     """Score the terms by each of `runs` and write the records."""
-    verdict = key_bias_is_null(context.loaded.model)
-    null = {"null": verdict.null, "reason": verdict.reason}
+    key_bias = key_bias_is_null(context.loaded.model)
+    null = {"null": key_bias.null, "reason": key_bias.reason}
     before = [before_training(context, run, progress=progress) for run in runs]
     by_epoch: list[list[dict[str, Any]]] = [[] for _ in runs]
     label = f"ranking, {context.study.dtype} x {len(runs)}"
