@@ -121,7 +121,7 @@ def test_stereoset_by_kind_is_that_of_its_rows_and_of_targets_on_request():
 @pytest.mark.parametrize("count", [crows_shares, stereoset_by_kind])
 def test_scores_that_do_not_fit_or_are_no_numbers_are_refused(count):
     width = 2 if count is crows_shares else 3
-    with pytest.raises(BeftError, match=r"do not fit 1 kinds: give \(1, "):
+    with pytest.raises(BeftError, match=r"do not fit 1 categories: give \(1, "):
         count(np.zeros((2, width)), ["age"])
     with pytest.raises(BeftError, match="row 2 of the scores is no number: the model has diverged"):
         count([[0.0] * width, [np.nan] * width], ["age", "age"])
