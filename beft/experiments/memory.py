@@ -5,7 +5,6 @@ feed-forward width and of the attention's for each token. The multiples of a fam
 more after all, `sweep` goes on with banks of half the size; each record has the chunk that was used.
 """
 
-import copy
 import json
 import time
 from collections.abc import Sequence
@@ -297,23 +296,7 @@ def step_loss(bank: BiasBank, ids: Tensor) -> Tensor:
 
 def random_model(config: Any, dtype: str, device: torch.device) -> Any:
     """A frozen causal language model of random weights, for what needs a model of its size and not what it knows."""
-    model = empty(config, dtype).to_empty(device=device)
-    generator = torch.Generator(device).manual_seed(0)
-    one_layer = copy.deepcopy(config)
-    one_layer.num_hidden_layers = 1
-    if getattr(one_layer, "layer_types", None):
-        one_layer.layer_types = one_layer.layer_types[:1]
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("bias"):
-                parameter.zero_()
-            elif parameter.dim() == 1:
-                parameter.fill_(1.0)
-            else:
-                parameter.normal_(std=0.02, generator=generator)
-        # what a model computes when it is made, such as rotary frequencies, is the same with one layer
-        made = dict(AutoModelForCausalLM.from_config(one_layer).named_buffers())
-        for name, buffer in model.named_buffers():
-            first = ".".join("0" if part.isdecimal() else part for part in name.split("."))
-            buffer.copy_(made[first].to(device))
-    return model
+    with torch.device(device), torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    return model.requires_grad_(False).eval()

@@ -186,14 +186,13 @@ def test_a_step_at_full_size_is_measured_once_and_kept(tmp_path, monkeypatch):
     assert memory.measured("small", store, runs=2, tokens=64, rows=2) == record
 
 
-def test_a_random_model_computes_what_a_made_one_of_its_weights_does():
-    c = config("LLaMA")
-    random = memory.random_model(c, "float32", torch.device("cpu"))
-    made = transformers.AutoModelForCausalLM.from_config(c).eval()
-    made.load_state_dict(random.state_dict())
-    ids = torch.arange(8)[None]
-    with torch.no_grad():
-        assert torch.equal(random(input_ids=ids).logits, made(input_ids=ids).logits)
+def test_a_random_model_is_frozen_and_the_same_every_time_and_draws_from_no_one_elses_numbers():
+    state, c = torch.get_rng_state(), config("LLaMA")
+    one, other = (memory.random_model(c, "bfloat16", torch.device("cpu")) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not one.training and not any(p.requires_grad for p in one.parameters())
+    assert {p.dtype for p in one.parameters()} == {torch.bfloat16}
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
 def test_an_unknown_shape_is_named_with_its_neighbours():
