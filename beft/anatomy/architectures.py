@@ -1,7 +1,4 @@
-"""The architectures beft knows: one row of attribute paths each.
-
-A fused projection is named three times in its row; `Family.fused` then gives its layout.
-"""
+"""The architectures beft knows: a row of attribute paths each. The path of a fused projection stands for all terms."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -47,6 +44,11 @@ class Family:
     mixed: str | None = None
 
 
+def head_size(config: Any) -> int:
+    """Entries of a head, by a model's config."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
 def _fixed(scheme: str, *extras: str) -> Positions:
     return lambda config: (scheme, extras)
 
@@ -59,23 +61,17 @@ def _deberta(config: Any) -> tuple[str, tuple[str, ...]]:
     relative = getattr(config, "relative_attention", False)
     terms = config.pos_att_type or ()
     terms = terms.lower().split("|") if isinstance(terms, str) else terms
-    extras: list[str] = []
-    if relative and "c2p" in terms:
-        extras.append("content-to-position")
-    if relative and "p2c" in terms:
-        extras.append("position-to-content")
-    if extras and getattr(config, "share_att_key", False):
-        extras.append("shared position projections")
-    if getattr(config, "conv_kernel_size", 0) > 0:
-        extras.append("convolution")
+    has = {"content-to-position": relative and "c2p" in terms, "position-to-content": relative and "p2c" in terms}
+    has["shared position projections"] = any(has.values()) and getattr(config, "share_att_key", False)
+    has["convolution"] = getattr(config, "conv_kernel_size", 0) > 0
     absolute = "learned absolute" if getattr(config, "position_biased_input", True) else ""
     scheme = " and ".join(filter(None, ("disentangled relative" if relative else "", absolute)))
-    return scheme or "none", tuple(extras)
+    return scheme or "none", tuple(name for name, present in has.items() if present)
 
 
 def _rotary(config: Any) -> tuple[str, tuple[str, ...]]:
     """RoPE, on some dimensions of each head if the config says so; a norm on the keys if the config has the flag."""
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    size = head_size(config)
     rope = getattr(config, "rope_parameters", None) or {}
     rotated = getattr(config, "rotary_dim", None) or int(size * rope.get("partial_rotary_factor", 1.0))
     scheme = "rotary" if rotated == size else f"rotary ({rotated} of {size} dimensions)"

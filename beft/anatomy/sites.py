@@ -31,10 +31,6 @@ class Slice:
         """Entries in all blocks together."""
         return self.blocks * (self.stop - self.start)
 
-    def fits(self, width: int) -> bool:
-        """Whether a vector of `width` entries has these."""
-        return width % self.blocks == 0 and 0 <= self.start < self.stop <= width // self.blocks
-
     def take(self, x: Tensor) -> Tensor:
         """These entries of x (..., width), block after block: (..., size)."""
         return x.unflatten(-1, (self.blocks, -1))[..., self.start : self.stop].flatten(-2)
@@ -132,7 +128,7 @@ def site_of(term: str, layer: int, name: str, module: Any, part: Slice | None, a
     """The site of a term in a linear module: `part` of its output, or all. Raises BeftError where that does not fit."""
     width = width_of(module)
     part = part or Slice(0, width)
-    if not part.fits(width):
+    if width % part.blocks or not 0 <= part.start < part.stop <= width // part.blocks:
         blocks = f" in each of {part.blocks} blocks" if part.blocks > 1 else ""
         raise BeftError(
             f"slice [{part.start}:{part.stop}]{blocks} does not fit {name!r}, whose output has {width} entries"
@@ -158,13 +154,6 @@ def linear_names(model: nn.Module) -> list[str]:
 def join(*names: str) -> str:
     """A dotted name from its components; empty ones are left out."""
     return ".".join(name for name in names if name)
-
-
-def walk(module: nn.Module, path: str) -> Any:
-    """The module at a dotted path, which must exist."""
-    for name in path.split("."):
-        module = getattr(module, name)
-    return module
 
 
 def find(module: nn.Module, path: str) -> Any:
