@@ -1,6 +1,6 @@
 """Where query, key and value live in a transformer.
 
-`projections` finds their sites by architecture (`architectures`) or by given names, all biases and the head, and decides
+`projections` finds their sites by architecture (`architectures`) or by given names, all biases and the head; it decides
 whether b_k is provably without effect.
 """
 
