@@ -120,8 +120,7 @@ def anatomy_of(
         raise BeftError(f"the terms have different numbers of layers ({counts}): name every layer of each")
     size = size or sites[0].size // heads
     kv_heads = (by_term["k"] or by_term["v"] or sites)[0].size // size
-    layers = counts[sites[0].term]
-    return Anatomy(family, layers, heads, kv_heads, size, positions, extras, tuple(sites), causal)
+    return Anatomy(family, counts[sites[0].term], heads, kv_heads, size, positions, extras, tuple(sites), causal)
 
 
 def site_of(term: str, layer: int, name: str, module: Any, part: Slice | None, attention: str = "self") -> Site:

@@ -45,9 +45,9 @@ class Folder:
     """A folder of this machine, perhaps on a file system that other machines share.
 
     Attributes:
-        location: what another process gives to `Store` for the same folder.
         local: the folder of checkpoints, and of adapters before they are kept; here the folder itself.
         label: the location as messages name it, without a password.
+        location: what another process gives to `Store` for the same folder.
 
     Raises:
         BeftError: in every method but `read` and `write`, the folder cannot be reached or written.
@@ -56,10 +56,7 @@ class Folder:
     def __init__(self, path: str | Path) -> None:
         self.local = Path(path)
         self.label = str(path)
-
-    @property
-    def location(self) -> str:
-        return str(self.local.expanduser().resolve())
+        self.location = str(self.local.expanduser().resolve())
 
     @explain_os_errors
     def names(self) -> list[str]:
@@ -150,20 +147,13 @@ def _temporary(path: Path) -> Path:
 class RemoteFolder(Folder):
     """A folder behind a URL. Records and adapters go to the URL; checkpoints stay on the machine that trains.
 
-    Args:
-        url: as the user gave it.
-        files: its fsspec file system.
-        root: its path in that file system.
+    `url` is as the user gave it, `files` its fsspec file system, and `root` its path there.
     """
 
     def __init__(self, url: str, files: Any, root: str) -> None:
-        self.url = re.sub(r"(?<![/:])/+$", "", url)  # but not the slashes of "memory://"
-        super().__init__(cache() / "remote" / hashlib.sha256(self.url.encode()).hexdigest()[:12])
-        self.label, self.files, self.root = redacted(self.url), files, root.rstrip("/")
-
-    @property
-    def location(self) -> str:
-        return self.url
+        location = re.sub(r"(?<![/:])/+$", "", url)  # but not the slashes of "memory://"
+        super().__init__(cache() / "remote" / hashlib.sha256(location.encode()).hexdigest()[:12])
+        self.location, self.label, self.files, self.root = location, redacted(location), files, root.rstrip("/")
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the file system; the errors of the package behind it become OSError."""

@@ -75,10 +75,8 @@ def device(kind: str = "cpu") -> dict[str, Any]:
     return {"kind": kind, "name": name, "threads": torch.get_num_threads()}
 
 
-@functools.cache
-def _code_once() -> dict[str, Any]:
-    # Once per process: what runs is what was imported, not what was edited since.
-    return code()
+# Once per process: what runs is what was imported, not what was edited since.
+_code_once = functools.cache(code)
 
 
 def provenance(kind: str = "cpu") -> dict[str, Any]:

@@ -172,19 +172,14 @@ class Store:
         return f"{'-'.join(words)}-{key(settings)}.json"
 
     def find(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The record of exactly these settings, or None if there is none.
-
-        Raises:
-            BeftError: there is a file for these settings, but it is not a sound record.
-        """
+        """The record of exactly these settings, or None. Raises BeftError for a file of theirs that is not sound."""
         name = self.name(settings)
         return self.read(name) if self.place.has(name) else None
 
     def read(self, path: str | Path) -> dict[str, Any]:
         """One record, checked: fields and types, schema version, key against settings, checksum, file name.
 
-        Raises:
-            BeftError: it cannot be read or is not sound; the message names the file and the remedy.
+        Raises BeftError: it cannot be read or is not sound; the message names the file and the remedy.
         """
         name = Path(path).name
         where = self.place.address(name)
@@ -207,8 +202,7 @@ class Store:
     def all(self, kind: str | None = None) -> list[dict[str, Any]]:
         """Every record in the folder (of one kind), sorted by file name. Unfinished temporary files are not read.
 
-        Raises:
-            BeftError: one of the files is not a sound record.
+        Raises BeftError for a file that is not a sound record.
         """
         records = [self.read(name) for name in self.place.names()]
         return [r for r in records if kind is None or r["kind"] == kind]
@@ -219,15 +213,13 @@ class Store:
         `schema`, `key` and `checksum` are filled in here, and `code`, `versions` and `device` (from
         `provenance()`) where the record has none. NaN and infinities become null.
 
-        Raises:
-            BeftError: a required field is missing or of the wrong type, or the file cannot be written.
+        Raises BeftError: a required field is missing or of the wrong type, or the file cannot be written.
         """
         full = {**provenance(), **record}
         full["schema"], full["key"], full["checksum"] = SCHEMA, key(full.get("settings", {})), ""
         full = jsonable(full)
         full["checksum"] = checksum(full)
-        fault = fault_of(full)
-        if fault is not None:
+        if (fault := fault_of(full)) is not None:
             raise BeftError(f"a record of kind {full.get('kind')!r} was not written: {fault}")
         name = self.name(full["settings"])
         try:
@@ -242,8 +234,7 @@ class Store:
 
 def log_runs(*, done: int, reused: int, failed: int) -> None:
     """Append the numbers of one sweep to the file that $BEFT_RUN_LOG names; nothing where it is not set."""
-    path = os.environ.get(RUN_LOG)
-    if path:
+    if path := os.environ.get(RUN_LOG):
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"done": done, "reused": reused, "failed": failed}) + "\n")
 
