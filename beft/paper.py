@@ -54,11 +54,11 @@ def column(settings: dict[str, Any]) -> str:
         return "not comparable: other task"
     if settings["train_size"] not in {r["settings"]["train_size"] for r in results if r["task"] == settings["task"]}:
         return "not comparable: other training size"
-    found = printed(settings)
-    if found is None:
+    result = printed(settings)
+    if result is None:
         return "not printed"
-    other = [name for name in ("rate", "epochs") if settings[name] != found["settings"][name]]
-    return f"{found['percent']:.1f}" + (f" (at another {' and '.join(other)})" if other else "")
+    other = [name for name in ("rate", "epochs") if settings[name] != result["settings"][name]]
+    return f"{result['percent']:.1f}" + (f" (at another {' and '.join(other)})" if other else "")
 
 
 def difference(settings: dict[str, Any], percent: float) -> float | None:
@@ -66,5 +66,5 @@ def difference(settings: dict[str, Any], percent: float) -> float | None:
 
     As in `printed`, epochs and rate may differ from the paper's; `column` says where they do.
     """
-    found = printed(settings)
-    return percent - found["percent"] if found is not None and math.isfinite(percent) else None
+    result = printed(settings)
+    return percent - result["percent"] if result is not None and math.isfinite(percent) else None

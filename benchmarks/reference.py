@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from beft.anatomy import head as parts
 from beft.anatomy import projections as anatomy
 from beft.data.datasets import Dataset, Split, draw
 from beft.data.tasks import score
@@ -67,7 +66,7 @@ def prepare(loaded: Loaded, method: str, seed: int) -> tuple[Any, list[nn.Parame
     model = copy.deepcopy(loaded.model)
     biases: list[Any] = []
     if method == "all_biases":
-        biases = [module.bias for module in parts.bias_modules(model).values()]
+        biases = [module.bias for module in anatomy.bias_modules(model).values()]
     elif method not in ("head", "full"):
         for site in anatomy.describe(model).of(method[-1]):
             bias = model.get_submodule(site.module).bias
@@ -76,7 +75,7 @@ def prepare(loaded: Loaded, method: str, seed: int) -> tuple[Any, list[nn.Parame
                     f"{loaded.name} has no separate bias at {site.module}: the plain loop needs a model with one"
                 )
             biases.append(bias)
-    head = parts.classifier(model)
+    head = anatomy.classifier(model)
     if method == "full":
         biases = [p for name, p in model.named_parameters() if name.rpartition(".")[0] not in head.modules]
     elif head.pooler is not None:

@@ -1,7 +1,4 @@
-"""The architectures beft knows: one row of attribute paths each.
-
-A fused projection is named three times in its row; `Family.fused` then gives its layout.
-"""
+"""The architectures beft knows: a row of attribute paths each. The path of a fused projection stands for all terms."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -47,35 +44,35 @@ class Family:
     mixed: str | None = None
 
 
-def _fixed(scheme: str, *extras: str) -> Positions:
-    return lambda config: (scheme, extras)
+def head_size(config: Any) -> int:
+    """Entries of a head, by a model's config."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def _distilbert(config: Any) -> tuple[str, tuple[str, ...]]:
-    return ("sinusoidal absolute" if config.sinusoidal_pos_embds else "learned absolute"), ()
+def _fixed(scheme: str) -> Positions:
+    return lambda config: (scheme, ())
+
+
+def _either(flag: str, scheme: str, otherwise: str) -> Positions:
+    """One scheme where the config has the flag set, another where it has not."""
+    return lambda config: (scheme if getattr(config, flag) else otherwise, ())
 
 
 def _deberta(config: Any) -> tuple[str, tuple[str, ...]]:
     relative = getattr(config, "relative_attention", False)
     terms = config.pos_att_type or ()
     terms = terms.lower().split("|") if isinstance(terms, str) else terms
-    extras: list[str] = []
-    if relative and "c2p" in terms:
-        extras.append("content-to-position")
-    if relative and "p2c" in terms:
-        extras.append("position-to-content")
-    if extras and getattr(config, "share_att_key", False):
-        extras.append("shared position projections")
-    if getattr(config, "conv_kernel_size", 0) > 0:
-        extras.append("convolution")
+    has = {"content-to-position": relative and "c2p" in terms, "position-to-content": relative and "p2c" in terms}
+    has["shared position projections"] = any(has.values()) and getattr(config, "share_att_key", False)
+    has["convolution"] = getattr(config, "conv_kernel_size", 0) > 0
     absolute = "learned absolute" if getattr(config, "position_biased_input", True) else ""
     scheme = " and ".join(filter(None, ("disentangled relative" if relative else "", absolute)))
-    return scheme or "none", tuple(extras)
+    return scheme or "none", tuple(name for name, present in has.items() if present)
 
 
 def _rotary(config: Any) -> tuple[str, tuple[str, ...]]:
     """RoPE, on some dimensions of each head if the config says so; a norm on the keys if the config has the flag."""
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    size = head_size(config)
     rope = getattr(config, "rope_parameters", None) or {}
     rotated = getattr(config, "rotary_dim", None) or int(size * rope.get("partial_rotary_factor", 1.0))
     scheme = "rotary" if rotated == size else f"rotary ({rotated} of {size} dimensions)"
@@ -88,10 +85,6 @@ def _rotary_with(*extras: str) -> Positions:
 
 def _gemma2(config: Any) -> tuple[str, tuple[str, ...]]:
     return "rotary", (("soft-capped logits",) if config.attn_logit_softcapping else ())
-
-
-def _falcon(config: Any) -> tuple[str, tuple[str, ...]]:
-    return ("ALiBi (relative)" if config.alibi else "rotary"), ()
 
 
 def _gpt2(config: Any) -> tuple[str, tuple[str, ...]]:
@@ -124,6 +117,8 @@ def _named(path: str) -> dict[str, str]:
 
 
 _LEARNED = _fixed("learned absolute")
+_DISTILBERT = _either("sinusoidal_pos_embds", "sinusoidal absolute", "learned absolute")
+_FALCON = _either("alibi", "ALiBi (relative)", "rotary")
 _BERT = {"q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value"}
 _DEBERTA = {term: f"{path}_proj" for term, path in _BERT.items()}
 _PROJ = _named("self_attn.{}_proj")
@@ -149,7 +144,7 @@ FAMILIES: Mapping[str, Family] = {
     "bert": Family("encoder.layer", _BERT, _LEARNED, pooler="pooler.dense", mixed="attention.output"),
     "roberta": Family("encoder.layer", _BERT, _LEARNED, pooler="pooler.dense", mixed="attention.output"),
     "electra": Family("encoder.layer", _BERT, _LEARNED, mixed="attention.output"),
-    "distilbert": Family("transformer.layer", _named("attention.{}_lin"), _distilbert),
+    "distilbert": Family("transformer.layer", _named("attention.{}_lin"), _DISTILBERT),
     "deberta-v2": Family("encoder.layer", _DEBERTA, _deberta, head_pooler="pooler.dense"),
     "vit": Family("layers", _named("attention.{}_proj"), _LEARNED, pooler="pooler.dense"),
     # decoders with a projection for each term
@@ -171,7 +166,7 @@ FAMILIES: Mapping[str, Family] = {
     "phi3": _fused("layers", "self_attn.qkv_proj", _rotary, _query_blocks),
     "gpt_neox": _fused("layers", "attention.query_key_value", _rotary, _head_blocks),
     "bloom": _fused("h", "self_attention.query_key_value", _fixed("ALiBi (relative)"), _head_blocks),
-    "falcon": _fused("h", "self_attention.query_key_value", _falcon, _falcon_blocks),
+    "falcon": _fused("h", "self_attention.query_key_value", _FALCON, _falcon_blocks),
     # encoders with a decoder
     "t5": _encoder_decoder(
         "{}.block", "layer.0.SelfAttention.{}", "layer.1.EncDecAttention.{}", _fixed("additive relative")

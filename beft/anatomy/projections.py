@@ -1,34 +1,25 @@
-"""Where query, key and value live in a Hugging Face transformer, and whether its key bias can have an effect.
+"""Where query, key and value, all biases and the head live in a transformer, and whether its key bias has an effect.
 
-Every site has an exact dotted name, reached by walking attribute paths from the backbone (`architectures` lists them).
-No name is matched by a substring: `output.dense` belongs to the attention and to the feed-forward block. A site is a
+Every module has an exact dotted name, reached by walking attribute paths from the backbone (see `architectures`). No
+name is matched by a substring: `output.dense` belongs to the attention and to the feed-forward block. A site is a
 slice of its module's output, so that a fused projection is one module with several sites.
 """
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from ..errors import BeftError, unknown
-from .architectures import FAMILIES, NOT_NULL, Family
-from .sites import (
-    LINEAR,
-    TERMS,
-    Anatomy,
-    Site,
-    Slice,
-    anatomy_of,
-    find,
-    fused,
-    join,
-    linear_names,
-    site_of,
-    walk,
-)
+from .architectures import FAMILIES, HEAD, NOT_NULL, Family, head_size
+from .sites import LINEAR, TERMS, Anatomy, Site, Slice, anatomy_of, find, fused, join, linear_names, site_of
+
+WITH_BIAS = (nn.Linear, Conv1D, nn.Conv1d, nn.Conv2d, nn.LayerNorm)
 
 
 @dataclass(frozen=True)
@@ -37,6 +28,14 @@ class KeyBias:
 
     null: bool
     reason: str
+
+
+@dataclass(frozen=True)
+class ClassifierHead:
+    """The pooler's dense layer, if there is one, and the linear layers of the classification head."""
+
+    pooler: str | None
+    modules: tuple[str, ...]
 
 
 def describe(model: nn.Module, sites: Mapping[str, str] | None = None, heads: int | None = None) -> Anatomy:
@@ -70,11 +69,6 @@ def describe(model: nn.Module, sites: Mapping[str, str] | None = None, heads: in
     positions, extras = family.positions(config)
     size, heads = head_size(config) if family.fused else None, config.num_attention_heads
     return anatomy_of(config.model_type, known, heads, size, positions, extras, family.causal)
-
-
-def head_size(config: Any) -> int:
-    """Entries of a head, by a model's config."""
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def key_bias_is_null(model: nn.Module) -> KeyBias:
@@ -131,6 +125,46 @@ def anatomy_summary(name: str, model: nn.Module) -> dict[str, Any]:
     }
 
 
+def bias_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Every linear, convolution or layer norm with a bias inside the backbone, by exact name, in model order.
+
+    The embeddings' norms and projections are included; the pooler and modules outside the backbone are not.
+    Raises BeftError for an unknown architecture.
+    """
+    name, backbone, family = backbone_of(model)
+    pooler = join(name, family.pooler) if family.pooler else None
+    named = {join(name, path): module for path, module in backbone.named_modules()}
+    biased = {full: module for full, module in named.items() if isinstance(module, WITH_BIAS) and full != pooler}
+    return {full: module for full, module in biased.items() if module.bias is not None}
+
+
+def classifier(model: nn.Module) -> ClassifierHead:
+    """The pooler's dense layer, whose bias every method trains, and the head's linear layers, trained entirely.
+
+    A bare backbone has no `modules`. Raises BeftError for an unknown architecture.
+    """
+    name, _, family = backbone_of(model)
+    parent = name.rpartition(".")[0]
+    poolers = [join(name, family.pooler)] if family.pooler else []
+    if name and family.head_pooler:
+        poolers.append(join(parent, family.head_pooler))
+    layers = [join(parent, path) for path in HEAD] if name else []
+    poolers, layers = ([n for n in names if isinstance(find(model, n), LINEAR)] for names in (poolers, layers))
+    return ClassifierHead(poolers[0] if poolers else None, tuple(layers))
+
+
+def last_mixer(model: nn.Module) -> str | None:
+    """Name of the module of the last layer behind which a classifier depends on the first token only.
+
+    It takes two inputs (B, T, d), the attention's output and the residual. Neither it nor anything behind it mixes
+    tokens. None where the head reads more tokens, or where this is not known for the family.
+    """
+    name, backbone, family = backbone_of(model)
+    if family.mixed is None or not classifier(model).modules:
+        return None
+    return join(name, family.stack, str(len(find(backbone, family.stack)) - 1), family.mixed)
+
+
 def backbone_of(model: nn.Module) -> tuple[str, Any, Family]:
     """The one module of a known family that holds the stack of layers, with its dotted name ("" for `model`).
 
@@ -163,16 +197,15 @@ def _projections(name: str, backbone: nn.Module, family: Family, term: str) -> I
     for attention, (stack, paths) in places.items():
         layers = find(backbone, stack)  # an encoder alone lacks the decoder's
         for layer in range(len(layers) if layers is not None else 0):
-            yield attention, join(name, stack, str(layer), paths[term]), walk(layers[layer], paths[term])
+            yield attention, join(name, stack, str(layer), paths[term]), layers[layer].get_submodule(paths[term])
 
 
 def _custom_sites(model: nn.Module, sites: Mapping[str, str], heads: int | None) -> Anatomy:
     """`describe` for the sites that a user names, for architectures that beft does not know."""
-    every: list[Site] = []
-    for term in sorted(sites, key=lambda t: TERMS.index(t) if t in TERMS else -1):
+    for term in sites:
         if term not in TERMS:
             raise unknown("bias term", term, TERMS)
-        every += _sites_named(model, term, sites[term])
+    every = [site for term in TERMS if term in sites for site in _sites_named(model, term, sites[term])]
     if not every:
         raise BeftError(f"no sites given: name at least one of {', '.join(TERMS)}")
     config = getattr(model, "config", None)
@@ -195,7 +228,11 @@ def _sites_named(model: nn.Module, term: str, text: str) -> list[Site]:
     template, start, stop, blocks = match.groups()
     part = None if start is None else Slice(int(start), int(stop), int(blocks or 1))
     sites = []
-    for layer, (name, module) in enumerate(_expand(model, template)):
+    for layer in count() if "{layer}" in template else (0,):
+        name = template.replace("{layer}", str(layer))
+        module = find(model, name)
+        if module is None:
+            break
         if not isinstance(module, LINEAR):
             raise BeftError(f"site {name!r} is a {type(module).__name__}; a site is an nn.Linear or a Conv1D")
         sites.append(site_of(term, layer, name, module, part))
@@ -203,13 +240,3 @@ def _sites_named(model: nn.Module, term: str, text: str) -> list[Site]:
         names = "; ".join(linear_names(model)) or "none"
         raise BeftError(f"site {text!r} is not in this model; its linear modules are: {names}")
     return sites
-
-
-def _expand(model: nn.Module, template: str) -> Iterator[tuple[str, nn.Module]]:
-    """Names and modules that a template with `{layer}` stands for, from layer 0 until one is missing."""
-    layer = 0
-    while (module := find(model, name := template.replace("{layer}", str(layer)))) is not None:
-        yield name, module
-        layer += 1
-        if "{layer}" not in template:
-            return

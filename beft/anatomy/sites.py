@@ -31,10 +31,6 @@ class Slice:
         """Entries in all blocks together."""
         return self.blocks * (self.stop - self.start)
 
-    def fits(self, width: int) -> bool:
-        """Whether a vector of `width` entries has these."""
-        return width % self.blocks == 0 and 0 <= self.start < self.stop <= width // self.blocks
-
     def take(self, x: Tensor) -> Tensor:
         """These entries of x (..., width), block after block: (..., size)."""
         return x.unflatten(-1, (self.blocks, -1))[..., self.start : self.stop].flatten(-2)
@@ -124,15 +120,14 @@ def anatomy_of(
         raise BeftError(f"the terms have different numbers of layers ({counts}): name every layer of each")
     size = size or sites[0].size // heads
     kv_heads = (by_term["k"] or by_term["v"] or sites)[0].size // size
-    layers = counts[sites[0].term]
-    return Anatomy(family, layers, heads, kv_heads, size, positions, extras, tuple(sites), causal)
+    return Anatomy(family, counts[sites[0].term], heads, kv_heads, size, positions, extras, tuple(sites), causal)
 
 
 def site_of(term: str, layer: int, name: str, module: Any, part: Slice | None, attention: str = "self") -> Site:
     """The site of a term in a linear module: `part` of its output, or all. Raises BeftError where that does not fit."""
     width = width_of(module)
     part = part or Slice(0, width)
-    if not part.fits(width):
+    if width % part.blocks or not 0 <= part.start < part.stop <= width // part.blocks:
         blocks = f" in each of {part.blocks} blocks" if part.blocks > 1 else ""
         raise BeftError(
             f"slice [{part.start}:{part.stop}]{blocks} does not fit {name!r}, whose output has {width} entries"
@@ -158,13 +153,6 @@ def linear_names(model: nn.Module) -> list[str]:
 def join(*names: str) -> str:
     """A dotted name from its components; empty ones are left out."""
     return ".".join(name for name in names if name)
-
-
-def walk(module: nn.Module, path: str) -> Any:
-    """The module at a dotted path, which must exist."""
-    for name in path.split("."):
-        module = getattr(module, name)
-    return module
 
 
 def find(module: nn.Module, path: str) -> Any:

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from ..anatomy import head
-from ..anatomy.projections import describe
+from ..anatomy.projections import classifier, describe, last_mixer
 from ..errors import BeftError, unknown
 from ..study import WEIGHT_METHODS
 from .dropout import ForwardState, drop_weights_of, keep_weights_of, use_keyed_attention
@@ -89,7 +88,7 @@ class BiasBank(nn.Module):
         """Refuse a model whose head nobody would train, and runs that would train nothing."""
         self.language_model = self.model.get_output_embeddings() is not None
         kind = f"{type(self.model).__name__} ({self.anatomy.family})"
-        if not (self.language_model or head.classifier(self.model).modules):
+        if not (self.language_model or classifier(self.model).modules):
             raise BeftError(
                 f"{kind} has no head that beft knows: give a language model, or a sequence classifier of the families "
                 "bert, roberta, electra, distilbert, deberta-v2 or vit"
@@ -209,7 +208,7 @@ class BiasBank(nn.Module):
             drop_weights_of(attention, self.state, place := place + 1)
         for slot in self.slots:
             self._handles += slot.attach(self.model, self.state)
-        mixer = head.last_mixer(self.model)
+        mixer = last_mixer(self.model)
         if mixer is not None:
             # the rest of the last layer is computed for the token that the head reads, no other
             module = self.model.get_submodule(mixer)
@@ -230,7 +229,7 @@ class BiasBank(nn.Module):
     def _cast_frozen(self) -> list[tuple[str, nn.Linear, dict[str, Tensor]]]:
         """Cast frozen linear layers to bfloat16 once, as autocast would at every call; returns the originals."""
         kept = []
-        heads = head.classifier(self.model).modules
+        heads = classifier(self.model).modules
         output = self.model.get_output_embeddings()  # its weight may be that of the input's, too
         for name, module in self.model.named_modules():
             if type(module) is nn.Linear and name not in heads and module is not output:

@@ -17,8 +17,7 @@ from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
 from .. import paper
-from ..anatomy import head
-from ..anatomy.projections import describe
+from ..anatomy.projections import classifier, describe
 from ..anatomy.sites import LINEAR, width_of
 from ..errors import BeftError
 from ..study import WEIGHT_METHODS
@@ -233,7 +232,7 @@ def full_slots(model: Any, frozen: FrozenPart | None, undo: list[Callable[[], No
     if frozen is not None:
         kept, take_out = frozen.put(model)
         undo.append(take_out)
-    heads = head.classifier(model).modules
+    heads = classifier(model).modules
     return [
         WeightSlot(name, parameter.detach().clone(), frozen=kept.get(name))
         for name, parameter in model.named_parameters()

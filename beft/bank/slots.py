@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from ..anatomy import head
-from ..anatomy.projections import describe
+from ..anatomy.projections import bias_modules, classifier, describe
 from ..anatomy.sites import Anatomy, Slice, width_of
 from ..errors import BeftError
 from ..study import parse_method
@@ -229,7 +228,7 @@ def bias_slots(model: Any, methods: Sequence[str], seeds: Sequence[int]) -> list
 
 def pooler_slots(model: Any, R: int) -> list[BiasSlot]:
     """The bias of the pooler, trained by all R runs; none where the model has no pooler."""
-    pooler = head.classifier(model).pooler
+    pooler = classifier(model).pooler
     if pooler is None:
         return []
     part = Slice(0, model.get_submodule(pooler).out_features)
@@ -243,7 +242,7 @@ def places(model: Any, name: str) -> Iterator[tuple[str, Slice]]:
         for site in describe(model).of(method.term):
             yield site.module, site.part
     elif method.base == "all_biases":
-        for module, layer in head.bias_modules(model).items():
+        for module, layer in bias_modules(model).items():
             yield module, Slice(0, len(layer.bias))  # type: ignore[arg-type]
 
 
@@ -262,7 +261,7 @@ def head_slots(model: Any, seeds: Sequence[int]) -> list[HeadSlot]:
     device = next(model.parameters()).device
     everyone = torch.ones(len(seeds), dtype=torch.bool, device=device)
     slots = []
-    for name in head.classifier(model).modules:
+    for name in classifier(model).modules:
         out, width = model.get_submodule(name).weight.shape
         weight = torch.stack([torch.randn(out, width, generator=g) * std for g in generators]).to(device)
         offset = HeadSlot(f"{name}.bias", torch.zeros(len(seeds), out, device=device), everyone)

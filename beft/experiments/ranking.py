@@ -15,8 +15,7 @@ from ..bank.bank import BiasBank
 from ..data.batching import encode
 from ..data.datasets import draw
 from ..errors import BeftError
-from ..records.schema import key
-from ..records.store import Store
+from ..records.store import Store, key
 from ..study import Run, Study
 from ..theory.expressiveness import reach
 from ..theory.scores import fisher, fisher_batch, mag_angle, magnitude

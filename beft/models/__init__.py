@@ -7,11 +7,5 @@ from .._lazy import hand_on
 
 __getattr__, __all__ = hand_on(
     __name__,
-    {
-        "find": "files",
-        "load": "loading",
-        "load_causal": "loading",
-        "load_masked": "loading",
-        "empty": "loading",
-    },
+    {"find": "files"} | dict.fromkeys(("load", "load_causal", "load_masked", "empty"), "loading"),
 )

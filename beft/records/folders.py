@@ -10,8 +10,8 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -45,9 +45,9 @@ class Folder:
     """A folder of this machine, perhaps on a file system that other machines share.
 
     Attributes:
-        location: what another process gives to `Store` for the same folder.
         local: the folder of checkpoints, and of adapters before they are kept; here the folder itself.
         label: the location as messages name it, without a password.
+        location: what another process gives to `Store` for the same folder.
 
     Raises:
         BeftError: in every method but `read` and `write`, the folder cannot be reached or written.
@@ -56,10 +56,7 @@ class Folder:
     def __init__(self, path: str | Path) -> None:
         self.local = Path(path)
         self.label = str(path)
-
-    @property
-    def location(self) -> str:
-        return str(self.local.expanduser().resolve())
+        self.location = str(self.local.expanduser().resolve())
 
     @explain_os_errors
     def names(self) -> list[str]:
@@ -88,7 +85,7 @@ class Folder:
         """Move a finished folder to `name`, in the place of one that is there already."""
         target = self.local / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        old = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+        old = _temporary(target)
         for attempt in range(10):
             try:
                 os.replace(folder, target)  # a folder only takes the place of an empty one or of none
@@ -96,10 +93,8 @@ class Folder:
             except OSError as error:
                 if attempt == 9 or error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES):
                     raise
-            try:
+            with suppress(FileNotFoundError):  # where there are no locks, another process may replace it at this moment
                 os.replace(target, old)
-            except FileNotFoundError:
-                pass  # another process, where there are no locks, is replacing it at the same moment
             shutil.rmtree(old, ignore_errors=True)
 
     @explain_os_errors
@@ -107,22 +102,13 @@ class Folder:
         """The folder `name` on this machine, or None."""
         return path if (path := self.local / name).is_dir() else None
 
-    @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
+    @explain_os_errors
+    def lock(self, name: str) -> AbstractContextManager[Any]:
         """One process at a time; the others wait, with a message. The lock of a process that dies is released.
 
-        On a file system without locks no process waits: both train, and write the same records.
+        It is held from this call to the end of the `with`. On a file system without locks no process waits: both
+        train, and write the same records.
         """
-        lock = self._locked(name)
-        try:
-            yield
-        finally:
-            if lock is not None:
-                lock.release()
-
-    @explain_os_errors
-    def _locked(self, name: str) -> Any:
-        """A lock that this process holds, or None where there are no locks."""
         from filelock import FileLock, Timeout
 
         path = self.local / "locks" / f"{name}.lock"
@@ -131,20 +117,18 @@ class Folder:
         lock = FileLock(path)
         try:
             try:
-                lock.acquire(timeout=WAITS)
+                return lock.acquire(timeout=WAITS)
             except Timeout:
                 print(f"another sweep is training bank {name}: waiting for it", flush=True)
-                lock.acquire()
+                return lock.acquire()
         except (NotImplementedError, OSError):
-            return None
-        return lock
+            return nullcontext()
 
 
 def write_whole(path: Path, text: str) -> None:
     """Write `text` to `path` so that `path` never holds a part of it: temporary name, flush to disk, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, because a rename is atomic only within one file system; not *.json, so no reader sees it.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = _temporary(path)
     try:
         with open(temporary, "x", encoding="utf-8") as file:
             file.write(text)
@@ -155,23 +139,21 @@ def write_whole(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _temporary(path: Path) -> Path:
+    """A name in the same folder, because a rename is atomic in one file system; not *.json, so no reader sees it."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
 class RemoteFolder(Folder):
     """A folder behind a URL. Records and adapters go to the URL; checkpoints stay on the machine that trains.
 
-    Args:
-        url: as the user gave it.
-        files: its fsspec file system.
-        root: its path in that file system.
+    `url` is as the user gave it, `files` its fsspec file system, and `root` its path there.
     """
 
     def __init__(self, url: str, files: Any, root: str) -> None:
-        self.url = re.sub(r"(?<![/:])/+$", "", url)  # but not the slashes of "memory://"
-        super().__init__(cache() / "remote" / hashlib.sha256(self.url.encode()).hexdigest()[:12])
-        self.label, self.files, self.root = redacted(self.url), files, root.rstrip("/")
-
-    @property
-    def location(self) -> str:
-        return self.url
+        location = re.sub(r"(?<![/:])/+$", "", url)  # but not the slashes of "memory://"
+        super().__init__(cache() / "remote" / hashlib.sha256(location.encode()).hexdigest()[:12])
+        self.location, self.label, self.files, self.root = location, redacted(location), files, root.rstrip("/")
 
     def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the file system; the errors of the package behind it become OSError."""
@@ -181,9 +163,6 @@ class RemoteFolder(Folder):
             raise
         except Exception as error:
             raise OSError(str(error) or type(error).__name__) from error
-
-    def _at(self, name: str) -> str:
-        return f"{self.root}/{name}"
 
     @explain_os_errors
     def names(self) -> list[str]:
@@ -199,26 +178,26 @@ class RemoteFolder(Folder):
     @explain_os_errors
     def has(self, name: str) -> bool:
         self._call("invalidate_cache")
-        return bool(self._call("exists", self._at(name)))
+        return bool(self._call("exists", f"{self.root}/{name}"))
 
     def read(self, name: str) -> str:
-        return bytes(self._call("cat_file", self._at(name))).decode("utf-8")
+        return bytes(self._call("cat_file", f"{self.root}/{name}")).decode("utf-8")
 
     def write(self, name: str, text: str) -> None:
         from fsspec import AbstractFileSystem
 
-        content = text.encode("utf-8")
+        content, target = text.encode("utf-8"), f"{self.root}/{name}"
         self._call("makedirs", self.root, exist_ok=True)
         if type(self.files).mv is AbstractFileSystem.mv:
             # Object stores have no rename: an object appears when all of it has arrived, and a move would be a copy
             # and a deletion.
-            self._call("pipe_file", self._at(name), content)
+            self._call("pipe_file", target, content)
             return
         # On a file system with a rename, a file is visible while it grows.
-        temporary = self._at(f".{name}.{uuid.uuid4().hex[:8]}.tmp")
+        temporary = f"{self.root}/.{name}.{uuid.uuid4().hex[:8]}.tmp"
         try:
             self._call("pipe_file", temporary, content)
-            self._call("mv", temporary, self._at(name))
+            self._call("mv", temporary, target)
         except BaseException:
             with suppress(OSError):  # the first error is the one to raise
                 self._call("rm_file", temporary)
@@ -226,10 +205,11 @@ class RemoteFolder(Folder):
 
     @explain_os_errors
     def keep(self, folder: Path, name: str) -> None:
-        self._call("makedirs", self._at(name), exist_ok=True)
+        target = f"{self.root}/{name}"
+        self._call("makedirs", target, exist_ok=True)
         for path in sorted(folder.iterdir()):
-            self._call("put_file", str(path), self._at(f"{name}/{path.name}"))
-        self._call("pipe_file", self._at(f"{name}/{COMPLETE}"), b"")
+            self._call("put_file", str(path), f"{target}/{path.name}")
+        self._call("pipe_file", f"{target}/{COMPLETE}", b"")
         super().keep(folder, name)
 
     @explain_os_errors
@@ -240,7 +220,7 @@ class RemoteFolder(Folder):
         partial = self.local / f"{name}.{uuid.uuid4().hex[:8]}.tmp"
         partial.mkdir(parents=True)
         try:
-            for path in self._call("ls", self._at(name), detail=False):
+            for path in self._call("ls", f"{self.root}/{name}", detail=False):
                 file = path.rsplit("/", 1)[-1]
                 if file != COMPLETE:
                     self._call("get_file", path, str(partial / file))
@@ -249,10 +229,9 @@ class RemoteFolder(Folder):
             shutil.rmtree(partial, ignore_errors=True)
         return super().fetch(name)
 
-    @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
+    def lock(self, name: str) -> AbstractContextManager[Any]:
         """No lock, as object stores have none: two sweeps may train the same bank, and write the same records."""
-        yield
+        return nullcontext()
 
 
 def redacted(url: str) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import platform
 import subprocess
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import __version__
 from ..paths import ROOT
 
 if TYPE_CHECKING:
@@ -23,18 +25,11 @@ GENERATED = ("data/results", "figures", "build")
 
 def _git(*arguments: str, folder: Path) -> str | None:
     """What `git ARGUMENTS` prints in `folder`, or None where there is no git or no repository."""
+    command = ["git", "--no-optional-locks", *arguments]
     try:
-        done = subprocess.run(
-            ["git", "--no-optional-locks", *arguments],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        )
+        return subprocess.check_output(command, cwd=folder, stderr=subprocess.PIPE, text=True, timeout=20).strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
 
 
 def code(folder: Path = ROOT) -> dict[str, Any]:
@@ -49,34 +44,25 @@ def code(folder: Path = ROOT) -> dict[str, Any]:
     commit = _git("rev-parse", "--verify", "HEAD", folder=folder)
     excluded = [f":(exclude){name}" for name in GENERATED]
     changes = _git("status", "--porcelain", "--untracked-files=normal", "--", ".", *excluded, folder=folder)
-    return {
-        "commit": commit or "unknown",
-        "dirty": None if commit is None or changes is None else bool(changes),
-    }
+    return {"commit": commit or "unknown", "dirty": None if commit is None or changes is None else bool(changes)}
 
 
 def versions() -> dict[str, str]:
     """Version of each package that a number can depend on, of Python and of beft."""
     installed = {"python": platform.python_version()}
-    for name in (*PACKAGES, "beft"):
+    for name in PACKAGES:
         try:
             installed[name] = metadata.version("scikit-learn" if name == "sklearn" else name)
         except metadata.PackageNotFoundError:
             installed[name] = "unknown"
-    if installed["beft"] == "unknown":  # run from a checkout that was not installed
-        import beft
-
-        installed["beft"] = getattr(beft, "__version__", "unknown")
-    return installed
+    return installed | {"beft": __version__}
 
 
 def _processor() -> str:
-    try:
+    with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
     return platform.processor() or platform.machine() or "unknown"
 
 
@@ -89,10 +75,8 @@ def device(kind: str = "cpu") -> dict[str, Any]:
     return {"kind": kind, "name": name, "threads": torch.get_num_threads()}
 
 
-@functools.cache
-def _code_once() -> dict[str, Any]:
-    # Once per process: what runs is what was imported, not what was edited since.
-    return code()
+# Once per process: what runs is what was imported, not what was edited since.
+_code_once = functools.cache(code)
 
 
 def provenance(kind: str = "cpu") -> dict[str, Any]:
@@ -111,22 +95,10 @@ def origin(name: str, model: ModelFiles | Loaded, data: Dataset, rows: dict[str,
         name: the model's, without the folders of one machine.
         rows: how many of the data's rows were used, by split; may be empty.
     """
-    return {
-        "model": {
-            "name": name,
-            "source": model.source,
-            "revision": model.revision,
-            "sha256": model.sha256,
-        },
-        "data": {
-            "task": data.task.name,
-            "source": data.source,
-            "fingerprint": data.fingerprint,
-            "metric": data.task.metric,
-            "substitute": data.substitute,
-        }
-        | ({"rows": rows} if rows else {}),
-    }
+    weights = {"name": name, "source": model.source, "revision": model.revision, "sha256": model.sha256}
+    about: dict[str, Any] = {"task": data.task.name, "source": data.source, "fingerprint": data.fingerprint}
+    about |= {"metric": data.task.metric, "substitute": data.substitute}
+    return {"model": weights, "data": about | ({"rows": rows} if rows else {})}
 
 
 def build_record(
@@ -140,7 +112,7 @@ def build_record(
     """A record, complete but for what `Store.write` fills in.
 
     Args:
-        kind: of the record, see `schema`.
+        kind: of the record, see `store`.
         settings: what identifies it.
         subject: its `model` and `data` blocks, see `origin`.
         device: kind of the device that its numbers were computed on.

@@ -1,11 +1,13 @@
-"""One run, one JSON file: write, find and read records, in a folder of this machine or behind a URL.
+"""One run, one checked JSON file: its format, and a folder of them on this machine or behind a URL.
 
 A record is written to a temporary name in its own folder, flushed to disk and renamed, so a reader sees all of it
-or nothing of it. Its file name is readable and ends in a hash of its settings: a rerun finds what is already
+or nothing of it. Its file name is readable and ends in a hash of its settings, its key: a rerun finds what is already
 there, and an interrupted sweep resumes. A checksum over the content detects a record that was edited or damaged.
 """
 
+import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -16,10 +18,104 @@ from typing import Any
 from ..errors import BeftError
 from .folders import open_folder
 from .provenance import provenance
-from .schema import SCHEMA, checksum, jsonable, key, parse_json, problem
 
+SCHEMA = 1
+"""Version of the record format. A record of another version is refused, never guessed at."""
 RUN_LOG = "BEFT_RUN_LOG"
 """Environment variable: the file to which every sweep appends one line {"done": n, "reused": n, "failed": n}."""
+
+_NUMBER = (int, float)
+# Required fields of every record and their types; then those that one kind has in addition.
+_FIELDS: dict[str, Any] = {
+    "schema": int,
+    **dict.fromkeys(("kind", "key", "checksum"), str),
+    **dict.fromkeys(("settings", "model", "data", "code", "versions", "device"), dict),
+    "seconds": _NUMBER,
+    "outcome": str,
+}
+_KIND_FIELDS: dict[str, dict[str, Any]] = {
+    "run": {"parameters": dict, "epochs": list, "final": dict, "best": dict, "bank": dict},
+    "memory": {"expected_bytes": int, "peak_bytes": int},
+    "untuned": {"validation": _NUMBER, "demonstrations": int},
+    "patch": {"parameters": dict, "epochs": list, "measures": dict, "patch": dict},
+    "debias": {"epochs": list, "measures": dict, "patch": dict},
+    "ranking": {"scores": dict, "by_epoch": list, "key_bias_null": dict},
+}
+EPOCH_FIELDS: dict[str, Any] = {
+    "epoch": int,
+    **dict.fromkeys(("train_loss", "tuning", "validation"), (*_NUMBER, type(None))),
+}
+
+
+def jsonable(value: Any) -> Any:
+    """`value` in JSON's own types: tuples become lists, paths text, NumPy and torch scalars numbers, NaN null."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(v) for v in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):  # NumPy scalars and arrays, torch tensors
+        return jsonable(value.tolist())
+    raise BeftError(f"a record cannot hold {value!r} ({type(value).__name__}): give numbers, text, lists or dicts")
+
+
+def _hash(value: Any) -> str:
+    """SHA-256 (hex) of JSON with sorted keys and no spaces: the same for equal content, whatever the keys' order."""
+    text = json.dumps(jsonable(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def key(settings: Mapping[str, Any]) -> str:
+    """The first 12 hex digits of the SHA-256 of the settings' canonical JSON: the identity of a run."""
+    return _hash(settings)[:12]
+
+
+def checksum(record: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) over a record's canonical JSON, its own `checksum` field left out."""
+    return _hash({k: v for k, v in record.items() if k != "checksum"})
+
+
+def _misfit(fields: Mapping[str, Any], content: Mapping[str, Any], where: str = "") -> str | None:
+    """The first of `fields` that `content` lacks or has in another type, in words, or None."""
+    for name, types in fields.items():
+        if name not in content:
+            return f"{where}{name} is missing"
+        # In Python a bool is an int; here it is never a number.
+        if not isinstance(content[name], types) or isinstance(content[name], bool):
+            return f"{where}{name} has the wrong type ({type(content[name]).__name__})"
+    return None
+
+
+def fault_of(record: Any) -> str | None:
+    """Why `record` is not a sound record, in words, or None."""
+    if not isinstance(record, dict):
+        return "it is not a JSON object"
+    if record.get("schema") != SCHEMA:
+        return f"its schema is {record.get('schema')!r}, this version reads {SCHEMA}"
+    fault = _misfit(_FIELDS, record) or _misfit(_KIND_FIELDS.get(record["kind"], {}), record)
+    if fault is None and record["kind"] == "run":
+        for i, epoch in enumerate(record["epochs"]):
+            if not isinstance(epoch, dict):
+                return f"epochs[{i}] is not an object"
+            fault = fault or _misfit(EPOCH_FIELDS, epoch, f"epochs[{i}].")
+    if fault is None and record["key"] != key(record["settings"]):
+        fault = "its key does not belong to its settings"
+    if fault is None and record["checksum"] != checksum(record):
+        fault = "its checksum does not match: it was edited or damaged"
+    return fault
+
+
+def _finite(text: str) -> float:
+    """A number of JSON, without the NaN and infinities that Python's reader takes for numbers."""
+    value = float(text)
+    if not math.isfinite(value):  # the checksum counts it as the null that it is written as
+        raise ValueError(f"{text} is not a number of JSON")
+    return value
 
 
 def _slug(value: object) -> str:
@@ -35,10 +131,10 @@ class Store:
         folder: where the records are, or will be, made at the first write; a text with "://" is an fsspec URL.
 
     Attributes:
+        place: the folder as `folders.Folder`.
         folder: a folder of this machine for checkpoints and adapters: the same one, or a cache of a URL's.
-        lock: context manager by name, "train this one process at a time"; see `folders.Folder`.
-        keep, fetch: put a finished folder of files under a name, and find it again.
         location: folder or URL as another process can use it.
+        lock: context manager by name, "train this one process at a time".
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -76,29 +172,24 @@ class Store:
         return f"{'-'.join(words)}-{key(settings)}.json"
 
     def find(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The record of exactly these settings, or None if there is none.
-
-        Raises:
-            BeftError: there is a file for these settings, but it is not a sound record.
-        """
+        """The record of exactly these settings, or None. Raises BeftError for a file of theirs that is not sound."""
         name = self.name(settings)
         return self.read(name) if self.place.has(name) else None
 
     def read(self, path: str | Path) -> dict[str, Any]:
         """One record, checked: fields and types, schema version, key against settings, checksum, file name.
 
-        Raises:
-            BeftError: it cannot be read or is not sound; the message names the file and the remedy.
+        Raises BeftError: it cannot be read or is not sound; the message names the file and the remedy.
         """
         name = Path(path).name
         where = self.place.address(name)
         remedy = "delete this file and run the same command again"
         try:
-            record = parse_json(self.place.read(name))
-            fault = problem(record)
+            record = json.loads(self.place.read(name), parse_constant=_finite, parse_float=_finite)
+            fault = fault_of(record)
         except OSError as error:
             raise BeftError(f"cannot read the record {where}: {error.strerror or error}") from error
-        except ValueError as error:  # JSON syntax, or text that is not UTF-8
+        except (ValueError, RecursionError) as error:  # JSON syntax, nesting, or text that is not UTF-8
             raise BeftError(f"the record {where} is not valid JSON: {remedy}") from error
         if isinstance(record, dict) and isinstance(record.get("schema"), int) and record["schema"] > SCHEMA:
             remedy = "it was written by a newer version, update beft or use another results folder"
@@ -106,14 +197,12 @@ class Store:
             fault = f"its file name does not end in its key {record['key']}"
         if fault is not None:
             raise BeftError(f"the record {where} cannot be used, {fault}: {remedy}")
-        assert isinstance(record, dict)
         return record
 
     def all(self, kind: str | None = None) -> list[dict[str, Any]]:
         """Every record in the folder (of one kind), sorted by file name. Unfinished temporary files are not read.
 
-        Raises:
-            BeftError: one of the files is not a sound record.
+        Raises BeftError for a file that is not a sound record.
         """
         records = [self.read(name) for name in self.place.names()]
         return [r for r in records if kind is None or r["kind"] == kind]
@@ -124,36 +213,28 @@ class Store:
         `schema`, `key` and `checksum` are filled in here, and `code`, `versions` and `device` (from
         `provenance()`) where the record has none. NaN and infinities become null.
 
-        Raises:
-            BeftError: a required field is missing or of the wrong type, or the file cannot be written.
+        Raises BeftError: a required field is missing or of the wrong type, or the file cannot be written.
         """
         full = {**provenance(), **record}
         full["schema"], full["key"], full["checksum"] = SCHEMA, key(full.get("settings", {})), ""
         full = jsonable(full)
         full["checksum"] = checksum(full)
-        fault = problem(full)
-        if fault is not None:
+        if (fault := fault_of(full)) is not None:
             raise BeftError(f"a record of kind {full.get('kind')!r} was not written: {fault}")
         name = self.name(full["settings"])
-        text = json.dumps(full, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         try:
-            self.place.write(name, text)
+            self.place.write(name, json.dumps(full, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
         except OSError as error:
-            reason = error.strerror or str(error)
             raise BeftError(
-                f"cannot write the record {self.place.address(name)}: {reason}; free the disk or correct the folder's "
-                "permissions and run the same command again (finished runs are kept)"
+                f"cannot write the record {self.place.address(name)}: {error.strerror or error}; free the disk or "
+                "correct the folder's permissions and run the same command again (finished runs are kept)"
             ) from error
-        return self.path(full["settings"])
-
-
-# --- how many runs the sweeps of a process did, for whoever started it ----------------------------------------
+        return self.folder / name
 
 
 def log_runs(*, done: int, reused: int, failed: int) -> None:
     """Append the numbers of one sweep to the file that $BEFT_RUN_LOG names; nothing where it is not set."""
-    path = os.environ.get(RUN_LOG)
-    if path:
+    if path := os.environ.get(RUN_LOG):
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"done": done, "reused": reused, "failed": failed}) + "\n")
 
@@ -165,5 +246,5 @@ def count_runs(path: Path) -> dict[str, int]:
     for line in lines:
         with suppress(ValueError):  # a process killed while writing leaves half a line
             for name, number in json.loads(line).items():
-                counts[name] = counts.get(name, 0) + int(number)
+                counts[name] += int(number)
     return counts

@@ -58,18 +58,10 @@ def random_head(
     """A head with standard normal weights and biases in float64, and inputs x (tokens, width)."""
     draw = torch.Generator().manual_seed(seed)
 
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=draw, dtype=torch.float64)
-
-    head = Head(
-        W_q=normal(size, width),
-        W_k=normal(size, width),
-        W_v=normal(value_size, width),
-        b_q=normal(size),
-        b_k=normal(size),
-        b_v=normal(value_size),
-    )
-    return head, normal(tokens, width)
+    weights, biases = [(size, width), (size, width), (value_size, width)], [(size,), (size,), (value_size,)]
+    shapes = [*weights, *biases, (tokens, width)]
+    *numbers, x = (torch.randn(shape, generator=draw, dtype=torch.float64) for shape in shapes)
+    return Head(*numbers), x
 
 
 def attend(
@@ -94,12 +86,12 @@ def attend(
 
 
 def tilt(weights: Tensor, keys: Tensor, shift: Tensor) -> Tensor:
-    """What adding `shift` (..., d) to b_q makes of weights (..., n, m): an exponential tilt, THEORY section 3.
+    """What adding `shift` to b_q makes of attention weights: an exponential tilt, THEORY section 3.
 
     a'_ij is proportional to a_ij exp(shift . k_j / sqrt(d)): one factor per key, the same for every query.
+    Weights (n, m), keys (m, d), shift (d,) -> (n, m); or weights (m,) of one query, many shifts (..., d) -> (..., m).
     """
-    logits = keys @ shift.unsqueeze(-1) / keys.shape[-1] ** 0.5  # (..., m, 1)
-    return torch.softmax(torch.log(weights) + logits.transpose(-1, -2), dim=-1)
+    return torch.softmax(torch.log(weights) + shift @ keys.T / keys.shape[-1] ** 0.5, dim=-1)
 
 
 def jacobian_q(weights: Tensor, values: Tensor, keys: Tensor) -> Tensor:
@@ -127,10 +119,8 @@ def jacobian_v(weights: Tensor, value_size: int) -> Tensor:
 
 def jacobian_by_autograd(head: Head, x: Tensor, term: str) -> Tensor:
     """do_i/db of "q", "k" or "v" by automatic differentiation, to check the formulas against: (n, d_v, d)."""
-    jacobian: Tensor = torch.autograd.functional.jacobian(
-        lambda shift: head.shifted(term, shift)(x)[0], torch.zeros_like(getattr(head, f"b_{term}"))
-    )
-    return jacobian
+    still = torch.zeros_like(getattr(head, f"b_{term}"))
+    return torch.autograd.functional.jacobian(lambda shift: head.shifted(term, shift)(x)[0], still)
 
 
 def spread(weights: Tensor, points: Tensor) -> Tensor:
@@ -159,12 +149,6 @@ def sensitivity_bounds(weights: Tensor, values: Tensor, keys: Tensor) -> tuple[T
     return norm, by_spread, by_diameter.expand_as(norm)
 
 
-def reachable_by_q(weights: Tensor, keys: Tensor, values: Tensor, shifts: Tensor) -> Tensor:
-    """Outputs of one query under many shifts of b_q: weights (m,), shifts (..., d) -> (..., d_v)."""
-    logits = torch.log(weights) + shifts @ keys.T / keys.shape[-1] ** 0.5
-    return torch.softmax(logits, dim=-1) @ values
-
-
 def reached(head: Head, x: Tensor, query: int = 0, largest: float = 40.0, rays: int = 24) -> dict[str, np.ndarray]:
     """Where each bias of a head of size 2 and value size 2 can take the output of one query (THEORY section 3).
 
@@ -188,7 +172,7 @@ def reached(head: Head, x: Tensor, query: int = 0, largest: float = 40.0, rays: 
         "values": values.numpy(),
         "output": start,
         "v": start + float(0.6 * diameter(values)) * shifts.numpy() / largest,
-        "q": reachable_by_q(weights[query], head.keys(x), values, shifts).numpy(),
+        "q": (tilt(weights[query], head.keys(x), shifts) @ values).numpy(),
         "k": np.stack([head.shifted("k", 10 * d)(x)[0][query].numpy() for d in directions])[:, None],
     }
 

@@ -5,7 +5,7 @@ The closed forms of `attention` are evaluated on a Hugging Face model, at the si
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from .attention import attend, jacobian_q
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 Batch = Mapping[str, Tensor]
+Act = Callable[[Site, Tensor], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -131,11 +132,9 @@ def capture(model: nn.Module, batch: Batch, anatomy: Anatomy | None = None) -> d
     heads: dict[Site, Tensor] = {}
 
     def record(site: Site, output: Tensor) -> None:
-        flat = site.part.take(output).detach()
-        heads[site] = flat.unflatten(-1, (-1, anatomy.head_size)).transpose(-2, -3)
+        heads[site] = site.part.take(output).unflatten(-1, (-1, anatomy.head_size)).transpose(-2, -3)
 
-    with _hooks(model, anatomy.sites, record), _evaluating(model), torch.no_grad():
-        model(**batch)
+    _forward(model, batch, anatomy.sites, record)
     return {term: [heads[site] for site in anatomy.of(term)] for term in TERMS}
 
 
@@ -147,10 +146,12 @@ def perturb(model: nn.Module, batch: Batch, sites: Sequence[Site], seed: int = 0
     """
     generator = torch.Generator().manual_seed(seed)
     shifts = {s: scale * torch.randn(s.size, generator=generator) for s in sites}
-    with _evaluating(model), torch.no_grad():
-        before = _output(model, batch)
-        with _shifted(model, shifts):
-            after = _output(model, batch)
+    outputs = _forward(model, batch), _forward(model, batch, sites, _adding(shifts))
+    if getattr(outputs[0], "logits", None) is not None:
+        before, after = (output.logits.double() for output in outputs)
+    else:
+        real = _real(batch, outputs[0].last_hidden_state.unsqueeze(1))
+        before, after = (output.last_hidden_state[real].double() for output in outputs)
     change = after - before
     return Change(float(change.norm() / before.norm()), float(change.abs().max()))
 
@@ -180,14 +181,7 @@ def moved_heads(model: nn.Module, batch: Batch, layer: int = 0, entry: int = 0) 
 
     The weights of the attention sum to one, so a value bias arrives entirely, in every query head that shares its
     kv-head (THEORY section 2). The largest change over tokens and entries. Works on models without biases.
-
-    Args:
-        batch: one tokenised batch.
-        layer: index of the layer.
-        entry: index in its b_v.
-
-    Raises:
-        BeftError: the layer's output projection was not found.
+    Raises BeftError where the layer's output projection is not found.
     """
     anatomy = describe(model)
     site = anatomy.of("v")[layer]
@@ -203,12 +197,10 @@ def moved_heads(model: nn.Module, batch: Batch, layer: int = 0, entry: int = 0) 
     shift = torch.zeros(site.size)
     shift[entry] = 1.0
     received: list[Tensor] = []  # inputs of the output projection, (B, T, heads * head size)
-    hook = outputs[0].register_forward_pre_hook(lambda module, args: received.append(args[0].detach()))
     inputs: dict[str, Any] = {**batch, "use_cache": False}
-    with hook, _evaluating(model), torch.no_grad():
-        model(**inputs)
-        with _shifted(model, {site: shift}):
-            model(**inputs)
+    with outputs[0].register_forward_pre_hook(lambda module, args: received.append(args[0])):
+        _forward(model, inputs)
+        _forward(model, inputs, [site], _adding({site: shift}))
     change = (received[1] - received[0]).abs()
     return change.unflatten(-1, (anatomy.heads, -1)).amax(dim=(0, 1, 3))
 
@@ -219,14 +211,6 @@ def _spectral(matrices: Tensor) -> Tensor:
     return torch.linalg.eigvalsh(gram)[..., -1].clamp_min(0).sqrt()
 
 
-def _output(model: nn.Module, batch: Batch) -> Tensor:
-    output = model(**batch)
-    if getattr(output, "logits", None) is not None:
-        return output.logits.double()
-    hidden = output.last_hidden_state
-    return hidden[_real(batch, hidden.unsqueeze(1))].double()
-
-
 def visible(real: Tensor, causal: bool) -> Tensor:
     """The mask of keys per query, (B, 1, 1 or T, T), from that of the tokens that are not padding, `real` (B, T)."""
     keys = real[:, None, None, :]
@@ -235,36 +219,24 @@ def visible(real: Tensor, causal: bool) -> Tensor:
 
 def _real(batch: Batch, states: Tensor) -> Tensor:
     """The mask of the tokens of states (B, ., T, .) that are not padding: (B, T)."""
-    mask = batch.get("attention_mask")
-    if mask is not None:
-        return mask.bool()
-    return torch.ones(states.shape[0], states.shape[-2], dtype=torch.bool, device=states.device)
+    every = torch.ones(states.shape[0], states.shape[-2], device=states.device)
+    return batch.get("attention_mask", every).bool()
 
 
-def _shifted(model: nn.Module, shifts: Mapping[Site, Tensor]) -> contextlib.AbstractContextManager[None]:
-    """The model with a vector (size,) added to its output at each site."""
-
-    def add(site: Site, output: Tensor) -> Tensor:
-        return output + site.part.put(shifts[site], output.shape[-1]).to(output)
-
-    return _hooks(model, list(shifts), add)
+def _adding(shifts: Mapping[Site, Tensor]) -> Act:
+    """What adds its vector (size,) to the output of each site."""
+    return lambda site, output: output + site.part.put(shifts[site], output.shape[-1]).to(output)
 
 
-@contextlib.contextmanager
-def _hooks(model: nn.Module, sites: Sequence[Site], act: Any) -> Iterator[None]:
-    """Call act(site, output) on the output of every site's module; a returned tensor replaces the output."""
-    with contextlib.ExitStack() as stack:
+def _forward(
+    model: nn.Module, batch: Mapping[str, Any], sites: Sequence[Site] = (), act: Act = lambda site, output: None
+) -> Any:
+    """The output of one pass without dropout and gradients; act(site, output) may replace the output of a site."""
+    training = model.training
+    with contextlib.ExitStack() as stack, torch.no_grad():
+        stack.callback(model.train, training)
+        model.eval()
         for site in sites:
             module = model.get_submodule(site.module)
             stack.enter_context(module.register_forward_hook(lambda _, args, output, site=site: act(site, output)))
-        yield
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
+        return model(**batch)

@@ -100,7 +100,6 @@ def build(name: str, seed: int = 0, auto: str = "AutoModel") -> nn.Module:
         raise unknown("specimen", name, ARCHITECTURES)
     architecture = ARCHITECTURES[name]
     config = getattr(transformers, architecture.config)(**architecture.settings)
-    # Forked, so that building a model does not change the caller's random numbers.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: nn.Module = getattr(transformers, auto).from_config(config)
@@ -131,9 +130,7 @@ def exceptions(seed: int = 0, draws: int = 3) -> list[dict[str, Any]]:
     rows = []
     for name in ARCHITECTURES:
         model = build(name, seed)
-        batch = inputs(model, seed)
-        key_bias = key_bias_is_null(model)
-        keys = describe(model).of("k")
+        batch, keys, key_bias = inputs(model, seed), describe(model).of("k"), key_bias_is_null(model)
         change = sum(perturb(model, batch, keys, seed=draw).relative for draw in range(draws)) / draws
         rows.append({"model": name, "null": key_bias.null, "change": change, "reason": key_bias.reason})
     return rows

@@ -82,10 +82,8 @@ def rank(scores: Mapping[str, float], exclude: Collection[str] = ()) -> list[str
 def agreement(scores: Mapping[str, float], accuracies: Mapping[str, float]) -> float:
     """Kendall's tau-b between scores and accuracies of the terms both have: 1 same order, -1 reversed.
 
-    nan where all scores or all accuracies tie, or where a score is nan.
-
-    Raises:
-        BeftError: fewer than two terms in common.
+    nan where all scores or all accuracies tie, or where a score is nan. Raises BeftError for fewer than two terms in
+    common.
     """
     terms = [term for term in scores if term in accuracies]
     if len(terms) < 2:

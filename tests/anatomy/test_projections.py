@@ -5,8 +5,7 @@ import torch
 import transformers
 from torch import nn
 
-from beft.anatomy.head import bias_modules, classifier
-from beft.anatomy.projections import KeyBias, anatomy_summary, describe, key_bias_is_null
+from beft.anatomy.projections import KeyBias, anatomy_summary, bias_modules, classifier, describe, key_bias_is_null
 from beft.anatomy.sites import TERMS, Site, width_of
 from beft.errors import BeftError
 from beft.theory import null_key_bias

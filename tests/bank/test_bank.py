@@ -18,7 +18,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from beft.anatomy import head as parts
+from beft.anatomy import projections as anatomy
 from beft.bank.bank import BiasBank
 from beft.bank.baselines import open_bank
 from beft.bank.export import merge
@@ -227,7 +227,7 @@ def test_parameter_counts_split_into_bias_head_and_pooler(tiny):
         counts = [bank.parameter_counts(r) for r in range(5)]
     assert counts[0] == {"bias": 0, "head": 2 * 32 + 2, "pooler": 32}
     assert [c["bias"] for c in counts[1:4]] == [2 * 32] * 3
-    modules = parts.bias_modules(tiny.model)
+    modules = anatomy.bias_modules(tiny.model)
     assert counts[4]["bias"] == sum(m.bias.numel() for m in modules.values())
 
 

@@ -11,7 +11,6 @@ import torch
 from bench_arguments import TINY
 from fitting import fitted
 
-from beft.anatomy import head as parts
 from beft.anatomy import projections as anatomy
 from beft.data.batching import CHUNKS, encode
 from beft.errors import BeftError
@@ -85,7 +84,7 @@ def test_plain_run_trains_the_chosen_biases_the_pooler_bias_and_the_head_alone(t
     model, parameters = plain.prepare(tiny, method, 0)
     names = {name for name, p in model.named_parameters() if p.requires_grad}
     if method == "all_biases":
-        chosen = {f"{name}.bias" for name in parts.bias_modules(model)}
+        chosen = {f"{name}.bias" for name in anatomy.bias_modules(model)}
     else:
         sites = anatomy.describe(model).sites if method != "head" else ()
         chosen = {f"{site.module}.bias" for site in sites if site.term == method[-1]}

