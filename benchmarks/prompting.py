@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from beft.data.choices import EncodedOptions, encode_options
+from beft.data.batching import EncodedOptions, encode_options
 from beft.data.datasets import Dataset, prompt_dataset
 from beft.data.microworld import pairs as microworld_pairs
 from beft.data.prompts import get_prompt

@@ -3,30 +3,31 @@
 A task that cannot be found is an error. No other data ever takes its place.
 """
 
+import contextlib
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import BeftError
+from ..errors import BeftError, reason_of
 from .datasets import Dataset, Split, label_array, labelled_dataset, prompt_dataset
 from .files import (
     USER_SUFFIXES,
     Table,
     are_values,
     class_names,
+    columns_of,
     is_whole,
     names_of,
     read,
     texts_of,
     values_of,
 )
-from .hub import hub_tables
 from .microworld import pairs, sentences, stories
 from .prompts import examples, get_prompt
 from .tasks import HUB, TASKS, Task, get_task
@@ -110,6 +111,29 @@ def load_prompts(
         chosen = np.random.RandomState(0).permutation(len(validation))[:evaluated]
         validation = [validation[i] for i in chosen]
     return prompt_dataset(prompt, train, validation, source)
+
+
+def _task_split(task: Task, table: Table, where: str) -> Split:
+    """The rows of a known task, whose labels are codes already, or values."""
+    columns = [column.split("+") for column in task.text_columns]
+    rows = texts_of(table, tuple(itertools.chain(*columns)), task.label_column, where)
+    texts = tuple(
+        tuple(": ".join(itertools.islice(cells, len(names))) for names in columns) for cells in map(iter, rows)
+    )
+    if task.regression:
+        values = values_of(table[task.label_column], where)
+        if len(set(values)) < 2:
+            raise BeftError(f"all rows of {where} have the label {values[0]:g}: use a split with several values")
+        return Split(texts, np.asarray(values, dtype=np.float64))
+    codes = []
+    for row, name in enumerate(names_of(table[task.label_column], where), 1):
+        if not is_whole(name) or not 0 <= int(name) < len(task.labels):
+            valid = ", ".join(f"{code} ({label})" for code, label in enumerate(task.labels))
+            raise BeftError(f"row {row} of {where} has the label {name!r}: use a labelled split, with labels {valid}")
+        codes.append(int(name))
+    if len(set(codes)) < 2:
+        raise BeftError(f"all rows of {where} have the label {codes[0]}: use a split with at least two classes")
+    return Split(texts, label_array(codes))
 
 
 def _texts(text: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -196,8 +220,16 @@ def tables_of(
             f"{home} was not found in a data folder, and the hub has no such set: set BEFT_DATA to a folder that "
             f"holds {home}/{splits[0]}.jsonl and {splits[1]}.jsonl, or name a file or folder"
         )
-    place = HUB[suite] if suite == name else f"{HUB[suite]} {name}"
-    return [(f"{place} on the hub", table) for table in hub_tables(suite, name, splits, offline)], f"hub, {place}"
+    remedy = (
+        f"set BEFT_DATA to a folder that holds {home}/train.jsonl and {splits[1]}.jsonl, "
+        "or be online with offline and HF_HUB_OFFLINE unset"
+    )
+    place, configuration = (HUB[suite], []) if suite == name else (f"{HUB[suite]} {name}", [name])
+    with _request(f"task {name!r}", "was not found in a data folder", remedy, offline):
+        import datasets  # here: its import takes seconds, and most loads need none of it
+
+        hub = datasets.load_dataset(HUB[suite], *configuration)
+        return [(f"{place} on the hub", columns_of(hub[split].to_pandas())) for split in splits], f"hub, {place}"
 
 
 def folder_tables(
@@ -231,24 +263,35 @@ def _home(suite: str, name: str) -> str:
     return suite if suite == name else f"{suite}/{name}"
 
 
-def _task_split(task: Task, table: Table, where: str) -> Split:
-    """The rows of a known task, whose labels are codes already, or values."""
-    columns = [column.split("+") for column in task.text_columns]
-    rows = texts_of(table, tuple(itertools.chain(*columns)), task.label_column, where)
-    texts = tuple(
-        tuple(": ".join(itertools.islice(cells, len(names))) for names in columns) for cells in map(iter, rows)
-    )
-    if task.regression:
-        values = values_of(table[task.label_column], where)
-        if len(set(values)) < 2:
-            raise BeftError(f"all rows of {where} have the label {values[0]:g}: use a split with several values")
-        return Split(texts, np.asarray(values, dtype=np.float64))
-    codes = []
-    for row, name in enumerate(names_of(table[task.label_column], where), 1):
-        if not is_whole(name) or not 0 <= int(name) < len(task.labels):
-            valid = ", ".join(f"{code} ({label})" for code, label in enumerate(task.labels))
-            raise BeftError(f"row {row} of {where} has the label {name!r}: use a labelled split, with labels {valid}")
-        codes.append(int(name))
-    if len(set(codes)) < 2:
-        raise BeftError(f"all rows of {where} have the label {codes[0]}: use a split with at least two classes")
-    return Split(texts, label_array(codes))
+def hub_is_offline(offline: bool) -> bool:
+    """Whether the hub must not be asked: `offline`, or HF_HUB_OFFLINE in the environment (1, on, yes or true)."""
+    return offline or os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "on", "yes", "true")
+
+
+def hub_parquet(repository: str, folder: str, local: str, offline: bool) -> Path:
+    """The hub's Parquet copy of one split, which exists also where the data set is published as a script.
+
+    Args:
+        folder: configuration and split, as "intrasentence/validation".
+        local: place of the file in a data folder, for the error.
+
+    Raises:
+        BeftError: the hub must not or cannot be asked.
+    """
+    remedy = f"set BEFT_DATA to a folder with {local}, give a path, or be online with HF_HUB_OFFLINE unset"
+    with _request(repository, "is not here", remedy, offline):
+        from huggingface_hub import hf_hub_download
+
+        file = f"{folder}/0000.parquet"
+        return Path(hf_hub_download(repository, file, repo_type="dataset", revision="refs/convert/parquet"))
+
+
+@contextlib.contextmanager
+def _request(name: str, absence: str, remedy: str, offline: bool) -> Iterator[None]:
+    """A request to the hub, with its failures as one sentence each."""
+    if hub_is_offline(offline):
+        raise BeftError(f"{name} {absence}, and the hub is not asked while offline: {remedy}")
+    try:
+        yield
+    except Exception as error:  # the hub, the network and the cache each raise their own types
+        raise BeftError(f"{name} could not be had from the hub ({reason_of(error)}): {remedy}") from error

@@ -10,8 +10,7 @@ from typing import Any
 
 from ..errors import BeftError
 from .files import USER_SUFFIXES, is_whole, names_of, read, rows_of, texts_of
-from .hub import hub_parquet
-from .sources import folder_tables
+from .sources import folder_tables, hub_parquet
 
 CROWS, BLANK = "crows_pairs", "BLANK"
 # Bias types and labels, in the order of their codes on the hub.
