@@ -18,7 +18,7 @@ from ..errors import BeftError, unknown
 from .datasets import Dataset, Split, label_array, labelled_dataset
 from .files import USER_SUFFIXES, Table, class_names, is_whole, names_of, read, texts_of
 from .microworld import biographies as world_biographies
-from .microworld import posts as world_posts
+from .microworld.people import posts
 from .sources import classes, load, tables_of
 from .tasks import PAPER, TASKS, Task
 
@@ -139,10 +139,10 @@ def micro_biographies(
 def micro_posts(rows_train: int, rows_test: int, strength: float, seed: int = 0) -> Grouped:
     """Generated posts with a link of one strength in the training split and none in the test split.
 
-    See `microworld.posts`; groups are identifiers. A false-positive rate is that of harmless posts of one group.
+    See `microworld.people`; groups are identifiers. A false-positive rate is that of harmless posts of one group.
     """
-    train = world_posts.posts("train", rows_train, strength, seed)
-    test = world_posts.posts("validation", rows_test, 0.0, seed)
+    train = posts("train", rows_train, strength, seed)
+    test = posts("validation", rows_test, 0.0, seed)
     groups = [tuple((row.identifier,) if row.identifier else () for row in rows) for rows in (train, test)]
     task = replace(_WORLD, name="microworld_posts", labels=HATE, metrics=HATE_TASK.metrics)
     return _generated(task, (train, test), groups, f"posts, strength {strength:g}, seed {seed}")

@@ -2,3 +2,22 @@
 
 Every text is deterministic given its seed, and the splits of every task are disjoint by construction.
 """
+
+from ..._lazy import hand_on
+
+__getattr__, __all__ = hand_on(
+    __name__,
+    {
+        "sentiment": "sentences",
+        "entailment": "tasks",
+        "acceptability": "tasks",
+        "similarity": "tasks",
+        "choices": "tasks",
+        "questions": "tasks",
+        "expected_gap": "biographies",
+        "documents": "people",
+        "posts": "people",
+        "stereotype_pairs": "people",
+        "stereotype_triples": "people",
+    },
+)
