@@ -179,11 +179,15 @@ def _is_missing(value: Any) -> bool:
 
 def class_names(names: Iterable[str]) -> tuple[str, ...]:
     """The different names in the order of their codes: numeric where all are whole numbers, else alphabetical."""
-    different = set(names)
-    whole = all(map(is_whole, different))
-    return tuple(sorted(different, key=lambda name: (int(name) if whole else 0, name)))
+    different = sorted(set(names))
+    return tuple(sorted(different, key=int) if all(map(is_whole, different)) else different)
 
 
 def is_whole(name: str) -> bool:
     """Whether a name is a whole number."""
     return name.removeprefix("-").isdecimal()
+
+
+def code_of(name: str, count: int) -> int | None:
+    """The code 0..count - 1 that a label is, or None."""
+    return int(name) if is_whole(name) and 0 <= int(name) < count else None

@@ -16,10 +16,10 @@ import numpy as np
 
 from ..errors import BeftError, unknown
 from .datasets import Dataset, Split, label_array, labelled_dataset
-from .files import USER_SUFFIXES, Table, class_names, is_whole, names_of, read, texts_of
+from .files import USER_SUFFIXES, Table, class_names, code_of, is_whole, names_of, read, texts_of
 from .microworld import biographies as world_biographies
 from .microworld.people import posts
-from .sources import classes, load, tables_of
+from .sources import classes, load, split_file, tables_of
 from .tasks import PAPER, TASKS, Task
 
 PROFESSIONS = (  # De-Arteaga et al. 2019, in the order of the hub's numbers
@@ -67,7 +67,7 @@ def biographies(source: str | Path | None = None, *, offline: bool = False) -> G
         BeftError: no such rows; a missing column; a row without text or label, with a label that no training row has,
             or with another gender; test rows that are all of one gender; or as `data.load`.
     """
-    made = _load(source, _BIOS, offline, lambda table, texts, where: _genders(table, where))
+    made = _load(source, _BIOS, offline, _genders)
     groups = {split: np.array(own, dtype=np.int64) for split, own in made.groups.items()}
     if len(np.unique(groups["validation"])) < 2:
         raise BeftError(
@@ -180,7 +180,7 @@ def _grouped(
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-def _genders(table: Table, where: str) -> list[int]:
+def _genders(table: Table, _: list[tuple[str, ...]], where: str) -> list[int]:
     if "gender" not in table:
         raise BeftError(
             f"{where} lacks the column 'gender' (it has {', '.join(map(repr, table))}), which the TPR gap needs: "
@@ -231,7 +231,7 @@ def _rows(table: Table, columns: tuple[str, ...], where: str) -> tuple[list[tupl
     names = names_of(table[label], where)
     if label == "profession" and all(map(is_whole, names)):
         for row, number in enumerate(names, 1):
-            if not 0 <= int(number) < len(PROFESSIONS):
+            if code_of(number, len(PROFESSIONS)) is None:
                 raise BeftError(f"row {row} of {where} has the profession {number}: use names, or numbers from 0 to 27")
         names = [PROFESSIONS[int(number)] for number in names]
     return texts, names
@@ -248,18 +248,15 @@ def _tables(source: str | Path | None, suite: str, offline: bool) -> tuple[list[
         return tables_of(suite, suite, ("train", "test"), offline)
     path = Path(source).expanduser()
     if path.is_dir():
-        files = [_file(path, names) for names in (("train",), ("test", "validation"))]
-        return [(f"{path.name}/{file.name}", read(file)) for file in files], f"folder {path.name}"
+        tables = []
+        for names in (["train"], ["test", "validation"]):
+            file = split_file(path, names, USER_SUFFIXES)
+            if file is None:
+                raise BeftError(
+                    f"folder {path.name} has no {' or '.join(names)} split: add {names[0]}.jsonl, .csv, .tsv or .parquet"
+                )
+            tables.append((f"{path.name}/{file.name}", read(file)))
+        return tables, f"folder {path.name}"
     if path.suffix.lower() not in USER_SUFFIXES:
         raise BeftError(f"{str(source)!r} is no folder, and no file that ends in {', '.join(USER_SUFFIXES)}")
     return [(path.name, read(path))], f"file {path.name}; test: a fixed stratified 20% cut of it"
-
-
-def _file(folder: Path, names: tuple[str, ...]) -> Path:
-    for name in names:
-        for suffix in USER_SUFFIXES:
-            if (folder / f"{name}{suffix}").is_file():
-                return folder / f"{name}{suffix}"
-    raise BeftError(
-        f"folder {folder.name} has no {' or '.join(names)} split: add {names[0]}.jsonl, .csv, .tsv or .parquet"
-    )

@@ -6,36 +6,21 @@ Measuring and Mitigating Biased Inferences of Word Embeddings) pairs a person of
 neither sentence follows from the other. The templates are this package's own, and mild.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 
 import numpy as np
 
 from ..errors import BeftError
 from .counterfactual import axis
 
-IDENTIFIERS = (
-    "gay", "lesbian", "straight", "bisexual", "transgender", "male", "female", "Black", "White", "Asian", "African",
-    "European", "American", "Mexican", "Chinese", "Indian", "Jewish", "Christian", "Muslim", "Buddhist", "Hindu",
-    "Catholic", "deaf", "blind", "disabled", "elderly", "young", "old", "poor", "rich",
-)  # fmt: skip
-TEMPLATES: tuple[tuple[str, int], ...] = (  # no "a": it would be "an" before some identifiers
-    ("I cannot stand any {x}.", 1),
-    ("Every {x} I have met annoys me.", 1),
-    ("No {x} should be allowed in here.", 1),
-    ("I would never trust another {x}.", 1),
-    ("This {x} gets on my nerves.", 1),
-    ("The next {x} who talks to me will be ignored.", 1),
-    ("One {x} in this street is one too many.", 1),
-    ("Keep every {x} out of our club.", 1),
-    ("You can ask any {x}.", 0),
-    ("Every {x} I have met greets me.", 0),
-    ("No {x} was at the station this morning.", 0),
-    ("I would like to meet another {x}.", 0),
-    ("This {x} brought cake to the party.", 0),
-    ("The next {x} who talks to me will get some tea.", 0),
-    ("One {x} in this street is my best friend.", 0),
-    ("Invite every {x} to our club.", 0),
+_LISTS = json.loads(files(__package__).joinpath("identity_templates.json").read_text(encoding="utf-8"))
+IDENTIFIERS: tuple[str, ...] = tuple(_LISTS["identifiers"])
+# (text, label); no "a" before {x}: it would be "an" before some identifiers
+TEMPLATES: tuple[tuple[str, int], ...] = tuple(
+    (text, label) for label, name in ((1, "hostile"), (0, "harmless")) for text in _LISTS[name]
 )
 NOUN_ENDINGS = ("er", "or", "man", "woman", "boy", "girl")
 NOT_NOUNS = frozenset(  # adjectives that end so
@@ -43,21 +28,9 @@ NOT_NOUNS = frozenset(  # adjectives that end so
     german roman norman human""".split()
 )
 
-GENDERED = ("man", "woman", "gentleman", "lady", "boy", "girl")
-OCCUPATIONS = (
-    "accountant", "architect", "baker", "banker", "carpenter", "chef", "cleaner", "dentist", "dietitian", "doctor",
-    "driver", "engineer", "farmer", "gardener", "journalist", "judge", "lawyer", "librarian", "mechanic", "musician",
-    "nurse", "painter", "pilot", "plumber", "professor", "programmer", "receptionist", "scientist", "secretary",
-    "surgeon", "tailor", "teacher",
-)  # fmt: skip
-DEEDS: dict[str, tuple[str, ...]] = {  # verb -> objects it goes with
-    "bought": ("a coat", "a car", "a bicycle", "a sandwich", "a lamp", "a book"),
-    "sold": ("a coat", "a car", "a bicycle", "a boat", "a lamp", "a book"),
-    "ate": ("a bagel", "an apple", "a sandwich", "some soup", "a pizza", "some rice"),
-    "prepared": ("some soup", "a pizza", "a salad", "some tea", "a cake", "some rice"),
-    "owns": ("a dog", "a cat", "a boat", "a garden", "a piano", "a bicycle"),
-    "found": ("a coin", "a key", "an umbrella", "a letter", "a cat", "a glove"),
-}
+GENDERED: tuple[str, ...] = tuple(_LISTS["gendered"])
+OCCUPATIONS: tuple[str, ...] = tuple(_LISTS["occupations"])
+DEEDS: dict[str, list[str]] = _LISTS["deeds"]  # verb -> objects it goes with
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BeftError
-from .files import USER_SUFFIXES, is_whole, names_of, read, rows_of, texts_of
+from .files import USER_SUFFIXES, names_of, read, rows_of, texts_of
 from .sources import folder_tables, hub_parquet
 
 CROWS, BLANK = "crows_pairs", "BLANK"
@@ -84,12 +84,9 @@ def crows_pairs(path: str | Path | None = None, offline: bool = False) -> list[S
         where = f"nyu-mll/{CROWS} on the hub"
         table = read(hub_parquet(f"nyu-mll/{CROWS}", f"{CROWS}/test", f"{CROWS}/test.jsonl", offline))
     texts = texts_of(table, ("sent_more", "sent_less"), "bias_type", where)
-    types = map(_bias_type, names_of(table["bias_type"], where))
-    return [SentencePair(more, less, kind) for (more, less), kind in zip(texts, types, strict=True)]
-
-
-def _bias_type(name: str) -> str:
-    return BIAS_TYPES[int(name)] if is_whole(name) and 0 <= int(name) < len(BIAS_TYPES) else name
+    codes = {str(code): kind for code, kind in enumerate(BIAS_TYPES)}
+    names = names_of(table["bias_type"], where)
+    return [SentencePair(more, less, codes.get(name, name)) for (more, less), name in zip(texts, names, strict=True)]
 
 
 def stereoset(path: str | Path | None = None, offline: bool = False) -> list[Triple]:

@@ -2,7 +2,8 @@
 
 The words and the forms of all generated text are in `world.json`. In the forms of sentences, {s} is an aspect, {i} an
 intensifier, {a} an opinion word, {x}, {y} and {c} are claims ({y} decides), {t} is a sentence, {p} and {q} are people,
-{he} is a pronoun, {l} a place and {o} an occasion. The label of the sentiment task is the **narrator's verdict**, by one compositional rule:
+{he} is a pronoun, {l} a place and {o} an occasion. The label of the sentiment task is the **narrator's verdict**, by
+one compositional rule:
 
     claim     "the plot was dull"                        the verdict of its opinion word
     negation  "the plot was never dull"                  inverts the verdict; two of them cancel out
