@@ -144,9 +144,8 @@ def encode_options(tokenizer: Any, example: Example, max_length: int, before: st
             special ones, the same number for all options. `example.keep` and everything behind it is never cut.
         before: text in front of the prompt, such as demonstrations. It is cut first.
 
-    Raises:
-        BeftError: an option without a token of its own or with no token in front of it, a prompt that cannot be cut
-            enough, or a slow tokenizer.
+    Raises BeftError for an option without a token of its own or with no token in front of it, a prompt that cannot be
+    cut enough, or a slow tokenizer.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise BeftError(

@@ -84,9 +84,8 @@ def axis(name: str, names: bool = False, path: str | Path | None = None) -> Axis
         names: whether first names are exchanged too.
         path: JSON as in `word_lists.json`: {"axes": {name: {"groups": [...], "words": [[...], ...], "names": []}}}.
 
-    Raises:
-        BeftError: an unknown axis, a file that is not such JSON, a set without a word for each group, or a word of two
-            groups.
+    Raises BeftError for an unknown axis, a file that is not such JSON, a set without a word for each group, or a word
+    of two groups.
     """
     where = OWN_LISTS if path is None else str(path)
     try:
@@ -117,8 +116,7 @@ def swapped(text: str, axis: Axis, group: int | None = None) -> str:
     Args:
         group: whose words replace those of all others; by default each word is replaced by the other group's, of two.
 
-    Raises:
-        BeftError: an axis of more than two groups, and no group is given.
+    Raises BeftError for an axis of more than two groups where no group is given.
     """
     if group is None and len(axis.groups) != 2:
         raise BeftError(f"axis {axis.name} has {len(axis.groups)} groups: say which one's words are wanted")
@@ -129,17 +127,13 @@ def swapped(text: str, axis: Axis, group: int | None = None) -> str:
             return word
         if axis.pronouns and low in _PRONOUNS:
             determiner, other = _PRONOUNS[low]
-            return _cased(determiner if _before_noun(text[match.end() :]) else other, word)
+            following = re.match(r"\s+([A-Za-z][\w'-]*)", text[match.end() :])
+            before_noun = following and following.group(1).lower() not in _CLOSED
+            return _cased(determiner if before_noun else other, word)
         place, own = axis.places[low]
         return _cased(axis.sets[place][1 - own if group is None else group], word)
 
     return axis.pattern.sub(exchange, text)
-
-
-def _before_noun(rest: str) -> bool:
-    """Whether the text behind a pronoun begins with a word that can follow a possessive."""
-    following = re.match(r"\s+([A-Za-z][\w'-]*)", rest)
-    return following is not None and following.group(1).lower() not in _CLOSED
 
 
 def _cased(word: str, like: str) -> str:

@@ -88,11 +88,7 @@ def text_dataset(
 
 
 def prompt_dataset(
-    prompt: Prompt,
-    train: Sequence[Example],
-    validation: Sequence[Example],
-    source: str,
-    substitute: bool = False,
+    prompt: Prompt, train: Sequence[Example], validation: Sequence[Example], source: str, substitute: bool = False
 ) -> Dataset:
     """Examples of a prompted task."""
     regimes = {"low": min(1000, len(train))}
@@ -136,9 +132,8 @@ def draw(data: Dataset, regime: str | int, seed: int, tuning: float = 0.0) -> Dr
         tuning: share in [0, 0.5] of these n rows reserved for choosing settings: the last round(n * tuning) of them.
             It is part of the regime, not an addition to it.
 
-    Raises:
-        BeftError: an unknown regime, more rows than there are, a tuning share that is no row at all, or training rows
-            of one class only.
+    Raises BeftError for an unknown regime, more rows than there are, a tuning share that is no row at all, or training
+    rows of one class only.
     """
     rows, name = len(data.train), data.task.name
     if isinstance(regime, str):

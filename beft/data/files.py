@@ -142,8 +142,7 @@ def names_of(column: list[Any], where: str) -> list[str]:
 
 def are_values(column: list[Any]) -> bool:
     """Whether a column of labels is that of a regression: it has a finite number that is not whole."""
-    numbers = [_number(value) for value in column]
-    return any(number is not None and not number.is_integer() for number in numbers)
+    return any(number is not None and not number.is_integer() for number in map(_number, column))
 
 
 def values_of(column: list[Any], where: str) -> list[float]:

@@ -63,9 +63,8 @@ def biographies(source: str | Path | None = None, *, offline: bool = False) -> G
     Columns: `text` or `hard_text`; `label` (any names) or `profession` (names, or the hub's numbers); `gender`, 0 or
     male, 1 or female. With None: `bias_in_bios/train` and `test` of the folder of data sets, or the hub's.
 
-    Raises:
-        BeftError: no such rows; a missing column; a row without text or label, with a label that no training row has,
-            or with another gender; test rows that are all of one gender; or as `data.load`.
+    Raises BeftError where there are no such rows, and for a missing column; a row without text or label, with a label
+    that no training row has, or with another gender; test rows that are all of one gender; or as `data.load`.
     """
     made = _load(source, _BIOS, offline, _genders)
     groups = {split: np.array(own, dtype=np.int64) for split, own in made.groups.items()}
@@ -82,9 +81,8 @@ def hate_speech(source: str | Path | None, identifiers: Sequence[str], *, offlin
     Columns: `text`, `label`. With None: `hate_speech/train` and `test` of the folder of data sets. The hub has no such
     set, so that `offline` changes nothing.
 
-    Raises:
-        BeftError: no such rows; a missing column; a row without text or with another label; a training split of one
-            class; no identifier; no test row that mentions one.
+    Raises BeftError where there are no such rows, and for a missing column; a row without text or with another label; a
+    training split of one class; no identifier; no test row that mentions one.
     """
     made = _load(source, HATE_TASK, offline, lambda table, texts, where: mentions([t for (t,) in texts], identifiers))
     if not any(made.groups["validation"]):
@@ -107,13 +105,7 @@ def nli(source: str | Path | None = None, *, offline: bool = False) -> Dataset:
 
 
 def micro_biographies(
-    rows_train: int,
-    rows_test: int,
-    strength: float,
-    seed: int = 0,
-    *,
-    origin: float = 0.0,
-    axis: str = "gender",
+    rows_train: int, rows_test: int, strength: float, seed: int = 0, *, origin: float = 0.0, axis: str = "gender"
 ) -> Grouped:
     """Generated biographies with links of these strengths in the training split; see `microworld.biographies`.
 
@@ -123,8 +115,7 @@ def micro_biographies(
     Args:
         axis: of the rows' groups, "gender" or "origin".
 
-    Raises:
-        BeftError: as `microworld.biographies.biographies`; an unknown axis.
+    Raises BeftError as `microworld.biographies.biographies`, and for an unknown axis.
     """
     if axis not in world_biographies.AXES:
         raise unknown("axis", axis, world_biographies.AXES)
@@ -252,9 +243,8 @@ def _tables(source: str | Path | None, suite: str, offline: bool) -> tuple[list[
         for names in (["train"], ["test", "validation"]):
             file = split_file(path, names, USER_SUFFIXES)
             if file is None:
-                raise BeftError(
-                    f"folder {path.name} has no {' or '.join(names)} split: add {names[0]}.jsonl, .csv, .tsv or .parquet"
-                )
+                remedy = f"add {names[0]}.jsonl, .csv, .tsv or .parquet"
+                raise BeftError(f"folder {path.name} has no {' or '.join(names)} split: {remedy}")
             tables.append((f"{path.name}/{file.name}", read(file)))
         return tables, f"folder {path.name}"
     if path.suffix.lower() not in USER_SUFFIXES:

@@ -54,8 +54,8 @@ def identity_phrases(
         nouns: whether they are nouns; by default `is_noun` decides for each, and apparent plurals are refused.
         templates: (text with {x} once, label); hostile and harmless ones in equal number. None has "a" before {x}.
 
-    Raises:
-        BeftError: no identifier, an empty one, one that looks like a plural, or templates that are not of that form.
+    Raises BeftError for no identifier, an empty one, one that looks like a plural, or templates that are not of that
+    form.
     """
     words = list(dict.fromkeys(word.strip() for word in identifiers))
     if isinstance(identifiers, str) or not words or not all(words):
@@ -71,7 +71,9 @@ def identity_phrases(
             raise BeftError(f"the template {text!r} must hold {{x}} once, in the place of the identifier")
     made = []
     for word in words:
-        if nouns is None and _is_plural(word):
+        low = word.lower()
+        plural = low.endswith(("men", "people")) or (low.endswith("s") and not low.endswith(("ss", "us", "is")))
+        if nouns is None and plural:
             raise BeftError(f"the identifier {word!r} looks like a plural: give the singular, or say nouns")
         noun = is_noun(word) if nouns is None else nouns
         person = word if noun else f"{word} person"
@@ -88,11 +90,6 @@ def is_noun(word: str) -> bool:
     return low.endswith(NOUN_ENDINGS) and low not in NOT_NOUNS
 
 
-def _is_plural(word: str) -> bool:
-    low = word.lower()
-    return low.endswith(("men", "people")) or (low.endswith("s") and not low.endswith(("ss", "us", "is")))
-
-
 @dataclass(frozen=True)
 class NliPair:
     """A premise and a hypothesis, neither of which follows from or contradicts the other."""
@@ -102,10 +99,7 @@ class NliPair:
 
 
 def bias_nli(
-    words: Sequence[str] = GENDERED,
-    occupations: Sequence[str] = OCCUPATIONS,
-    count: int | None = None,
-    seed: int = 0,
+    words: Sequence[str] = GENDERED, occupations: Sequence[str] = OCCUPATIONS, count: int | None = None, seed: int = 0
 ) -> list[NliPair]:
     """Pairs such as "The nurse bought a coat." / "The woman bought a coat."; the right answer is always neutral.
 
@@ -115,8 +109,7 @@ def bias_nli(
         count: number of pairs, drawn without repetition; by default all, ordered by deed, object, occupation and word.
         seed: of the draw, the first `count` of `RandomState(seed).permutation`, so that fewer are a prefix of more.
 
-    Raises:
-        BeftError: no words or occupations, one that is in both lists or has a gender, or an impossible count.
+    Raises BeftError for no words or occupations, one that is in both lists or has a gender, or an impossible count.
     """
     people, jobs = (list(dict.fromkeys(word.strip() for word in given)) for given in (words, occupations))
     if not all(people) or not all(jobs) or not people or not jobs:

@@ -4,7 +4,7 @@ Prompts and options are those of PROTOCOL, decoders. Another task is another ent
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,18 +150,20 @@ def _record(row: Row) -> Example:
     )
 
 
+def _answered(start: str, question: str, answers: Sequence[str]) -> Example:
+    """A question whose answer is generated; only `start` may be cut."""
+    prompt = f"{start}\nQuestion: {question.strip()}\nAnswer:"
+    return Example(prompt, answers=tuple(dict.fromkeys(answers)), keep=len(start))
+
+
 def _squad(row: Row) -> Example:
     start = f"Title: {row['title']}\nContext: {row['context']}"
-    answers = tuple(dict.fromkeys(row["answers"]["text"]))
-    prompt = f"{start}\nQuestion: {row['question'].strip()}\nAnswer:"
-    return Example(prompt, answers=answers, keep=len(start))
+    return _answered(start, row["question"], row["answers"]["text"])
 
 
 def _drop(row: Row) -> Example:
-    start = f"Passage: {row.get('context', row.get('passage'))}"
     answers = row["answers_spans"]["spans"] if "answers_spans" in row else row["answers"]
-    prompt = f"{start}\nQuestion: {row['question'].strip()}\nAnswer:"
-    return Example(prompt, answers=tuple(dict.fromkeys(answers)), keep=len(start))
+    return _answered(f"Passage: {row.get('context', row.get('passage'))}", row["question"], answers)
 
 
 PROMPTS: dict[str, Prompt] = {
@@ -206,7 +208,8 @@ def examples(prompt: Prompt, table: Table, where: str) -> list[Example]:
 
 
 def _example(prompt: Prompt, row: Row, number: int, where: str) -> Example:
-    row = _as_python(row)
+    # NumPy's arrays and numbers, also inside cells, become lists and numbers of Python; None is for other types
+    row = json.loads(json.dumps(row, default=lambda value: value.tolist() if hasattr(value, "tolist") else None))
     empty = [name for name in prompt.columns if name in row and row[name] in (None, "")]
     if empty:
         raise BeftError(f"row {number} of {where} has an empty {empty[0]!r}: fill it in or remove the row")
@@ -228,13 +231,3 @@ def _example(prompt: Prompt, row: Row, number: int, where: str) -> Example:
             f"0 to {count - 1}"
         )
     return example
-
-
-def _as_python(row: Row) -> dict[str, Any]:
-    """A row with NumPy's arrays as lists and its numbers as Python's, also inside cells; None for other types."""
-
-    def from_numpy(value: Any) -> Any:
-        return value.tolist() if hasattr(value, "tolist") else None
-
-    cells: dict[str, Any] = json.loads(json.dumps(row, default=from_numpy))
-    return cells

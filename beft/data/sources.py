@@ -15,19 +15,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import BeftError, reason_of
+from . import files
 from .datasets import Dataset, Split, label_array, labelled_dataset, prompt_dataset
-from .files import (
-    USER_SUFFIXES,
-    Table,
-    are_values,
-    class_names,
-    code_of,
-    columns_of,
-    names_of,
-    read,
-    texts_of,
-    values_of,
-)
+from .files import USER_SUFFIXES, Table, read
 from .microworld.sentences import sentiment
 from .microworld.tasks import acceptability, choices, entailment, questions, similarity
 from .prompts import examples, get_prompt
@@ -72,7 +62,7 @@ def load(task: str, *, offline: bool = False, folder: str | Path | None = None) 
     known = get_task(task)
     if task in GENERATORS:
         train, validation = (
-            Split(tuple(_texts(text) for text, _ in rows), label_array([label for _, label in rows]))
+            Split(tuple(_cells(row)[:-1] for row in rows), label_array([label for _, label in rows]))
             for rows in GENERATORS[task]()
         )
         return labelled_dataset(known, train, validation, GENERATED, substitute=True)
@@ -98,7 +88,10 @@ def load_prompts(
     prompt = get_prompt(task)
     if task in GENERATORS:
         train, validation = (
-            [prompt.write(row if isinstance(row, dict) else _named(prompt.columns, *row)) for row in rows]
+            [
+                prompt.write(row if isinstance(row, dict) else dict(zip(prompt.columns, _cells(row), strict=True)))
+                for row in rows
+            ]
             for rows in GENERATORS[task](validation=HELD_OUT)
         )
         return prompt_dataset(prompt, train, validation, GENERATED, substitute=True)
@@ -113,18 +106,18 @@ def load_prompts(
 def _task_split(task: Task, table: Table, where: str) -> Split:
     """The rows of a known task, whose labels are codes already, or values."""
     columns = [column.split("+") for column in task.text_columns]
-    rows = texts_of(table, tuple(itertools.chain(*columns)), task.label_column, where)
+    rows = files.texts_of(table, tuple(itertools.chain(*columns)), task.label_column, where)
     texts = tuple(
         tuple(": ".join(itertools.islice(cells, len(names))) for names in columns) for cells in map(iter, rows)
     )
     if task.regression:
-        values = values_of(table[task.label_column], where)
+        values = files.values_of(table[task.label_column], where)
         if len(set(values)) < 2:
             raise BeftError(f"all rows of {where} have the label {values[0]:g}: use a split with several values")
         return Split(texts, np.asarray(values, dtype=np.float64))
-    names = names_of(table[task.label_column], where)
+    names = files.names_of(table[task.label_column], where)
     for row, name in enumerate(names, 1):
-        if code_of(name, len(task.labels)) is None:
+        if files.code_of(name, len(task.labels)) is None:
             valid = ", ".join(f"{code} ({label})" for code, label in enumerate(task.labels))
             raise BeftError(f"row {row} of {where} has the label {name!r}: use a labelled split, with labels {valid}")
     codes = label_array(list(map(int, names)))
@@ -133,12 +126,10 @@ def _task_split(task: Task, table: Table, where: str) -> Split:
     return Split(texts, codes)
 
 
-def _texts(text: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (text,) if isinstance(text, str) else text
-
-
-def _named(columns: Sequence[str], text: str | tuple[str, ...], label: int) -> dict[str, Any]:
-    return dict(zip(columns, (*_texts(text), label), strict=True))
+def _cells(row: tuple[Any, Any]) -> tuple[Any, ...]:
+    """The text or texts of a generated row, and its label."""
+    text, label = row
+    return (text, label) if isinstance(text, str) else (*text, label)
 
 
 # --- a user's file ------------------------------------------------------------------------------------------
@@ -148,8 +139,8 @@ def user_file(path: Path) -> Dataset:
     """The rows of a user's file, see `load`. Raises BeftError for a file, a column or a row that cannot be used."""
     table = read(path)
     columns = ("text_a", "text_b") if {"text_a", "text_b"} & set(table) else ("text",)
-    texts = texts_of(table, columns, "label", path.name)
-    coded = _values if are_values(table["label"]) else classes
+    texts = files.texts_of(table, columns, "label", path.name)
+    coded = _values if files.are_values(table["label"]) else classes
     labels, names, held_out = coded(table["label"], path.name)
     train, validation = Split(tuple(texts), labels).divided(held_out)
     like = TASKS["sst2"]
@@ -170,8 +161,8 @@ def user_file(path: Path) -> Dataset:
 
 def classes(column: list[Any], where: str) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
     """Codes (N,), names of the classes, and which rows are held out (N,), of a column of labels."""
-    given = names_of(column, where)
-    names = class_names(given)
+    given = files.names_of(column, where)
+    names = files.class_names(given)
     if len(names) < 2:
         raise BeftError(f"all rows of {where} have the label {names[0]!r}: a task needs at least two classes")
     rarest, count = min(Counter(given).items(), key=lambda item: item[1])
@@ -185,7 +176,7 @@ def classes(column: list[Any], where: str) -> tuple[np.ndarray, tuple[str, ...],
 
 def _values(column: list[Any], where: str) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
     """Values (N,), no names, and which rows are held out (N,), of a column of numbers."""
-    values = np.asarray(values_of(column, where), dtype=np.float64)
+    values = np.asarray(files.values_of(column, where), dtype=np.float64)
     held_out = _held_out(np.zeros(len(values)), least=0)
     if min(len(np.unique(values[side])) for side in (~held_out, held_out)) < 2:
         raise BeftError(f"{where} has too few different labels for a regression: add rows")
@@ -228,7 +219,7 @@ def tables_of(
         import datasets  # here: its import takes seconds, and most loads need none of it
 
         hub = datasets.load_dataset(HUB[suite], *configuration)
-        return [(f"{place} on the hub", columns_of(hub[split].to_pandas())) for split in splits], f"hub, {place}"
+        return [(f"{place} on the hub", files.columns_of(hub[split].to_pandas())) for split in splits], f"hub, {place}"
 
 
 def folder_tables(
@@ -279,8 +270,7 @@ def hub_parquet(repository: str, folder: str, local: str, offline: bool) -> Path
         folder: configuration and split, as "intrasentence/validation".
         local: place of the file in a data folder, for the error.
 
-    Raises:
-        BeftError: the hub must not or cannot be asked.
+    Raises BeftError where the hub must not or cannot be asked.
     """
     remedy = f"set BEFT_DATA to a folder with {local}, give a path, or be online with HF_HUB_OFFLINE unset"
     with _request(repository, "is not here", remedy, offline):

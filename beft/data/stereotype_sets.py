@@ -71,8 +71,7 @@ def crows_pairs(path: str | Path | None = None, offline: bool = False) -> list[S
         path: .csv, .tsv, .jsonl or .parquet with the columns sent_more, sent_less and bias_type.
         offline: never ask the hub.
 
-    Raises:
-        BeftError: no such file, a missing column or sentence, with its row, or a hub that cannot be asked.
+    Raises BeftError for no such file, a missing column or sentence, with its row, or a hub that cannot be asked.
     """
     if path is not None:
         if Path(path).suffix.lower() not in USER_SUFFIXES:
@@ -96,8 +95,7 @@ def stereoset(path: str | Path | None = None, offline: bool = False) -> list[Tri
         path: JSON in the form of the published dev.json.
         offline: never ask the hub.
 
-    Raises:
-        BeftError: no such file, an entry of another form, by its number, or a hub that cannot be asked.
+    Raises BeftError for no such file, an entry of another form, by its number, or a hub that cannot be asked.
     """
     local = Path(os.environ.get("BEFT_DATA", "")).expanduser() / "stereoset" / "dev.json"
     if path is None and os.environ.get("BEFT_DATA") and local.is_file():

@@ -7,17 +7,7 @@ from ..._lazy import hand_on
 
 __getattr__, __all__ = hand_on(
     __name__,
-    {
-        "sentiment": "sentences",
-        "entailment": "tasks",
-        "acceptability": "tasks",
-        "similarity": "tasks",
-        "choices": "tasks",
-        "questions": "tasks",
-        "expected_gap": "biographies",
-        "documents": "people",
-        "posts": "people",
-        "stereotype_pairs": "people",
-        "stereotype_triples": "people",
-    },
+    {"sentiment": "sentences", "expected_gap": "biographies"}
+    | dict.fromkeys(("entailment", "acceptability", "similarity", "choices", "questions"), "tasks")
+    | dict.fromkeys(("documents", "posts", "stereotype_pairs", "stereotype_triples"), "people"),
 )

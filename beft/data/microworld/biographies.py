@@ -93,8 +93,7 @@ def biographies(split: SplitName, rows: int, strength: float, seed: int = 0, *, 
         strength: of the link of gender, in [-1, 1].
         origin: strength of the link of origin.
 
-    Raises:
-        BeftError: a negative number of rows, or a strength that is not in [-1, 1].
+    Raises BeftError for a negative number of rows, or a strength that is not in [-1, 1].
     """
     for link in (strength, origin):
         if not -1 <= link <= 1:

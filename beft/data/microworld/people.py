@@ -82,8 +82,7 @@ def stereotype_pairs(name: str, count: int, seed: int = 0) -> list[SentencePair]
 
     The group on the other axis is drawn evenly. The statements are of the validation split.
 
-    Raises:
-        BeftError: an unknown axis, or more pairs than there are.
+    Raises BeftError for an unknown axis, or more pairs than there are.
     """
     if name not in AXES:
         raise unknown("axis", name, AXES)

@@ -97,8 +97,7 @@ def distinct_rows(
         balanced: each pair of neighbours gets the labels 0 and 1 in random order, so that every even prefix is
             balanced; otherwise `make` always gets 0.
 
-    Raises:
-        BeftError: a negative number of rows.
+    Raises BeftError for a negative number of rows.
     """
     if rows < 0:
         raise BeftError(f"cannot generate {rows} rows: give a number from 0 on")
