@@ -118,9 +118,6 @@ def padded(rows: Sequence[Sequence[int]], value: int = 0, left: bool = False) ->
     return ids, mask
 
 
-# --- prompts with their options -----------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class EncodedOptions:
     """An example as tokens.

@@ -22,14 +22,9 @@ from pathlib import Path
 from ..errors import BeftError, unknown
 
 OWN_LISTS = "beft/data/word_lists.json"
+_OWN = files(__package__).joinpath("word_lists.json")
 # Words that cannot follow a possessive: in front of them "her" is an object.
-_CLOSED = frozenset(
-    """a an the this that these those and or but nor so yet if when while because since as than though although to
-    of in on at by for from with without into onto over under after before about between through during
-    against is are was were be been being am has have had do does did will would can could shall should may
-    might must not never i you he she it we they me him us them who whom whose which what where why how
-    there here then too again away back up down out off yesterday today tomorrow now soon""".split()
-)
+_CLOSED = frozenset(json.loads(_OWN.read_text(encoding="utf-8"))["not_after_possessives"])
 _PRONOUNS = {"her": ("his", "him"), "his": ("her", "hers"), "him": ("her", "her"), "hers": ("his", "his")}
 _MALE = {"his", "him"}
 
@@ -89,7 +84,7 @@ def axis(name: str, names: bool = False, path: str | Path | None = None) -> Axis
     """
     where = OWN_LISTS if path is None else str(path)
     try:
-        file = files(__package__).joinpath("word_lists.json") if path is None else Path(path)
+        file = _OWN if path is None else Path(path)
         axes = json.loads(file.read_text(encoding="utf-8"))["axes"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BeftError(f"{where} is no list of words by axis ({error}): see {OWN_LISTS} for the form") from error
@@ -113,9 +108,7 @@ def axis(name: str, names: bool = False, path: str | Path | None = None) -> Axis
 def swapped(text: str, axis: Axis, group: int | None = None) -> str:
     """The text with every word of the axis exchanged.
 
-    Args:
-        group: whose words replace those of all others; by default each word is replaced by the other group's, of two.
-
+    The words of `group` replace those of all others; by default each word is replaced by the other group's, of two.
     Raises BeftError for an axis of more than two groups where no group is given.
     """
     if group is None and len(axis.groups) != 2:

@@ -110,14 +110,13 @@ def texts_of(table: Table, columns: tuple[str, ...], label: str, where: str) -> 
         raise BeftError(f"{where} has no rows: add labelled rows to it")
     for column in columns:
         for row, text in enumerate(table[column], 1):
+            here = f"row {row} of {where}"
             if _is_missing(text) or not str(text).strip():
-                raise BeftError(f"row {row} of {where} has an empty {column!r}: fill it in or remove the row")
+                raise BeftError(f"{here} has an empty {column!r}: fill it in or remove the row")
             if not isinstance(text, str):
-                raise BeftError(f"row {row} of {where} has a {type(text).__name__} as {column!r}: write it as text")
+                raise BeftError(f"{here} has a {type(text).__name__} as {column!r}: write it as text")
             if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise BeftError(
-                    f"row {row} of {where} has half a character (a lone surrogate) in {column!r}: repair it"
-                )
+                raise BeftError(f"{here} has half a character (a lone surrogate) in {column!r}: repair it")
     return list(zip(*(table[column] for column in columns), strict=True))
 
 

@@ -112,10 +112,8 @@ def micro_biographies(
     The test split has no links: a true-positive rate is that of one class and one group, so the share of a group in a
     class does not change the gap, and even groups measure it most precisely.
 
-    Args:
-        axis: of the rows' groups, "gender" or "origin".
-
-    Raises BeftError as `microworld.biographies.biographies`, and for an unknown axis.
+    `axis`, "gender" or "origin", is that of the rows' groups. Raises BeftError as `microworld.biographies.biographies`,
+    and for an unknown axis.
     """
     if axis not in world_biographies.AXES:
         raise unknown("axis", axis, world_biographies.AXES)
@@ -166,9 +164,6 @@ def _grouped(
     return Grouped(
         labelled_dataset(task, train, test, source, substitute), {"train": groups[0], "validation": groups[1]}
     )
-
-
-# --- reading ------------------------------------------------------------------------------------------------
 
 
 def _genders(table: Table, _: list[tuple[str, ...]], where: str) -> list[int]:

@@ -23,11 +23,7 @@ TEMPLATES: tuple[tuple[str, int], ...] = tuple(
     (text, label) for label, name in ((1, "hostile"), (0, "harmless")) for text in _LISTS[name]
 )
 NOUN_ENDINGS = ("er", "or", "man", "woman", "boy", "girl")
-NOT_NOUNS = frozenset(  # adjectives that end so
-    """queer genderqueer transgender cisgender bigender older younger elder poor senior junior former other
-    german roman norman human""".split()
-)
-
+NOT_NOUNS = frozenset(_LISTS["not_nouns"])  # adjectives that end so
 GENDERED: tuple[str, ...] = tuple(_LISTS["gendered"])
 OCCUPATIONS: tuple[str, ...] = tuple(_LISTS["occupations"])
 DEEDS: dict[str, list[str]] = _LISTS["deeds"]  # verb -> objects it goes with

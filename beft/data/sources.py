@@ -72,7 +72,7 @@ def load(task: str, *, offline: bool = False, folder: str | Path | None = None) 
     if missing:
         raise BeftError(f"no training row of {task} ({source}) has the label {', '.join(missing)}: use the whole split")
     further = dict(zip(known.validation[1:], splits[2:], strict=True))
-    return labelled_dataset(known, splits[0], splits[1], source, further=further)
+    return labelled_dataset(known, splits[0], splits[1], source, False, **further)
 
 
 def load_prompts(
@@ -149,7 +149,6 @@ def user_file(path: Path) -> Dataset:
         name=path.stem,
         suite="file",
         text_columns=columns,
-        label_column="label",
         labels=names,
         metrics=like.metrics if names else ("spearman", "pearson"),
         regimes={regime: min(size, len(train)) for regime, size in like.regimes.items()},
@@ -264,13 +263,10 @@ def hub_is_offline(offline: bool) -> bool:
 
 
 def hub_parquet(repository: str, folder: str, local: str, offline: bool) -> Path:
-    """The hub's Parquet copy of one split, which exists also where the data set is published as a script.
+    """The hub's Parquet copy of a split, which exists also where the data set is published as a script.
 
-    Args:
-        folder: configuration and split, as "intrasentence/validation".
-        local: place of the file in a data folder, for the error.
-
-    Raises BeftError where the hub must not or cannot be asked.
+    `folder` is configuration and split ("intrasentence/validation"), `local` the file's place in a data folder, for the
+    error. Raises BeftError where the hub must not or cannot be asked.
     """
     remedy = f"set BEFT_DATA to a folder with {local}, give a path, or be online with HF_HUB_OFFLINE unset"
     with _request(repository, "is not here", remedy, offline):

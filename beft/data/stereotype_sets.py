@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BeftError
-from .files import USER_SUFFIXES, names_of, read, rows_of, texts_of
+from .files import USER_SUFFIXES, code_of, names_of, read, rows_of, texts_of
 from .sources import folder_tables, hub_parquet
 
 CROWS, BLANK = "crows_pairs", "BLANK"
@@ -83,9 +83,10 @@ def crows_pairs(path: str | Path | None = None, offline: bool = False) -> list[S
         where = f"nyu-mll/{CROWS} on the hub"
         table = read(hub_parquet(f"nyu-mll/{CROWS}", f"{CROWS}/test", f"{CROWS}/test.jsonl", offline))
     texts = texts_of(table, ("sent_more", "sent_less"), "bias_type", where)
-    codes = {str(code): kind for code, kind in enumerate(BIAS_TYPES)}
     names = names_of(table["bias_type"], where)
-    return [SentencePair(more, less, codes.get(name, name)) for (more, less), name in zip(texts, names, strict=True)]
+    codes = (code_of(name, len(BIAS_TYPES)) for name in names)
+    types = (name if code is None else BIAS_TYPES[code] for name, code in zip(names, codes, strict=True))
+    return [SentencePair(more, less, kind) for (more, less), kind in zip(texts, types, strict=True)]
 
 
 def stereoset(path: str | Path | None = None, offline: bool = False) -> list[Triple]:

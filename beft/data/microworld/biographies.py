@@ -9,10 +9,8 @@ Every person is also a northerner or a southerner, a second axis whose link has 
 independent of the first: in every other pair it leans the other way.
 
 The result of the best possible classifier is known in closed form (`expected_gap`): its true-positive rates for men
-and women diverge as the link grows.
-
-Splits are disjoint by construction: a biography pairs a place with a first hint, and each such pair belongs to one
-split (`sentences.split_of`).
+and women diverge as the link grows. Splits are disjoint by construction (`sentences.split_of`): a biography pairs a
+place with a first hint.
 """
 
 import itertools
@@ -51,8 +49,7 @@ class Biography:
 
 def leaning(label: int, axis: str) -> int:
     """The group, 0 or 1, that an occupation leans to on an axis where the link is positive."""
-    odd = label % 2 if axis == "gender" else (label + label // 2) % 2
-    return 1 - odd
+    return 1 - (label if axis == "gender" else label + label // 2) % 2
 
 
 def linked_groups(rng: random.Random, label: int, strength: float, origin: float) -> list[int]:

@@ -114,9 +114,6 @@ def stereotype_triples(name: str, count: int, seed: int = 0) -> list[Triple]:
     return triples
 
 
-# --- posts --------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Post:
     """One post: `label` is 1 where it is hostile, `identifier` the one of `IDENTIFIERS` in it, or None."""

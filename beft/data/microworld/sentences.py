@@ -152,25 +152,23 @@ def make_opinion(rng: random.Random, split: SplitName, label: int) -> Opinion:
             break
     aspect = int(rng.random() * len(ASPECTS))
     person = pick(rng, tuple(PEOPLE))
-    pairs: tuple[tuple[str, str], ...]
+    first = []
     if construction == "contrasted":
         same = [i for i, (thing, _) in enumerate(ASPECTS) if thing == ASPECTS[aspect][0] and i != aspect]
-        x, first = make_claim(rng, split, pick(rng, same), 1 - label, int(rng.random() < 0.3))
+        x, other = make_claim(rng, split, pick(rng, same), 1 - label, int(rng.random() < 0.3))
         y, last = make_claim(rng, split, aspect, label, int(rng.random() < 0.3))
-        text, pairs = pick(rng, FORMS["contrasted"]).format(x=x, y=y), (first, last)
+        text, first = pick(rng, FORMS["contrasted"]).format(x=x, y=y), [other]
     elif construction == "reported":
         wrong = int(rng.random() < 0.5)
-        claim, pair = make_claim(rng, split, aspect, label ^ wrong, 0)
+        claim, last = make_claim(rng, split, aspect, label ^ wrong, 0)
         text = pick(rng, FORMS["rejected" if wrong else "endorsed"]).format(c=claim, p=person, he=PEOPLE[person])
-        pairs = (pair,)
     else:
         negations = ("plain", "negated", "twice negated").index(construction)
-        text, pair = make_claim(rng, split, aspect, label, negations)
-        pairs = (pair,)
+        text, last = make_claim(rng, split, aspect, label, negations)
     others = [name for name in PEOPLE if name != person]
     frame = pick(rng, FORMS["frames"])
     text = frame.format(t=text, o=pick(rng, WORLD["occasions"]), l=pick(rng, PLACES), q=pick(rng, others))
-    return Opinion(as_sentence(text), label, construction, pairs)
+    return Opinion(as_sentence(text), label, construction, (*first, last))
 
 
 def opinions(split: SplitName, rows: int, seed: int = 0) -> list[Opinion]:

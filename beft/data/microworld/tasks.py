@@ -11,12 +11,12 @@
                     words. Columns as in DROP.
 
 Splits are disjoint by construction (`sentences.split_of`): a claim pairs an aspect with an opinion word, a choice a
-premise with a wrong clause, a question a person with a thing or a place. Streams are deterministic and prefixes of
-longer ones, classes of the first three alternate, and no row occurs twice.
+premise with a wrong clause, a question a person with a thing or a place. No row occurs twice.
 """
 
 import random
 from collections.abc import Callable, Hashable
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -38,6 +38,8 @@ from .sentences import (
 Pair = tuple[tuple[str, str], int | float]  # two texts with their label or score
 Row = dict[str, Any]
 Splits = tuple[list[Any], list[Any]]  # the rows of the training and of the validation split
+Make = Callable[[random.Random, SplitName, int], Any]
+Key = Callable[[Any], Hashable]
 
 ELSEWHERE = 0.6  # share of the pairs that do not follow whose hypothesis is about another aspect
 LIKED: list[str] = WORLD["conclusions"]["liked"]
@@ -76,12 +78,8 @@ def _acceptability(rng: random.Random, split: SplitName, label: int) -> tuple[st
     if label:
         return text, 1
     words = text.split()
-    places = {
-        "move": [i for i, word in enumerate(words[:-1]) if word in MOVABLE],
-        "double": [i for i, word in enumerate(words) if word in MOVABLE],
-        "number": [i for i, word in enumerate(words) if word in SPOILED],
-        "drop": [i for i, word in enumerate(words) if word in SPOILED],
-    }
+    movable, spoiled = ([i for i, word in enumerate(words) if word in group] for group in (MOVABLE, SPOILED))
+    places = {"move": [i for i in movable if i < len(words) - 1], "double": movable, "number": spoiled, "drop": spoiled}
     kind = pick(rng, [name for name, indices in places.items() if indices])
     place = pick(rng, places[kind])
     if kind == "number":
@@ -187,15 +185,7 @@ def questions(seed: int = 0, train: int = 4000, validation: int = 500) -> Splits
 
 
 def _splits(
-    kind: str,
-    make: Callable[[random.Random, SplitName, int], Any],
-    seed: int,
-    train: int,
-    validation: int,
-    key: Callable[[Any], Hashable] = itemgetter(0),
-    balanced: bool = True,
+    kind: str, make: Make, seed: int, train: int, validation: int, key: Key = itemgetter(0), balanced: bool = True
 ) -> Splits:
-    return (
-        distinct_rows(kind, "train", train, seed, make, key, balanced),
-        distinct_rows(kind, "validation", validation, seed, make, key, balanced),
-    )
+    rows = partial(distinct_rows, kind, seed=seed, make=make, key=key, balanced=balanced)
+    return rows("train", train), rows("validation", validation)
