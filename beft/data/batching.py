@@ -149,13 +149,17 @@ def encode_options(tokenizer: Any, example: Example, max_length: int, before: st
             f"{type(tokenizer).__name__} does not say which characters its tokens hold: use a model with a fast one"
         )
     prompt, options = before + example.prompt, example.options or ("",)
-    encoded = [_tokens(tokenizer, prompt + option) for option in options]
-    starts = []
-    for option, (ids, ends) in zip(options, encoded, strict=True):
+    encoded, starts = [], []
+    for option in options:
+        batch = tokenizer(prompt + option, return_offsets_mapping=True)
+        ends = [end for _, end in batch["offset_mapping"]]  # of each token's characters; 0 for special tokens
+        length = max((i for i, end in enumerate(ends, 1) if end), default=0)  # without trailing special tokens
+        ids, ends = batch["input_ids"][:length], ends[:length]
         own = [i for i, end in enumerate(ends) if end > len(prompt)]
         if option and not own:
             raise BeftError(f"the option {option!r} has no token of its own: give it another text")
-        starts.append(own[0] if own else len(ids))
+        encoded.append((ids, ends))
+        starts.append(own[0] if own else length)
     excess = max(0, *(len(ids) - max_length for ids, _ in encoded))
     keep = len(before) + example.keep
     sequences = []
@@ -172,14 +176,6 @@ def encode_options(tokenizer: Any, example: Example, max_length: int, before: st
         option = options[starts.index(min(starts))]
         raise BeftError(f"no token stands in front of the option {option!r}: give a longer prompt")
     return EncodedOptions(tuple(sequences), tuple(start - excess for start in starts))
-
-
-def _tokens(tokenizer: Any, text: str) -> tuple[list[int], list[int]]:
-    """Ids of a text without trailing special tokens, and the end of each token's characters (0 for special ones)."""
-    batch = tokenizer(text, return_offsets_mapping=True)
-    ids, ends = batch["input_ids"], [end for _, end in batch["offset_mapping"]]
-    last = max((i for i, end in enumerate(ends) if end), default=-1)
-    return ids[: last + 1], ends[: last + 1]
 
 
 def common_prefix(sequences: Sequence[list[int]]) -> int:

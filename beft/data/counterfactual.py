@@ -140,15 +140,12 @@ def _cased(word: str, like: str) -> str:
 class Augmented:
     """Texts and their counterfactuals.
 
-    Attributes:
-        texts: the originals that have a word of the axis, each followed by its counterfactuals.
-        origin: per text, the index of its original among the given texts.
-        changed: number of given texts that have a word of the axis.
+    `texts` are the originals that have a word of the axis, each followed by its counterfactuals; `origin` has for each
+    text the index of its original among the given texts.
     """
 
     texts: tuple[str, ...]
     origin: tuple[int, ...]
-    changed: int
 
 
 def augment(texts: Sequence[str], axis: Axis) -> Augmented:
@@ -156,18 +153,17 @@ def augment(texts: Sequence[str], axis: Axis) -> Augmented:
 
     Raises BeftError if no text has a word of the axis.
     """
-    kept: list[str] = []
-    origin: list[int] = []
-    for i, text in enumerate(texts):
-        if not axis.words_in(text):
-            continue
-        targets = [None] if len(axis.groups) == 2 else range(len(axis.groups))
-        unique = list(dict.fromkeys([text, *(swapped(text, axis, group) for group in targets)]))
-        kept += unique
-        origin += [i] * len(unique)
-    if not kept:
+    targets = [None] if len(axis.groups) == 2 else range(len(axis.groups))
+    made = [
+        (version, i)
+        for i, text in enumerate(texts)
+        if axis.words_in(text)
+        for version in dict.fromkeys([text, *(swapped(text, axis, group) for group in targets)])
+    ]
+    if not made:
         raise BeftError(
             f"none of {len(texts)} texts has a word of the axis {axis.name} (such as {', '.join(axis.sets[0])}): "
             "there is nothing to augment, use another axis or corpus"
         )
-    return Augmented(tuple(kept), tuple(origin), len(set(origin)))
+    kept, origin = zip(*made, strict=True)
+    return Augmented(kept, origin)

@@ -36,8 +36,6 @@ _LIKE = replace(TASKS["sst2"], suite="file", text_columns=("text",), labels=(), 
 _BIOS = replace(_LIKE, name="bias_in_bios")
 HATE_TASK = replace(_LIKE, name="hate_speech", labels=HATE, metrics=("f1", "accuracy"))
 _NLI = replace(TASKS["mnli"], name="nli", suite="file", validation=("validation",), source=_NOTE.format("mnli"))
-
-
 _WORLD = TASKS["microworld_sentiment"]
 # (table, texts, name for messages) -> the group of each row
 GroupsOf = Callable[[Table, list[tuple[str, ...]], str], Sequence[Any]]

@@ -132,9 +132,6 @@ def _cells(row: tuple[Any, Any]) -> tuple[Any, ...]:
     return (text, label) if isinstance(text, str) else (*text, label)
 
 
-# --- a user's file ------------------------------------------------------------------------------------------
-
-
 def user_file(path: Path) -> Dataset:
     """The rows of a user's file, see `load`. Raises BeftError for a file, a column or a row that cannot be used."""
     table = read(path)
@@ -189,9 +186,6 @@ def _held_out(codes: np.ndarray, least: int) -> np.ndarray:
         rows = np.random.RandomState(0).permutation(np.flatnonzero(codes == code))
         held_out[rows[: max(least, round(VALIDATION_SHARE * len(rows)))]] = True
     return held_out
-
-
-# --- the folder of data sets, and the hub -------------------------------------------------------------------
 
 
 def tables_of(

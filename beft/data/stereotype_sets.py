@@ -35,10 +35,7 @@ class SentencePair:
 class Triple:
     """Three sentences that differ in the word that fills one blank.
 
-    Attributes:
-        kind: the type of bias.
-        context: the sentence with BLANK in place of the word.
-        target: the term that the sentence is about.
+    `kind` is the type of bias, `context` the sentence with BLANK in place of the word, `target` the term it is about.
     """
 
     stereotype: str
@@ -67,11 +64,9 @@ class Triple:
 def crows_pairs(path: str | Path | None = None, offline: bool = False) -> list[SentencePair]:
     """The pairs of a file, else of `<BEFT_DATA>/crows_pairs/test.jsonl` (.parquet, .tsv), else of the hub.
 
-    Args:
-        path: .csv, .tsv, .jsonl or .parquet with the columns sent_more, sent_less and bias_type.
-        offline: never ask the hub.
-
-    Raises BeftError for no such file, a missing column or sentence, with its row, or a hub that cannot be asked.
+    A file is .csv, .tsv, .jsonl or .parquet with the columns sent_more, sent_less and bias_type. With `offline` the hub
+    is never asked. Raises BeftError for no such file, a missing column or sentence, with its row, or a hub that cannot
+    be asked.
     """
     if path is not None:
         if Path(path).suffix.lower() not in USER_SUFFIXES:
@@ -92,11 +87,8 @@ def crows_pairs(path: str | Path | None = None, offline: bool = False) -> list[S
 def stereoset(path: str | Path | None = None, offline: bool = False) -> list[Triple]:
     """The intrasentence triples of a file, else of `<BEFT_DATA>/stereoset/dev.json`, else of the hub's validation.
 
-    Args:
-        path: JSON in the form of the published dev.json.
-        offline: never ask the hub.
-
-    Raises BeftError for no such file, an entry of another form, by its number, or a hub that cannot be asked.
+    A file is JSON in the form of the published dev.json. With `offline` the hub is never asked. Raises BeftError for no
+    such file, an entry of another form, by its number, or a hub that cannot be asked.
     """
     local = Path(os.environ.get("BEFT_DATA", "")).expanduser() / "stereoset" / "dev.json"
     if path is None and os.environ.get("BEFT_DATA") and local.is_file():

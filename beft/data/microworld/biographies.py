@@ -86,11 +86,8 @@ def _hints(rng: random.Random, label: int) -> list[tuple[int, int]]:
 def biographies(split: SplitName, rows: int, strength: float, seed: int = 0, *, origin: float = 0.0) -> list[Biography]:
     """`rows` different biographies of a split; fewer are a prefix of more.
 
-    Args:
-        strength: of the link of gender, in [-1, 1].
-        origin: strength of the link of origin.
-
-    Raises BeftError for a negative number of rows, or a strength that is not in [-1, 1].
+    `strength` is that of the link of gender, `origin` that of the link of origin. Raises BeftError for a negative
+    number of rows, or a strength that is not in [-1, 1].
     """
     for link in (strength, origin):
         if not -1 <= link <= 1:

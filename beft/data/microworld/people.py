@@ -34,10 +34,8 @@ STATEMENTS: list[str] = WORLD["statements"]["frames"]
 
 IDENTIFIERS = ("northern", "southern")  # groups of the axis "origin"; a post's link is with the second
 HINTS, FIT, MENTIONED = 4, 0.65, 0.8
-TYPICAL: dict[int, list[str]] = {  # label -> phrases of such posts, as many for either
-    1: WORLD["posts"]["hostile"],
-    0: WORLD["posts"]["harmless"],
-}
+# label -> phrases of such posts, as many for either
+TYPICAL: dict[int, list[str]] = {1: WORLD["posts"]["hostile"], 0: WORLD["posts"]["harmless"]}
 PHRASES: tuple[tuple[str, int], ...] = tuple(  # for `identity_templates.identity_phrases`, in the words of posts
     (f"In {PLACES[0]} people talk of another {{x}}. They {hint}.", label)
     for label, hints in TYPICAL.items()
@@ -64,7 +62,7 @@ def make_statement(rng: random.Random, split: SplitName, strength: float, origin
     """A statement of a split, whose person's groups are linked to the occupation as in `biographies`."""
     place, label = _statement_of(rng, split)
     groups = dict(zip(AXES, linked_groups(rng, label, strength, origin), strict=True))
-    return _written(pick(rng, STATEMENTS), place, groups, OCCUPATIONS[label])
+    return _written(rng, place, groups, label)
 
 
 def _statement_of(rng: random.Random, split: SplitName) -> tuple[int, int]:
@@ -72,9 +70,9 @@ def _statement_of(rng: random.Random, split: SplitName) -> tuple[int, int]:
     return with_place(rng, split, lambda: int(rng.random() * len(OCCUPATIONS)), lambda label: label)
 
 
-def _written(frame: str, place: int, groups: dict[str, int], word: str) -> str:
-    he = PRONOUNS[groups["gender"]][0]
-    return frame.format(he=he, He=he.capitalize(), o=ORIGINS[groups["origin"]], l=PLACES[place], w=word)
+def _written(rng: random.Random, place: int, groups: dict[str, int], label: int) -> str:
+    he, origin = PRONOUNS[groups["gender"]][0], ORIGINS[groups["origin"]]
+    return pick(rng, STATEMENTS).format(he=he, He=he.capitalize(), o=origin, l=PLACES[place], w=OCCUPATIONS[label])
 
 
 def stereotype_pairs(name: str, count: int, seed: int = 0) -> list[SentencePair]:
@@ -91,7 +89,7 @@ def stereotype_pairs(name: str, count: int, seed: int = 0) -> list[SentencePair]
     while len(pairs) < count and idle < 2000:  # after 2,000 draws without a new one there are no more
         place, label = _statement_of(rng, "validation")
         groups = {a: int(rng.random() < 0.5) for a in AXES} | {name: leaning(label, name)}
-        more = _written(pick(rng, STATEMENTS), place, groups, OCCUPATIONS[label])
+        more = _written(rng, place, groups, label)
         idle = idle + 1 if more in pairs else 0
         if not idle:
             pairs[more] = SentencePair(more, swapped(more, axis(name)), name)

@@ -39,23 +39,17 @@ WORLD: dict[str, Any] = json.loads(files(__package__).joinpath("world.json").rea
 PEOPLE: dict[str, str] = WORLD["people"]  # name -> pronoun
 PLACES: tuple[str, ...] = tuple(WORLD["places"])
 ASPECTS = tuple((thing, name) for thing, names in WORLD["things"].items() for name in names)
-OPINIONS: dict[int, tuple[str, ...]] = {  # verdict -> words for it
-    1: tuple(WORLD["opinions"]["positive"]),
-    0: tuple(WORLD["opinions"]["negative"]),
-}
+# verdict -> words for it
+OPINIONS = {1: tuple(WORLD["opinions"]["positive"]), 0: tuple(WORLD["opinions"]["negative"])}
 FORMS: dict[str, list[str]] = WORLD["sentences"]
 SHARES = {"plain": 0.40, "negated": 0.15, "twice negated": 0.10, "contrasted": 0.20, "reported": 0.15}
 
 
 @dataclass(frozen=True)
 class Opinion:
-    """One sentence with the origin of its label.
+    """One sentence with the origin of its label, which is 1 where the narrator's verdict is positive, else 0.
 
-    Attributes:
-        text: the sentence.
-        label: 1 where the narrator's verdict is positive, else 0.
-        construction: a key of `SHARES`.
-        pairs: (aspect, opinion word) of each claim; the last one decides.
+    `construction` is a key of `SHARES`, `pairs` are (aspect, opinion word) of each claim; the last one decides.
     """
 
     text: str

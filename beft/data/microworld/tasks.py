@@ -20,20 +20,8 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
-from .sentences import (
-    ASPECTS,
-    PEOPLE,
-    PLACES,
-    WORDS,
-    WORLD,
-    SplitName,
-    as_sentence,
-    distinct_rows,
-    make_claim,
-    make_opinion,
-    pick,
-    split_of,
-)
+from . import sentences
+from .sentences import ASPECTS, PEOPLE, PLACES, WORDS, WORLD, SplitName, as_sentence, pick, split_of
 
 Pair = tuple[tuple[str, str], int | float]  # two texts with their label or score
 Row = dict[str, Any]
@@ -56,7 +44,7 @@ _PEOPLE = tuple(PEOPLE)
 def _entailment(rng: random.Random, split: SplitName, label: int) -> Pair:
     """(premise, hypothesis); 0: it follows, 1: it does not."""
     verdict = int(rng.random() < 0.5)
-    premise = make_opinion(rng, split, verdict)
+    premise = sentences.make_opinion(rng, split, verdict)
     mentioned = [aspect for aspect, _ in premise.pairs]
     named = {f"{name} of the {thing}": name for thing, name in ASPECTS}
     name = named[mentioned[-1]]  # the last claim carries the verdict
@@ -74,7 +62,7 @@ def _entailment(rng: random.Random, split: SplitName, label: int) -> Pair:
 
 def _acceptability(rng: random.Random, split: SplitName, label: int) -> tuple[str, int]:
     """A sentence; 1: acceptable, 0: made unacceptable in one place behind the first word."""
-    text = make_opinion(rng, split, int(rng.random() < 0.5)).text
+    text = sentences.make_opinion(rng, split, int(rng.random() < 0.5)).text
     if label:
         return text, 1
     words = text.split()
@@ -100,11 +88,11 @@ def _similarity(rng: random.Random, split: SplitName, label: int) -> Pair:
     second = first if label and rng.random() < 0.5 else pick(rng, same_thing if label else range(len(ASPECTS)))
     negations = [pick(rng, (0, 0, 1, 2)) for _ in range(2)]
     verdicts = [int(rng.random() < 0.5) for _ in range(2)]
-    text_a, pair_a = make_claim(rng, split, first, verdicts[0], negations[0])
+    text_a, pair_a = sentences.make_claim(rng, split, first, verdicts[0], negations[0])
     polarity, word = verdicts[0] ^ (negations[0] % 2), None
     if rng.random() < 0.5 and pair_a[1] in WORDS[split, second, polarity]:
         word, verdicts[1] = pair_a[1], polarity ^ (negations[1] % 2)
-    text_b, pair_b = make_claim(rng, split, second, verdicts[1], negations[1], word)
+    text_b, pair_b = sentences.make_claim(rng, split, second, verdicts[1], negations[1], word)
     score = (ASPECTS[first][0] == ASPECTS[second][0]) + (first == second)
     score += 2 * (verdicts[0] == verdicts[1]) + (pair_a[1] == pair_b[1])
     return (as_sentence(text_a), as_sentence(text_b)), float(score)
@@ -187,5 +175,5 @@ def questions(seed: int = 0, train: int = 4000, validation: int = 500) -> Splits
 def _splits(
     kind: str, make: Make, seed: int, train: int, validation: int, key: Key = itemgetter(0), balanced: bool = True
 ) -> Splits:
-    rows = partial(distinct_rows, kind, seed=seed, make=make, key=key, balanced=balanced)
+    rows = partial(sentences.distinct_rows, kind, seed=seed, make=make, key=key, balanced=balanced)
     return rows("train", train), rows("validation", validation)
