@@ -67,9 +67,8 @@ def biographies(source: str | Path | None = None, *, offline: bool = False) -> G
     made = _load(source, _BIOS, offline, _genders)
     groups = {split: np.array(own, dtype=np.int64) for split, own in made.groups.items()}
     if len(np.unique(groups["validation"])) < 2:
-        raise BeftError(
-            f"all test rows of {made.data.source} are of one gender, and the TPR gap compares two: add rows"
-        )
+        home = made.data.source
+        raise BeftError(f"all test rows of {home} are of one gender, and the TPR gap compares two: add rows")
     return Grouped(made.data, groups)
 
 
@@ -84,9 +83,8 @@ def hate_speech(source: str | Path | None, identifiers: Sequence[str], *, offlin
     """
     made = _load(source, HATE_TASK, offline, lambda table, texts, where: mentions([t for (t,) in texts], identifiers))
     if not any(made.groups["validation"]):
-        raise BeftError(
-            f"no test row of {made.data.source} mentions {', '.join(identifiers)}: give identifiers that occur"
-        )
+        home = made.data.source
+        raise BeftError(f"no test row of {home} mentions {', '.join(identifiers)}: give identifiers that occur")
     return made
 
 
@@ -159,9 +157,8 @@ def _grouped(
     """A task of these training and test rows, with regimes of no more rows than there are."""
     train, test = splits
     task = replace(task, regimes={name: min(size, len(train)) for name, size in task.regimes.items()})
-    return Grouped(
-        labelled_dataset(task, train, test, source, substitute), {"train": groups[0], "validation": groups[1]}
-    )
+    data = labelled_dataset(task, train, test, source, substitute)
+    return Grouped(data, {"train": groups[0], "validation": groups[1]})
 
 
 def _genders(table: Table, _: list[tuple[str, ...]], where: str) -> list[int]:

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from ..errors import BeftError, unknown
 
+METRICS = ("accuracy", "f1", "macro_f1", "matthews", "spearman", "pearson")
 PAPER = "Huang et al. 2026 and their published code"
 GENERATED = "generated text; sizes, rate and epochs are this package's choice, not the paper's"
 
@@ -75,8 +76,6 @@ HUB = {  # suite -> its data set on the Hugging Face hub; the task is a configur
     "drop": "ucinlp/drop",
     "bias_in_bios": "LabHC/bias_in_bios",
 }
-
-
 # The table of encoder settings of the paper (PROTOCOL), and the generated tasks. `source` names settings that neither
 # the paper nor the published code gives.
 _TABLE = files(__package__).joinpath("tasks.json").read_text(encoding="utf-8")
@@ -88,9 +87,6 @@ def get_task(name: str) -> Task:
     if name not in TASKS:
         raise unknown("task", name, TASKS)
     return TASKS[name]
-
-
-METRICS = ("accuracy", "f1", "macro_f1", "matthews", "spearman", "pearson")
 
 
 def score(metric: str, labels: np.ndarray, predictions: np.ndarray) -> float:
