@@ -141,11 +141,12 @@ class Augmented:
     """Texts and their counterfactuals.
 
     `texts` are the originals that have a word of the axis, each followed by its counterfactuals; `origin` has for each
-    text the index of its original among the given texts.
+    text the index of its original among the given texts. `changed` is the number of originals.
     """
 
     texts: tuple[str, ...]
     origin: tuple[int, ...]
+    changed: int
 
 
 def augment(texts: Sequence[str], axis: Axis) -> Augmented:
@@ -166,4 +167,4 @@ def augment(texts: Sequence[str], axis: Axis) -> Augmented:
             "there is nothing to augment, use another axis or corpus"
         )
     kept, origin = zip(*made, strict=True)
-    return Augmented(kept, origin)
+    return Augmented(kept, origin, len(set(origin)))

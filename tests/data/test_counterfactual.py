@@ -55,7 +55,7 @@ def test_an_axis_of_three_groups_has_a_text_for_each():
         "A Jewish went to the synagogue.",
         "A Christian went to the church.",
     )
-    assert augmented.origin == (0, 0, 0)
+    assert augmented.origin == (0, 0, 0) and augmented.changed == 1
     with pytest.raises(BeftError, match="3 groups: say which"):
         swapped("a mosque", RELIGION)
 
