@@ -1,4 +1,4 @@
-"""Tokenised texts, and chunks of (run, example) rows sorted by length, which need almost no padding."""
+"""Texts and prompts as tokens, and chunks of (run, example) rows sorted by length, which need almost no padding."""
 
 import copy
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BeftError
+from .prompts import Example
 
 
 @dataclass(frozen=True)
@@ -115,3 +116,69 @@ def padded(rows: Sequence[Sequence[int]], value: int = 0, left: bool = False) ->
         at = slice(longest - len(row), longest) if left else slice(len(row))
         ids[b, at], mask[b, at] = torch.tensor(row, dtype=torch.long), 1
     return ids, mask
+
+
+@dataclass(frozen=True)
+class EncodedOptions:
+    """An example as tokens.
+
+    Attributes:
+        sequences: one list of ids per option: leading special tokens, prompt, option; the prompt alone where there is
+            no option. The whole text is tokenised at once, not prompt and option separately.
+        starts: per option, the index of its first token, which is the first token that holds any character of it.
+    """
+
+    sequences: tuple[list[int], ...]
+    starts: tuple[int, ...]
+
+
+def encode_options(tokenizer: Any, example: Example, max_length: int, before: str = "") -> EncodedOptions:
+    """Tokens of an example with each of its options (or with answers to train on, given as options).
+
+    Args:
+        tokenizer: a fast one, which gives the characters of each token.
+        max_length: tokens of prompt and option. A longer prompt loses tokens at its left end, behind the leading
+            special ones, the same number for all options. `example.keep` and everything behind it is never cut.
+        before: text in front of the prompt, such as demonstrations. It is cut first.
+
+    Raises BeftError for an option without a token of its own or with no token in front of it, a prompt that cannot be
+    cut enough, or a slow tokenizer.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise BeftError(
+            f"{type(tokenizer).__name__} does not say which characters its tokens hold: use a model with a fast one"
+        )
+    prompt, options = before + example.prompt, example.options or ("",)
+    encoded, starts = [], []
+    for option in options:
+        batch = tokenizer(prompt + option, return_offsets_mapping=True)
+        ends = [end for _, end in batch["offset_mapping"]]  # of each token's characters; 0 for special tokens
+        length = max((i for i, end in enumerate(ends, 1) if end), default=0)  # without trailing special tokens
+        ids, ends = batch["input_ids"][:length], ends[:length]
+        own = [i for i, end in enumerate(ends) if end > len(prompt)]
+        if option and not own:
+            raise BeftError(f"the option {option!r} has no token of its own: give it another text")
+        encoded.append((ids, ends))
+        starts.append(own[0] if own else length)
+    excess = max(0, *(len(ids) - max_length for ids, _ in encoded))
+    keep = len(before) + example.keep
+    sequences = []
+    for option, (ids, ends) in zip(options, encoded, strict=True):
+        front = next((i for i, end in enumerate(ends) if end), 0)
+        if any(end > keep for end in ends[front : front + excess]):
+            raise BeftError(
+                f"what must not be cut of a prompt is longer than {max_length} tokens "
+                f"({(prompt + option)[keep : keep + 40]!r}...): give a larger max_length or leave the row out"
+            )
+        sequences.append(ids[:front] + ids[front + excess :])
+    # An option's first token needs a token in front. There is none if the prompt is empty or part of that first token.
+    if min(starts) - excess < 1:
+        option = options[starts.index(min(starts))]
+        raise BeftError(f"no token stands in front of the option {option!r}: give a longer prompt")
+    return EncodedOptions(tuple(sequences), tuple(start - excess for start in starts))
+
+
+def common_prefix(sequences: Sequence[list[int]]) -> int:
+    """Number of leading tokens that all sequences share."""
+    first, last = min(sequences), max(sequences)  # in lexicographic order, those that differ earliest
+    return next((i for i, (a, b) in enumerate(zip(first, last)) if a != b), min(len(first), len(last)))

@@ -22,14 +22,9 @@ from pathlib import Path
 from ..errors import BeftError, unknown
 
 OWN_LISTS = "beft/data/word_lists.json"
+_OWN = files(__package__).joinpath("word_lists.json")
 # Words that cannot follow a possessive: in front of them "her" is an object.
-_CLOSED = frozenset(
-    """a an the this that these those and or but nor so yet if when while because since as than though although to
-    of in on at by for from with without into onto over under after before about between through during
-    against is are was were be been being am has have had do does did will would can could shall should may
-    might must not never i you he she it we they me him us them who whom whose which what where why how
-    there here then too again away back up down out off yesterday today tomorrow now soon""".split()
-)
+_CLOSED = frozenset(json.loads(_OWN.read_text(encoding="utf-8"))["not_after_possessives"])
 _PRONOUNS = {"her": ("his", "him"), "his": ("her", "hers"), "him": ("her", "her"), "hers": ("his", "his")}
 _MALE = {"his", "him"}
 
@@ -84,13 +79,12 @@ def axis(name: str, names: bool = False, path: str | Path | None = None) -> Axis
         names: whether first names are exchanged too.
         path: JSON as in `word_lists.json`: {"axes": {name: {"groups": [...], "words": [[...], ...], "names": []}}}.
 
-    Raises:
-        BeftError: an unknown axis, a file that is not such JSON, a set without a word for each group, or a word of two
-            groups.
+    Raises BeftError for an unknown axis, a file that is not such JSON, a set without a word for each group, or a word
+    of two groups.
     """
     where = OWN_LISTS if path is None else str(path)
     try:
-        file = files(__package__).joinpath("word_lists.json") if path is None else Path(path)
+        file = _OWN if path is None else Path(path)
         axes = json.loads(file.read_text(encoding="utf-8"))["axes"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BeftError(f"{where} is no list of words by axis ({error}): see {OWN_LISTS} for the form") from error
@@ -114,11 +108,8 @@ def axis(name: str, names: bool = False, path: str | Path | None = None) -> Axis
 def swapped(text: str, axis: Axis, group: int | None = None) -> str:
     """The text with every word of the axis exchanged.
 
-    Args:
-        group: whose words replace those of all others; by default each word is replaced by the other group's, of two.
-
-    Raises:
-        BeftError: an axis of more than two groups, and no group is given.
+    The words of `group` replace those of all others; by default each word is replaced by the other group's, of two.
+    Raises BeftError for an axis of more than two groups where no group is given.
     """
     if group is None and len(axis.groups) != 2:
         raise BeftError(f"axis {axis.name} has {len(axis.groups)} groups: say which one's words are wanted")
@@ -129,17 +120,13 @@ def swapped(text: str, axis: Axis, group: int | None = None) -> str:
             return word
         if axis.pronouns and low in _PRONOUNS:
             determiner, other = _PRONOUNS[low]
-            return _cased(determiner if _before_noun(text[match.end() :]) else other, word)
+            following = re.match(r"\s+([A-Za-z][\w'-]*)", text[match.end() :])
+            before_noun = following and following.group(1).lower() not in _CLOSED
+            return _cased(determiner if before_noun else other, word)
         place, own = axis.places[low]
         return _cased(axis.sets[place][1 - own if group is None else group], word)
 
     return axis.pattern.sub(exchange, text)
-
-
-def _before_noun(rest: str) -> bool:
-    """Whether the text behind a pronoun begins with a word that can follow a possessive."""
-    following = re.match(r"\s+([A-Za-z][\w'-]*)", rest)
-    return following is not None and following.group(1).lower() not in _CLOSED
 
 
 def _cased(word: str, like: str) -> str:
@@ -153,10 +140,8 @@ def _cased(word: str, like: str) -> str:
 class Augmented:
     """Texts and their counterfactuals.
 
-    Attributes:
-        texts: the originals that have a word of the axis, each followed by its counterfactuals.
-        origin: per text, the index of its original among the given texts.
-        changed: number of given texts that have a word of the axis.
+    `texts` are the originals that have a word of the axis, each followed by its counterfactuals; `origin` has for each
+    text the index of its original among the given texts. `changed` is the number of originals.
     """
 
     texts: tuple[str, ...]
@@ -169,18 +154,17 @@ def augment(texts: Sequence[str], axis: Axis) -> Augmented:
 
     Raises BeftError if no text has a word of the axis.
     """
-    kept: list[str] = []
-    origin: list[int] = []
-    for i, text in enumerate(texts):
-        if not axis.words_in(text):
-            continue
-        targets = [None] if len(axis.groups) == 2 else range(len(axis.groups))
-        unique = list(dict.fromkeys([text, *(swapped(text, axis, group) for group in targets)]))
-        kept += unique
-        origin += [i] * len(unique)
-    if not kept:
+    targets = [None] if len(axis.groups) == 2 else range(len(axis.groups))
+    made = [
+        (version, i)
+        for i, text in enumerate(texts)
+        if axis.words_in(text)
+        for version in dict.fromkeys([text, *(swapped(text, axis, group) for group in targets)])
+    ]
+    if not made:
         raise BeftError(
             f"none of {len(texts)} texts has a word of the axis {axis.name} (such as {', '.join(axis.sets[0])}): "
             "there is nothing to augment, use another axis or corpus"
         )
-    return Augmented(tuple(kept), tuple(origin), len(set(origin)))
+    kept, origin = zip(*made, strict=True)
+    return Augmented(kept, origin, len(set(origin)))

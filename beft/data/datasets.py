@@ -63,15 +63,9 @@ class Dataset:
 
 
 def labelled_dataset(
-    task: Task,
-    train: Split,
-    validation: Split,
-    source: str,
-    substitute: bool = False,
-    further: dict[str, Split] | None = None,
+    task: Task, train: Split, validation: Split, source: str, substitute: bool = False, **further: Split
 ) -> Dataset:
     """Rows of one or two texts with labels."""
-    further = further or {}
     content = [[split.rows, split.labels.tolist()] for split in (train, validation, *further.values())]
     return Dataset(task, train, validation, source, _fingerprint(content), substitute, further)
 
@@ -80,24 +74,17 @@ def text_dataset(
     name: str, train: Sequence[str], validation: Sequence[str], source: str, substitute: bool = False
 ) -> Dataset:
     """Texts to model, without labels."""
-    columns = ("text",)
-    task = Task(name, "text", columns, "text", (), ("accuracy",), {}, 1e-3, {"any": 1}, "language modelling")
+    task = Task(name, "text", ("text",), "text", (), ("accuracy",), {}, 1e-3, {"any": 1}, "language modelling")
     learn, test = (Split(tuple((t,) for t in texts), np.arange(len(texts))) for texts in (train, validation))
-    fingerprint = _fingerprint([[list(train), list(validation)]])
-    return Dataset(task, learn, test, source, fingerprint, substitute)
+    return Dataset(task, learn, test, source, _fingerprint([[list(train), list(validation)]]), substitute)
 
 
 def prompt_dataset(
-    prompt: Prompt,
-    train: Sequence[Example],
-    validation: Sequence[Example],
-    source: str,
-    substitute: bool = False,
+    prompt: Prompt, train: Sequence[Example], validation: Sequence[Example], source: str, substitute: bool = False
 ) -> Dataset:
     """Examples of a prompted task."""
     regimes = {"low": min(1000, len(train))}
-    text = (prompt.task, prompt.suite, prompt.columns, "label", ())
-    origin = GENERATED if substitute else PAPER
+    text, origin = (prompt.task, prompt.suite, prompt.columns, "label", ()), GENERATED if substitute else PAPER
     task = Task(*text, (prompt.metric,), regimes, prompt.rate, {"any": 5}, origin)
     content = [[asdict(example) for example in examples] for examples in (train, validation)]
     learn, test = (Split(tuple(examples), _right_options(examples)) for examples in (train, validation))
@@ -136,9 +123,8 @@ def draw(data: Dataset, regime: str | int, seed: int, tuning: float = 0.0) -> Dr
         tuning: share in [0, 0.5] of these n rows reserved for choosing settings: the last round(n * tuning) of them.
             It is part of the regime, not an addition to it.
 
-    Raises:
-        BeftError: an unknown regime, more rows than there are, a tuning share that is no row at all, or training rows
-            of one class only.
+    Raises BeftError for an unknown regime, more rows than there are, a tuning share that is no row at all, or training
+    rows of one class only.
     """
     rows, name = len(data.train), data.task.name
     if isinstance(regime, str):

@@ -110,14 +110,13 @@ def texts_of(table: Table, columns: tuple[str, ...], label: str, where: str) -> 
         raise BeftError(f"{where} has no rows: add labelled rows to it")
     for column in columns:
         for row, text in enumerate(table[column], 1):
+            here = f"row {row} of {where}"
             if _is_missing(text) or not str(text).strip():
-                raise BeftError(f"row {row} of {where} has an empty {column!r}: fill it in or remove the row")
+                raise BeftError(f"{here} has an empty {column!r}: fill it in or remove the row")
             if not isinstance(text, str):
-                raise BeftError(f"row {row} of {where} has a {type(text).__name__} as {column!r}: write it as text")
+                raise BeftError(f"{here} has a {type(text).__name__} as {column!r}: write it as text")
             if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise BeftError(
-                    f"row {row} of {where} has half a character (a lone surrogate) in {column!r}: repair it"
-                )
+                raise BeftError(f"{here} has half a character (a lone surrogate) in {column!r}: repair it")
     return list(zip(*(table[column] for column in columns), strict=True))
 
 
@@ -142,8 +141,7 @@ def names_of(column: list[Any], where: str) -> list[str]:
 
 def are_values(column: list[Any]) -> bool:
     """Whether a column of labels is that of a regression: it has a finite number that is not whole."""
-    numbers = [_number(value) for value in column]
-    return any(number is not None and not number.is_integer() for number in numbers)
+    return any(number is not None and not number.is_integer() for number in map(_number, column))
 
 
 def values_of(column: list[Any], where: str) -> list[float]:
@@ -179,11 +177,15 @@ def _is_missing(value: Any) -> bool:
 
 def class_names(names: Iterable[str]) -> tuple[str, ...]:
     """The different names in the order of their codes: numeric where all are whole numbers, else alphabetical."""
-    different = set(names)
-    whole = all(map(is_whole, different))
-    return tuple(sorted(different, key=lambda name: (int(name) if whole else 0, name)))
+    different = sorted(set(names))
+    return tuple(sorted(different, key=int) if all(map(is_whole, different)) else different)
 
 
 def is_whole(name: str) -> bool:
     """Whether a name is a whole number."""
     return name.removeprefix("-").isdecimal()
+
+
+def code_of(name: str, count: int) -> int | None:
+    """The code 0..count - 1 that a label is, or None."""
+    return int(name) if is_whole(name) and 0 <= int(name) < count else None

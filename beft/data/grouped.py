@@ -16,10 +16,10 @@ import numpy as np
 
 from ..errors import BeftError, unknown
 from .datasets import Dataset, Split, label_array, labelled_dataset
-from .files import USER_SUFFIXES, Table, class_names, is_whole, names_of, read, texts_of
+from .files import USER_SUFFIXES, Table, class_names, code_of, is_whole, names_of, read, texts_of
 from .microworld import biographies as world_biographies
-from .microworld import posts as world_posts
-from .sources import classes, load, tables_of
+from .microworld.people import posts
+from .sources import classes, load, split_file, tables_of
 from .tasks import PAPER, TASKS, Task
 
 PROFESSIONS = (  # De-Arteaga et al. 2019, in the order of the hub's numbers
@@ -36,8 +36,6 @@ _LIKE = replace(TASKS["sst2"], suite="file", text_columns=("text",), labels=(), 
 _BIOS = replace(_LIKE, name="bias_in_bios")
 HATE_TASK = replace(_LIKE, name="hate_speech", labels=HATE, metrics=("f1", "accuracy"))
 _NLI = replace(TASKS["mnli"], name="nli", suite="file", validation=("validation",), source=_NOTE.format("mnli"))
-
-
 _WORLD = TASKS["microworld_sentiment"]
 # (table, texts, name for messages) -> the group of each row
 GroupsOf = Callable[[Table, list[tuple[str, ...]], str], Sequence[Any]]
@@ -63,16 +61,14 @@ def biographies(source: str | Path | None = None, *, offline: bool = False) -> G
     Columns: `text` or `hard_text`; `label` (any names) or `profession` (names, or the hub's numbers); `gender`, 0 or
     male, 1 or female. With None: `bias_in_bios/train` and `test` of the folder of data sets, or the hub's.
 
-    Raises:
-        BeftError: no such rows; a missing column; a row without text or label, with a label that no training row has,
-            or with another gender; test rows that are all of one gender; or as `data.load`.
+    Raises BeftError where there are no such rows, and for a missing column; a row without text or label, with a label
+    that no training row has, or with another gender; test rows that are all of one gender; or as `data.load`.
     """
-    made = _load(source, _BIOS, offline, lambda table, texts, where: _genders(table, where))
+    made = _load(source, _BIOS, offline, _genders)
     groups = {split: np.array(own, dtype=np.int64) for split, own in made.groups.items()}
     if len(np.unique(groups["validation"])) < 2:
-        raise BeftError(
-            f"all test rows of {made.data.source} are of one gender, and the TPR gap compares two: add rows"
-        )
+        home = made.data.source
+        raise BeftError(f"all test rows of {home} are of one gender, and the TPR gap compares two: add rows")
     return Grouped(made.data, groups)
 
 
@@ -82,15 +78,13 @@ def hate_speech(source: str | Path | None, identifiers: Sequence[str], *, offlin
     Columns: `text`, `label`. With None: `hate_speech/train` and `test` of the folder of data sets. The hub has no such
     set, so that `offline` changes nothing.
 
-    Raises:
-        BeftError: no such rows; a missing column; a row without text or with another label; a training split of one
-            class; no identifier; no test row that mentions one.
+    Raises BeftError where there are no such rows, and for a missing column; a row without text or with another label; a
+    training split of one class; no identifier; no test row that mentions one.
     """
     made = _load(source, HATE_TASK, offline, lambda table, texts, where: mentions([t for (t,) in texts], identifiers))
     if not any(made.groups["validation"]):
-        raise BeftError(
-            f"no test row of {made.data.source} mentions {', '.join(identifiers)}: give identifiers that occur"
-        )
+        home = made.data.source
+        raise BeftError(f"no test row of {home} mentions {', '.join(identifiers)}: give identifiers that occur")
     return made
 
 
@@ -107,24 +101,15 @@ def nli(source: str | Path | None = None, *, offline: bool = False) -> Dataset:
 
 
 def micro_biographies(
-    rows_train: int,
-    rows_test: int,
-    strength: float,
-    seed: int = 0,
-    *,
-    origin: float = 0.0,
-    axis: str = "gender",
+    rows_train: int, rows_test: int, strength: float, seed: int = 0, *, origin: float = 0.0, axis: str = "gender"
 ) -> Grouped:
     """Generated biographies with links of these strengths in the training split; see `microworld.biographies`.
 
     The test split has no links: a true-positive rate is that of one class and one group, so the share of a group in a
     class does not change the gap, and even groups measure it most precisely.
 
-    Args:
-        axis: of the rows' groups, "gender" or "origin".
-
-    Raises:
-        BeftError: as `microworld.biographies.biographies`; an unknown axis.
+    `axis`, "gender" or "origin", is that of the rows' groups. Raises BeftError as `microworld.biographies.biographies`,
+    and for an unknown axis.
     """
     if axis not in world_biographies.AXES:
         raise unknown("axis", axis, world_biographies.AXES)
@@ -139,10 +124,10 @@ def micro_biographies(
 def micro_posts(rows_train: int, rows_test: int, strength: float, seed: int = 0) -> Grouped:
     """Generated posts with a link of one strength in the training split and none in the test split.
 
-    See `microworld.posts`; groups are identifiers. A false-positive rate is that of harmless posts of one group.
+    See `microworld.people`; groups are identifiers. A false-positive rate is that of harmless posts of one group.
     """
-    train = world_posts.posts("train", rows_train, strength, seed)
-    test = world_posts.posts("validation", rows_test, 0.0, seed)
+    train = posts("train", rows_train, strength, seed)
+    test = posts("validation", rows_test, 0.0, seed)
     groups = [tuple((row.identifier,) if row.identifier else () for row in rows) for rows in (train, test)]
     task = replace(_WORLD, name="microworld_posts", labels=HATE, metrics=HATE_TASK.metrics)
     return _generated(task, (train, test), groups, f"posts, strength {strength:g}, seed {seed}")
@@ -172,15 +157,11 @@ def _grouped(
     """A task of these training and test rows, with regimes of no more rows than there are."""
     train, test = splits
     task = replace(task, regimes={name: min(size, len(train)) for name, size in task.regimes.items()})
-    return Grouped(
-        labelled_dataset(task, train, test, source, substitute), {"train": groups[0], "validation": groups[1]}
-    )
+    data = labelled_dataset(task, train, test, source, substitute)
+    return Grouped(data, {"train": groups[0], "validation": groups[1]})
 
 
-# --- reading ------------------------------------------------------------------------------------------------
-
-
-def _genders(table: Table, where: str) -> list[int]:
+def _genders(table: Table, _: list[tuple[str, ...]], where: str) -> list[int]:
     if "gender" not in table:
         raise BeftError(
             f"{where} lacks the column 'gender' (it has {', '.join(map(repr, table))}), which the TPR gap needs: "
@@ -231,7 +212,7 @@ def _rows(table: Table, columns: tuple[str, ...], where: str) -> tuple[list[tupl
     names = names_of(table[label], where)
     if label == "profession" and all(map(is_whole, names)):
         for row, number in enumerate(names, 1):
-            if not 0 <= int(number) < len(PROFESSIONS):
+            if code_of(number, len(PROFESSIONS)) is None:
                 raise BeftError(f"row {row} of {where} has the profession {number}: use names, or numbers from 0 to 27")
         names = [PROFESSIONS[int(number)] for number in names]
     return texts, names
@@ -248,18 +229,14 @@ def _tables(source: str | Path | None, suite: str, offline: bool) -> tuple[list[
         return tables_of(suite, suite, ("train", "test"), offline)
     path = Path(source).expanduser()
     if path.is_dir():
-        files = [_file(path, names) for names in (("train",), ("test", "validation"))]
-        return [(f"{path.name}/{file.name}", read(file)) for file in files], f"folder {path.name}"
+        tables = []
+        for names in (["train"], ["test", "validation"]):
+            file = split_file(path, names, USER_SUFFIXES)
+            if file is None:
+                remedy = f"add {names[0]}.jsonl, .csv, .tsv or .parquet"
+                raise BeftError(f"folder {path.name} has no {' or '.join(names)} split: {remedy}")
+            tables.append((f"{path.name}/{file.name}", read(file)))
+        return tables, f"folder {path.name}"
     if path.suffix.lower() not in USER_SUFFIXES:
         raise BeftError(f"{str(source)!r} is no folder, and no file that ends in {', '.join(USER_SUFFIXES)}")
     return [(path.name, read(path))], f"file {path.name}; test: a fixed stratified 20% cut of it"
-
-
-def _file(folder: Path, names: tuple[str, ...]) -> Path:
-    for name in names:
-        for suffix in USER_SUFFIXES:
-            if (folder / f"{name}{suffix}").is_file():
-                return folder / f"{name}{suffix}"
-    raise BeftError(
-        f"folder {folder.name} has no {' or '.join(names)} split: add {names[0]}.jsonl, .csv, .tsv or .parquet"
-    )

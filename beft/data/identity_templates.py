@@ -6,58 +6,27 @@ Measuring and Mitigating Biased Inferences of Word Embeddings) pairs a person of
 neither sentence follows from the other. The templates are this package's own, and mild.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 
 import numpy as np
 
 from ..errors import BeftError
 from .counterfactual import axis
 
-IDENTIFIERS = (
-    "gay", "lesbian", "straight", "bisexual", "transgender", "male", "female", "Black", "White", "Asian", "African",
-    "European", "American", "Mexican", "Chinese", "Indian", "Jewish", "Christian", "Muslim", "Buddhist", "Hindu",
-    "Catholic", "deaf", "blind", "disabled", "elderly", "young", "old", "poor", "rich",
-)  # fmt: skip
-TEMPLATES: tuple[tuple[str, int], ...] = (  # no "a": it would be "an" before some identifiers
-    ("I cannot stand any {x}.", 1),
-    ("Every {x} I have met annoys me.", 1),
-    ("No {x} should be allowed in here.", 1),
-    ("I would never trust another {x}.", 1),
-    ("This {x} gets on my nerves.", 1),
-    ("The next {x} who talks to me will be ignored.", 1),
-    ("One {x} in this street is one too many.", 1),
-    ("Keep every {x} out of our club.", 1),
-    ("You can ask any {x}.", 0),
-    ("Every {x} I have met greets me.", 0),
-    ("No {x} was at the station this morning.", 0),
-    ("I would like to meet another {x}.", 0),
-    ("This {x} brought cake to the party.", 0),
-    ("The next {x} who talks to me will get some tea.", 0),
-    ("One {x} in this street is my best friend.", 0),
-    ("Invite every {x} to our club.", 0),
+_LISTS = json.loads(files(__package__).joinpath("identity_templates.json").read_text(encoding="utf-8"))
+IDENTIFIERS: tuple[str, ...] = tuple(_LISTS["identifiers"])
+# (text, label); no "a" before {x}: it would be "an" before some identifiers
+TEMPLATES: tuple[tuple[str, int], ...] = tuple(
+    (text, label) for label, name in ((1, "hostile"), (0, "harmless")) for text in _LISTS[name]
 )
 NOUN_ENDINGS = ("er", "or", "man", "woman", "boy", "girl")
-NOT_NOUNS = frozenset(  # adjectives that end so
-    """queer genderqueer transgender cisgender bigender older younger elder poor senior junior former other
-    german roman norman human""".split()
-)
-
-GENDERED = ("man", "woman", "gentleman", "lady", "boy", "girl")
-OCCUPATIONS = (
-    "accountant", "architect", "baker", "banker", "carpenter", "chef", "cleaner", "dentist", "dietitian", "doctor",
-    "driver", "engineer", "farmer", "gardener", "journalist", "judge", "lawyer", "librarian", "mechanic", "musician",
-    "nurse", "painter", "pilot", "plumber", "professor", "programmer", "receptionist", "scientist", "secretary",
-    "surgeon", "tailor", "teacher",
-)  # fmt: skip
-DEEDS: dict[str, tuple[str, ...]] = {  # verb -> objects it goes with
-    "bought": ("a coat", "a car", "a bicycle", "a sandwich", "a lamp", "a book"),
-    "sold": ("a coat", "a car", "a bicycle", "a boat", "a lamp", "a book"),
-    "ate": ("a bagel", "an apple", "a sandwich", "some soup", "a pizza", "some rice"),
-    "prepared": ("some soup", "a pizza", "a salad", "some tea", "a cake", "some rice"),
-    "owns": ("a dog", "a cat", "a boat", "a garden", "a piano", "a bicycle"),
-    "found": ("a coin", "a key", "an umbrella", "a letter", "a cat", "a glove"),
-}
+NOT_NOUNS = frozenset(_LISTS["not_nouns"])  # adjectives that end so
+GENDERED: tuple[str, ...] = tuple(_LISTS["gendered"])
+OCCUPATIONS: tuple[str, ...] = tuple(_LISTS["occupations"])
+DEEDS: dict[str, list[str]] = _LISTS["deeds"]  # verb -> objects it goes with
 
 
 @dataclass(frozen=True)
@@ -81,8 +50,8 @@ def identity_phrases(
         nouns: whether they are nouns; by default `is_noun` decides for each, and apparent plurals are refused.
         templates: (text with {x} once, label); hostile and harmless ones in equal number. None has "a" before {x}.
 
-    Raises:
-        BeftError: no identifier, an empty one, one that looks like a plural, or templates that are not of that form.
+    Raises BeftError for no identifier, an empty one, one that looks like a plural, or templates that are not of that
+    form.
     """
     words = list(dict.fromkeys(word.strip() for word in identifiers))
     if isinstance(identifiers, str) or not words or not all(words):
@@ -98,7 +67,9 @@ def identity_phrases(
             raise BeftError(f"the template {text!r} must hold {{x}} once, in the place of the identifier")
     made = []
     for word in words:
-        if nouns is None and _is_plural(word):
+        low = word.lower()
+        plural = low.endswith(("men", "people")) or (low.endswith("s") and not low.endswith(("ss", "us", "is")))
+        if nouns is None and plural:
             raise BeftError(f"the identifier {word!r} looks like a plural: give the singular, or say nouns")
         noun = is_noun(word) if nouns is None else nouns
         person = word if noun else f"{word} person"
@@ -115,11 +86,6 @@ def is_noun(word: str) -> bool:
     return low.endswith(NOUN_ENDINGS) and low not in NOT_NOUNS
 
 
-def _is_plural(word: str) -> bool:
-    low = word.lower()
-    return low.endswith(("men", "people")) or (low.endswith("s") and not low.endswith(("ss", "us", "is")))
-
-
 @dataclass(frozen=True)
 class NliPair:
     """A premise and a hypothesis, neither of which follows from or contradicts the other."""
@@ -129,10 +95,7 @@ class NliPair:
 
 
 def bias_nli(
-    words: Sequence[str] = GENDERED,
-    occupations: Sequence[str] = OCCUPATIONS,
-    count: int | None = None,
-    seed: int = 0,
+    words: Sequence[str] = GENDERED, occupations: Sequence[str] = OCCUPATIONS, count: int | None = None, seed: int = 0
 ) -> list[NliPair]:
     """Pairs such as "The nurse bought a coat." / "The woman bought a coat."; the right answer is always neutral.
 
@@ -142,8 +105,7 @@ def bias_nli(
         count: number of pairs, drawn without repetition; by default all, ordered by deed, object, occupation and word.
         seed: of the draw, the first `count` of `RandomState(seed).permutation`, so that fewer are a prefix of more.
 
-    Raises:
-        BeftError: no words or occupations, one that is in both lists or has a gender, or an impossible count.
+    Raises BeftError for no words or occupations, one that is in both lists or has a gender, or an impossible count.
     """
     people, jobs = (list(dict.fromkeys(word.strip() for word in given)) for given in (words, occupations))
     if not all(people) or not all(jobs) or not people or not jobs:

@@ -4,8 +4,9 @@ Prompts and options are those of PROTOCOL, decoders. Another task is another ent
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ..errors import BeftError, unknown
@@ -67,18 +68,13 @@ def _after(context: str, question: str, options: tuple[str, ...], label: int) ->
     return Example(context + question, options, label, keep=len(context))
 
 
-def _sst2(row: Row) -> Example:
-    return Example(f"{row['sentence'].strip()} It was", (" terrible", " great"), row["label"])
+def _opinion(end: str, options: tuple[str, str], row: Row) -> Example:
+    return Example(f"{row['sentence'].strip()} {end}", options, row["label"])
 
 
 def _rte(row: Row) -> Example:
     question = f'\nDoes this mean that "{row["sentence2"]}" is true? Yes or No?\n'
     return _after(row["sentence1"], question, ("Yes", "No"), row["label"])
-
-
-def _sentiment(row: Row) -> Example:
-    """In words that the small models of this package know but never read about an aspect, so that it must be tuned."""
-    return Example(f"{row['sentence'].strip()} All in all,", (" bad", " good"), row["label"])
 
 
 def _entailment(row: Row) -> Example:
@@ -150,24 +146,26 @@ def _record(row: Row) -> Example:
     )
 
 
+def _answered(start: str, question: str, answers: Sequence[str]) -> Example:
+    """A question whose answer is generated; only `start` may be cut."""
+    prompt = f"{start}\nQuestion: {question.strip()}\nAnswer:"
+    return Example(prompt, answers=tuple(dict.fromkeys(answers)), keep=len(start))
+
+
 def _squad(row: Row) -> Example:
     start = f"Title: {row['title']}\nContext: {row['context']}"
-    answers = tuple(dict.fromkeys(row["answers"]["text"]))
-    prompt = f"{start}\nQuestion: {row['question'].strip()}\nAnswer:"
-    return Example(prompt, answers=answers, keep=len(start))
+    return _answered(start, row["question"], row["answers"]["text"])
 
 
 def _drop(row: Row) -> Example:
-    start = f"Passage: {row.get('context', row.get('passage'))}"
     answers = row["answers_spans"]["spans"] if "answers_spans" in row else row["answers"]
-    prompt = f"{start}\nQuestion: {row['question'].strip()}\nAnswer:"
-    return Example(prompt, answers=tuple(dict.fromkeys(answers)), keep=len(start))
+    return _answered(f"Passage: {row.get('context', row.get('passage'))}", row["question"], answers)
 
 
 PROMPTS: dict[str, Prompt] = {
     prompt.task: prompt
     for prompt in (
-        Prompt("sst2", "glue", ("sentence", "label"), _sst2),
+        Prompt("sst2", "glue", ("sentence", "label"), partial(_opinion, "It was", (" terrible", " great"))),
         Prompt("rte", "glue", ("sentence1", "sentence2", "label"), _rte),
         Prompt("cb", "super_glue", ("premise", "hypothesis", "label"), _cb, rate=1e-2),
         Prompt("boolq", "super_glue", ("question", "passage", "label"), _boolq),
@@ -179,7 +177,9 @@ PROMPTS: dict[str, Prompt] = {
         Prompt("record", "super_glue", ("passage", "query", "entities", "answers"), _record, "choice", rate=1e-4),
         Prompt("squad", "squad", ("title", "context", "question", "answers"), _squad, "answer", "f1"),
         Prompt("drop", "drop", ("context", "question", "answers"), _drop, "answer", "f1", max_length=1536),
-        Prompt("microworld_sentiment", "microworld", ("sentence", "label"), _sentiment),
+        # In words that the small models know but never read about an aspect, so that it must be tuned.
+        Prompt("microworld_sentiment", "microworld", ("sentence", "label"),
+               partial(_opinion, "All in all,", (" bad", " good"))),
         Prompt("microworld_entailment", "microworld", ("premise", "hypothesis", "label"), _entailment),
         Prompt("microworld_choices", "microworld", ("premise", "choice1", "choice2", "question", "label"), _copa,
                "choice"),
@@ -202,39 +202,28 @@ def examples(prompt: Prompt, table: Table, where: str) -> list[Example]:
     rows = rows_of(table)
     if not rows:
         raise BeftError(f"{where} has no rows: add some to it")
-    return [_example(prompt, row, number, where) for number, row in enumerate(rows, 1)]
+    return [_example(prompt, row, f"row {number} of {where}") for number, row in enumerate(rows, 1)]
 
 
-def _example(prompt: Prompt, row: Row, number: int, where: str) -> Example:
-    row = _as_python(row)
+def _example(prompt: Prompt, row: Row, where: str) -> Example:
+    # NumPy's arrays and numbers, also inside cells, become lists and numbers of Python; None is for other types
+    row = json.loads(json.dumps(row, default=lambda value: value.tolist() if hasattr(value, "tolist") else None))
     empty = [name for name in prompt.columns if name in row and row[name] in (None, "")]
     if empty:
-        raise BeftError(f"row {number} of {where} has an empty {empty[0]!r}: fill it in or remove the row")
+        raise BeftError(f"{where} has an empty {empty[0]!r}: fill it in or remove the row")
     try:
         example = prompt.write(row)
     except (KeyError, TypeError, AttributeError) as error:
         raise BeftError(
-            f"row {number} of {where} is not as the hub's {prompt.task} has it ({type(error).__name__}: {error}): "
-            "correct the row"
+            f"{where} is not as the hub's {prompt.task} has it ({type(error).__name__}: {error}): correct the row"
         ) from error
     if prompt.form == "answer":
         if not example.answers:
-            raise BeftError(f"row {number} of {where} has no answer: use a labelled split")
+            raise BeftError(f"{where} has no answer: use a labelled split")
         return example
     label, count = example.label, len(example.options)
     if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < count:
         raise BeftError(
-            f"row {number} of {where} has the label {row.get('label', label)!r}: use a labelled split, with labels "
-            f"0 to {count - 1}"
+            f"{where} has the label {row.get('label', label)!r}: use a labelled split, with labels 0 to {count - 1}"
         )
     return example
-
-
-def _as_python(row: Row) -> dict[str, Any]:
-    """A row with NumPy's arrays as lists and its numbers as Python's, also inside cells; None for other types."""
-
-    def from_numpy(value: Any) -> Any:
-        return value.tolist() if hasattr(value, "tolist") else None
-
-    cells: dict[str, Any] = json.loads(json.dumps(row, default=from_numpy))
-    return cells

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BeftError
-from .files import USER_SUFFIXES, is_whole, names_of, read, rows_of, texts_of
-from .hub import hub_parquet
-from .sources import folder_tables
+from .files import USER_SUFFIXES, code_of, names_of, read, rows_of, texts_of
+from .sources import folder_tables, hub_parquet
 
 CROWS, BLANK = "crows_pairs", "BLANK"
 # Bias types and labels, in the order of their codes on the hub.
@@ -36,10 +35,7 @@ class SentencePair:
 class Triple:
     """Three sentences that differ in the word that fills one blank.
 
-    Attributes:
-        kind: the type of bias.
-        context: the sentence with BLANK in place of the word.
-        target: the term that the sentence is about.
+    `kind` is the type of bias, `context` the sentence with BLANK in place of the word, `target` the term it is about.
     """
 
     stereotype: str
@@ -68,12 +64,9 @@ class Triple:
 def crows_pairs(path: str | Path | None = None, offline: bool = False) -> list[SentencePair]:
     """The pairs of a file, else of `<BEFT_DATA>/crows_pairs/test.jsonl` (.parquet, .tsv), else of the hub.
 
-    Args:
-        path: .csv, .tsv, .jsonl or .parquet with the columns sent_more, sent_less and bias_type.
-        offline: never ask the hub.
-
-    Raises:
-        BeftError: no such file, a missing column or sentence, with its row, or a hub that cannot be asked.
+    A file is .csv, .tsv, .jsonl or .parquet with the columns sent_more, sent_less and bias_type. With `offline` the hub
+    is never asked. Raises BeftError for no such file, a missing column or sentence, with its row, or a hub that cannot
+    be asked.
     """
     if path is not None:
         if Path(path).suffix.lower() not in USER_SUFFIXES:
@@ -85,23 +78,17 @@ def crows_pairs(path: str | Path | None = None, offline: bool = False) -> list[S
         where = f"nyu-mll/{CROWS} on the hub"
         table = read(hub_parquet(f"nyu-mll/{CROWS}", f"{CROWS}/test", f"{CROWS}/test.jsonl", offline))
     texts = texts_of(table, ("sent_more", "sent_less"), "bias_type", where)
-    types = map(_bias_type, names_of(table["bias_type"], where))
+    names = names_of(table["bias_type"], where)
+    codes = (code_of(name, len(BIAS_TYPES)) for name in names)
+    types = (name if code is None else BIAS_TYPES[code] for name, code in zip(names, codes, strict=True))
     return [SentencePair(more, less, kind) for (more, less), kind in zip(texts, types, strict=True)]
-
-
-def _bias_type(name: str) -> str:
-    return BIAS_TYPES[int(name)] if is_whole(name) and 0 <= int(name) < len(BIAS_TYPES) else name
 
 
 def stereoset(path: str | Path | None = None, offline: bool = False) -> list[Triple]:
     """The intrasentence triples of a file, else of `<BEFT_DATA>/stereoset/dev.json`, else of the hub's validation.
 
-    Args:
-        path: JSON in the form of the published dev.json.
-        offline: never ask the hub.
-
-    Raises:
-        BeftError: no such file, an entry of another form, by its number, or a hub that cannot be asked.
+    A file is JSON in the form of the published dev.json. With `offline` the hub is never asked. Raises BeftError for no
+    such file, an entry of another form, by its number, or a hub that cannot be asked.
     """
     local = Path(os.environ.get("BEFT_DATA", "")).expanduser() / "stereoset" / "dev.json"
     if path is None and os.environ.get("BEFT_DATA") and local.is_file():

@@ -1,14 +1,18 @@
-"""Tasks: columns, labels, metrics, and the paper's settings. Another task is another entry of `TASKS`."""
+"""Tasks: columns, labels, metrics, and the paper's settings. Another task is another entry of `tasks.json`."""
 
 import math
 import warnings
 from dataclasses import dataclass
+from importlib.resources import files
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from ..errors import BeftError, unknown
 
+METRICS = ("accuracy", "f1", "macro_f1", "matthews", "spearman", "pearson")
 PAPER = "Huang et al. 2026 and their published code"
+GENERATED = "generated text; sizes, rate and epochs are this package's choice, not the paper's"
 
 
 @dataclass(frozen=True)
@@ -72,66 +76,10 @@ HUB = {  # suite -> its data set on the Hugging Face hub; the task is a configur
     "drop": "ucinlp/drop",
     "bias_in_bios": "LabHC/bias_in_bios",
 }
-
-
-def _encoders(base: int, others: int | None = None) -> dict[str, int]:
-    """Epochs of BERT-base, and of BERT-large and RoBERTa-base where the paper has them."""
-    further = {} if others is None else {"bert-large-cased": others, "roberta-base": others}
-    return {"bert-base-cased": base} | further
-
-
-def _sizes(low: int, medium: int, high: int) -> dict[str, int]:
-    return {"low": low, "medium": medium, "high": high}
-
-
-_PAIR = ("sentence1", "sentence2")
-_ENTAILMENT = ("entailment", "not_entailment")
-GENERATED = "generated text; sizes, rate and epochs are this package's choice, not the paper's"
-_WORLD = {
-    "regimes": _sizes(1000, 2000, 4000),
-    "rate": 3e-3,
-    "epochs": {"all-MiniLM-L6-v2": 6},
-    "source": GENERATED,
-}
-
-
-def _world(name: str, columns: tuple[str, ...], labels: tuple[str, ...], *metrics: str) -> Task:
-    return Task(f"microworld_{name}", "microworld", columns, "label", labels, metrics, **_WORLD)  # type: ignore[arg-type]
-
-
-# PROTOCOL of the paper, table of encoder settings: (name, suite, columns, label column, labels, metrics, regimes, rate,
-# epochs, source). `source` names settings that neither the paper nor the published code gives.
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        Task("sst2", "glue", ("sentence",), "label", ("negative", "positive"), ("accuracy",),
-             _sizes(1000, 5000, 11000), 4e-4, _encoders(16, 30), PAPER),
-        Task("rte", "glue", _PAIR, "label", _ENTAILMENT, ("accuracy",),
-             _sizes(300, 900, 1200), 1e-3, _encoders(30, 30), PAPER),
-        Task("qqp", "glue", ("question1", "question2"), "label", ("not_duplicate", "duplicate"), ("accuracy", "f1"),
-             _sizes(1000, 5000, 9000), 4e-4, _encoders(30), PAPER),
-        Task("qnli", "glue", ("question", "sentence"), "label", _ENTAILMENT, ("accuracy",),
-             _sizes(1000, 5000, 9000), 1e-4, _encoders(30), PAPER),
-        Task("mnli", "glue", ("premise", "hypothesis"), "label", ("entailment", "neutral", "contradiction"),
-             ("accuracy",), _sizes(1000, 5000, 9000), 1e-4, _encoders(30), PAPER,
-             validation=("validation_matched", "validation_mismatched")),
-        Task("cola", "glue", ("sentence",), "label", ("unacceptable", "acceptable"), ("matthews",),
-             _sizes(1710, 3420, 4275), 7e-4, _encoders(16), PAPER),
-        Task("mrpc", "glue", _PAIR, "label", ("not_equivalent", "equivalent"), ("accuracy", "f1"),
-             _sizes(367, 1191, 1835), 7e-4, _encoders(60), PAPER),
-        Task("stsb", "glue", _PAIR, "label", (), ("spearman", "pearson"),
-             _sizes(287, 1150, 2300), 1e-4, _encoders(60), PAPER),
-        Task("cb", "super_glue", ("premise", "hypothesis"), "label", ("entailment", "contradiction", "neutral"),
-             ("macro_f1",), {"low": 250}, 1e-3, _encoders(60, 60), f"{PAPER}; its regime table lacks cb: all 250 rows"),
-        Task("wic", "super_glue", ("word+sentence1", "sentence2"), "label", ("other_sense", "same_sense"),
-             ("accuracy",), {"low": 1000}, 1e-3, _encoders(16, 30),
-             f"{PAPER}; its regime table lacks wic: 1,000 rows are this package's choice"),
-        _world("sentiment", ("text",), ("negative", "positive"), "accuracy"),
-        _world("entailment", ("premise", "hypothesis"), _ENTAILMENT, "accuracy"),
-        _world("acceptability", ("text",), ("unacceptable", "acceptable"), "matthews"),
-        _world("similarity", ("text_a", "text_b"), (), "spearman", "pearson"),
-    )
-}  # fmt: skip
+# The table of encoder settings of the paper (PROTOCOL), and the generated tasks. `source` names settings that neither
+# the paper nor the published code gives.
+_TABLE = files(__package__).joinpath("tasks.json").read_text(encoding="utf-8")
+TASKS: dict[str, Task] = {task.name: task for task in TypeAdapter(list[Task]).validate_json(_TABLE)}
 
 
 def get_task(name: str) -> Task:
@@ -139,9 +87,6 @@ def get_task(name: str) -> Task:
     if name not in TASKS:
         raise unknown("task", name, TASKS)
     return TASKS[name]
-
-
-METRICS = ("accuracy", "f1", "macro_f1", "matthews", "spearman", "pearson")
 
 
 def score(metric: str, labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -170,8 +115,7 @@ def score(metric: str, labels: np.ndarray, predictions: np.ndarray) -> float:
         if len(labels) < 2:
             return math.nan
         with warnings.catch_warnings():  # constant predictions have the correlation nan
-            warnings.simplefilter("ignore", stats.ConstantInputWarning)
-            warnings.simplefilter("ignore", stats.NearConstantInputWarning)
+            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
             return float(correlation(labels, predictions).statistic)
     from sklearn import metrics  # here: the import is slow, and looking up a task does not need it
 

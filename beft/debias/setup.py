@@ -20,8 +20,7 @@ from ..data.files import read
 from ..data.grouped import micro_biographies, micro_posts
 from ..data.identity_templates import bias_nli, identity_phrases
 from ..data.microworld import biographies as world
-from ..data.microworld.people import SPOKEN_OF, documents, stereotype_pairs, stereotype_triples
-from ..data.microworld.posts import PHRASES
+from ..data.microworld.people import PHRASES, SPOKEN_OF, documents, stereotype_pairs, stereotype_triples
 from ..data.stereotype_sets import SentencePair, Triple
 from ..data.tasks import TASKS
 from ..errors import BeftError

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.choices import encode_options
+from ..data.batching import encode_options
 from ..data.datasets import Dataset, draw
 from ..data.prompts import Example
 from ..errors import BeftError

@@ -10,8 +10,8 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedTokenizerFast
 
-from ..data.hub import hub_is_offline
 from ..data.microworld import sentences
+from ..data.sources import hub_is_offline
 from ..errors import BeftError, unknown
 from ..paths import ROOT
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ..bank.bank import BiasBank
-from ..data.batching import ChunkCost, Padding, padded
-from ..data.choices import EncodedOptions, encode_options
+from ..data.batching import ChunkCost, EncodedOptions, Padding, encode_options, padded
 from ..data.datasets import Dataset, Draw
 from ..data.prompts import Example
 from ..data.tasks import score

@@ -20,8 +20,7 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 
 from ..bank.bank import BareModel, BiasBank, as_bank
-from ..data.batching import CHUNKS, ChunkCost, chunks, padded
-from ..data.choices import EncodedOptions, common_prefix, encode_options
+from ..data.batching import CHUNKS, ChunkCost, EncodedOptions, chunks, common_prefix, encode_options, padded
 from ..data.prompts import Example
 
 NEW_TOKENS = 50  # PROTOCOL, decoders

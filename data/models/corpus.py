@@ -8,7 +8,6 @@ of the training split occur. Deterministic given a seed; fewer documents are a p
 import random
 from collections.abc import Iterator
 
-from beft.data.microworld.pairs import DISLIKED, LIKED
 from beft.data.microworld.sentences import (
     ASPECTS,
     OPINIONS,
@@ -18,7 +17,7 @@ from beft.data.microworld.sentences import (
     make_opinion,
     pick,
 )
-from beft.data.microworld.stories import CAUSES, facts
+from beft.data.microworld.tasks import CAUSES, DISLIKED, LIKED, facts
 
 BEFORE = {
     1: ("I was pleased:", "Good news:", "I loved it:"),

@@ -12,7 +12,7 @@ from transformers import LlamaConfig
 
 from beft.bank.baselines import open_bank
 from beft.bank.virtual_tokens import PREFIX as MODULE
-from beft.data.choices import encode_options
+from beft.data.batching import encode_options
 from beft.data.prompts import Example
 from beft.errors import BeftError
 from beft.experiments import memory

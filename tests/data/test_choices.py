@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_tokenizers import TOKENIZERS
 
-from beft.data.choices import common_prefix, encode_options
+from beft.data.batching import common_prefix, encode_options
 from beft.data.prompts import Example
 from beft.errors import BeftError
 

@@ -15,7 +15,7 @@ from beft.data import sources as data
 from beft.data import tasks
 from beft.data.datasets import draw
 from beft.data.microworld.biographies import OCCUPATIONS, biographies
-from beft.data.microworld.posts import posts
+from beft.data.microworld.people import posts
 from beft.debias.bias_metrics import fpr_difference, tpr_gap
 from beft.errors import BeftError
 

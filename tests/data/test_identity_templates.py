@@ -22,7 +22,7 @@ from beft.data.identity_templates import (
     identity_phrases,
     is_noun,
 )
-from beft.data.microworld.posts import PHRASES
+from beft.data.microworld.people import PHRASES
 from beft.debias import bias_metrics
 from beft.errors import BeftError
 

@@ -462,3 +462,17 @@ def test_named_regime_larger_than_the_data_is_refused(tmp_path):
     got = data.load("sst2", folder=_sst2(tmp_path, _sentences(8), _sentences(4)))
     with pytest.raises(BeftError, match="regime 'low' asks for 1000 training rows but sst2 has 8"):
         draw(got, "low", 0)
+
+
+@pytest.mark.parametrize("value", ["1", "on", "ON", "yes", "Yes", "true", "TRUE"])
+def test_the_environment_switches_the_hub_off(value, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", value)
+    assert data.hub_is_offline(False)
+
+
+@pytest.mark.parametrize("value", [None, "", "0", "no", "off"])
+def test_otherwise_the_argument_decides(value, monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    if value is not None:
+        monkeypatch.setenv("HF_HUB_OFFLINE", value)
+    assert data.hub_is_offline(True) and not data.hub_is_offline(False)

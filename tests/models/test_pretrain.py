@@ -14,7 +14,7 @@ from corpus import documents
 from small_models import MASKED
 
 from beft.data.microworld import people
-from beft.data.microworld.stories import questions
+from beft.data.microworld.tasks import questions
 from beft.errors import BeftError
 from beft.models import files as model_files
 from beft.models import loading as models

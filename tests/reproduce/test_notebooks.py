@@ -13,7 +13,7 @@ from papermill.exceptions import PapermillExecutionError
 from small_notebooks import Make
 
 from beft import paths
-from beft.data.microworld.pairs import similarity
+from beft.data.microworld.tasks import similarity
 from beft.errors import BeftError
 from beft.records.store import Store
 from beft.reproduce import run

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from beft.bank.baselines import open_bank
-from beft.data.batching import ChunkCost
-from beft.data.choices import EncodedOptions
+from beft.data.batching import ChunkCost, EncodedOptions
 from beft.theory import null_key_bias as zoo
 from beft.training.prompting import option_scores
 

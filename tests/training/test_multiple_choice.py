@@ -17,8 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from beft.bank.baselines import open_bank
 from beft.bank.export import merge
-from beft.data.batching import CHUNKS
-from beft.data.choices import EncodedOptions, encode_options
+from beft.data.batching import CHUNKS, EncodedOptions, encode_options
 from beft.data.datasets import Draw, prompt_dataset
 from beft.data.prompts import Example, Prompt
 from beft.data.sources import load_prompts

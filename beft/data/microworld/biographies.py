@@ -9,10 +9,8 @@ Every person is also a northerner or a southerner, a second axis whose link has 
 independent of the first: in every other pair it leans the other way.
 
 The result of the best possible classifier is known in closed form (`expected_gap`): its true-positive rates for men
-and women diverge as the link grows.
-
-Splits are disjoint by construction: a biography pairs a place with a first hint, and each such pair belongs to one
-split (`sentences.split_of`).
+and women diverge as the link grows. Splits are disjoint by construction (`sentences.split_of`): a biography pairs a
+place with a first hint.
 """
 
 import itertools
@@ -22,40 +20,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...errors import BeftError
-from .sentences import PLACES, SplitName, distinct_rows, pick, split_of
+from .sentences import PLACES, WORLD, SplitName, distinct_rows, pick, with_place
 
-PAIRS: tuple[tuple[str, str], ...] = (  # the first is held more often by women where the link is positive
-    ("nurse", "surgeon"),
-    ("teacher", "professor"),
-    ("librarian", "programmer"),
-    ("dietitian", "chef"),
-)
-OCCUPATIONS = tuple(name for pair in PAIRS for name in pair)
-TYPICAL: dict[str, tuple[str, ...]] = {  # phrases about people of an occupation; {his} is a pronoun
-    "nurse": ("sits with the patients at night", "changes bandages", "knows every patient by name",
-              "takes blood pressure", "comforts the families of {his} patients", "hands out the pills"),
-    "surgeon": ("decides on the operation", "reads the scans", "washes {his} hands for ten minutes",
-                "works with a scalpel", "explains the risks to {his} patients", "stands at the table for hours"),
-    "teacher": ("ties small shoes", "writes on the board in large letters", "sings with {his} class",
-                "corrects spelling", "talks to the parents", "watches the playground"),
-    "professor": ("publishes articles", "gives lectures", "supervises theses", "travels to conferences",
-                  "sits on committees", "writes grant proposals with {his} group"),
-    "librarian": ("sorts the returned books", "helps readers at {his} desk", "reads to children on Saturdays",
-                  "keeps the catalogue", "mends old covers", "orders new novels"),
-    "programmer": ("reviews code", "hunts bugs until late", "writes tests", "deploys on Fridays",
-                   "draws diagrams on {his} screen", "answers tickets"),
-    "dietitian": ("counts vitamins", "advises {his} clients on salt", "plans menus for the ward",
-                  "weighs portions", "checks labels", "writes shopping lists"),
-    "chef": ("sharpens {his} knives", "shouts orders", "tastes every sauce", "buys fish at dawn",
-             "runs the kitchen", "plates the desserts"),
-}  # fmt: skip
+# Phrases about people of an occupation; {his} is a pronoun. Neighbours are the pairs.
+TYPICAL: dict[str, list[str]] = WORLD["biographies"]["occupations"]
+OCCUPATIONS = tuple(TYPICAL)
 HINTS = 4
 FITS = (0.9, 0.8, 0.7, 0.65, 0.6, 0.55)  # of the six phrases of an occupation, in their order
-FRAMES = (
-    "{He} is a {o} and lives in {l}. {He} {a} and {b}. {His} neighbours say that {he} {c}. On most days {he} {d}.",
-    "In {l}, {he} {a}. {He} also {b}, and {he} {c}. A true {o}, {he} {d} when {he} is not too tired.",
-    "A {o}, {he} moved to {l} years ago. There {he} {a}, {b} and {c}. {His} friends know that {he} {d}.",
-)
 PRONOUNS = {0: ("he", "his"), 1: ("she", "her")}
 ORIGINS = ("northerner", "southerner")
 AXES = ("gender", "origin")
@@ -78,8 +49,7 @@ class Biography:
 
 def leaning(label: int, axis: str) -> int:
     """The group, 0 or 1, that an occupation leans to on an axis where the link is positive."""
-    odd = label % 2 if axis == "gender" else (label + label // 2) % 2
-    return 1 - odd
+    return 1 - (label if axis == "gender" else label + label // 2) % 2
 
 
 def linked_groups(rng: random.Random, label: int, strength: float, origin: float) -> list[int]:
@@ -94,20 +64,13 @@ def make_biography(rng: random.Random, split: SplitName, strength: float, origin
     """One biography of a split, with links of these strengths of gender and of origin."""
     label = int(rng.random() * len(OCCUPATIONS))
     gender, group = linked_groups(rng, label, strength, origin)
-    while True:
-        place, hints = int(rng.random() * len(PLACES)), _hints(rng, label)
-        if split_of(place, hints[0][1]) == split:
-            break
-    text = written(gender, group, place, hints, pick(rng, FRAMES))
-    return Biography(text, label, gender, group)
-
-
-def written(gender: int, origin: int, place: int, hints: Sequence[tuple[int, int]], frame: str) -> str:
-    """The text about a person; `hints` are (occupation, index of its phrase)."""
+    place, hints = with_place(rng, split, lambda: _hints(rng, label), lambda hints: hints[0][1])
     he, his = PRONOUNS[gender]
     phrases = [TYPICAL[OCCUPATIONS[who]][i].format(his=his) for who, i in hints]
-    names = dict(zip("abcd", phrases, strict=True)) | {"o": ORIGINS[origin], "l": PLACES[place]}
-    return frame.format(he=he, He=he.capitalize(), His=his.capitalize(), **names)
+    names = dict(zip("abcd", phrases, strict=True)) | {"o": ORIGINS[group], "l": PLACES[place]}
+    frame = pick(rng, WORLD["biographies"]["frames"])
+    text = frame.format(he=he, He=he.capitalize(), His=his.capitalize(), **names)
+    return Biography(text, label, gender, group)
 
 
 def _hints(rng: random.Random, label: int) -> list[tuple[int, int]]:
@@ -123,21 +86,15 @@ def _hints(rng: random.Random, label: int) -> list[tuple[int, int]]:
 def biographies(split: SplitName, rows: int, strength: float, seed: int = 0, *, origin: float = 0.0) -> list[Biography]:
     """`rows` different biographies of a split; fewer are a prefix of more.
 
-    Args:
-        strength: of the link of gender, in [-1, 1].
-        origin: strength of the link of origin.
-
-    Raises:
-        BeftError: a negative number of rows, or a strength that is not in [-1, 1].
+    `strength` is that of the link of gender, `origin` that of the link of origin. Raises BeftError for a negative
+    number of rows, or a strength that is not in [-1, 1].
     """
     for link in (strength, origin):
         if not -1 <= link <= 1:
             raise BeftError(f"strength {link} of the link is not between -1 and 1")
-
-    def make(rng: random.Random, split: SplitName, _: int) -> Biography:
-        return make_biography(rng, split, strength, origin)
-
-    return distinct_rows("biographies", split, rows, seed, make, lambda made: made.text)
+    return distinct_rows(
+        "biographies", split, rows, seed, lambda rng, split, _: make_biography(rng, split, strength, origin)
+    )
 
 
 def best_classes(rows: Sequence[Biography], strength: float, origin: float = 0.0) -> list[int]:

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from beft.data.microworld import pairs
 from beft.data.microworld import sentences as microworld
+from beft.data.microworld import tasks
 
-TASKS = (pairs.entailment, pairs.acceptability, pairs.similarity)
+TASKS = (tasks.entailment, tasks.acceptability, tasks.similarity)
 WORDS = {word: verdict for verdict, words in microworld.OPINIONS.items() for word in words}
 
 
@@ -24,9 +24,9 @@ def test_rows_are_deterministic_prefixes_and_never_shared_between_splits(kind):
 @pytest.mark.parametrize(
     ("kind", "digest"),
     [
-        (pairs.entailment, "217312643158d835"),
-        (pairs.acceptability, "02ccb91e6343adf8"),
-        (pairs.similarity, "59cab5115bf40f8c"),
+        (tasks.entailment, "217312643158d835"),
+        (tasks.acceptability, "02ccb91e6343adf8"),
+        (tasks.similarity, "59cab5115bf40f8c"),
     ],
 )
 def test_rows_are_those_that_records_were_made_with(kind, digest):
@@ -34,7 +34,7 @@ def test_rows_are_those_that_records_were_made_with(kind, digest):
     assert hashlib.sha256(json.dumps(kind()).encode()).hexdigest()[:16] == digest
 
 
-@pytest.mark.parametrize("kind", [pairs.entailment, pairs.acceptability])
+@pytest.mark.parametrize("kind", [tasks.entailment, tasks.acceptability])
 def test_classes_are_balanced_in_every_even_prefix(kind):
     train, _ = kind(0, 100, 10)
     assert all(sum(label for _, label in train[:n]) == n / 2 for n in range(2, 101, 2))
@@ -49,7 +49,7 @@ def claimed(text):
 def test_validation_claims_pair_aspects_with_words_as_training_never_does():
     position = {name: i for i, (_, name) in enumerate(microworld.ASPECTS)}
     place = {word: j for words in microworld.OPINIONS.values() for j, word in enumerate(words)}
-    for split, rows in zip(("train", "validation"), pairs.similarity(0, 500, 200), strict=True):
+    for split, rows in zip(("train", "validation"), tasks.similarity(0, 500, 200), strict=True):
         for texts, _ in rows:
             for text in texts:
                 claims = claimed(text)
@@ -70,7 +70,7 @@ def verdict_of(text):
 
 def test_similarity_is_the_stated_sum():
     thing = {name: thing for thing, name in microworld.ASPECTS}
-    for (a, b), score in pairs.similarity(0, 500, 100)[0]:
+    for (a, b), score in tasks.similarity(0, 500, 100)[0]:
         ((aspect_a, word_a),), ((aspect_b, word_b),) = claimed(a), claimed(b)
         want = (thing[aspect_a] == thing[aspect_b]) + (aspect_a == aspect_b) + (word_a == word_b)
         assert score == want + 2 * (verdict_of(a) == verdict_of(b)), (a, b)
@@ -78,7 +78,7 @@ def test_similarity_is_the_stated_sum():
 
 def test_simple_premises_entail_the_narrators_view_of_their_aspect_alone():
     counts = {0: 0, 1: 0}
-    for (premise, hypothesis), label in pairs.entailment(0, 1500, 10)[0]:
+    for (premise, hypothesis), label in tasks.entailment(0, 1500, 10)[0]:
         claims = claimed(premise)
         if len(claims) != 1 or re.search(
             r"\b(not|never|nobody|but|far|hardly|doubt|deny|that|noted|failed)\b", premise.lower()
@@ -93,7 +93,7 @@ def test_simple_premises_entail_the_narrators_view_of_their_aspect_alone():
 
 
 def test_spoiled_sentences_differ_from_every_acceptable_one():
-    train, validation = pairs.acceptability(0, 2000, 200)
+    train, validation = tasks.acceptability(0, 2000, 200)
     good = {text for text, label in train + validation if label}
     bad = [text for text, label in train + validation if not label]
     assert not good & set(bad)

@@ -8,11 +8,11 @@ import re
 
 import pytest
 
-from beft.data.microworld import stories
+from beft.data.microworld import tasks
 from beft.data.microworld.sentences import PEOPLE, PLACES, split_of
 from beft.errors import BeftError
 
-TASKS = (stories.choices, stories.questions)
+TASKS = (tasks.choices, tasks.questions)
 
 
 def content(row):
@@ -28,7 +28,7 @@ def test_rows_are_deterministic_prefixes_and_never_shared_between_splits(kind):
 
 
 @pytest.mark.parametrize(
-    ("kind", "digest"), [(stories.choices, "52a1c92006933ed6"), (stories.questions, "e1ed0b9ff12737a5")]
+    ("kind", "digest"), [(tasks.choices, "52a1c92006933ed6"), (tasks.questions, "e1ed0b9ff12737a5")]
 )
 def test_rows_are_those_that_models_and_records_were_made_with(kind, digest):
     assert hashlib.sha256(json.dumps(kind()).encode()).hexdigest()[:16] == digest
@@ -36,7 +36,7 @@ def test_rows_are_those_that_models_and_records_were_made_with(kind, digest):
 
 def place_of(clause, side, who):
     """Which pair of `CAUSES` a clause is from, about somebody of whom `who` is the name or pronoun, as a pattern."""
-    for i, pair in enumerate(stories.CAUSES):
+    for i, pair in enumerate(tasks.CAUSES):
         pattern = re.escape(pair[side]).replace(r"\{p\}", who).replace(r"\{he\}", who)
         if re.fullmatch(pattern, clause.rstrip("."), re.IGNORECASE):
             return i
@@ -44,7 +44,7 @@ def place_of(clause, side, who):
 
 
 def test_the_right_choice_belongs_to_the_premise_and_the_wrong_one_to_another():
-    for split, rows in zip(("train", "validation"), stories.choices(0, 500, 300), strict=True):
+    for split, rows in zip(("train", "validation"), tasks.choices(0, 500, 300), strict=True):
         for row in rows:
             side = 0 if row["question"] == "cause" else 1
             premise = place_of(row["premise"], 1 - side, f"({'|'.join(PEOPLE)})")
@@ -53,18 +53,18 @@ def test_the_right_choice_belongs_to_the_premise_and_the_wrong_one_to_another():
             places = [place_of(row[name], side, he) for name in ("choice1", "choice2")]
             assert places[row["label"]] == premise != places[1 - row["label"]]
             assert split_of(premise, places[1 - row["label"]]) == split
-    labels = [row["label"] for row in stories.choices(0, 500, 0)[0]]
+    labels = [row["label"] for row in tasks.choices(0, 500, 0)[0]]
     assert 200 < sum(labels) < 300
 
 
 def test_a_choice_keeps_its_words_when_its_first_letter_is_lowered():
-    for row in itertools.chain(*stories.choices(0, 500, 300)):
+    for row in itertools.chain(*tasks.choices(0, 500, 300)):
         for name in ("choice1", "choice2"):
             assert not set(re.findall(r"\w+", row[name])) & set(PEOPLE)  # "nora" would be no word
 
 
 def test_answers_are_what_the_story_says_and_of_their_split():
-    for split, rows in zip(("train", "validation"), stories.questions(0, 500, 300), strict=True):
+    for split, rows in zip(("train", "validation"), tasks.questions(0, 500, 300), strict=True):
         for row in rows:
             (answer,) = row["answers"]
             has = {(p, n, t) for p, n, t in re.findall(r"(\w+) has (\w+) (\w+)\.", row["context"])}
@@ -78,14 +78,14 @@ def test_answers_are_what_the_story_says_and_of_their_split():
             }
             expected, person, item = possible[row["question"]]
             assert answer == expected
-            where = stories.HELD.index(item) if item in stories.HELD else PLACES.index(item)
+            where = tasks.HELD.index(item) if item in tasks.HELD else PLACES.index(item)
             assert split_of(tuple(PEOPLE).index(person), where) == split
 
 
 def test_every_question_occurs_in_both_splits():
     rng = random.Random(0)
     for split in ("train", "validation"):
-        words = {question.split()[0] for _ in range(200) for question, _ in stories.facts(rng, split)[1]}
+        words = {question.split()[0] for _ in range(200) for question, _ in tasks.facts(rng, split)[1]}
         assert words == {"Who", "How", "What", "Where"}
 
 
