@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from beft.records.store import key
+from beft.records.schema import key
 
 TERMS = ("q", "k", "v")
 

@@ -21,7 +21,8 @@ from ..data.datasets import Dataset
 from ..errors import BeftError, unknown
 from ..models.loading import Loaded
 from ..records.provenance import build_record, origin
-from ..records.store import Store, key, log_runs
+from ..records.schema import key
+from ..records.store import Store, log_runs
 from ..study import BIAS_PATCHES, PATCHES, Run, Study
 from ..training.device import default_device
 from ..training.language_modelling import LanguageModelling, MaskedTokens, NextTokens

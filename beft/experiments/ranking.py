@@ -15,7 +15,8 @@ from ..bank.bank import BiasBank
 from ..data.batching import encode
 from ..data.datasets import draw
 from ..errors import BeftError
-from ..records.store import Store, key
+from ..records.schema import key
+from ..records.store import Store
 from ..study import Run, Study
 from ..theory.expressiveness import reach
 from ..theory.scores import fisher, fisher_batch, mag_angle, magnitude

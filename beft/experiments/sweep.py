@@ -20,7 +20,8 @@ from ..bank.slots import must_run_alone
 from ..data.batching import CHUNKS
 from ..errors import BeftError, OutOfMemory
 from ..models import files as model_files
-from ..records.store import Store, key, log_runs
+from ..records.schema import key
+from ..records.store import Store, log_runs
 from ..study import WEIGHT_METHODS, Run, Study, parse_method
 from ..training.device import default_device
 from ..training.loop import Epoch, fit

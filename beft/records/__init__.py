@@ -5,4 +5,4 @@ The format and the store, its folders on this machine or behind a URL, and the p
 
 from .._lazy import hand_on
 
-__getattr__, __all__ = hand_on(__name__, {"Store": "store", "key": "store"})
+__getattr__, __all__ = hand_on(__name__, {"Store": "store", "key": "schema"})

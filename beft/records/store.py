@@ -1,13 +1,11 @@
-"""One run, one checked JSON file: its format, and a folder of them on this machine or behind a URL.
+"""One run, one checked JSON file: a folder of them on this machine or behind a URL.
 
 A record is written to a temporary name in its own folder, flushed to disk and renamed, so a reader sees all of it
 or nothing of it. Its file name is readable and ends in a hash of its settings, its key: a rerun finds what is already
 there, and an interrupted sweep resumes. A checksum over the content detects a record that was edited or damaged.
 """
 
-import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -18,104 +16,10 @@ from typing import Any
 from ..errors import BeftError
 from .folders import open_folder
 from .provenance import provenance
+from .schema import SCHEMA, checksum, fault_of, finite, jsonable, key
 
-SCHEMA = 1
-"""Version of the record format. A record of another version is refused, never guessed at."""
 RUN_LOG = "BEFT_RUN_LOG"
 """Environment variable: the file to which every sweep appends one line {"done": n, "reused": n, "failed": n}."""
-
-_NUMBER = (int, float)
-# Required fields of every record and their types; then those that one kind has in addition.
-_FIELDS: dict[str, Any] = {
-    "schema": int,
-    **dict.fromkeys(("kind", "key", "checksum"), str),
-    **dict.fromkeys(("settings", "model", "data", "code", "versions", "device"), dict),
-    "seconds": _NUMBER,
-    "outcome": str,
-}
-_KIND_FIELDS: dict[str, dict[str, Any]] = {
-    "run": {"parameters": dict, "epochs": list, "final": dict, "best": dict, "bank": dict},
-    "memory": {"expected_bytes": int, "peak_bytes": int},
-    "untuned": {"validation": _NUMBER, "demonstrations": int},
-    "patch": {"parameters": dict, "epochs": list, "measures": dict, "patch": dict},
-    "debias": {"epochs": list, "measures": dict, "patch": dict},
-    "ranking": {"scores": dict, "by_epoch": list, "key_bias_null": dict},
-}
-EPOCH_FIELDS: dict[str, Any] = {
-    "epoch": int,
-    **dict.fromkeys(("train_loss", "tuning", "validation"), (*_NUMBER, type(None))),
-}
-
-
-def jsonable(value: Any) -> Any:
-    """`value` in JSON's own types: tuples become lists, paths text, NumPy and torch scalars numbers, NaN null."""
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(k): jsonable(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [jsonable(v) for v in value]
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if hasattr(value, "tolist"):  # NumPy scalars and arrays, torch tensors
-        return jsonable(value.tolist())
-    raise BeftError(f"a record cannot hold {value!r} ({type(value).__name__}): give numbers, text, lists or dicts")
-
-
-def _hash(value: Any) -> str:
-    """SHA-256 (hex) of JSON with sorted keys and no spaces: the same for equal content, whatever the keys' order."""
-    text = json.dumps(jsonable(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def key(settings: Mapping[str, Any]) -> str:
-    """The first 12 hex digits of the SHA-256 of the settings' canonical JSON: the identity of a run."""
-    return _hash(settings)[:12]
-
-
-def checksum(record: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) over a record's canonical JSON, its own `checksum` field left out."""
-    return _hash({k: v for k, v in record.items() if k != "checksum"})
-
-
-def _misfit(fields: Mapping[str, Any], content: Mapping[str, Any], where: str = "") -> str | None:
-    """The first of `fields` that `content` lacks or has in another type, in words, or None."""
-    for name, types in fields.items():
-        if name not in content:
-            return f"{where}{name} is missing"
-        # In Python a bool is an int; here it is never a number.
-        if not isinstance(content[name], types) or isinstance(content[name], bool):
-            return f"{where}{name} has the wrong type ({type(content[name]).__name__})"
-    return None
-
-
-def fault_of(record: Any) -> str | None:
-    """Why `record` is not a sound record, in words, or None."""
-    if not isinstance(record, dict):
-        return "it is not a JSON object"
-    if record.get("schema") != SCHEMA:
-        return f"its schema is {record.get('schema')!r}, this version reads {SCHEMA}"
-    fault = _misfit(_FIELDS, record) or _misfit(_KIND_FIELDS.get(record["kind"], {}), record)
-    if fault is None and record["kind"] == "run":
-        for i, epoch in enumerate(record["epochs"]):
-            if not isinstance(epoch, dict):
-                return f"epochs[{i}] is not an object"
-            fault = fault or _misfit(EPOCH_FIELDS, epoch, f"epochs[{i}].")
-    if fault is None and record["key"] != key(record["settings"]):
-        fault = "its key does not belong to its settings"
-    if fault is None and record["checksum"] != checksum(record):
-        fault = "its checksum does not match: it was edited or damaged"
-    return fault
-
-
-def _finite(text: str) -> float:
-    """A number of JSON, without the NaN and infinities that Python's reader takes for numbers."""
-    value = float(text)
-    if not math.isfinite(value):  # the checksum counts it as the null that it is written as
-        raise ValueError(f"{text} is not a number of JSON")
-    return value
 
 
 def _slug(value: object) -> str:
@@ -185,7 +89,7 @@ class Store:
         where = self.place.address(name)
         remedy = "delete this file and run the same command again"
         try:
-            record = json.loads(self.place.read(name), parse_constant=_finite, parse_float=_finite)
+            record = json.loads(self.place.read(name), parse_constant=finite, parse_float=finite)
             fault = fault_of(record)
         except OSError as error:
             raise BeftError(f"cannot read the record {where}: {error.strerror or error}") from error

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from ..errors import BeftError
-from ..records.store import EPOCH_FIELDS
+from ..records.schema import EPOCH_FIELDS
 
 Records = Sequence[Mapping[str, Any]]
 _RUN = ("model", "task", "regime", "method", "seed", "rate")

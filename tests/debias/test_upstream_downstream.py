@@ -21,7 +21,8 @@ from beft.debias.bias_metrics import of_biographies, of_posts
 from beft.debias.stereotypes import intrinsic
 from beft.errors import BeftError
 from beft.models import loading as models
-from beft.records.store import Store, key
+from beft.records.schema import key
+from beft.records.store import Store
 from beft.study import PATCHES, Run, Study
 
 STUDY = Study(model="small", task="people", regime="all", epochs=1, batch_size=8, max_length=32, validate="last")

@@ -15,7 +15,7 @@ from sample_records import record, settings
 
 from beft.errors import BeftError
 from beft.paths import ROOT
-from beft.records import store as stored
+from beft.records import schema
 from beft.records.store import RUN_LOG, Store, count_runs, log_runs
 from beft.report import dataframes as frames
 from beft.study import Study
@@ -74,7 +74,7 @@ def test_a_written_record_is_found_by_its_settings_whatever_their_order(tmp_path
     store = Store(tmp_path / "new" / "folder")
     store.write(record())
     result = store.find(dict(reversed(settings().items())))
-    assert result is not None and result["final"]["validation"] == 0.75 and result["schema"] == stored.SCHEMA
+    assert result is not None and result["final"]["validation"] == 0.75 and result["schema"] == schema.SCHEMA
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"rate": 5e-4}, {"method": "b_q"}, {"dtype": "bfloat16"}])
@@ -85,8 +85,8 @@ def test_any_other_setting_is_another_run(tmp_path: Path, change: dict[str, Any]
 
 
 def test_the_key_is_the_same_for_numpy_and_python_values_and_in_another_process() -> None:
-    ours = stored.key(settings())
-    assert stored.key(settings(seed=np.int64(0), rate=np.float64(4e-4))) == ours
+    ours = schema.key(settings())
+    assert schema.key(settings(seed=np.int64(0), rate=np.float64(4e-4))) == ours
     code = f"from beft.records import key; print(key({settings()!r}))"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "1"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
@@ -95,7 +95,7 @@ def test_the_key_is_the_same_for_numpy_and_python_values_and_in_another_process(
 
 @pytest.mark.parametrize(("expected", "given"), sample_settings().items(), ids=list(sample_settings()))
 def test_the_keys_of_committed_records_stay(expected: str, given: dict[str, Any]) -> None:
-    assert stored.key(given) == expected
+    assert schema.key(given) == expected
     committed = Store(LAPTOP).find(given)
     assert committed is not None and committed["key"] == expected and committed["settings"] == given
 
@@ -103,7 +103,7 @@ def test_the_keys_of_committed_records_stay(expected: str, given: dict[str, Any]
 def test_the_file_name_reads_and_holds_no_folder_of_a_user_path(tmp_path: Path) -> None:
     name = Store(tmp_path).path(settings(task="/home/me/my reviews.csv")).name
     assert (
-        name == f"my_reviews.csv-tiny-b_v-seed0-rate0.0004-{stored.key(settings(task='/home/me/my reviews.csv'))}.json"
+        name == f"my_reviews.csv-tiny-b_v-seed0-rate0.0004-{schema.key(settings(task='/home/me/my reviews.csv'))}.json"
     )
 
 
@@ -189,9 +189,9 @@ def planted(path: Path, *repair: str, **changes: Any) -> None:
     """Change a record by hand, and make its key or checksum (`repair`) agree with the change."""
     content = json.loads(path.read_text()) | changes
     if "key" in repair:
-        content["key"] = stored.key(content["settings"])
+        content["key"] = schema.key(content["settings"])
     if "checksum" in repair:
-        content["checksum"] = stored.checksum(content)
+        content["checksum"] = schema.checksum(content)
     path.write_text(json.dumps(content))
 
 

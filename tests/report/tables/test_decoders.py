@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 
 from beft import paper
 from beft.experiments import memory
-from beft.records.store import key
+from beft.records.schema import key
 from beft.report import comparisons
 from beft.report.figures import cells, expressiveness
 from beft.report.tables import decoders
