@@ -14,22 +14,22 @@ from beft.bank.bank import BiasBank
 from beft.bank.baselines import open_bank
 from beft.bank.dropout import example_keys
 from beft.errors import BeftError
-from beft.theory import null_key_bias as zoo
+from beft.theory import null_key_bias as tiny_models
 from beft.theory.expressiveness import perturb
 
 SEQUENCES = ("T5", "BART")
 ENCODERS = ("BERT", "RoBERTa", "DistilBERT", "ELECTRA", "ViT", "DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)")
-DECODERS = [name for name in zoo.ARCHITECTURES if name not in ENCODERS]
+DECODERS = [name for name in tiny_models.ARCHITECTURES if name not in ENCODERS]
 WITH_BIASES = ["GPT-2", "OPT", "BLOOM", "Qwen2", "GPT-NeoX", "Falcon (grouped)", "BART"]
 
 
 def language_model(name: str) -> Any:
     auto = "AutoModelForSeq2SeqLM" if name in SEQUENCES else "AutoModelForCausalLM"
-    return zoo.build(name, auto=auto).requires_grad_(False)
+    return tiny_models.build(name, auto=auto).requires_grad_(False)
 
 
 def batch(model: Any, rows: int = 4) -> dict[str, Tensor]:
-    return zoo.inputs(model, batch=rows) | {"use_cache": False}
+    return tiny_models.inputs(model, batch=rows) | {"use_cache": False}
 
 
 def scatter(bank: BiasBank, seed: int = 0) -> None:
@@ -85,9 +85,10 @@ def test_a_bank_counts_what_it_injects_and_gives_the_model_back(name):
     found = anatomy.describe(model)
     with open_bank(model, ["b_q", "b_v"], [0, 0]) as bank:
         assert [bank.parameter_counts(i) for i in range(2)] == [
-            {"bias": found.layers * heads * zoo.SIZE, "head": 0, "pooler": 0} for heads in (zoo.HEADS, found.kv_heads)
+            {"bias": found.layers * heads * tiny_models.SIZE, "head": 0, "pooler": 0}
+            for heads in (tiny_models.HEADS, found.kv_heads)
         ]
-        assert bank.biases(1, "v")[0].shape == (found.layers, found.kv_heads * zoo.SIZE)
+        assert bank.biases(1, "v")[0].shape == (found.layers, found.kv_heads * tiny_models.SIZE)
     with torch.no_grad():
         assert torch.equal(model(**inputs).logits, before)
 
@@ -117,8 +118,8 @@ def test_gradients_of_a_run_are_those_it_has_alone(name):
 @pytest.mark.parametrize("name", ["GPT-2", "OPT", "LLaMA", "GPT-J", "Qwen2"])
 def test_dropout_is_that_of_the_example_in_whatever_company(name):
     settings = {"GPT-2": {"attn_pdrop": 0.3}, "GPT-J": {"attn_pdrop": 0.3}}
-    config = getattr(transformers, zoo.ARCHITECTURES[name].config)(
-        **zoo.ARCHITECTURES[name].settings, **settings.get(name, {"attention_dropout": 0.3})
+    config = getattr(transformers, tiny_models.ARCHITECTURES[name].config)(
+        **tiny_models.ARCHITECTURES[name].settings, **settings.get(name, {"attention_dropout": 0.3})
     )
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
@@ -133,9 +134,12 @@ def test_dropout_is_that_of_the_example_in_whatever_company(name):
 
 
 def test_a_masked_language_model_has_a_bank_too():
-    model = zoo.build("BERT", auto="AutoModelForMaskedLM").requires_grad_(False)
+    model = tiny_models.build("BERT", auto="AutoModelForMaskedLM").requires_grad_(False)
     with open_bank(model, ["b_v", "all_biases"], [0, 0]) as bank:
-        assert bank.language_model and bank(torch.tensor([0, 1]), None, **zoo.inputs(model, batch=2)).shape[-1] == 101
+        assert (
+            bank.language_model
+            and bank(torch.tensor([0, 1]), None, **tiny_models.inputs(model, batch=2)).shape[-1] == 101
+        )
 
 
 def test_bfloat16_leaves_a_tied_output_embedding_alone():
@@ -153,7 +157,7 @@ def test_a_method_that_trains_nothing_is_refused(name, method):
 
 
 def test_a_classifier_whose_head_is_not_known_is_refused():
-    model = zoo.build("OPT", auto="AutoModelForSequenceClassification")
+    model = tiny_models.build("OPT", auto="AutoModelForSequenceClassification")
     with pytest.raises(BeftError, match=r"OPTForSequenceClassification \(opt\) has no head that beft knows"):
         BiasBank(model, ["b_v"], [0])
 
@@ -166,4 +170,4 @@ def test_a_null_key_bias_of_a_decoder_has_no_gradient_and_another_has():
             bank(torch.tensor([0, 0, 1, 1]), None, **batch(model)).square().mean().backward()
             size = [max(float(s.values.grad[r].norm()) for s in bank.slots if s.trained[r]) for r in range(2)]
         assert (size[0] < 1e-4 * size[1]) is null
-    assert perturb(model, zoo.inputs(model), anatomy.describe(model).of("k")).relative > 1e-3
+    assert perturb(model, tiny_models.inputs(model), anatomy.describe(model).of("k")).relative > 1e-3

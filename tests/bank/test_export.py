@@ -15,7 +15,7 @@ from beft.bank import peft_adapter as adapters
 from beft.bank.baselines import open_bank
 from beft.bank.export import bias_flag, merge, switched
 from beft.errors import BeftError
-from beft.theory import null_key_bias as zoo
+from beft.theory import null_key_bias as tiny_models
 
 HAVE = ["GPT-2", "OPT", "BLOOM", "GPT-NeoX", "Qwen2", "Phi", "Falcon (grouped)", "GPT-BigCode"]
 FLAGS = {
@@ -47,7 +47,7 @@ save_file({k: v.contiguous() for k, v in logits.items()}, here / "logits.safeten
 
 
 def language_model(name: str, **changes: Any) -> Any:
-    specimen = zoo.ARCHITECTURES[name]
+    specimen = tiny_models.ARCHITECTURES[name]
     config = getattr(transformers, specimen.config)(**(specimen.settings | changes))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -55,7 +55,7 @@ def language_model(name: str, **changes: Any) -> Any:
 
 
 def inputs_of(model: Any) -> dict[str, Tensor]:
-    return zoo.inputs(model)
+    return tiny_models.inputs(model)
 
 
 def fill(bank: Any) -> None:
@@ -104,7 +104,7 @@ def test_a_family_without_biases_gets_them_by_its_own_flag_zero_elsewhere(elsewh
     tensors = load_file(here / "plain" / name / "model.safetensors")
     biases = {n: x for n, x in tensors.items() if n.endswith("bias")}
     values = {n for n, x in biases.items() if x.any()}
-    assert values == {n for n in biases if "v_proj" in n} and len(values) == zoo.LAYERS < len(biases)
+    assert values == {n for n in biases if "v_proj" in n} and len(values) == tiny_models.LAYERS < len(biases)
 
 
 @pytest.mark.filterwarnings("ignore:Detected that the base layer has no bias term")
@@ -116,7 +116,7 @@ def test_a_family_without_a_flag_is_named_and_an_adapter_offered(name, tmp_path)
         fill(bank)
         expected = bank(torch.zeros(4, dtype=torch.long), None, **inputs)
         with pytest.raises(
-            BeftError, match=f"no flag of {zoo.ARCHITECTURES[name].config} gives .* a bias.*save an adapter"
+            BeftError, match=f"no flag of {tiny_models.ARCHITECTURES[name].config} gives .* a bias.*save an adapter"
         ):
             merge(bank, 0)
         adapters.save_adapter(bank, 0, tmp_path)
@@ -173,19 +173,23 @@ def test_exporting_draws_no_random_numbers_and_leaves_the_model_alone():
 
 
 def test_a_prefix_is_no_part_of_a_checkpoint():
-    with open_bank(zoo.build("LLaMA", auto="AutoModelForCausalLM").requires_grad_(False), ["prefix"], [0]) as bank:
+    with open_bank(
+        tiny_models.build("LLaMA", auto="AutoModelForCausalLM").requires_grad_(False), ["prefix"], [0]
+    ) as bank:
         with pytest.raises(BeftError, match="a prefix is keys and values"):
             merge(bank, 0)
 
 
 def test_a_prompt_is_no_part_of_a_checkpoint():
-    with open_bank(zoo.build("BERT", auto="AutoModelForMaskedLM").requires_grad_(False), ["prompt"], [0]) as bank:
+    with open_bank(
+        tiny_models.build("BERT", auto="AutoModelForMaskedLM").requires_grad_(False), ["prompt"], [0]
+    ) as bank:
         with pytest.raises(BeftError, match="a prompt is virtual tokens and no part of a plain checkpoint"):
             merge(bank, 0)
 
 
 def test_quantised_weights_are_not_merged_into():
-    model = zoo.build("LLaMA", auto="AutoModelForCausalLM").requires_grad_(False)
+    model = tiny_models.build("LLaMA", auto="AutoModelForCausalLM").requires_grad_(False)
     model.config.quantization_config = {"quant_method": "gptq"}
     with open_bank(model, ["b_v"], [0]) as bank:
         with pytest.raises(BeftError, match="llama model are quantised"):
@@ -194,7 +198,7 @@ def test_quantised_weights_are_not_merged_into():
 
 @pytest.mark.parametrize(("name", "flags"), [("LLaMA", {"attention_bias": (False, True)}), ("OPT", {})])
 def test_what_an_export_switched_on_is_read_from_config_and_sites(name, flags):
-    model = zoo.build(name, auto="AutoModelForCausalLM").requires_grad_(False)
+    model = tiny_models.build(name, auto="AutoModelForCausalLM").requires_grad_(False)
     for parameter in (p for n, p in model.named_parameters() if n.endswith("_proj.bias")):
         parameter.data.zero_()
     with open_bank(model, ["b_v"], [0]) as bank:

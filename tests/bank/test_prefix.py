@@ -16,18 +16,18 @@ from beft.data.batching import encode_options
 from beft.data.prompts import Example
 from beft.errors import BeftError
 from beft.experiments import memory
-from beft.theory import null_key_bias as zoo
+from beft.theory import null_key_bias as tiny_models
 from beft.training.prompting import generate, option_scores
 
 FAMILIES = ["OPT", "LLaMA", "GPT-2", "Qwen3"]
 
 
 def language_model(name: str) -> Any:
-    return zoo.build(name, auto="AutoModelForCausalLM").float().requires_grad_(False)
+    return tiny_models.build(name, auto="AutoModelForCausalLM").float().requires_grad_(False)
 
 
 def inputs_of(model: Any) -> dict[str, Any]:
-    return {n: x for n, x in zoo.inputs(model, batch=3).items() if n in ("input_ids", "attention_mask")}
+    return {n: x for n, x in tiny_models.inputs(model, batch=3).items() if n in ("input_ids", "attention_mask")}
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -88,7 +88,7 @@ def test_options_and_generation_see_the_prefix():
     from small_tokenizers import TOKENIZERS
 
     tokenizer = TOKENIZERS["byte-level BPE"]
-    settings = zoo.ARCHITECTURES["LLaMA"].settings | {"vocab_size": len(tokenizer)}
+    settings = tiny_models.ARCHITECTURES["LLaMA"].settings | {"vocab_size": len(tokenizer)}
     model = memory.random_model(LlamaConfig(**settings), "float32", torch.device("cpu"))
     example = Example("the cat is not", (" great", " terrible"), 0)
     encoded = encode_options(tokenizer, example, 100)
@@ -110,7 +110,7 @@ def test_options_and_generation_see_the_prefix():
 
 def test_a_prefix_is_refused_where_there_is_no_causal_language_model():
     with pytest.raises(BeftError, match="prefix tuning is for causal language models"):
-        with open_bank(zoo.build("BERT", auto="AutoModelForMaskedLM").requires_grad_(False), ["prefix"], [0]):
+        with open_bank(tiny_models.build("BERT", auto="AutoModelForMaskedLM").requires_grad_(False), ["prefix"], [0]):
             pass
 
 
@@ -123,7 +123,7 @@ def test_a_text_as_long_as_the_context_leaves_room_for_the_prefix(name):
     from beft.models.loading import Loaded
     from beft.study import Run, Study
 
-    model = zoo.build(name, auto="AutoModelForCausalLM").float().requires_grad_(False)
+    model = tiny_models.build(name, auto="AutoModelForCausalLM").float().requires_grad_(False)
     positions = model.config.max_position_embeddings
     tokenizer = tokenizer_for("tiny-opt", count=50)
     model.resize_token_embeddings(len(tokenizer))

@@ -12,7 +12,7 @@ from beft.bank.baselines import open_bank
 from beft.bank.virtual_tokens import PROMPT as MODULE
 from beft.errors import BeftError
 from beft.models import loading as models
-from beft.theory import null_key_bias as zoo
+from beft.theory import null_key_bias as tiny_models
 
 TOKENS = paper.data()["prompt"]["tokens"]
 
@@ -57,7 +57,7 @@ def test_a_language_model_answers_for_the_texts_own_tokens():
 
 
 def test_a_decoder_is_refused():
-    model = zoo.build("OPT", auto="AutoModelForCausalLM").requires_grad_(False)
+    model = tiny_models.build("OPT", auto="AutoModelForCausalLM").requires_grad_(False)
     with (
         pytest.raises(BeftError, match="prompt tuning is for encoders here .* use prefix"),
         open_bank(model, ["prompt"], [0]),

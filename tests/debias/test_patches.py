@@ -164,10 +164,10 @@ def test_a_missing_or_damaged_file_is_named(tmp_path):
 
 
 def test_a_model_without_biases_gets_one_for_the_patch():
-    from beft.theory import null_key_bias as zoo
+    from beft.theory import null_key_bias as tiny_models
 
-    model = zoo.build("LLaMA", auto="AutoModelForCausalLM").float().requires_grad_(False)
-    inputs = {n: x for n, x in zoo.inputs(model, batch=2).items() if n in ("input_ids", "attention_mask")}
+    model = tiny_models.build("LLaMA", auto="AutoModelForCausalLM").float().requires_grad_(False)
+    inputs = {n: x for n, x in tiny_models.inputs(model, batch=2).items() if n in ("input_ids", "attention_mask")}
     with open_bank(model, ["b_v"], [0]) as bank, torch.no_grad():
         for slot in bank.slots:
             slot.values.normal_()

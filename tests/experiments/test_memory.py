@@ -14,17 +14,19 @@ from beft.errors import BeftError
 from beft.experiments import memory
 from beft.models import loading as models
 from beft.records.store import Store
-from beft.theory import null_key_bias as zoo
+from beft.theory import null_key_bias as tiny_models
 
 ENCODERS = (
     "BERT", "RoBERTa", "DistilBERT", "ELECTRA", "ViT", "DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)", "T5", "BART",
 )  # fmt: skip
 SMALL = ["OPT", "LLaMA", "GPT-2", "GPT-J"]
-DECODERS = [n for n in zoo.ARCHITECTURES if n not in ENCODERS]
+DECODERS = [n for n in tiny_models.ARCHITECTURES if n not in ENCODERS]
 
 
 def config(name: str, **changes):
-    return getattr(transformers, zoo.ARCHITECTURES[name].config)(**(zoo.ARCHITECTURES[name].settings | changes))
+    return getattr(transformers, tiny_models.ARCHITECTURES[name].config)(
+        **(tiny_models.ARCHITECTURES[name].settings | changes)
+    )
 
 
 def saved(bank, forward) -> int:
@@ -126,7 +128,7 @@ def test_a_model_that_is_too_large_is_refused_before_it_is_read(monkeypatch, tmp
     from beft.experiments import context
     from beft.study import Study
 
-    zoo.build("LLaMA", auto="AutoModelForCausalLM").save_pretrained(tmp_path)
+    tiny_models.build("LLaMA", auto="AutoModelForCausalLM").save_pretrained(tmp_path)
     monkeypatch.setattr(memory, "free_memory", lambda device: 1000)
     monkeypatch.setattr(models, "load_causal", lambda *a, **k: pytest.fail("it was read"))
     study = Study(str(tmp_path), "microworld_sentiment", prompted=True, regime=8, offline=True)
@@ -136,8 +138,8 @@ def test_a_model_that_is_too_large_is_refused_before_it_is_read(monkeypatch, tmp
 
 @pytest.mark.parametrize("name", SMALL)
 def test_gradient_checkpointing_changes_no_gradient(name):
-    model = zoo.build(name, auto="AutoModelForCausalLM").float().requires_grad_(False)
-    inputs = zoo.inputs(model, batch=4)
+    model = tiny_models.build(name, auto="AutoModelForCausalLM").float().requires_grad_(False)
+    inputs = tiny_models.inputs(model, batch=4)
     inputs = {n: inputs[n] for n in ("input_ids", "attention_mask")} | {"use_cache": False}
     rows, found = torch.tensor([0, 1, 0, 1]), []
     with open_bank(model, ["b_v", "b_q"], [0, 1]) as bank:
@@ -177,7 +179,7 @@ def test_gradient_checkpointing_keeps_less(recomputes):
 
 def test_a_step_at_full_size_is_measured_once_and_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        memory, "shapes", lambda: {"small": {"model_type": "llama", **zoo.ARCHITECTURES["LLaMA"].settings}}
+        memory, "shapes", lambda: {"small": {"model_type": "llama", **tiny_models.ARCHITECTURES["LLaMA"].settings}}
     )
     store = Store(tmp_path)
     record = memory.measured("small", store, runs=2, tokens=64, rows=2)
@@ -217,14 +219,14 @@ def prompted(model):
 @pytest.mark.parametrize("name", ["BERT", "T5"])
 def test_a_model_that_is_not_causal_is_refused_in_a_sentence_before_it_is_read(name, tmp_path):
     auto = {"BERT": "AutoModelForMaskedLM", "T5": "AutoModelForSeq2SeqLM"}[name]
-    zoo.build(name, auto=auto).save_pretrained(tmp_path)
+    tiny_models.build(name, auto=auto).save_pretrained(tmp_path)
     for model in (tmp_path, models.TINY):
         with pytest.raises(BeftError, match="looks both ways: give a causal language model"):
             _ = prompted(model).loaded
 
 
 def test_a_config_that_cannot_be_read_is_named(tmp_path):
-    zoo.build("LLaMA", auto="AutoModelForCausalLM").save_pretrained(tmp_path)
+    tiny_models.build("LLaMA", auto="AutoModelForCausalLM").save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": ')
     with pytest.raises(BeftError, match="has no config.json that transformers knows"):
         _ = prompted(tmp_path).loaded

@@ -10,22 +10,24 @@ import torch
 
 from beft.bank.baselines import open_bank
 from beft.data.batching import ChunkCost, EncodedOptions
-from beft.theory import null_key_bias as zoo
+from beft.theory import null_key_bias as tiny_models
 from beft.training.prompting import option_scores
 
 
 def language_model(name: str) -> Any:
-    return zoo.build(name, auto="AutoModelForCausalLM").float().requires_grad_(False)
+    return tiny_models.build(name, auto="AutoModelForCausalLM").float().requires_grad_(False)
 
 
 def some_examples(count: int = 7, demonstrations: int = 0, seed: int = 0) -> list[EncodedOptions]:
     """Random ids: two to four options of one to three tokens, some the beginning of others, some alike at first."""
     draw = np.random.default_rng(seed)
-    front = draw.integers(3, zoo.VOCABULARY, demonstrations).tolist()
+    front = draw.integers(3, tiny_models.VOCABULARY, demonstrations).tolist()
     found = []
     for _ in range(count):
-        prompt = front + draw.integers(3, zoo.VOCABULARY, draw.integers(2, 9)).tolist()
-        options = [draw.integers(3, zoo.VOCABULARY, draw.integers(1, 4)).tolist() for _ in range(draw.integers(2, 5))]
+        prompt = front + draw.integers(3, tiny_models.VOCABULARY, draw.integers(2, 9)).tolist()
+        options = [
+            draw.integers(3, tiny_models.VOCABULARY, draw.integers(1, 4)).tolist() for _ in range(draw.integers(2, 5))
+        ]
         options.append([*options[0], 5])  # longer than another, and the same at first
         sequences = tuple(prompt + option for option in options)
         found.append(EncodedOptions(sequences, (len(prompt),) * len(options)))
@@ -45,7 +47,9 @@ def one_at_a_time(model: Any, examples: list[EncodedOptions]) -> list[np.ndarray
 
 
 CAUSAL = [
-    n for n in zoo.ARCHITECTURES if n.startswith(("GPT", "OPT", "BLOOM", "Falcon", "LLaMA", "Mistral", "Qwen", "Phi"))
+    n
+    for n in tiny_models.ARCHITECTURES
+    if n.startswith(("GPT", "OPT", "BLOOM", "Falcon", "LLaMA", "Mistral", "Qwen", "Phi"))
 ]
 CAUSAL += ["StableLM", "Gemma", "Gemma 2", "Gemma 3", "gpt-oss"]
 

@@ -101,10 +101,10 @@ def test_the_score_counts_the_same_places_for_every_run():
 
 
 def test_a_head_without_a_name_of_its_own_is_read_at_the_same_places():
-    from beft.theory import null_key_bias as zoo
+    from beft.theory import null_key_bias as tiny_models
 
-    model = zoo.build("DistilBERT", auto="AutoModelForMaskedLM").float()
-    inputs = {n: x for n, x in zoo.inputs(model, batch=2).items() if n in ("input_ids", "attention_mask")}
+    model = tiny_models.build("DistilBERT", auto="AutoModelForMaskedLM").float()
+    inputs = {n: x for n, x in tiny_models.inputs(model, batch=2).items() if n in ("input_ids", "attention_mask")}
     rows, places = torch.tensor([0, 1, 1]), torch.tensor([2, 0, 3])
     whole = model(**inputs).logits
     with logits_at(model, rows, places):

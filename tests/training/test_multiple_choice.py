@@ -28,7 +28,7 @@ from beft.models import loading as models
 from beft.models.loading import Loaded
 from beft.records.store import Store
 from beft.study import Run, Study
-from beft.theory import null_key_bias as zoo
+from beft.theory import null_key_bias as tiny_models
 from beft.training.multiple_choice import Prompted, choice_score, paths
 from beft.training.prompting import generate, option_scores, token_f1
 
@@ -45,7 +45,7 @@ def letters() -> PreTrainedTokenizerFast:
 
 
 def loaded(name: str = "LLaMA") -> Loaded:
-    model = zoo.build(name, auto="AutoModelForCausalLM").float().requires_grad_(False)
+    model = tiny_models.build(name, auto="AutoModelForCausalLM").float().requires_grad_(False)
     return Loaded(model, letters(), name, "zoo", "none", "none")
 
 
@@ -132,7 +132,7 @@ def test_a_run_in_a_bank_of_language_models_is_the_run_alone(form):
     for run in range(3):
         together, result = values_of(here, data, study, RUNS, run)
         alone, lone = values_of(here, data, study, [RUNS[run]], 0)
-        assert len(together) == len(alone) == zoo.LAYERS
+        assert len(together) == len(alone) == tiny_models.LAYERS
         for a, b in zip(together, alone, strict=True):
             assert b.abs().max() > 1e-4
             torch.testing.assert_close(a, b, rtol=2e-2, atol=2e-4)
@@ -147,7 +147,7 @@ def test_tuning_an_injected_bias_learns_something():
     losses = [e["train_loss"] for e in result.epochs]
     assert losses[-1] < 0.7 * losses[0]
     assert result.rows == {"train": 12, "tuning": 0, "validation": 6}
-    assert result.parameters == {"bias": zoo.LAYERS * 2 * zoo.SIZE, "head": 0, "pooler": 0}
+    assert result.parameters == {"bias": tiny_models.LAYERS * 2 * tiny_models.SIZE, "head": 0, "pooler": 0}
 
 
 def test_the_same_seed_gives_the_same_run_bit_for_bit():
@@ -337,7 +337,7 @@ def test_a_sweep_records_runs_of_a_language_model_and_finds_them_again(at_home):
     assert [r["outcome"] for r in first] == ["ok"] * 3
     assert first[0]["settings"]["prompted"] is True and first[0]["settings"]["schedule"] == "linear"
     assert first[0]["data"]["source"] == "data folder, super_glue/copa" and first[0]["bank"]["runs"] == 3
-    assert first[0]["parameters"] == {"bias": zoo.LAYERS * 2 * zoo.SIZE, "head": 0, "pooler": 0}
+    assert first[0]["parameters"] == {"bias": tiny_models.LAYERS * 2 * tiny_models.SIZE, "head": 0, "pooler": 0}
     assert sweep.run(study, RUNS, store, progress=False) == first
     folder = sweep.adapter(study, RUNS[0], store)
     assert json.loads((folder / "adapter_config.json").read_text())["task_type"] == "CAUSAL_LM"
