@@ -217,7 +217,9 @@ def weight_slots(
     if method == "mask":
         return [*poolers, *mask_slots(model, seed, entries, name)]
     if method in ("lora", "adapter"):
-        add_lora(model, seed, lora_sites(model) if method == "lora" else ends_of_layers(model))
+        # PROTOCOL: on query and value
+        projections = [s.module for s in describe(model).sites if s.term in paper.data()["lora"]["projections"]]
+        add_lora(model, seed, projections if method == "lora" else ends_of_layers(model))
         undo.append(partial(remove_lora, model))
         lora = [(n, p) for n, p in model.named_parameters() if ".lora_" in n]
         return [*poolers, *(WeightSlot(n, p.detach().clone()) for n, p in lora)]
@@ -277,12 +279,6 @@ def encoder_parameters(model: Any) -> list[tuple[str, nn.Parameter]]:
     steps = describe(model).sites[0].module.split(".")
     layers = ".".join(steps[: next(i for i, part in enumerate(steps) if part.isdecimal())]) + "."
     return [(name, p) for name, p in model.named_parameters() if name.startswith(layers)]
-
-
-def lora_sites(model: Any) -> list[str]:
-    """Names of the projections that LoRA is put on (PROTOCOL: query and value)."""
-    wanted = paper.data()["lora"]["projections"]
-    return [site.module for site in describe(model).sites if site.term in wanted]
 
 
 def ends_of_layers(model: Any) -> list[str]:

@@ -19,15 +19,10 @@ from transformers.masking_utils import eager_mask
 KEYED = "beft"  # the name of `keyed_attention` in transformers
 
 
-def _signed(value: int) -> int:
-    """The int32 with the bits of an unsigned 32-bit constant."""
-    return value - (1 << 32) if value >= 1 << 31 else value
-
-
 @lru_cache(maxsize=64)
 def _constant(value: int, device: torch.device) -> Tensor:
-    """A constant as an int32 tensor: with a Python number every operation would convert it anew."""
-    return torch.tensor(_signed(value & 0xFFFFFFFF), dtype=torch.int32, device=device)
+    """The low 32 bits of a number as an int32 tensor: with a Python number every operation would convert it anew."""
+    return torch.tensor((value + (1 << 31)) % (1 << 32) - (1 << 31), dtype=torch.int32, device=device)
 
 
 @lru_cache(maxsize=4096)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import BeftError
+from ..records.schema import key
 from ..study import Run, Study
 from .context import Context, Shelf
 
@@ -145,20 +146,29 @@ def _dask(address: str) -> tuple[Any, Any]:
     return Client, LocalCluster
 
 
-def on_worker(study: Study, names: list[str], threads: int, work: Callable[[Context], list[str]]) -> list[str]:
-    """On a worker: work on the data and the model of a study where the records' keys are those that were asked for.
+def on_worker(
+    study: Study,
+    runs: list[Run],
+    names: list[str],
+    threads: int,
+    settings: Callable[[Context, list[Run]], list[dict[str, Any]]],
+    work: Callable[[Context], Any],
+) -> list[str]:
+    """On a worker: work on the data and the model of a study where the records have the keys `names`, and return them.
 
     Args:
-        names: these keys.
         threads: as many as the process that asks has: sums over another number of threads differ by rounding.
-        work: returns the keys that it finds, and does its work only where they are `names`.
+        settings: of the records of `runs`, by the data and the model that the worker has.
+        work: writes these records.
     """
     global _shelf
     torch.set_num_threads(threads)
     with _one_at_a_time:
         for shelf in (_shelf, None):  # what an earlier task has read, unless it has changed since
             _shelf = shelf or Shelf()
-            if work(Context(study, _shelf)) == names:
+            context = Context(study, _shelf)
+            if [key(s) for s in settings(context, runs)] == names:
+                work(context)
                 return names
     raise BeftError(
         f"a worker finds other data or another model than this process for {study.task} and {study.model}: give all "

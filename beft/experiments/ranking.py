@@ -57,47 +57,38 @@ def score_all(
     """
     shelf = Shelf()
     wanted: list[list[dict[str, Any]]] = []
-    missing: list[tuple[Context, list[Run], list[dict[str, Any]]]] = []
+    missing: list[tuple[Context, list[Run]]] = []
     for study, seeds, rate in jobs:
         context = Context(replace(study, validate="last"), shelf)
         runs = [Run("all_biases", seed, rate) for seed in seeds]
-        settings = [ranking_settings(context, run) for run in runs]
-        wanted.append(settings)
-        left = [i for i, s in enumerate(settings) if store.find(s) is None]
-        if left:
-            missing.append((context, [runs[i] for i in left], [settings[i] for i in left]))
+        wanted.append(ranking_settings(context, runs))
+        if left := [run for run, s in zip(runs, wanted[-1], strict=True) if store.find(s) is None]:
+            missing.append((context, left))
     address = scheduler or os.environ.get("BEFT_SCHEDULER")
     with tqdm(total=len(missing), desc="rankings", disable=not progress or len(missing) < 2) as bar:
         if address and missing:
-            tasks = [(c.study, runs, [key(s) for s in settings]) for c, runs, settings in missing]
+            tasks = [(c.study, runs, [key(s) for s in ranking_settings(c, runs)]) for c, runs in missing]
             for _ in cluster.run_each(address, _rank_on_worker, tasks, store.location):
                 bar.update()
         else:
-            for context, runs, settings in missing:
-                score_missing(context, runs, settings, store, progress)
+            for context, runs in missing:
+                score_missing(context, runs, store, progress)
                 bar.update()
     return [[record for s in settings if (record := store.find(s)) is not None] for settings in wanted]
 
 
 def _rank_on_worker(study: Study, runs: list[Run], names: list[str], location: str, threads: int) -> list[str]:
-    def work(context: Context) -> list[str]:
-        settings = [ranking_settings(context, r) for r in runs]
-        keys = [key(s) for s in settings]
-        if keys == names:
-            score_missing(context, runs, settings, Store(location), False)
-        return keys
-
-    return cluster.on_worker(study, names, threads, work)
+    return cluster.on_worker(
+        study, runs, names, threads, ranking_settings, lambda c: score_missing(c, runs, Store(location), False)
+    )
 
 
-def ranking_settings(context: Context, run: Run) -> dict[str, Any]:
-    """What identifies the ranking by a run that tunes all biases."""
-    return context.settings(run) | {"kind": "ranking", "method": None}
+def ranking_settings(context: Context, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """What identifies the rankings by runs that tune all biases."""
+    return [context.settings(run) | {"kind": "ranking", "method": None} for run in runs]
 
 
-def score_missing(
-    context: Context, runs: list[Run], settings: list[dict[str, Any]], store: Store, progress: bool
-) -> None:
+def score_missing(context: Context, runs: list[Run], store: Store, progress: bool) -> None:
     """Score the terms by each of `runs` and write the records."""
     key_bias = key_bias_is_null(context.loaded.model)
     null = {"null": key_bias.null, "reason": key_bias.reason}
@@ -110,7 +101,7 @@ def score_missing(
             for i, rows in enumerate(by_epoch):
                 rows.append({"epoch": epoch.number} | changes_of(epoch.bank, i))
         if epoch.last:
-            for i, (result, wanted) in enumerate(zip(epoch.results, settings, strict=True)):
+            for i, (result, wanted) in enumerate(zip(epoch.results, ranking_settings(context, runs), strict=True)):
                 last = {n: v for n, v in by_epoch[i][-1].items() if n != "epoch"}
                 norms = {t: epoch.bank.biases(i, t)[0].norm(dim=1).tolist() for t in TERMS}
                 scores = last | before[i] | {"norms": norms}

@@ -62,7 +62,7 @@ def run_all(
     """
     shelf = Shelf()
     contexts = [Context(study, shelf) for study, _ in jobs]
-    settings = [[c.settings(r) for r in runs] for c, (_, runs) in zip(contexts, jobs, strict=True)]
+    settings = [_settings(c, runs) for c, (_, runs) in zip(contexts, jobs, strict=True)]
     records = {key(s): recorded(store, s) for own in settings for s in own}
     missing: dict[str, tuple[Context, dict[str, Run]]] = {}
     for context, (_, runs), own in zip(contexts, jobs, settings, strict=True):
@@ -114,7 +114,7 @@ def _on_cluster(
     address: str, banks: list[tuple[Context, list[Run]]], store: Store, bar: tqdm
 ) -> Iterator[list[Record]]:
     """Train every bank on some worker."""
-    tasks = [(c.study, runs, [key(c.settings(r)) for r in runs]) for c, runs in banks]
+    tasks = [(c.study, runs, [key(s) for s in _settings(c, runs)]) for c, runs in banks]
     for i in cluster.run_each(address, _train_on_worker, tasks, store.location):
         context, runs = banks[i]
         bar.update(_row_visits(context, runs))
@@ -122,13 +122,12 @@ def _on_cluster(
 
 
 def _train_on_worker(study: Study, runs: list[Run], names: list[str], location: str, threads: int) -> list[str]:
-    def work(context: Context) -> list[str]:
-        keys = [key(context.settings(r)) for r in runs]
-        if keys == names:
-            train(context, runs, Store(location))
-        return keys
+    store = Store(location)
+    return cluster.on_worker(study, runs, names, threads, _settings, lambda c: train(c, runs, store))
 
-    return cluster.on_worker(study, names, threads, work)
+
+def _settings(context: Context, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    return [context.settings(r) for r in runs]
 
 
 def recorded(store: Store, settings: dict[str, Any]) -> Record | None:
@@ -156,7 +155,7 @@ def train(
     Raises:
         OutOfMemory: not even one run fits.
     """
-    settings = [context.settings(r) for r in runs]
+    settings = _settings(context, runs)
     name = key({"bank": [key(s) for s in settings]})
     with store.lock(name):  # another sweep on the same store may have trained it while we waited
         halves: list[list[Run]] = []

@@ -87,7 +87,7 @@ def fit(
         BeftError: not enough rows for the regime; OutOfMemory, a kind of it. A run that diverges is no error: its
             outcome says so, and the others are untouched.
     """
-    began = time.perf_counter()
+    began, label = time.perf_counter(), progress if isinstance(progress, str) else "training"
     where = torch.device(device or default_device())
     forget_peak(where)
     cost = cost or CHUNKS[where.type]
@@ -95,7 +95,8 @@ def fit(
     methods, seeds = [run.method for run in runs], [run.seed for run in runs]
     reserved_for = [*methods, *([frozen.method] if frozen is not None else [])]
     study = reserve_virtual_tokens(study, loaded.model, reserved_for)
-    learnt = (objective or _usual)(loaded, data, study, draws)
+    usual = Prompted if data.prompt is not None else Classification
+    learnt = (objective or usual)(loaded, data, study, draws)
     options: dict[str, Any] = {"frozen": frozen, "entries": entries, "name": Path(loaded.name).name}
     with (
         _memory_explained(f"{len(runs)} runs of {loaded.name}", where, cost),
@@ -106,7 +107,8 @@ def fit(
         results = _empty_results(runs, learnt, bank)
         done, before = load_checkpoint(checkpoint, optimizer, results)
         steps = math.ceil(len(learnt.draws[0].train) / study.batch_size)
-        with _bar(study.epochs * steps, done * steps, progress) as bar:
+        bar = tqdm(total=study.epochs * steps, initial=done * steps, desc=label, unit="step", disable=not progress)
+        with bar:
             yield Epoch(done, False, bank, results, learnt)
             for number in range(done + 1, study.epochs + 1):
                 losses = train_epoch(bank, learnt, optimizer, study, number, cost, recompute, bar.update)
@@ -177,17 +179,6 @@ def train_epoch(
         optimizer.step(1.0 if study.schedule == "constant" else 1.0 - share)
         advance()
     return losses / torch.tensor([len(d.train) for d in draws])
-
-
-def _usual(loaded: Loaded, data: Dataset, study: Study, draws: list[Draw]) -> Objective:
-    if data.prompt is not None:
-        return Prompted(loaded.tokenizer, data, study, draws)
-    return Classification(loaded, data, study, draws)
-
-
-def _bar(total: int, initial: int, progress: bool | str) -> tqdm:
-    label = progress if isinstance(progress, str) else "training"
-    return tqdm(total=total, initial=initial, desc=label, unit="step", mininterval=1.0, disable=not progress)
 
 
 def _empty_results(runs: Sequence[Run], objective: Objective, bank: BiasBank) -> list[Result]:

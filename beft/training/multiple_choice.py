@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from ..data.batching import ChunkCost, EncodedOptions, Padding, encode_options, 
 from ..data.datasets import Dataset, Draw
 from ..data.prompts import Example
 from ..data.tasks import score
+from ..models.loading import Loaded
 from ..study import Study
 from .objective import Objective, Scores, no_scores
 from .prompting import generate, option_scores, token_f1
@@ -57,9 +57,9 @@ def paths(encoded: EncodedOptions, wanted: Sequence[int]) -> Paths:
 class Prompted(Objective):
     """Prompts with options or answers, and a frozen language model's own head."""
 
-    def __init__(self, tokenizer: Any, data: Dataset, study: Study, draws: Sequence[Draw]) -> None:
+    def __init__(self, loaded: Loaded, data: Dataset, study: Study, draws: Sequence[Draw]) -> None:
         assert data.prompt is not None
-        self.data, self.draws, self.tokenizer, self.prompt = data, list(draws), tokenizer, data.prompt
+        self.data, self.draws, self.tokenizer, self.prompt = data, list(draws), loaded.tokenizer, data.prompt
         self.longest = min(study.max_length, self.prompt.max_length)
         self.by_options = self.prompt.form == "options"
         self.validation, self.padding = len(data.validation), Padding()

@@ -59,7 +59,8 @@ def option_scores(
     scores: list[Scored | None] = [None] * len(examples)
     if not examples:
         return []
-    forks = [_fork(e) for e in examples]
+    # where the options of an example part; each has a token of its own behind it
+    forks = [min(common_prefix(e.sequences), min(map(len, e.sequences)) - 1) for e in examples]
     shared = min(
         common_prefix([e.sequences[0] for e in examples]),
         *(fork - 1 for fork in forks),
@@ -75,11 +76,6 @@ def option_scores(
         for i, scored in zip(part, scorer.chunk(picked, [forks[i] for i in part], owner[part]), strict=True):
             scores[i] = scored
     return scores  # type: ignore[return-value]
-
-
-def _fork(example: EncodedOptions) -> int:
-    """Where the options of an example part; each has a token of its own behind it."""
-    return min(common_prefix(example.sequences), min(map(len, example.sequences)) - 1)
 
 
 class _Scorer:

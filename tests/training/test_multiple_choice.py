@@ -89,13 +89,13 @@ def plain_loss(model: Any, tokenizer: Any, example: Example, form: str) -> float
 @pytest.mark.parametrize("name", ["LLaMA", "OPT", "GPT-2", "BLOOM", "GPT-J", "Falcon (grouped)"])
 def test_losses_are_those_of_every_option_computed_alone(name, form):
     here, data = loaded(name), some_data(form)
-    problem = Prompted(here.tokenizer, data, STUDY, everyone(data))
+    objective = Prompted(here, data, STUDY, everyone(data))
     with open_bank(here.model, ["b_v"], [0]) as bank, torch.no_grad():
-        got = problem.loss(bank, torch.zeros(12, dtype=torch.long), None, np.arange(12))
+        got = objective.loss(bank, torch.zeros(12, dtype=torch.long), None, np.arange(12))
     with torch.no_grad():
         wanted = [plain_loss(here.model, here.tokenizer, e, form) for e in data.train.rows]
     np.testing.assert_allclose(got.numpy(), wanted, rtol=1e-4, atol=1e-5)
-    assert 0 < problem.padding.efficiency <= 1
+    assert 0 < objective.padding.efficiency <= 1
 
 
 def test_options_of_one_token_need_the_prompt_alone():
@@ -162,7 +162,7 @@ def test_a_linear_schedule_is_torchs(monkeypatch):
     here, data = loaded(), some_data("choice", rows=8)
     study = replace(STUDY, schedule="linear", clip=1e9)
     tuned, _ = values_of(here, data, study, [Run("b_v", 0, 1e-2)], 0)
-    problem = Prompted(here.tokenizer, data, study, everyone(data))
+    objective = Prompted(here, data, study, everyone(data))
     with open_bank(here.model, ["b_v"], [0]) as bank:
         values = [s.values for s in bank.slots]
         optimizer = torch.optim.AdamW(values, lr=1e-2, weight_decay=0, eps=study.eps)
@@ -171,7 +171,7 @@ def test_a_linear_schedule_is_torchs(monkeypatch):
             chosen = np.random.RandomState(0).permutation(8)
             order = np.random.default_rng([0, epoch]).permutation(chosen)
             for at in (order[:4], order[4:]):
-                problem.loss(bank, torch.zeros(4, dtype=torch.long), None, at).mean().backward()
+                objective.loss(bank, torch.zeros(4, dtype=torch.long), None, at).mean().backward()
                 optimizer.step()
                 rate.step()
                 optimizer.zero_grad()
@@ -190,10 +190,10 @@ def test_a_constant_rate_keeps_the_identity_of_older_records():
 def test_scores_are_taken_on_tuning_rows_and_validation_for_every_run():
     here, data = loaded(), some_data("options")
     draws = [Draw(np.arange(8), np.arange(8, 12)), Draw(np.arange(4, 12), np.arange(4))]
-    problem = Prompted(here.tokenizer, data, STUDY, draws)
+    objective = Prompted(here, data, STUDY, draws)
     with open_bank(here.model, ["b_v", "b_q"], [0, 0]) as bank:
-        found = problem.scores(bank, True, True, CHUNKS["cpu"])
-        only = problem.scores(bank, False, False, CHUNKS["cpu"])
+        found = objective.scores(bank, True, True, CHUNKS["cpu"])
+        only = objective.scores(bank, False, False, CHUNKS["cpu"])
     assert len(found["tuning"]) == len(found["validation"]) == 2
     assert found["validation"][0] == found["validation"][1], "nothing is trained yet"
     assert only["validation"] == [None, None] and only["tuning"] == found["tuning"]
