@@ -19,7 +19,6 @@ from .. import paths
 from ..errors import BeftError, unknown
 from ..records.store import RUN_LOG, count_runs
 from ..settings import profiles as settings
-from ..settings.parameters import NOTEBOOKS
 from .notebooks import find, incomplete, parameter_names, read
 
 SCHEDULER = "BEFT_SCHEDULER"
@@ -114,7 +113,7 @@ def _plan(profile: str, only: Sequence[str], parameters: Mapping[str, Any]) -> l
             else:
                 print(f"{source.stem} has no parameter {name}: it runs without it", flush=True)
         figures = paths.home() / "figures" / profile
-        if source.stem in NOTEBOOKS:
+        if source.stem in settings.NOTEBOOKS:
             figures = settings.load(source.stem, values).figures
         plan.append((source, values, figures))
     return plan

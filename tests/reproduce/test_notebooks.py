@@ -18,7 +18,7 @@ from beft.errors import BeftError
 from beft.records.store import Store
 from beft.reproduce import run
 from beft.reproduce.notebooks import incomplete, parameter_names, read
-from beft.settings.parameters import NOTEBOOKS, fields_of
+from beft.settings.profiles import NOTEBOOKS
 
 FOLDER = paths.repository() / "notebooks"
 SOURCES = sorted(path for path in FOLDER.glob("*.ipynb") if not path.name.startswith("."))
@@ -104,7 +104,7 @@ def test_there_is_a_notebook_for_every_section_of_parameters():
 
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)
 def test_a_notebooks_parameters_are_those_that_settings_read(source):
-    assert set(parameter_names(source)) == {"profile", *fields_of(NOTEBOOKS[source.stem])}
+    assert set(parameter_names(source)) == {"profile", *NOTEBOOKS[source.stem]}
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)
