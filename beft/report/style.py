@@ -15,7 +15,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from .intervals import Interval, finished, mean_interval
+from .comparisons import Interval, finished, mean_interval
 from .names import MISSING, method_name
 
 _LOOKS = {  # method -> colour and marker, in the order in which methods are drawn

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import BeftError, exit_status
 from ..settings.profiles import DEFAULT_PROFILE
+from .notebooks import publish_outputs
 from .run import Result, reproduce
 
 INTERRUPTED = "finished runs are kept, the same command resumes"
@@ -32,8 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _publish(options: argparse.Namespace) -> int:
-    from .publish import publish_outputs
-
     if options.parameters:
         raise BeftError("publish takes no -p: it publishes what a run of the plain profile left in build/")
     for path in publish_outputs(options.profile, options.only):
@@ -46,8 +45,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     results = reproduce(options.profile, options.only, parameters, scheduler=options.scheduler)
     print(summary(results))
     for result in results:
-        if result.problem is not None:
-            print(f"{result.notebook}: {result.problem}", file=sys.stderr)
+        if result.failure is not None:
+            print(f"{result.notebook}: {result.failure}", file=sys.stderr)
     return 1 if any(result.failed for result in results) else 0
 
 

@@ -34,7 +34,7 @@ class Result:
         seconds: how long it ran.
         figures, tables: how many of the index of figures and tables are from it.
         runs: numbers of runs done, reused and failed.
-        problem: why it failed, one sentence, or None.
+        failure: why it failed, one sentence, or None.
     """
 
     notebook: str
@@ -42,12 +42,12 @@ class Result:
     figures: int = 0
     tables: int = 0
     runs: dict[str, int] = field(default_factory=lambda: {"done": 0, "reused": 0, "failed": 0})
-    problem: str | None = None
+    failure: str | None = None
 
     @property
     def failed(self) -> bool:
         """Whether the notebook, or one of its runs, failed."""
-        return self.problem is not None or self.runs["failed"] > 0
+        return self.failure is not None or self.runs["failed"] > 0
 
 
 def reproduce(
@@ -85,8 +85,8 @@ def reproduce(
         for source, values, figures in plan:
             print(f"{source.stem}: running under profile {profile}", flush=True)
             result = _run(source, values, figures, progress)
-            if result.problem is not None:
-                print(f"{result.notebook} failed: {result.problem}", file=sys.stderr, flush=True)
+            if result.failure is not None:
+                print(f"{result.notebook} failed: {result.failure}", file=sys.stderr, flush=True)
             results.append(result)
     return results
 
@@ -142,14 +142,14 @@ def _run(source: Path, parameters: dict[str, Any], figures: Path, progress: bool
                 progress_bar=progress,
                 request_save_on_cell_execute=True,
             )
-        result.problem = incomplete(read(target))
+        result.failure = incomplete(read(target))
     except PapermillExecutionError as error:
         name, message = str(error.ename).rsplit(".", 1)[-1], str(error.evalue).strip() or "no message"
-        result.problem = message
+        result.failure = message
         if name != BeftError.__name__:  # whose message is already a sentence for the user
-            result.problem = f"{name}: {message} (cell [{error.exec_count}] of {place})"
+            result.failure = f"{name}: {message} (cell [{error.exec_count}] of {place})"
     except Exception as error:  # the kernel died, the disk is full: the other notebooks still run
-        result.problem = f"{type(error).__name__}: {error}"
+        result.failure = f"{type(error).__name__}: {error}"
     result.seconds = time.monotonic() - start
     result.runs = count_runs(log)
     log.unlink(missing_ok=True)

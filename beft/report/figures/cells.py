@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .. import comparisons
-from ..intervals import finished, summary
+from ..comparisons import finished, summary
 from ..names import MISSING, counted, method_name, no_interval, score_name
 from ..style import look_of, methods_as_points, methods_of, nothing_to_draw, styled
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..intervals import mean_interval, summary
+from ..comparisons import mean_interval, summary
 from ..names import method_name
 from ..style import color_of, look_of, methods_as_points, methods_of, styled
 

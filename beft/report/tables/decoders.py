@@ -7,8 +7,8 @@ import pandas as pd
 
 from ... import paper
 from .. import comparisons
+from ..comparisons import CELL, mean_interval, summary
 from ..dataframes import Records, frame
-from ..intervals import mean_interval, summary
 from ..names import MISSING, PAPER_ORDER, method_name, percent_text, runs_text
 from .cells import table3
 from .fine_tuning import accuracy_order
@@ -28,11 +28,8 @@ def scores(records: Records, untuned: Records = ()) -> pd.DataFrame:
     for cell, part in comparisons.by_cell(runs):
         same: dict[str, Any] = {n: part[n].iloc[0] for n in ("metric", "substitute")}
         for r in untuned:
-            s = r["settings"]
-            in_context = bool(s["demonstrations"])
-            if (s["model"], s["task"]) != (cell["model"], cell["task"]):
-                continue
-            if in_context and s.get("regime") != cell["regime"]:
+            s, in_context = r["settings"], bool(r["settings"]["demonstrations"])
+            if any(s.get(n) != cell[n] for n in (CELL if in_context else ("model", "task"))):
                 continue
             for seed in [s["seed"]] if in_context else sorted(set(part["seed"])):
                 row = {**cell, **same, "key": r["key"], "method": UNTUNED[in_context], "seed": seed}
@@ -73,7 +70,7 @@ def table5(records: Records, untuned: Records = ()) -> pd.DataFrame:
     }
 
     def beside(cell: Mapping[str, Any]) -> dict[str, str]:
-        here = both[(both[list(comparisons.CELL)] == pd.Series(cell)).all(axis=1)]
+        here = both[(both[list(CELL)] == pd.Series(cell)).all(axis=1)]
         zero, context = (here[here["method"] == m] for m in UNTUNED)
         score = f"{100 * zero['final'].iloc[0]:.1f}" if len(zero) else MISSING
         suffix = f", {fitted[cell['model'], cell['task']]} shown" if len(context) else ""
@@ -144,12 +141,12 @@ def perturbations(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def method_orders(scores: pd.DataFrame) -> pd.DataFrame:
     """The order of the methods by their means in percent: a row per model, task and regime."""
     rows = [cell | {"methods by score, %": accuracy_order(part)} for cell, part in comparisons.by_cell(scores)]
-    return pd.DataFrame(rows, columns=[*comparisons.CELL, "methods by score, %"])
+    return pd.DataFrame(rows, columns=[*CELL, "methods by score, %"])
 
 
 def best_terms(scores: pd.DataFrame) -> pd.DataFrame:
     """In how many cells each term has the highest mean of the three: a row per model; equal ones count each."""
-    cell = list(comparisons.CELL)
+    cell = list(CELL)
     means = summary(scores[scores["method"].isin(PAPER_ORDER)], [*cell, "method"]).dropna(subset=["mean"])
     best = means[means["mean"] == means.groupby(cell)["mean"].transform("max")]
     cells = scores.drop_duplicates(cell).groupby("model", sort=False).size()
