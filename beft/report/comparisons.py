@@ -7,6 +7,7 @@ its validation split and are not independent, so numbers over cells are resample
 its cells (cluster bootstrap).
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,11 +52,9 @@ def mean_interval(values: Iterable[float]) -> Interval:
     """
     x = np.asarray([v for v in values if v is not None], dtype=float)
     x = x[np.isfinite(x)]
-    if len(x) == 0:
-        return Interval(float("nan"), float("nan"), float("nan"), 0)
-    mean = float(x.mean())
-    if len(x) == 1:
-        return Interval(mean, float("nan"), float("nan"), 1)
+    mean = float(x.mean()) if len(x) else math.nan
+    if len(x) < 2:
+        return Interval(mean, math.nan, math.nan, len(x))
     half = float(stats.t.ppf((1 + LEVEL) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
     return Interval(mean, mean - half, mean + half, len(x))
 
@@ -83,7 +82,7 @@ def sign_flip_p(differences: ArrayLike) -> float:
     """
     d = np.asarray(differences, dtype=float)
     if len(d) < 2:
-        return float("nan") if len(d) == 0 else 1.0
+        return math.nan if len(d) == 0 else 1.0
     flips = {"permutation_type": "samples", "n_resamples": FLIPS, "rng": np.random.default_rng(0)}
     return float(stats.permutation_test((d,), np.mean, axis=-1, **flips).pvalue)
 
@@ -167,7 +166,7 @@ def bootstrap_interval(values: ArrayLike) -> tuple[float, float]:
     """
     x = np.asarray(values, dtype=float)
     if len(x) < LEAST:
-        return float("nan"), float("nan")
+        return math.nan, math.nan
     draws = {"n_resamples": DRAWS, "confidence_level": LEVEL, "rng": np.random.default_rng(0)}
     low, high = stats.bootstrap((x,), np.mean, method="percentile", **draws).confidence_interval
     return float(low), float(high)
@@ -185,7 +184,7 @@ def cluster_interval(values: ArrayLike, clusters: Sequence[Any]) -> tuple[float,
     """
     sums = pd.Series(np.asarray(values, dtype=float)).groupby(list(clusters)).agg(["sum", "size"])
     if len(sums) < LEAST:
-        return float("nan"), float("nan")
+        return math.nan, math.nan
     picks = np.random.default_rng(0).integers(0, len(sums), (DRAWS, len(sums)))
     means = sums["sum"].to_numpy()[picks].sum(axis=1) / sums["size"].to_numpy()[picks].sum(axis=1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -214,7 +213,7 @@ def one_run_each(runs: pd.DataFrame) -> None:
 
 def least_p(n: int) -> float:
     """The smallest value `sign_flip_p` can take for n differences; nan for none."""
-    return 2 / min(2**n, FLIPS + 1) if n else float("nan")
+    return 2 / min(2**n, FLIPS + 1) if n else math.nan
 
 
 def difference(differences: ArrayLike) -> dict[str, Any]:
@@ -256,8 +255,7 @@ def compare_views(views: Mapping[str, pd.DataFrame], pairs: Pairs) -> pd.DataFra
 
 
 def _pair(runs: pd.DataFrame, first: str, second: str) -> dict[str, Any]:
-    differences = paired_differences(runs, first, second)
-    return {"first": first, "second": second} | difference(differences)
+    return {"first": first, "second": second} | difference(paired_differences(runs, first, second))
 
 
 def overall(compared: pd.DataFrame) -> pd.DataFrame:
@@ -279,16 +277,9 @@ def _over_cells(values: pd.Series, tasks: pd.Series) -> dict[str, Any]:
     """Differences, one per cell, with their tasks: the columns of `overall` after the pair."""
     low, high = cluster_interval(values, list(tasks))
     sums = values.groupby(tasks).sum()  # flipping a task flips its sum, and the mean is made of the sums
-    return {
-        "cells": len(values),
-        "tasks": tasks.nunique(),
-        "higher": int((values > 0).sum()),
-        "mean": float(values.mean()),
-        "low": low,
-        "high": high,
-        "p": sign_flip_p(values.tolist()),
-        "p_tasks": sign_flip_p(sums.tolist()),
-    }
+    row = {"cells": len(values), "tasks": tasks.nunique(), "higher": int((values > 0).sum())}
+    row |= {"mean": float(values.mean()), "low": low, "high": high}
+    return row | {"p": sign_flip_p(values), "p_tasks": sign_flip_p(sums)}
 
 
 # --- rankings against accuracies ----------------------------------------------------------------------------
@@ -313,14 +304,12 @@ def agreement(averages: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     accuracies = finished(runs).set_index(["method", "seed"])["final"].astype(float).to_dict()
     rows = []
     for (score, seed), part in averages.groupby(["score", "seed"], sort=False):
-        null = bool(part["key_null"].iloc[0])
-        without = part[part["term"] != "k"] if null else part
+        without = part[part["term"] != "k"] if part["key_null"].iloc[0] else part
         for view, kept in (("all terms", part), ("null b_k excluded", without)):
             by_term = dict(zip(kept["term"], kept["value"], strict=True))
             accuracy = {t: accuracies.get((f"b_{t}", seed), np.nan) for t in by_term}
             if np.isfinite(list(accuracy.values())).all():
-                tau = scores.agreement(by_term, accuracy)
-                rows.append({"score": score, "view": view, "seed": seed, "tau": tau})
+                rows.append((score, view, seed, scores.agreement(by_term, accuracy)))
     return pd.DataFrame(rows, columns=["score", "view", "seed", "tau"])
 
 
@@ -335,26 +324,8 @@ def tau_by_cell(rankings: dataframes.Records, runs: pd.DataFrame) -> pd.DataFram
     """
     cells = scored_cells(rankings, runs)
     frames = [agreement(averages, part).assign(**cell) for cell, averages, part in cells]
-    return _stacked(frames, [*CELL, "score", "view", "seed", "tau"])
-
-
-def tau_of_means(rankings: dataframes.Records, runs: pd.DataFrame) -> pd.DataFrame:
-    """The same with means: each term's score over its seeds against its mean accuracy over finished runs.
-
-    Columns: model, task, regime, score, view, tau; nan where all accuracies tie. Raises as `tau_by_cell`.
-    """
-    frames = []
-    for cell, averages, part in scored_cells(rankings, runs):
-        means = averages.groupby(["score", "term", "key_null"], sort=False)["value"].mean().reset_index()
-        accuracy = finished(part).groupby("method")["final"].mean().reset_index()
-        taus = agreement(means.assign(seed=0), accuracy.assign(seed=0, outcome="ok"))
-        frames.append(taus.assign(**cell))
-    return _stacked(frames, [*CELL, "score", "view", "tau"])
-
-
-def _stacked(frames: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
-    """Frames below each other; no rows where there are none."""
-    return pd.concat(frames)[columns].reset_index(drop=True) if frames else pd.DataFrame(columns=columns)
+    columns = [*CELL, "score", "view", "seed", "tau"]
+    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
 
 def scored_cells(
@@ -379,7 +350,7 @@ def tau_overall(taus: pd.DataFrame) -> pd.DataFrame:
     """Kendall's tau over cells: one row per score and view. Seeds are averaged within a cell first.
 
     Columns: score, view, cells, tasks, mean, low, high (`cluster_interval` over tasks, nan below three tasks).
-    Undefined taus are left out. `taus` from `tau_by_cell` or `tau_of_means`.
+    Undefined taus are left out. `taus` from `tau_by_cell`.
     """
     rows = [
         {"score": score, "view": view} | _over_cells(part["tau"], part["task"])
@@ -401,11 +372,10 @@ def tau_differences(taus: pd.DataFrame, first: str = "mag_angle") -> pd.DataFram
     `overall` from `cells` on.
     """
     rows = []
-    places = [*CELL, "view", *(["seed"] if "seed" in taus else [])]
     known = taus.dropna(subset=["tau"]).astype({"tau": float})
     mine = known[known["score"] == first].drop(columns="score")
     for second in [s for s in dict.fromkeys(known["score"]) if s != first]:
-        both = mine.merge(known[known["score"] == second], on=places, suffixes=("", "_second"))
+        both = mine.merge(known[known["score"] == second], on=[*CELL, "view", "seed"], suffixes=("", "_second"))
         both["gap"] = both["tau"] - both["tau_second"]
         cells = both.groupby([*CELL, "view"], sort=False)["gap"].mean().reset_index()
         for view, part in cells.groupby("view", sort=False):

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from .comparisons import Interval, finished, mean_interval
 from .names import MISSING, method_name
@@ -111,6 +112,23 @@ def methods_as_points(ax: Axes, frame: pd.DataFrame, methods: Sequence[str]) -> 
     ax.set_xticks(range(len(methods)), [method_name(m) for m in methods])
     ax.set_xlim(-0.5, len(methods) - 0.3)
     ax.grid(axis="x", visible=False)
+
+
+def panels(
+    count: int, width: float, height: float, margin: tuple[float, float] = (0.0, 0.0), columns: int = 99, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, at least one, in at most so many columns.
+
+    Sizes are in inches, of a panel; `margin` is added to width and height of the figure; `options` of plt.subplots.
+    """
+    count = max(count, 1)
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    size = (width * columns + margin[0], height * rows + margin[1])
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
+    for ax in axes.flat[count:]:
+        ax.set_visible(False)
+    return fig, list(axes.flat[:count])
 
 
 def nothing_to_draw(ax: Axes) -> None:

@@ -28,13 +28,9 @@ def over_seeds(compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_tasks(overall: pd.DataFrame) -> pd.DataFrame:
-    """Differences over cells with their verdict, by the p in which each task's cells are flipped together.
+    """As `over_seeds`, over tasks: by the p in which each task's cells are flipped together.
 
-    Args:
-        overall: the whole table, of `comparisons.overall` or `tau_differences`.
-
-    Returns:
-        As `over_seeds`, with tasks in place of seeds.
+    `overall` is the whole table, of `comparisons.overall` or `tau_differences`.
     """
     return _judged(overall, "tasks", "p_tasks", "task")
 

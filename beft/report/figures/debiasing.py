@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..names import method_name
-from ..style import COLORS, MARKERS, mean_bar, styled
-from ..tables.debiasing import ORDER, interval, measured
+from ..style import COLORS, MARKERS, mean_bar, panels, styled
+from ..tables.debiasing import NOT_MEASURED, in_order, interval, measured
 
 
 def _points(ax: Axes, sizes: pd.DataFrame, frame: pd.DataFrame, measure: str, scale: float) -> None:
@@ -21,13 +21,13 @@ def _points(ax: Axes, sizes: pd.DataFrame, frame: pd.DataFrame, measure: str, sc
         if untouched.n > 1:
             ax.axhspan(scale * untouched.low, scale * untouched.high, color="#000000", alpha=0.06, lw=0)
     taken: list[float] = []
-    for method in [m for m in ORDER if m != "none" and m in set(frame["method"])]:
+    for method in in_order(frame["method"], untouched=False):
         mean = interval(frame, method, measure)
         size = sizes[sizes["method"] == method]["size"]
         if not mean.n or not len(size):
             continue
-        place = float(size.iloc[0]) * 1.25 ** taken.count(float(size.iloc[0]))  # beside another of its size
-        taken.append(float(size.iloc[0]))
+        place = float(size.iloc[0]) * 1.25 ** taken.count(size.iloc[0])  # beside another of its size
+        taken.append(size.iloc[0])
         look = {"fmt": MARKERS[method], "color": COLORS[method], "label": method_name(method)}
         mean_bar(ax, place, mean, scale, ms=8, capsize=3, lw=1.2, **look)
     ax.set_xscale("log")
@@ -45,14 +45,13 @@ def size_against_bias(patches: pd.DataFrame, tuned: pd.DataFrame, axis: str) -> 
     own = patches[patches["axis"].isin(("none", axis))]
     fig, axes = plt.subplots(1, 3, figsize=(11.5, 3.6))
     measures = ((own, f"nats {axis}", 1.0), (tuned, f"gap {axis}", 100.0), (tuned, "accuracy", 100.0))
-    for ax, (frame, measure, scale) in zip(axes, measures, strict=True):
-        _points(ax, own, frame, measure, scale)
+    for ax, measure in zip(axes, measures, strict=True):
+        _points(ax, own, *measure)
     axes[0].axhline(0, color="#999999", lw=0.8)
     axes[0].set(ylabel="stereotype likelier by (nats)", title="in the language model")
     axes[1].set(ylabel="TPR gap (x 100)", title="after fine-tuning: bias")
     axes[2].set(ylabel="accuracy (%)", title="after fine-tuning: task")
-    drawn = [zip(*ax.get_legend_handles_labels(), strict=True) for ax in axes]
-    handles = {label: handle for entries in drawn for handle, label in entries}
+    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
     fig.legend(list(handles.values()), list(handles), loc="outside right center")
     return fig
 
@@ -86,14 +85,13 @@ def axes_of_patches(patches: pd.DataFrame) -> Figure:
     """What patches trained against one axis leave of each axis' link: a panel per axis that is measured."""
     names = measured(patches)
     trained = [a for a in dict.fromkeys(patches["axis"]) if a != "none"]
-    methods = [m for m in ORDER if m != "none" and m in set(patches["method"])]
-    columns = max(1, len(names))
-    fig, axes = plt.subplots(1, columns, figsize=(1.5 + 4 * columns, 3.4), sharey=True, squeeze=False)
+    methods = in_order(patches["method"], untouched=False)
+    fig, axes = panels(len(names), 4, 3.4, (1.5, 0.0), sharey=True)
     if not names:
-        axes.flat[0].set_title("not measured")
+        axes[0].set_title(NOT_MEASURED)
         return fig
     places = 0.7 * (np.arange(len(methods)) - (len(methods) - 1) / 2) / max(1, len(methods))
-    for ax, name in zip(axes.flat, names, strict=True):
+    for ax, name in zip(axes, names, strict=True):
         ax.axhline(interval(patches, "none", f"nats {name}").mean, color=COLORS["none"], lw=1.2, ls=":")
         for a, axis in enumerate(trained):
             part = patches[patches["axis"] == axis]
@@ -104,7 +102,7 @@ def axes_of_patches(patches: pd.DataFrame) -> Figure:
         ax.set_xticks(range(len(trained)), [f"against {axis}" for axis in trained])
         ax.set(title=f"measured: {name}", xlim=(-0.6, len(trained) - 0.4))
         ax.grid(axis="x", visible=False)
-    axes.flat[0].set_ylabel("stereotype likelier by (nats)")
+    axes[0].set_ylabel("stereotype likelier by (nats)")
     looks = [{"marker": MARKERS[m], "color": COLORS[m], "label": method_name(m)} for m in methods]
     fig.legend(handles=[plt.Line2D([], [], ls="", **look) for look in looks], loc="outside right center")
     return fig

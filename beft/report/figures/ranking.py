@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..comparisons import finished, mean_interval
 from ..names import SCORE_NAMES
-from ..style import COLORS, MARKERS, TERM_NAMES, TERMS, methods_as_points, styled
+from ..style import COLORS, MARKERS, TERM_NAMES, TERMS, methods_as_points, panels, styled
 
 WIDE = 12  # layers; beyond, the cells of a heat map hold no numbers
 
@@ -24,10 +24,8 @@ WIDE = 12  # layers; beyond, the cells of a heat map hold no numbers
 def _layer_table(scores: pd.DataFrame, score: str) -> pd.DataFrame:
     """Terms x (layers, then their average) of one score, averaged over seeds."""
     part = scores[scores["score"] == score]
-    table = part.pivot_table(index="term", columns="layer", values="value", aggfunc="mean")
-    table = table.reindex(list(TERMS))
-    table.insert(table.shape[1], "avg", table.mean(axis=1))
-    return table
+    table = part.pivot_table(index="term", columns="layer", values="value").reindex(list(TERMS))
+    return table.assign(avg=table.mean(axis=1))
 
 
 def _heat(ax: Axes, table: pd.DataFrame, title: str) -> None:
@@ -78,8 +76,8 @@ def rank_vs_accuracy(averages: pd.DataFrame, runs: pd.DataFrame, metric: str = "
     """
     names = list(dict.fromkeys(averages["score"]))
     accuracy = 100 * finished(runs).set_index(["method", "seed"])["final"]
-    fig, axes = plt.subplots(1, len(names), figsize=(2.3 * len(names) + 0.8, 3.2), sharey=True, squeeze=False)
-    for ax, name in zip(axes[0], names, strict=True):
+    fig, axes = panels(len(names), 2.3, 3.2, (0.8, 0.0), sharey=True)
+    for ax, name in zip(axes, names, strict=True):
         part = averages[averages["score"] == name]
         table = part.pivot_table(index="seed", columns="term", values="value").reindex(columns=list(TERMS))
         ranks = table.rank(axis=1, ascending=False)
@@ -99,7 +97,7 @@ def rank_vs_accuracy(averages: pd.DataFrame, runs: pd.DataFrame, metric: str = "
             ax.annotate(TERM_NAMES[term], (rank, mean), **above)
         ax.set(title=SCORE_NAMES[name], xlabel="rank by score", xticks=[1, 2, 3], xlim=(0.5, 3.5))
         ax.margins(y=0.18)
-    axes[0][0].set_ylabel(f"validation {metric} (%)")
+    axes[0].set_ylabel(f"validation {metric} (%)")
     return fig
 
 
@@ -150,8 +148,8 @@ def norms(scores: pd.DataFrame) -> Figure:
 def ranking_by_precision(averages: pd.DataFrame, names: Sequence[str] = ("magnitude", "mag_angle")) -> Figure:
     """The same scores from a float32 run and a lower-precision one: layer average, points are seeds, log scale."""
     dtypes = sorted(averages["dtype"].unique(), reverse=True)  # float32 before bfloat16
-    fig, axes = plt.subplots(1, len(names), figsize=(3.6 * len(names) + 0.6, 3.3), squeeze=False)
-    for ax, name in zip(axes[0], names, strict=True):
+    fig, axes = panels(len(names), 3.6, 3.3, (0.6, 0.0))
+    for ax, name in zip(axes, names, strict=True):
         part = averages[averages["score"] == name]
         floor = part.loc[part["value"] > 0, "value"].min()  # a score of exactly zero is drawn at the bottom
         for n, term in enumerate(TERMS):
@@ -165,16 +163,16 @@ def ranking_by_precision(averages: pd.DataFrame, names: Sequence[str] = ("magnit
         ax.set_xticks(range(len(dtypes)), dtypes)
         ax.set(title=SCORE_NAMES[name], xlim=(-0.5, len(dtypes) - 0.5))
         ax.grid(axis="x", visible=False)
-    axes[0][0].set_ylabel("layer average of the score")
-    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
+    axes[0].set_ylabel("layer average of the score")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     return fig
 
 
 @styled
 def scores_over_epochs(averages: pd.DataFrame, names: Sequence[str] = ("magnitude", "mag_angle")) -> Figure:
     """The layer average of the scores that grow with training, after every epoch: mean over seeds, range as a band."""
-    fig, axes = plt.subplots(1, len(names), figsize=(4.0 * len(names) + 0.6, 3.3), squeeze=False)
-    for ax, name in zip(axes[0], names, strict=True):
+    fig, axes = panels(len(names), 4.0, 3.3, (0.6, 0.0))
+    for ax, name in zip(axes, names, strict=True):
         for term in TERMS:
             part = averages[(averages["score"] == name) & (averages["term"] == term)]
             by = part.groupby("epoch")["value"]
@@ -184,6 +182,6 @@ def scores_over_epochs(averages: pd.DataFrame, names: Sequence[str] = ("magnitud
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_yscale("log")
         ax.set(title=SCORE_NAMES[name], xlabel="epoch")
-    axes[0][0].set_ylabel("layer average of the score")
-    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
+    axes[0].set_ylabel("layer average of the score")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     return fig

@@ -14,6 +14,7 @@ from ... import paper
 from ...data import tasks
 from ...errors import BeftError
 from ...study import ALL_METHODS
+from ...theory.scores import agreement
 from .. import comparisons, verdict
 from ..comparisons import CELL, finished
 from ..dataframes import Records, frame
@@ -68,39 +69,37 @@ def table1(rankings: Records, runs_records: Records, names: Sequence[str] | None
     runs = runs[runs["method"].isin(TERMS)]
     comparisons.one_run_each(runs)
     scored = {tuple(cell.values()): means for cell, means, _ in comparisons.scored_cells(rankings, runs)}
-    taus = comparisons.tau_of_means(rankings, runs).set_index([*CELL, "score", "view"])["tau"].to_dict()
     scores = names or list(dict.fromkeys(s for averages in scored.values() for s in averages["score"]))
     rows = []
     for cell, part in comparisons.by_cell(runs):
-        key = tuple(cell.values())
         row = _place(cell, part) | _scores(part, TERMS)
-        accuracies = finished(part).groupby("method")["final"].mean().dropna()
+        accuracies = finished(part).groupby("method")["final"].mean().dropna().to_dict()
         row["order of accuracies"] = order({m[2:]: v for m, v in accuracies.items()})
-        averages = scored.get(key)
+        averages = scored.get(tuple(cell.values()))
         row["b_k null"] = MISSING if averages is None else "yes" if averages["key_null"].any() else "no"
         for score in scores:
-            views = {view: taus.get((*key, score, view), np.nan) for view in ("all terms", "null b_k excluded")}
-            row |= _score_columns(score, averages, accuracies, views)
+            row |= _score_columns(score, averages, accuracies)
         rows.append(row)
     fixed = [*FIXED, *TERMS, "order of accuracies", "b_k null"]
     return pd.DataFrame(rows, columns=[*fixed, *(c for s in scores for c in (s, f"{s}: top, tau"))])
 
 
-def _score_columns(
-    score: str, averages: pd.DataFrame | None, accuracies: pd.Series, views: Mapping[str, float]
-) -> dict[str, str]:
-    """The two columns of a score in a row of Table 1; `views`: tau with all terms, and without a null b_k."""
+def _score_columns(score: str, averages: pd.DataFrame | None, accuracies: Mapping[str, float]) -> dict[str, str]:
+    """The two columns of a score in a row of Table 1."""
     if averages is None or score not in set(averages["score"]):
         return {score: MISSING, f"{score}: top, tau": MISSING}
     means = averages[averages["score"] == score].groupby("term")["value"].mean()
     text = {score: order(means.to_dict())}
+    means = means.add_prefix("b_")
     if len(accuracies) < len(means):
         return text | {f"{score}: top, tau": "a term has no accuracy"}
     top = means.index[means == means.max()]
-    result = "tie" if len(top) != 1 else "right" if accuracies[f"b_{top[0]}"] == accuracies.max() else "wrong"
-    result += f", {number(views['all terms'], '+.2f')}"
+    best = max(accuracies.values())
+    result = "tie" if len(top) != 1 else "right" if accuracies[top[0]] == best else "wrong"
+    result += f", {number(agreement(means.to_dict(), accuracies), '+.2f')}"
     if averages["key_null"].any():
-        result += f" (without b_k {number(views['null b_k excluded'], '+.2f')})"
+        without = means.drop("b_k", errors="ignore").to_dict()
+        result += f" (without b_k {number(agreement(without, accuracies), '+.2f')})"
     return text | {f"{score}: top, tau": result}
 
 
