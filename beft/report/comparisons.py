@@ -32,9 +32,6 @@ _OVER = ("cells", "tasks", "higher", "mean", "low", "high", "p", "p_tasks")
 _COMPARED = ("first", "second", "n", "mean", "low", "high", "boot_low", "boot_high", "p", "p_least", "p_holm")
 
 
-# --- over seeds -------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Interval:
     """A mean over n values with its Student t interval; `low` and `high` are nan where n < 2."""
@@ -178,9 +175,7 @@ def cluster_interval(values: ArrayLike, clusters: Sequence[Any]) -> tuple[float,
     (nan, nan) below three clusters. With few clusters it is too narrow, and never wider than from the smallest to the
     largest mean of a cluster: read the sign-flip p over tasks beside it.
 
-    Args:
-        values: one per cell.
-        clusters: the cluster (task) of each value.
+    `values` has one per cell, `clusters` the cluster (task) of each.
     """
     sums = pd.Series(np.asarray(values, dtype=float)).groupby(list(clusters)).agg(["sum", "size"])
     if len(sums) < LEAST:
@@ -189,9 +184,6 @@ def cluster_interval(values: ArrayLike, clusters: Sequence[Any]) -> tuple[float,
     means = sums["sum"].to_numpy()[picks].sum(axis=1) / sums["size"].to_numpy()[picks].sum(axis=1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
-
-
-# --- methods compared ---------------------------------------------------------------------------------------
 
 
 def by_cell(frame: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
@@ -230,11 +222,8 @@ def compare(runs: pd.DataFrame, pairs: Pairs, absent: bool = False) -> pd.DataFr
     (`bootstrap_interval`), p (sign-flip, exact up to 16 seeds), p_least (the smallest p that n allows), p_holm (Holm
     over all rows with a p, so over every cell and pair of this call).
 
-    Args:
-        absent: whether a pair of which a method has no finished run has a row too, without numbers.
-
-    Raises:
-        BeftError: a method has several finished runs for one seed in a cell.
+    Where `absent`, a pair of which a method has no finished run has a row too, without numbers. Raises BeftError where
+    a method has several finished runs for one seed in a cell.
     """
     rows = []
     for cell, part in by_cell(runs):
@@ -277,12 +266,9 @@ def _over_cells(values: pd.Series, tasks: pd.Series) -> dict[str, Any]:
     """Differences, one per cell, with their tasks: the columns of `overall` after the pair."""
     low, high = cluster_interval(values, list(tasks))
     sums = values.groupby(tasks).sum()  # flipping a task flips its sum, and the mean is made of the sums
-    row = {"cells": len(values), "tasks": tasks.nunique(), "higher": int((values > 0).sum())}
+    row: dict[str, Any] = {"cells": len(values), "tasks": tasks.nunique(), "higher": int((values > 0).sum())}
     row |= {"mean": float(values.mean()), "low": low, "high": high}
     return row | {"p": sign_flip_p(values), "p_tasks": sign_flip_p(sums)}
-
-
-# --- rankings against accuracies ----------------------------------------------------------------------------
 
 
 def term_scores(frame: pd.DataFrame) -> pd.DataFrame:
@@ -317,10 +303,7 @@ def tau_by_cell(rankings: dataframes.Records, runs: pd.DataFrame) -> pd.DataFram
     """Kendall's tau of each score with the terms' accuracies, seed by seed (`agreement`), in every cell.
 
     Columns: model, task, regime, score, view, seed, tau. A cell without a finished ranking, or without accuracies,
-    has no rows.
-
-    Raises:
-        BeftError: a cell has several rankings, or several runs of one term, for one seed.
+    has no rows. Raises as `scored_cells`.
     """
     cells = scored_cells(rankings, runs)
     frames = [agreement(averages, part).assign(**cell) for cell, averages, part in cells]
@@ -333,7 +316,7 @@ def scored_cells(
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]]:
     """Every cell that has a finished ranking and finished runs: names, `term_scores`, runs.
 
-    Raises BeftError where a seed has several rankings, or several runs of one term.
+    Raises BeftError where a cell has several rankings, or several runs of one term, for one seed.
     """
     for cell, part in by_cell(runs):
         wanted = {**cell, "outcome": "ok"}

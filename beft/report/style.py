@@ -40,7 +40,7 @@ TERMS = ("q", "k", "v")
 TERM_NAMES = {"q": r"$b_q$", "k": r"$b_k$", "v": r"$b_v$"}
 MARKERS = {method: marker for method, (_, marker) in _LOOKS.items()}
 COLORS = {method: color for method, (color, _) in _LOOKS.items()} | {t: _LOOKS[f"b_{t}"][0] for t in TERMS}
-DASHES = {"head": "-", "b_q": "-", "b_k": (0, (2, 1.5)), "b_v": "-", "all_biases": "-"}
+DASHES = {"b_k": (0, (2, 1.5))}
 RC = {
     **sns.axes_style("whitegrid"),
     **sns.plotting_context("paper", font_scale=1.15),
@@ -78,10 +78,10 @@ def color_of(method: str) -> str:
     return COLORS.get(method, "#CC79A7")
 
 
-def look_of(method: str, label: bool = True) -> dict[str, Any]:
+def look_of(method: str) -> dict[str, Any]:
     """Colour, marker, dashes and label of a method."""
     look = {"color": color_of(method), "marker": MARKERS.get(method, "o"), "ls": DASHES.get(method, "-")}
-    return {**look, "label": method_name(method)} if label else look
+    return {**look, "label": method_name(method)}
 
 
 def mean_bar(ax: Axes, x: float, interval: Interval, scale: float, **look: Any) -> None:

@@ -55,8 +55,8 @@ def summary(results: Sequence[Result]) -> str:
     rows = [("notebook", "minutes", "figures", "tables", "runs done / reused / failed", "outcome")]
     for r in results:
         runs = f"{r.runs['done']} / {r.runs['reused']} / {r.runs['failed']}"
-        outcome = "failed" if r.failed else "ok"
-        rows.append((r.notebook, f"{r.seconds / 60:.1f}", str(r.figures), str(r.tables), runs, outcome))
+        counts = f"{r.seconds / 60:.1f}", str(r.figures), str(r.tables), runs
+        rows.append((r.notebook, *counts, "failed" if r.failed else "ok"))
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)
 

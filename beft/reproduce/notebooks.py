@@ -63,10 +63,8 @@ def parameter_names(path: Path) -> list[str]:
         raise BeftError(f"the parameters cell of {path.name} is not valid Python: {error}") from error
     names = []
     for statement in tree.body:
-        if isinstance(statement, ast.Assign):
-            names += [t.id for t in statement.targets if isinstance(t, ast.Name)]
-        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            names.append(statement.target.id)
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        names += [target.id for target in targets if isinstance(target, ast.Name)]
     if "profile" not in names:
         raise BeftError(f"the parameters cell of {path.name} has no `profile`: every notebook must have it")
     return names
@@ -177,9 +175,8 @@ def _merged(source: Notebook, built: Notebook, profile: str, name: str) -> Noteb
 
 def _progress(output: Notebook) -> bool:
     """Whether an output is a piece of a progress bar, which holds the times of one run on one machine."""
-    if output.output_type != "stream" or output.name != "stderr":
-        return False
-    return "\r" in output.text or not output.text.replace("\x1b[A", "").strip()
+    on_stderr = output.output_type == "stream" and output.name == "stderr"
+    return on_stderr and ("\r" in output.text or not output.text.replace("\x1b[A", "").strip())
 
 
 def _private(outputs: Sequence[Notebook]) -> str | None:

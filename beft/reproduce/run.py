@@ -5,6 +5,7 @@ papermill only warns about a parameter that no cell declares and about a missing
 """
 
 import contextlib
+import itertools
 import json
 import os
 import sys
@@ -31,7 +32,6 @@ class Result:
 
     Attributes:
         notebook: its name without ".ipynb".
-        seconds: how long it ran.
         figures, tables: how many of the index of figures and tables are from it.
         runs: numbers of runs done, reused and failed.
         failure: why it failed, one sentence, or None.
@@ -57,7 +57,7 @@ def reproduce(
     progress: bool = True,
     scheduler: str | None = None,
 ) -> list[Result]:
-    """Execute the notebooks in order; one that fails does not stop the others.
+    """Execute the notebooks in order, into build/<profile>/; one that fails does not stop the others.
 
     Args:
         profile: name of a profile.
@@ -66,9 +66,6 @@ def reproduce(
             no selected notebook declares is an error.
         progress: show papermill's progress bar.
         scheduler: a Dask scheduler whose workers train, or "local:N"; see `sweep.run_all`.
-
-    Returns:
-        One result per notebook. The executed notebooks are in build/<profile>/.
 
     Raises:
         BeftError: unknown profile, notebook or parameter, a bad value, or a notebook without its `parameters` cell;
@@ -99,22 +96,18 @@ def _plan(profile: str, only: Sequence[str], parameters: Mapping[str, Any]) -> l
     declared = {path: parameter_names(path) for path in find(paths.repository() / "notebooks", only)}
     if "profile" in parameters:
         raise BeftError("profile is given twice: use --profile NAME instead of -p profile NAME")
-    names = list(dict.fromkeys(name for each in declared.values() for name in each))
+    names = list(dict.fromkeys(itertools.chain(*declared.values())))
     for name in parameters:
         if name not in names:
             where = next(iter(declared)).stem if len(declared) == 1 else "the notebooks"
             raise unknown(f"parameter of {where}", name, names)
     plan = []
     for source, own in declared.items():
-        values = {"profile": profile}
-        for name, value in parameters.items():
-            if name in own:
-                values[name] = value
-            else:
-                print(f"{source.stem} has no parameter {name}: it runs without it", flush=True)
-        figures = paths.home() / "figures" / profile
-        if source.stem in settings.NOTEBOOKS:
-            figures = settings.load(source.stem, values).figures
+        for name in [name for name in parameters if name not in own]:
+            print(f"{source.stem} has no parameter {name}: it runs without it", flush=True)
+        values = {"profile": profile} | {name: value for name, value in parameters.items() if name in own}
+        known = source.stem in settings.NOTEBOOKS
+        figures = settings.load(source.stem, values).figures if known else paths.home() / "figures" / profile
         plan.append((source, values, figures))
     return plan
 
@@ -133,15 +126,8 @@ def _run(source: Path, parameters: dict[str, Any], figures: Path, progress: bool
     start = time.monotonic()
     try:
         with _environment({RUN_LOG: str(log)}):
-            papermill.execute_notebook(
-                source,
-                target,
-                parameters,
-                kernel_name="python3",
-                language="python",
-                progress_bar=progress,
-                request_save_on_cell_execute=True,
-            )
+            options = {"kernel_name": "python3", "language": "python", "request_save_on_cell_execute": True}
+            papermill.execute_notebook(source, target, parameters, progress_bar=progress, **options)
         result.failure = incomplete(read(target))
     except PapermillExecutionError as error:
         name, message = str(error.ename).rsplit(".", 1)[-1], str(error.evalue).strip() or "no message"
@@ -161,7 +147,7 @@ def _run(source: Path, parameters: dict[str, Any], figures: Path, progress: bool
 
 
 @contextlib.contextmanager
-def _kernel(offline: bool, scheduler: str | None = None) -> Iterator[None]:
+def _kernel(offline: bool, scheduler: str | None) -> Iterator[None]:
     """The environment of the kernels: this interpreter and package, and offline no library that waits for a network.
 
     `python3` is this interpreter, whatever kernels the user or the system has under that name.

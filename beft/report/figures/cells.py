@@ -30,8 +30,7 @@ def task_looks(tasks: Iterable[str]) -> dict[str, dict[str, Any]]:
 def by_task(scores: pd.DataFrame) -> Figure:
     """Every method's last-epoch metric: a panel per model and task, a point per seed.
 
-    Args:
-        scores: of `tables.decoders.scores`; the untuned model's zero-shot score is the dotted line.
+    `scores` of `tables.decoders.scores`; the untuned model's zero-shot score is the dotted line.
     """
     cells = [part for _, part in comparisons.by_cell(scores)]
     methods = [m for m in methods_of(scores) if m != "zero_shot"]
@@ -73,7 +72,7 @@ def by_size(runs: pd.DataFrame) -> Figure:
             table = summary(part[part["method"] == method], ("train_size",)).sort_values("train_size")
             known, lost = table[table["n"] > 0], shift * table[table["lost"] > 0]["train_size"]
             half = (100 * (known["high"] - known["mean"])).fillna(0)
-            look = look_of(method, label=False)
+            look = look_of(method)
             ax.errorbar(known["train_size"] * shift, 100 * known["mean"], half, ms=5, lw=1.5, capsize=2.5, **look)
             # A cross at the bottom: a run was lost.
             ax.plot(lost, [0.03] * len(lost), "x", color=look["color"], transform=ax.get_xaxis_transform())

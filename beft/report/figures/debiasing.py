@@ -1,5 +1,6 @@
 """Figures of debiasing: what patches leave of a link, and the link that is planted against the one measured."""
 
+import itertools
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -38,9 +39,8 @@ def _points(ax: Axes, sizes: pd.DataFrame, frame: pd.DataFrame, measure: str, sc
 def size_against_bias(patches: pd.DataFrame, tuned: pd.DataFrame, axis: str) -> Figure:
     """What a patch of so many numbers leaves of the bias, and of the accuracy: three panels, log scale.
 
-    Args:
-        patches: of `tables.debiasing.upstream`; those of this axis are drawn. The untouched model is the dotted line.
-        tuned: of `tables.debiasing.downstream`; plain fine-tuning is the dotted line with its interval.
+    `patches` of `tables.debiasing.upstream` (those of this axis are drawn) and `tuned` of `downstream`. The dotted line
+    is the untouched model, and plain fine-tuning with its interval.
     """
     own = patches[patches["axis"].isin(("none", axis))]
     fig, axes = plt.subplots(1, 3, figsize=(11.5, 3.6))
@@ -60,21 +60,18 @@ def size_against_bias(patches: pd.DataFrame, tuned: pd.DataFrame, axis: str) -> 
 def planted_and_measured(frames: Mapping[float, pd.DataFrame], curve: Mapping[float, float]) -> Figure:
     """The TPR gap against the strength of the planted link: the best classifier's as a line, measured ones as points.
 
-    Args:
-        frames: strength -> models without a patch, as `tables.debiasing.downstream` gives them.
-        curve: strength -> expected gap, many of them.
+    By strength, `frames` are models without a patch (`tables.debiasing.downstream`), `curve` many expected gaps.
     """
     fig, ax = plt.subplots(figsize=(5.2, 3.4))
     ax.plot(list(curve), [100 * v for v in curve.values()], color="#666666", lw=1.5, label="best classifier")
-    color = COLORS["none"]
     for n, (strength, frame) in enumerate(frames.items()):
         mean = interval(frame, "none", "gap gender")
         if not mean.n:
             continue
-        ax.plot([strength] * len(frame), 100 * frame["gap gender"], ".", color=color, alpha=0.4, ms=5)
+        ax.plot([strength] * len(frame), 100 * frame["gap gender"], ".", color=COLORS["none"], alpha=0.4, ms=5)
         if mean.n > 1:
             label = None if n else "fine-tuned, 95% over seeds"
-            mean_bar(ax, strength, mean, 100, fmt="o", color=color, capsize=3, label=label)
+            mean_bar(ax, strength, mean, 100, fmt="o", color=COLORS["none"], capsize=3, label=label)
     ax.set(xlabel="strength of the planted link", ylabel="TPR gap (x 100)", ylim=(0, None))
     ax.legend(loc="upper left")
     return fig
@@ -93,12 +90,10 @@ def axes_of_patches(patches: pd.DataFrame) -> Figure:
     places = 0.7 * (np.arange(len(methods)) - (len(methods) - 1) / 2) / max(1, len(methods))
     for ax, name in zip(axes, names, strict=True):
         ax.axhline(interval(patches, "none", f"nats {name}").mean, color=COLORS["none"], lw=1.2, ls=":")
-        for a, axis in enumerate(trained):
-            part = patches[patches["axis"] == axis]
-            for place, method in zip(places, methods, strict=True):
-                mean = interval(part, method, f"nats {name}")
-                if mean.n:
-                    mean_bar(ax, a + place, mean, 1, fmt=MARKERS[method], color=COLORS[method], capsize=2)
+        for (a, axis), (n, method) in itertools.product(enumerate(trained), enumerate(methods)):
+            mean = interval(patches[patches["axis"] == axis], method, f"nats {name}")
+            if mean.n:
+                mean_bar(ax, a + places[n], mean, 1, fmt=MARKERS[method], color=COLORS[method], capsize=2)
         ax.set_xticks(range(len(trained)), [f"against {axis}" for axis in trained])
         ax.set(title=f"measured: {name}", xlim=(-0.6, len(trained) - 0.4))
         ax.grid(axis="x", visible=False)

@@ -46,9 +46,6 @@ def _scores(runs: pd.DataFrame, methods: Iterable[str], value: str = "final") ->
     return {method_name(m): runs_text(runs[runs["method"] == m], value) for m in methods}
 
 
-# --- Table 1 ----------------------------------------------------------------------------------------------
-
-
 def table1(rankings: Records, runs_records: Records, names: Sequence[str] | None = None) -> pd.DataFrame:
     """Table 1: every cell's ranking of the terms under each score beside their accuracies.
 
@@ -57,13 +54,8 @@ def table1(rankings: Records, runs_records: Records, names: Sequence[str] | None
     the layer average, mean over seeds, and in "<score>: top, tau" whether its top term is the most accurate one
     ("tie" where the score has no single top) with Kendall's tau of the means, and tau without a null b_k.
 
-    Args:
-        rankings: ranking records, one per seed and cell.
-        runs_records: runs of the terms, one per method, seed and cell.
-        names: the scores to show, by default all that the records hold.
-
-    Raises:
-        BeftError: a cell has several rankings or runs for one seed.
+    `names` are the scores to show, by default all that the records hold. Raises BeftError where a cell has several
+    rankings, or several runs of one term, for one seed.
     """
     runs = frame(runs_records)
     runs = runs[runs["method"].isin(TERMS)]
@@ -101,9 +93,6 @@ def _score_columns(score: str, averages: pd.DataFrame | None, accuracies: Mappin
         without = means.drop("b_k", errors="ignore").to_dict()
         result += f" (without b_k {number(agreement(without, accuracies), '+.2f')})"
     return text | {f"{score}: top, tau": result}
-
-
-# --- Table 2 ----------------------------------------------------------------------------------------------
 
 
 def table2(records: Records) -> pd.DataFrame:
@@ -150,22 +139,13 @@ def _beside_paper(settings: dict[str, Any], group: pd.DataFrame, prefix: str = "
     return {f"{prefix}paper, %": paper.column(settings), f"{prefix}ours - paper": ours}
 
 
-# --- Table 3 ----------------------------------------------------------------------------------------------
-
-
-def table3(records: Records, beside: Callable[[Mapping[str, Any]], dict[str, str]] | None = None) -> pd.DataFrame:
+def table3(records: Records) -> pd.DataFrame:
     """Table 3: cells x methods, the metric of the last epoch as "mean [low, high]" in percent.
 
     Columns: model, task, regime, rows, metric, seeds; epochs, with the paper's where it has more; rate, with the
     methods that have their own; a column per method. A method with a number in the paper for any cell has
     "<method>: paper, %" and "<method>: ours - paper" (points) too; if none has, one column `paper` says why.
-
-    Args:
-        records: runs.
-        beside: further columns of a cell, in front of the methods'.
-
-    Raises:
-        BeftError: a cell has several runs of a method for one seed.
+    Raises BeftError where a cell has several runs of a method for one seed.
     """
     runs = frame(records)
     comparisons.one_run_each(runs)
@@ -174,7 +154,6 @@ def table3(records: Records, beside: Callable[[Mapping[str, Any]], dict[str, str
     rows = []
     for cell, part in comparisons.by_cell(runs):
         row = _place(cell, part) | {"epochs": _epochs(cell, part), "rate": _rates(part)}
-        row |= beside(cell) if beside else {}
         for method in _methods(runs):
             group = part[part["method"] == method]
             row[method_name(method)] = runs_text(group)

@@ -85,11 +85,7 @@ def table1(frame: pd.DataFrame, axis: str, total: int, why: Mapping[str, str] | 
     stereotype score, the CrowS-Pairs share (percent) and by how much the stereotype is likelier (nats); the printed
     numbers for gender and race.
 
-    Args:
-        frame: of `upstream`.
-        axis: of the patches.
-        total: numbers of the model.
-        why: measure -> why there is none of it.
+    `frame` is of `upstream`, `total` the numbers of the model, `why` says of a measure why there is none of it.
     """
     own = frame[frame["axis"].isin(("none", axis))]
     names = measured(own)
@@ -116,9 +112,8 @@ def table1(frame: pd.DataFrame, axis: str, total: int, why: Mapping[str, str] | 
 def table2(frames: Mapping[str, pd.DataFrame], why: Mapping[str, str]) -> pd.DataFrame:
     """Table 2: patches x measures of every task after fine-tuning, scaled as printed; mean and interval over seeds.
 
-    Args:
-        frames: printed set ("biasbios", "ghc", "biasbios_to_mnli") -> the frame of `downstream` that stands in it.
-        why: printed set -> why it was not run.
+    Of a printed set ("biasbios", "ghc", "biasbios_to_mnli"), `frames` has the frame of `downstream` that stands in it,
+    or `why` says why it was not run.
     """
     printed = paper.data()["peftdebias"]["downstream"]
     present = {m for frame in frames.values() for m in frame["method"]} | set(printed["biasbios"])
@@ -218,9 +213,6 @@ def planted(frames: Mapping[float, pd.DataFrame], expected: Mapping[float, float
     return pd.DataFrame(rows, columns=[*columns, "expected is in the interval"])
 
 
-# --- what patches change, with the verdict -------------------------------------------------------------------
-
-
 def removed(patches: pd.DataFrame, axis: str) -> pd.DataFrame:
     """Of every patch against an axis, what it leaves of the language model's link.
 
@@ -273,20 +265,19 @@ def _missing(frame: pd.DataFrame, measure: str) -> str:
     return MISSING if measure in frame and frame[measure].notna().any() else NOT_MEASURED
 
 
-def _own(patches: pd.DataFrame, axis: str, method: str) -> pd.DataFrame:
-    return patches[(patches["axis"] == axis) & (patches["method"] == method)]
-
-
 def _share(patches: pd.DataFrame, axis: str, method: str) -> pd.Series:
     """The share of the untouched model's link that a patch takes away, by seed; empty where it is not measured."""
     before = interval(patches, "none", f"nats {axis}")
-    left = _own(patches, axis, method).get(f"nats {axis}", pd.Series(dtype=float)).dropna().abs()
+    left = (
+        patches.query("axis == @axis and method == @method").get(f"nats {axis}", pd.Series(dtype=float)).dropna().abs()
+    )
     return 1 - left / abs(before.mean) if before.n else left.head(0)
 
 
 def _link(patches: pd.DataFrame, axis: str, method: str) -> dict[str, Any]:
     """What a patch leaves and removes of the link, and the change of the link's size by seed, in nats."""
-    own, share = _own(patches, axis, method), _share(patches, axis, method)
+    own = patches.query("axis == @axis and method == @method")
+    share = _share(patches, axis, method)
     missing = _missing(patches, f"nats {axis}") if len(own) else MISSING
     row = {"patch": method_name(method), "measure": "link in the language model, nats", "lower": True}
     row["numbers"] = f"{int(own['size'].max()):,}" if len(own) else MISSING
