@@ -131,6 +131,13 @@ def panels(
     return fig, list(axes.flat[:count])
 
 
+def with_legend(fig: Figure, ax: Axes | None = None, **options: Any) -> Figure:
+    """`fig` with a legend at its right: of one of its panels, or of the `handles` given."""
+    entries = () if ax is None else ax.get_legend_handles_labels()
+    fig.legend(*entries, loc="outside right center", **options)
+    return fig
+
+
 def nothing_to_draw(ax: Axes) -> None:
     """Say in the panel that there is nothing to draw."""
     ax.annotate(MISSING, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center")

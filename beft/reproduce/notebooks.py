@@ -24,8 +24,7 @@ Notebook = Any
 def find(folder: Path, only: Sequence[str] = ()) -> list[Path]:
     """The notebooks of a folder in the order of their names, or those named in `only` (with or without ".ipynb").
 
-    Raises:
-        BeftError: a name that is not there.
+    Raises BeftError for a name that is not there.
     """
     paths = {path.stem: path for path in sorted(folder.glob("*.ipynb")) if not path.name.startswith(".")}
     if not paths:
@@ -50,8 +49,7 @@ def read(path: Path) -> Notebook:
 def parameter_names(path: Path) -> list[str]:
     """The names that the notebook's one cell tagged `parameters` assigns, in order.
 
-    Raises:
-        BeftError: there is no such cell or more than one, it is not Python, or it has no `profile`.
+    Raises BeftError where there is no such cell or more than one, it is not Python, or it has no `profile`.
     """
     code = [cell for cell in read(path).cells if cell.cell_type == "code"]
     cells = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
@@ -63,8 +61,9 @@ def parameter_names(path: Path) -> list[str]:
         raise BeftError(f"the parameters cell of {path.name} is not valid Python: {error}") from error
     names = []
     for statement in tree.body:
-        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-        names += [target.id for target in targets if isinstance(target, ast.Name)]
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            names += [target.id for target in targets if isinstance(target, ast.Name)]
     if "profile" not in names:
         raise BeftError(f"the parameters cell of {path.name} has no `profile`: every notebook must have it")
     return names
@@ -89,11 +88,8 @@ def publish_outputs(profile: str, only: Sequence[str] = ()) -> list[Path]:
 
     Cell sources stay as they are, papermill's injected cell and progress bars are dropped, execution counts run
     1..N, and the notebook's metadata says `"beft": {"outputs_from_profile": profile}`. All are checked before one is
-    written.
-
-    Raises:
-        BeftError: an executed notebook is missing, unfinished, was run with other parameters than the profile's, or
-            from other sources; or an output holds a path or the name of this machine.
+    written: BeftError where an executed notebook is missing, unfinished, was run with other parameters than the
+    profile's or from other sources, or an output holds a path or the name of this machine.
     """
     if profile not in (names := settings.profile_names()):
         raise unknown("profile", profile, names)

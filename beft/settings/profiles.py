@@ -28,24 +28,19 @@ from ..records.store import Store
 from ..study import ALL_METHODS, PATCHES, Study
 
 DEFAULT_PROFILE = "embedded"
-# What IPython puts into a notebook's namespace besides names that start with an underscore.
-_IPYTHON = frozenset({"In", "Out", "get_ipython", "exit", "quit", "open"})
+# Besides `profile`, what IPython puts into a notebook's namespace and does not begin with an underscore.
+_NO_PARAMETERS = frozenset({"profile", "In", "Out", "get_ipython", "exit", "quit", "open"})
 Item = TypeVar("Item")
 Key = TypeVar("Key")
 Parameters = Mapping[str, tuple[str, TypeAdapter]]
 """Name -> what a value must be, in words for the error, and its type."""
 
 
-# --- what a value may be ------------------------------------------------------------------------------------
-
-
 def checked(parameters: Parameters, values: Mapping[str, Any], source: str, kind: str) -> dict[str, Any]:
     """`values` of some of the names in `parameters`, in their proper types.
 
-    `source` is where they were given and `kind` what a name is meant to be ("setting of a cell"), for the error.
-
-    Raises:
-        BeftError: an unknown name, with the nearest ones, or a value that it cannot have.
+    `source` is where they were given and `kind` what a name is meant to be ("setting of a cell"), for the BeftError:
+    an unknown name, with the nearest ones, or a value that it cannot have.
     """
     for name in values:
         if name not in parameters:
@@ -195,9 +190,6 @@ NOTEBOOKS: dict[str, Parameters] = {
 """The parameters of each notebook, in the order in which they are printed."""
 
 
-# --- a profile, and one notebook under it ---------------------------------------------------------------------
-
-
 def profile_names() -> list[str]:
     """The names of the profiles, one YAML file each."""
     return sorted(path.stem for path in (paths.repository() / "notebooks" / "profiles").glob("*.yaml"))
@@ -206,8 +198,7 @@ def profile_names() -> list[str]:
 def read_profile(name: object) -> dict[str, dict[str, Any]]:
     """A profile as {section: {parameter: value}}, every section and value checked.
 
-    Raises:
-        BeftError: no such profile; not YAML; an unknown or ill-typed section or parameter.
+    Raises BeftError: no such profile; not YAML; an unknown or ill-typed section or parameter.
     """
     if name not in (names := profile_names()):
         raise unknown("profile", name, names)
@@ -230,20 +221,6 @@ def read_profile(name: object) -> dict[str, dict[str, Any]]:
     return content
 
 
-def _resolve(notebook: str, profile: object) -> dict[str, Any]:
-    """Every parameter of `notebook`: the profile's section `common`, overridden by the notebook's own section."""
-    if notebook not in NOTEBOOKS:
-        raise unknown("notebook", notebook, NOTEBOOKS)
-    sections = read_profile(profile)
-    values = sections.get("common", {}) | sections.get(notebook, {})
-    for name in NOTEBOOKS[notebook]:
-        if name not in values:
-            raise BeftError(
-                f"notebooks/profiles/{profile}.yaml gives no value for {name}: add it to section {notebook} or common"
-            )
-    return {name: values[name] for name in NOTEBOOKS[notebook]}
-
-
 @dataclass(frozen=True, repr=False)
 class Settings:
     """The resolved parameters of one notebook; `s["epochs"]` is a value, `print(s)` shows all of them.
@@ -254,8 +231,8 @@ class Settings:
         values: every parameter and its value.
         overrides: those parameters that differ from the profile, and their values.
         store: the records of this profile, data/results/<profile>.
-        figures: the folder of figures and tables, figures/<profile>; with overrides a folder of its own beside it,
-            so that an experiment never overwrites the profile's figures.
+        figures: the folder of figures and tables, figures/<profile>; with overrides another beside it, so that an
+            experiment never overwrites the profile's figures.
     """
 
     notebook: str
@@ -285,8 +262,7 @@ class Settings:
     def study(self, **overrides: Any) -> Study:
         """The `study.Study` of these settings: each of its fields that is a parameter here, then `overrides`.
 
-        Raises:
-            BeftError: an override that is not a field of Study.
+        Raises BeftError for an override that is not a field of Study.
         """
         names = [field.name for field in fields(Study)]
         for name in overrides:
@@ -297,9 +273,8 @@ class Settings:
     @property
     def command(self) -> str:
         """The command that runs this notebook with these settings."""
-        options = "".join(
-            f" -p {n} {shlex.quote(v if isinstance(v, str) else json.dumps(v))}" for n, v in self.overrides.items()
-        )
+        texts = {n: v if isinstance(v, str) else json.dumps(v) for n, v in self.overrides.items()}
+        options = "".join(f" -p {name} {shlex.quote(text)}" for name, text in texts.items())
         return f"python -m beft.reproduce --profile {self.profile} --only {self.notebook}{options}"
 
     @property
@@ -330,22 +305,29 @@ def load(notebook: str, namespace: Mapping[str, Any]) -> Settings:
     # a name that PEFT uses. They hold a path of this machine, and would stand in every notebook.
     warnings.filterwarnings("ignore", message="IProgress not found")
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-    profile = namespace.get("profile")
-    profile = DEFAULT_PROFILE if profile is None else profile
-    base = _resolve(notebook, profile)
+    profile = DEFAULT_PROFILE if namespace.get("profile") is None else namespace["profile"]
+    if notebook not in NOTEBOOKS:
+        raise unknown("notebook", notebook, NOTEBOOKS)
+    sections = read_profile(profile)
+    base = sections.get("common", {}) | sections.get(notebook, {})
+    for name in NOTEBOOKS[notebook]:
+        if name not in base:
+            raise BeftError(
+                f"notebooks/profiles/{profile}.yaml gives no value for {name}: add it to section {notebook} or common"
+            )
+    base = {name: base[name] for name in NOTEBOOKS[notebook]}
+    given = {
+        name: value
+        for name, value in namespace.items()
+        if name not in _NO_PARAMETERS and not name.startswith("_")
+        if not isinstance(value, types.ModuleType | Settings) and not callable(value)
+    }
     # A notebook that is live already holds the variables of its later cells, which are no parameters.
     live = any(isinstance(value, Settings) for value in namespace.values())
-    values: dict[str, Any] = {}
-    for name, value in namespace.items():
-        if name == "profile" or name in _IPYTHON or name.startswith("_"):
-            continue
-        if isinstance(value, types.ModuleType | Settings) or callable(value):
-            continue
-        if name not in base:
-            if not live:
-                raise unknown(f"parameter of {notebook}", name, ("profile", *base))
-        elif value is not None:
-            values[name] = value
+    for name in given:
+        if name not in base and not live:
+            raise unknown(f"parameter of {notebook}", name, ("profile", *base))
+    values = {name: value for name, value in given.items() if name in base and value is not None}
     values = checked(NOTEBOOKS[notebook], values, "the parameters", f"parameter of {notebook}")
     if values.get("task", "").lower().endswith(USER_SUFFIXES):
         # The profile's number of rows was chosen for its own task: "low" takes fewer where a file has fewer.

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from .. import comparisons
 from ..comparisons import finished, summary
 from ..names import MISSING, counted, method_name, no_interval, score_name
-from ..style import look_of, methods_as_points, methods_of, nothing_to_draw, panels, styled
+from ..style import color_of, look_of, methods_as_points, methods_of, nothing_to_draw, panels, styled, with_legend
 
 _TASKS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4d4d4d", "#8c6d31")
 _TASK_MARKERS = "o^sDvPX*<>"
@@ -72,10 +72,10 @@ def by_size(runs: pd.DataFrame) -> Figure:
             table = summary(part[part["method"] == method], ("train_size",)).sort_values("train_size")
             known, lost = table[table["n"] > 0], shift * table[table["lost"] > 0]["train_size"]
             half = (100 * (known["high"] - known["mean"])).fillna(0)
-            look = look_of(method)
-            ax.errorbar(known["train_size"] * shift, 100 * known["mean"], half, ms=5, lw=1.5, capsize=2.5, **look)
+            x, y = known["train_size"] * shift, 100 * known["mean"]
+            ax.errorbar(x, y, half, ms=5, lw=1.5, capsize=2.5, **look_of(method))
             # A cross at the bottom: a run was lost.
-            ax.plot(lost, [0.03] * len(lost), "x", color=look["color"], transform=ax.get_xaxis_transform())
+            ax.plot(lost, [0.03] * len(lost), "x", color=color_of(method), transform=ax.get_xaxis_transform())
         ax.set_xscale("log")
         ax.set_xlim(sizes[0] / 1.25, sizes[-1] * 1.25)
         ax.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=8.5)
@@ -84,8 +84,7 @@ def by_size(runs: pd.DataFrame) -> Figure:
         ax.set_title(f"{task}\n{model}" if several else task)
     drawn = set(finished(runs)["method"])
     handles = [Line2D([], [], ms=5, lw=1.5, **look_of(m)) for m in methods if m in drawn]
-    fig.legend(handles=handles, loc="outside right center")
-    return fig
+    return with_legend(fig, handles=handles)
 
 
 @styled
@@ -111,8 +110,7 @@ def tau_cells(taus: pd.DataFrame) -> Figure:
             for at, (task, tau) in zip(spread, part[["task", "tau"]].itertuples(index=False, name=None)):
                 ax.plot(x + at, tau, ms=5, mew=0, alpha=0.75, ls="", **looks[task])
             for r in means[(means["view"] == view) & (means["score"] == name)].to_dict("records"):
-                bar = {"fmt": "_", "ms": 11, "mew": 2, "capsize": 3, "color": "black"}
-                ax.errorbar([x + 0.3], [r["mean"]], _reach(r), **bar)
+                ax.errorbar([x + 0.3], [r["mean"]], _reach(r), fmt="_", ms=11, mew=2, capsize=3, color="black")
         ax.axhline(0, color="#999999", lw=1)
         labels = [score_name(n).replace(" (", "\n(") for n in names]
         ax.set_xticks(range(len(names)), labels, fontsize=8.5)
@@ -123,8 +121,7 @@ def tau_cells(taus: pd.DataFrame) -> Figure:
     note = no_interval(len(looks)).replace(": ", ",\n")
     label = "mean over cells" + (f"\n({note})" if note else ",\n95% over tasks")
     handles.append(Line2D([], [], color="black", marker="_", ms=11, mew=2, ls="", label=label))
-    fig.legend(handles=handles, loc="outside right center")
-    return fig
+    return with_legend(fig, handles=handles)
 
 
 @styled
@@ -135,9 +132,8 @@ def differences(compared: pd.DataFrame, first: str, second: str) -> Figure:
     cell its sign-flip p, and Holm's over every row of `compared`.
     """
     part = compared[(compared["first"] == first) & (compared["second"] == second)]
-    names = {n: method_name(n) for n in (first, second)}
     fig, ax = plt.subplots(figsize=(8.0, 1.4 + 0.32 * (len(part) + 1)))
-    ax.set_title(f"{names[first]} - {names[second]}")
+    ax.set_title(f"{method_name(first)} - {method_name(second)}")
     if not part["mean"].notna().any():
         nothing_to_draw(ax)
         return fig

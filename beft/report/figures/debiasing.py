@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..names import method_name
-from ..style import COLORS, MARKERS, mean_bar, panels, styled
+from ..style import COLORS, MARKERS, mean_bar, panels, styled, with_legend
 from ..tables.debiasing import NOT_MEASURED, in_order, interval, measured
 
 
@@ -52,8 +52,7 @@ def size_against_bias(patches: pd.DataFrame, tuned: pd.DataFrame, axis: str) -> 
     axes[1].set(ylabel="TPR gap (x 100)", title="after fine-tuning: bias")
     axes[2].set(ylabel="accuracy (%)", title="after fine-tuning: task")
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
-    fig.legend(list(handles.values()), list(handles), loc="outside right center")
-    return fig
+    return with_legend(fig, handles=list(handles.values()), labels=list(handles))
 
 
 @styled
@@ -99,5 +98,4 @@ def axes_of_patches(patches: pd.DataFrame) -> Figure:
         ax.grid(axis="x", visible=False)
     axes[0].set_ylabel("stereotype likelier by (nats)")
     looks = [{"marker": MARKERS[m], "color": COLORS[m], "label": method_name(m)} for m in methods]
-    fig.legend(handles=[plt.Line2D([], [], ls="", **look) for look in looks], loc="outside right center")
-    return fig
+    return with_legend(fig, handles=[plt.Line2D([], [], ls="", **look) for look in looks])

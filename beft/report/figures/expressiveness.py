@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.spatial import ConvexHull
 
-from ..style import COLORS, DASHES, MARKERS, TERM_NAMES, TERMS, styled
+from ..style import COLORS, DASHES, MARKERS, TERM_NAMES, TERMS, styled, with_legend
 
 if TYPE_CHECKING:
     from ...theory.expressiveness import Sensitivity
@@ -98,8 +98,7 @@ def perturbation_by_precision(rows: Sequence[Mapping[str, Any]]) -> Figure:
     ax.set_xticks(range(len(precisions)), precisions)
     ax.set(yscale="log", ylabel="relative change of the output", ylim=(1e-17, 30))
     ax.grid(axis="x", visible=False)
-    fig.legend(loc="outside right center")
-    return fig
+    return with_legend(fig)
 
 
 @styled
@@ -121,5 +120,4 @@ def perturbation_by_model(rows: Sequence[Mapping[str, Any]]) -> Figure:
     ax.set_xticks(range(len(models)), models)
     ax.set(ylabel="relative change of the logits", xlim=(-0.5, len(models) - 0.5))
     ax.grid(axis="x", visible=False)
-    fig.legend(loc="outside right center")
-    return fig
+    return with_legend(fig)

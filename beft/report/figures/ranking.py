@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..comparisons import finished, mean_interval
 from ..names import SCORE_NAMES
-from ..style import COLORS, MARKERS, TERM_NAMES, TERMS, methods_as_points, panels, styled
+from ..style import COLORS, MARKERS, TERM_NAMES, TERMS, methods_as_points, panels, styled, with_legend
 
 WIDE = 12  # layers; beyond, the cells of a heat map hold no numbers
 
@@ -55,8 +55,7 @@ def heatmaps(scores: pd.DataFrame, runs: pd.DataFrame, names: Sequence[str], met
     """
     names = [name for name in names if (scores["score"] == name).any()]
     rows = -(-len(names) // 2)
-    layers = scores["layer"].nunique()
-    width = 2 * min(1.6 + 0.55 * layers, 7.0)
+    width = 2 * min(1.6 + 0.55 * scores["layer"].nunique(), 7.0)
     fig = plt.figure(figsize=(width + 3.0, 2.15 * rows + 0.3))
     grid = fig.add_gridspec(rows, 3, width_ratios=[width / 2, width / 2, 2.9])
     for n, name in enumerate(names):
@@ -93,8 +92,7 @@ def rank_vs_accuracy(averages: pd.DataFrame, runs: pd.DataFrame, metric: str = "
         ax.plot([r for r, _, _ in line], [a for _, a, _ in line], "-", color="#999999", lw=1, zorder=1)
         for rank, mean, term in line:
             ax.plot(rank, mean, "o", ms=9, color=COLORS[term])
-            above = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center"}
-            ax.annotate(TERM_NAMES[term], (rank, mean), **above)
+            ax.annotate(TERM_NAMES[term], (rank, mean), (0, 8), textcoords="offset points", ha="center")
         ax.set(title=SCORE_NAMES[name], xlabel="rank by score", xticks=[1, 2, 3], xlim=(0.5, 3.5))
         ax.margins(y=0.18)
     axes[0].set_ylabel(f"validation {metric} (%)")
@@ -116,16 +114,14 @@ def agreement(taus: pd.DataFrame) -> Figure:
             ax.plot(place - 0.05 + spread, values, "o", ms=3.5, mew=0, alpha=0.5, color=color)
             i = mean_interval(values)
             low, high = (0.0, 0.0) if i.n < 2 else (i.mean - max(i.low, -1.0), min(i.high, 1.0) - i.mean)
-            error = [[max(low, 0.0)], [max(high, 0.0)]]
             look = {"fmt": "D", "ms": 6, "capsize": 3, "color": color, "label": None if x else view}
-            ax.errorbar([place + 0.08], [i.mean], error, **look)
+            ax.errorbar([place + 0.08], [i.mean], [[max(low, 0.0)], [max(high, 0.0)]], **look)
     ax.axhline(0, color="#999999", lw=1)
     ax.set_xticks(range(len(names)), [SCORE_NAMES[n].replace(" (", "\n(") for n in names])
     ax.set(ylim=(-1.12, 1.12), ylabel="Kendall's tau with accuracy")
     ax.set_title("Does the score order the terms rightly?")
     ax.grid(axis="x", visible=False)
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside right center")
-    return fig
+    return with_legend(fig, ax)
 
 
 @styled
@@ -164,8 +160,7 @@ def ranking_by_precision(averages: pd.DataFrame, names: Sequence[str] = ("magnit
         ax.set(title=SCORE_NAMES[name], xlim=(-0.5, len(dtypes) - 0.5))
         ax.grid(axis="x", visible=False)
     axes[0].set_ylabel("layer average of the score")
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
-    return fig
+    return with_legend(fig, axes[0])
 
 
 @styled
@@ -183,5 +178,4 @@ def scores_over_epochs(averages: pd.DataFrame, names: Sequence[str] = ("magnitud
         ax.set_yscale("log")
         ax.set(title=SCORE_NAMES[name], xlabel="epoch")
     axes[0].set_ylabel("layer average of the score")
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
-    return fig
+    return with_legend(fig, axes[0])
