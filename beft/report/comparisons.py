@@ -66,9 +66,14 @@ def summary(frame: pd.DataFrame, by: Sequence[str] = ("method",), value: str = "
     rows = []
     for group, part in frame.groupby(list(by), sort=False, dropna=False):
         ok = finished(part)
-        row = dict(zip(by, group, strict=True)) | vars(mean_interval(ok[value].tolist()))
+        row = dict(zip(by, group, strict=True)) | vars(mean_interval(ok[value]))
         rows.append(row | {"lost": len(part) - len(ok)})
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "n", "lost"])
+
+
+def by_name(values: pd.Series) -> dict[str, float]:
+    """Numbers by the names of their index."""
+    return {str(name): float(value) for name, value in values.items()}
 
 
 def sign_flip_p(differences: ArrayLike) -> float:
@@ -109,8 +114,7 @@ def choose_rate(frame: pd.DataFrame, on: str = "tuning") -> dict[str, float]:
         raise BeftError(f"a rate is chosen on 'tuning' or 'validation', not on {on!r}")
     table = summary(frame, ("method", "rate"), SPLIT[on])
     table = table[table["n"] > 0].sort_values(["lost", "mean", "rate"], ascending=[True, False, True])
-    first = table.drop_duplicates("method")
-    return dict(zip(first["method"].tolist(), first["rate"].tolist(), strict=True))
+    return by_name(table.drop_duplicates("method").set_index("method")["rate"])
 
 
 def first_finished(records: Sequence[dict], prefer: str = "b_v") -> dict:
@@ -150,8 +154,7 @@ def holm(p: ArrayLike) -> np.ndarray:
     out = np.full(values.shape, np.nan)
     known = np.flatnonzero(np.isfinite(values))
     order = known[np.argsort(values[known], kind="stable")]
-    factors = np.arange(len(order), 0, -1)
-    out[order] = np.minimum(np.maximum.accumulate(values[order] * factors), 1.0)
+    out[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(order), 0, -1)), 1.0)
     return out
 
 
@@ -170,12 +173,10 @@ def bootstrap_interval(values: ArrayLike) -> tuple[float, float]:
 
 
 def cluster_interval(values: ArrayLike, clusters: Sequence[Any]) -> tuple[float, float]:
-    """Percentile interval of the mean of values (n,) when whole clusters are drawn with replacement, seeded.
+    """Percentile interval of the mean of values (n,) when whole `clusters` (n,) are drawn with replacement, seeded.
 
     (nan, nan) below three clusters. With few clusters it is too narrow, and never wider than from the smallest to the
     largest mean of a cluster: read the sign-flip p over tasks beside it.
-
-    `values` has one per cell, `clusters` the cluster (task) of each.
     """
     sums = pd.Series(np.asarray(values, dtype=float)).groupby(list(clusters)).agg(["sum", "size"])
     if len(sums) < LEAST:

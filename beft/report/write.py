@@ -42,7 +42,7 @@ def as_text(frame: pd.DataFrame) -> TextFrame:
     return TextFrame(cells, columns=[str(c) for c in frame.columns], dtype=object)
 
 
-def _text(value: object) -> str:
+def _text(value: Any) -> str:
     """A cell as text: counts with thousands separators, other numbers to four digits, `not run` for what is missing."""
     if pd.isna(value):
         return MISSING
@@ -63,7 +63,6 @@ def display(*frames: pd.DataFrame) -> None:
 
 
 def _lines(frame: pd.DataFrame) -> list[list[str]]:
-    """The names of the columns, then the rows."""
     return [list(frame.columns), *frame.to_numpy().tolist()]
 
 

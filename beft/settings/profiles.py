@@ -104,6 +104,7 @@ _as_list = BeforeValidator(lambda value: list(value) if isinstance(value, (list,
 Listed = Annotated[list[Item], _as_list, _from_text(_yaml)]
 DistinctOrEmpty = Annotated[Listed[Item], AfterValidator(_distinct)]
 Distinct = Annotated[DistinctOrEmpty[Item], Field(min_length=1)]
+Rates = Distinct[Positive]
 By = Annotated[dict[Key, Item], _from_text(_yaml)]
 
 
@@ -112,10 +113,12 @@ def _table(*lines: tuple[str, Any, str]) -> Parameters:
     return {name: (words, TypeAdapter(its_type)) for words, its_type, names in lines for name in names.split()}
 
 
+_SEEDS = "a list of distinct whole numbers of at least 0, e.g. [0, 1, 2]"
+_COUNT = "a whole number of at least 1"
 CELL = _table(
     ("a name or a list of names", Distinct[Text], "model task"),
     ("a regime, a number of rows, or a list of them", Distinct[Size], "regime"),
-    ("a list of distinct whole numbers of at least 0, e.g. [0, 1, 2]", Distinct[Natural], "seeds"),
+    (_SEEDS, Distinct[Natural], "seeds"),
     ("a positive number or `paper`", Literal["paper"] | Positive, "rate"),
     ("a whole number of at least 1 or `paper`", Literal["paper"] | AtLeast1, "epochs"),
 )
@@ -127,20 +130,12 @@ Cells = Annotated[Listed[Annotated[dict[Any, Any], _cell]], Field(min_length=1)]
 _PARAMETERS = _table(
     ("a name or a path", Text, "model task corpus"),
     ("the name of a regime (low, medium, high, all) or a number of rows of at least 1", Size, "regime"),
-    (
-        "a whole number of at least 1",
-        AtLeast1,
-        "batch_size max_length sentences demonstrations epochs rate_epochs patch_epochs link_epochs "
-        "corpus_rows link_rows test_rows pairs triples",
-    ),
+    (_COUNT, AtLeast1, "batch_size max_length sentences demonstrations corpus_rows link_rows test_rows pairs triples"),
+    (_COUNT, AtLeast1, "epochs rate_epochs patch_epochs link_epochs"),
     ("a whole number of at least 0", Natural, "seed"),
-    (
-        "a list of distinct whole numbers of at least 0, e.g. [0, 1, 2]",
-        Distinct[Natural],
-        "seeds rate_seeds form_seeds tried_seeds",
-    ),
+    (_SEEDS, Distinct[Natural], "seeds rate_seeds form_seeds tried_seeds"),
     ("a positive number", Positive, "rate patch_rate link_rate"),
-    ("a list of distinct positive numbers, e.g. [0.001, 0.01]", Distinct[Positive], "rates"),
+    ("a list of distinct positive numbers, e.g. [0.001, 0.01]", Rates, "rates"),
     ("a share of at least 0 and less than 1", Share, "tuning held_out"),
     ("a number from -1 to 1", Correlation, "strength origin_strength"),
     ("a list of distinct numbers from -1 to 1", Distinct[Correlation], "strengths"),
@@ -156,11 +151,7 @@ _PARAMETERS = _table(
     ("rates by method, e.g. {full: 1e-5, mask: 1e-3}", By[Method, Positive], "method_rates"),
     ("a list of distinct patches, e.g. [b_v, lora]", Distinct[Patch], "patches second_patches"),
     ("rates by patch, e.g. {lora: 1e-3}", By[Patch, Positive], "patch_rates"),
-    (
-        "lists of rates by patch, perhaps none, e.g. {lora: [1e-3, 1e-2]}",
-        By[Patch, Distinct[Positive]],
-        "tried_rates",
-    ),
+    ("lists of rates by patch, perhaps none, e.g. {lora: [1e-3, 1e-2]}", By[Patch, Rates], "tried_rates"),
     ("a list of cells, e.g. [{task: rte, regime: [low, high], epochs: 6}]", Cells, "cells size_cells baseline_cells"),
     ("a list of names of small models", Distinct[Text], "explained"),
     ("a list of names of shapes, see beft/experiments/shapes.json", Distinct[Text], "shapes"),

@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -124,6 +125,10 @@ def agreement(taus: pd.DataFrame) -> Figure:
     return with_legend(fig, ax)
 
 
+def _look(term: str) -> dict[str, Any]:
+    return {"color": COLORS[term], "marker": MARKERS[f"b_{term}"], "label": TERM_NAMES[term]}
+
+
 @styled
 def norms(scores: pd.DataFrame) -> Figure:
     """Euclidean norm of each pre-trained bias by layer, logarithmic: what Mag+Angle divides by (THEORY 6)."""
@@ -131,8 +136,7 @@ def norms(scores: pd.DataFrame) -> Figure:
     fig, ax = plt.subplots(figsize=(5.4, 3.4))
     for term in TERMS:
         mine = part[(part["term"] == term) & (part["value"] > 0)].sort_values("layer")
-        look = {"color": COLORS[term], "marker": MARKERS[f"b_{term}"], "label": TERM_NAMES[term]}
-        ax.plot(mine["layer"], mine["value"], ms=5, **look)
+        ax.plot(mine["layer"], mine["value"], ms=5, **_look(term))
     ax.set_yscale("log")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="layer", ylabel="norm of the pre-trained bias", title="Size of the biases before tuning")
@@ -171,8 +175,7 @@ def scores_over_epochs(averages: pd.DataFrame, names: Sequence[str] = ("magnitud
         for term in TERMS:
             part = averages[(averages["score"] == name) & (averages["term"] == term)]
             by = part.groupby("epoch")["value"]
-            look = {"color": COLORS[term], "marker": MARKERS[f"b_{term}"], "label": TERM_NAMES[term]}
-            ax.plot(by.mean().index, by.mean(), ms=4, **look)
+            ax.plot(by.mean().index, by.mean(), ms=4, **_look(term))
             ax.fill_between(by.min().index, by.min(), by.max(), color=COLORS[term], alpha=0.15, lw=0)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_yscale("log")

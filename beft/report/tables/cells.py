@@ -16,7 +16,7 @@ from ...errors import BeftError
 from ...study import ALL_METHODS
 from ...theory.scores import agreement
 from .. import comparisons, verdict
-from ..comparisons import CELL, finished
+from ..comparisons import CELL, by_name, finished
 from ..dataframes import Records, frame
 from ..names import MISSING, counted, interval_text, method_name, number, order, runs_text
 from .fine_tuning import parameter_names
@@ -31,7 +31,6 @@ def joined(values: Iterable[Any]) -> str:
 
 
 def _place(cell: Mapping[str, Any], runs: pd.DataFrame) -> dict[str, Any]:
-    """The columns `FIXED`, which name a row."""
     place = {n: str(cell[n]) for n in CELL} | {"rows": joined(runs["train_size"]), "metric": joined(runs["metric"])}
     return place | {"seeds": str(runs["seed"].nunique())}
 
@@ -42,7 +41,6 @@ def _methods(runs: pd.DataFrame) -> list[str]:
 
 
 def _scores(runs: pd.DataFrame, methods: Iterable[str], value: str = "final") -> dict[str, str]:
-    """A column per method: mean and interval over its runs."""
     return {method_name(m): runs_text(runs[runs["method"] == m], value) for m in methods}
 
 
@@ -65,7 +63,7 @@ def table1(rankings: Records, runs_records: Records, names: Sequence[str] | None
     rows = []
     for cell, part in comparisons.by_cell(runs):
         row = _place(cell, part) | _scores(part, TERMS)
-        accuracies = finished(part).groupby("method")["final"].mean().dropna().to_dict()
+        accuracies = by_name(finished(part).groupby("method")["final"].mean().dropna())
         row["order of accuracies"] = order({m[2:]: v for m, v in accuracies.items()})
         averages = scored.get(tuple(cell.values()))
         row["b_k null"] = MISSING if averages is None else "yes" if averages["key_null"].any() else "no"
@@ -77,20 +75,19 @@ def table1(rankings: Records, runs_records: Records, names: Sequence[str] | None
 
 
 def _score_columns(score: str, averages: pd.DataFrame | None, accuracies: Mapping[str, float]) -> dict[str, str]:
-    """The two columns of a score in a row of Table 1."""
     if averages is None or score not in set(averages["score"]):
         return {score: MISSING, f"{score}: top, tau": MISSING}
     means = averages[averages["score"] == score].groupby("term")["value"].mean()
-    text = {score: order(means.to_dict())}
+    text = {score: order(by_name(means))}
     means = means.add_prefix("b_")
     if len(accuracies) < len(means):
         return text | {f"{score}: top, tau": "a term has no accuracy"}
     top = means.index[means == means.max()]
     best = max(accuracies.values())
     result = "tie" if len(top) != 1 else "right" if accuracies[top[0]] == best else "wrong"
-    result += f", {number(agreement(means.to_dict(), accuracies), '+.2f')}"
+    result += f", {number(agreement(by_name(means), accuracies), '+.2f')}"
     if averages["key_null"].any():
-        without = means.drop("b_k", errors="ignore").to_dict()
+        without = by_name(means.drop("b_k", errors="ignore"))
         result += f" (without b_k {number(agreement(without, accuracies), '+.2f')})"
     return text | {f"{score}: top, tau": result}
 
@@ -189,13 +186,13 @@ def further_metrics(records: Records) -> pd.DataFrame:
     Columns: model, task, regime, rows, metric, seeds; a column per method, "mean [low, high]" in percent.
     """
     runs = frame(records)
-    kept = {r["key"]: r["final"].get("metrics") or {} for r in records if r["kind"] == "run"}
+    kept: dict[str, Any] = {r["key"]: r["final"].get("metrics") or {} for r in records if r["kind"] == "run"}
     methods = _methods(runs)
     rows = []
     for cell, part in comparisons.by_cell(runs):
         names = dict.fromkeys(n for key in part["key"] for n in kept[key])
         for name in [n for n in names if n not in set(part["metric"])]:
-            valued = part.assign(value=[kept[key].get(name) for key in part["key"]])
+            valued = part.assign(value=[kept[key].get(name, np.nan) for key in part["key"]])
             rows.append(_place(cell, part) | {"metric": name} | _scores(valued, methods, "value"))
     return pd.DataFrame(rows, columns=[*FIXED, *map(method_name, methods)])
 
@@ -219,7 +216,7 @@ def _text(
 ) -> pd.DataFrame:
     """The columns `labels`; difference with its interval; p, the smallest possible p, Holm's p."""
     table = compared[list(labels)].copy()
-    ends = zip(*(compared[n] for n in ("mean", "low", "high")))
+    ends = zip(compared["mean"], compared["low"], compared["high"])
     table["difference"] = [interval_text(*values, form, scale, missing) for values in ends]
     for name, column in {"p": p, "smallest possible p": "p_least", "p, Holm": "p_holm"}.items():
         table[name] = [number(value) for value in compared[column]]
@@ -248,10 +245,7 @@ def over_seeds(
     Columns: `labels`, columns of the frame that name a row; seeds; difference with its 95% Student t interval; p, the
     smallest p that so many seeds allow, Holm's p over the rows; verdict.
 
-    Args:
-        compared: as `verdict.over_seeds` takes it.
-        scale, form: of the difference; by default signed points.
-        missing: what stands for a difference of no seed.
+    `compared` is as `verdict.over_seeds` takes it; `missing` stands for a difference of no seed.
     """
     judged = verdict.over_seeds(compared).assign(seeds=compared["n"])
     table = _text(judged, [*labels, "seeds"], "p", scale, form, missing)

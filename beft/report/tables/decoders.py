@@ -73,8 +73,8 @@ def table5(records: Records, untuned: Records = ()) -> pd.DataFrame:
         suffix = f", {fitted[cell['model'], cell['task']]} shown" if len(context) else ""
         score = f"{100 * zero['final'].iloc[0]:.1f}" if len(zero) else MISSING
         texts.append((score, runs_text(context) + suffix))
-    for n, method in enumerate(UNTUNED):
-        table.insert(table.columns.get_loc("rate") + 1 + n, method_name(method), [text[n] for text in texts])
+    for n, method in enumerate(UNTUNED, 1):
+        table.insert(list(table).index("rate") + n, method_name(method), [text[n - 1] for text in texts])
     return table
 
 

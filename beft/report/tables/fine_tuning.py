@@ -55,8 +55,7 @@ def by_method(records: Records, metric: str = "accuracy") -> pd.DataFrame:
         row = {"method": method_name(method), "rate": rate, "seeds": len(group)}
         row[f"last epoch, % {metric}"] = runs_text(group)
         chosen = " or ".join(sorted(set(group["chosen_on"].dropna())))
-        best = f"{runs_text(group, 'best')} (chosen on {chosen})" if chosen else MISSING
-        row[f"best epoch, % {metric}"] = best
+        row[f"best epoch, % {metric}"] = f"{runs_text(group, 'best')} (chosen on {chosen})" if chosen else MISSING
         row |= {f"{name} parameters": first["parameters"].get(name, 0) for name in parameter_names(records)}
         rows.append(row | {"paper, last epoch, %": paper.column(first["settings"])})
     return pd.DataFrame(rows)

@@ -19,7 +19,12 @@ def _by_score(averages: pd.DataFrame, runs: pd.DataFrame) -> Iterator[Score]:
     for score, part in averages.groupby("score", sort=False):
         means = part.groupby("term")["value"].mean()
         views = taus[taus["score"] == score].groupby("view", sort=False)["tau"]
-        yield str(score), part, means.add_prefix("b_").to_dict(), {str(view): values for view, values in views}
+        yield (
+            str(score),
+            part,
+            comparisons.by_name(means.add_prefix("b_")),
+            {str(view): values for view, values in views},
+        )
 
 
 def orders(averages: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -42,7 +47,7 @@ def against_accuracies(averages: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFra
     Columns: score; "order of the mean accuracies" (yes, no, or undefined where these tie or are missing); a column per
     view; "null b_k above another term", which no score can be right about.
     """
-    accuracy = comparisons.summary(runs).set_index("method")["mean"].dropna().to_dict()
+    accuracy = comparisons.by_name(comparisons.summary(runs).set_index("method")["mean"].dropna())
     rows = []
     for score, part, means, taus in _by_score(averages, runs):
         tau = kendall(means, accuracy) if len(means.keys() & accuracy.keys()) > 1 else np.nan
