@@ -95,13 +95,12 @@ def paired_differences(frame: pd.DataFrame, first: str, second: str, value: str 
     The same seed means the same training rows and the same initial head. Raises BeftError if a method has several
     finished runs for one seed: pick one rate per method first.
     """
-    columns = []
+    runs = finished(frame)[["method", "seed", value]]
     for method in (first, second):
-        runs = finished(frame[frame["method"] == method])
-        if runs["seed"].duplicated().any():
+        if runs[runs["method"] == method]["seed"].duplicated().any():
             raise BeftError(f"{method} has several runs per seed here; choose one rate per method before comparing")
-        columns.append(runs.set_index("seed")[value].astype(float))
-    return (columns[0] - columns[1]).dropna()
+    ours, theirs = (runs[runs["method"] == m].set_index("seed")[value].astype(float) for m in (first, second))
+    return (ours - theirs).dropna()
 
 
 def choose_rate(frame: pd.DataFrame, on: str = "tuning") -> dict[str, float]:
@@ -129,14 +128,14 @@ def first_finished(records: Sequence[dict], prefer: str = "b_v") -> dict:
     return preferred[0]
 
 
-def coincidence(curves: pd.DataFrame, first: str = "b_k", second: str = "head") -> pd.DataFrame:
-    """Per seed and rate, the largest absolute difference over epochs between two methods' curves.
+def coincidence(curves: pd.DataFrame) -> pd.DataFrame:
+    """Per seed and rate, the largest absolute difference over epochs between the curves of b_k and of the head alone.
 
     Columns: seed, rate, epochs compared, train_loss, validation. For a provably null b_k (THEORY 1) both differences
     are rounding; the frame is empty where no seed has both methods.
     """
     keys = ["seed", "rate", "epoch"]
-    a, b = (curves[curves["method"] == m].set_index(keys) for m in (first, second))
+    a, b = (curves[curves["method"] == m].set_index(keys) for m in ("b_k", "head"))
     columns = ["train_loss", "validation"]
     gap = (a[columns].astype(float) - b[columns].astype(float)).abs()
     gap = gap.loc[a.index.intersection(b.index)].reset_index()

@@ -41,11 +41,6 @@ def method_name(method: str) -> str:
     return f"{term}, {FORM_NAMES[form]}" if form else METHOD_NAMES.get(method, method)
 
 
-def score_name(score: str) -> str:
-    """The name of a score in figures and tables."""
-    return SCORE_NAMES.get(score, score)
-
-
 def counted(count: int, unit: str) -> str:
     """ "1 cell", "4 cells"."""
     return f"{count} {unit}{'' if count == 1 else 's'}"

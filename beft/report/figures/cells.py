@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from .. import comparisons
 from ..comparisons import finished, summary
-from ..names import MISSING, counted, method_name, no_interval, score_name
+from ..names import MISSING, SCORE_NAMES, counted, method_name, no_interval
 from ..style import color_of, look_of, methods_as_points, methods_of, nothing_to_draw, panels, styled, with_legend
 
 _TASKS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4d4d4d", "#8c6d31")
@@ -112,7 +112,7 @@ def tau_cells(taus: pd.DataFrame) -> Figure:
             for r in means[(means["view"] == view) & (means["score"] == name)].to_dict("records"):
                 ax.errorbar([x + 0.3], [r["mean"]], _reach(r), fmt="_", ms=11, mew=2, capsize=3, color="black")
         ax.axhline(0, color="#999999", lw=1)
-        labels = [score_name(n).replace(" (", "\n(") for n in names]
+        labels = [SCORE_NAMES[n].replace(" (", "\n(") for n in names]
         ax.set_xticks(range(len(names)), labels, fontsize=8.5)
         ax.set(ylim=(-1.12, 1.12), xlim=(-0.5, len(names) - 0.5), title=view)
         ax.grid(axis="x", visible=False)

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..comparisons import mean_interval, summary
 from ..names import method_name
-from ..style import color_of, look_of, methods_as_points, methods_of, styled, with_legend
+from ..style import DASHES, color_of, look_of, methods_as_points, methods_of, styled, with_legend
 
 _COLUMNS = (("train_loss", 1), ("validation", 100))  # of the curves, with the scale they are drawn in
 
@@ -53,11 +53,11 @@ def learning_curves(curves: pd.DataFrame, metric: str = "accuracy") -> Figure:
 
 
 @styled
-def coincidence(curves: pd.DataFrame, first: str = "b_k", second: str = "head", metric: str = "accuracy") -> Figure:
-    """The curves of two methods over each other, one thin line per seed: `second` broad and pale, `first` dashed."""
+def coincidence(curves: pd.DataFrame, metric: str = "accuracy") -> Figure:
+    """The curves of b_k and of the head alone over each other, a line per seed: the head broad and pale, b_k dashed."""
     fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.4))
     for ax, (column, scale) in zip(axes, _COLUMNS, strict=True):
-        for method, line in ((second, {"lw": 5, "alpha": 0.3}), (first, {"lw": 1.5, "ls": (0, (2, 1.5))})):
+        for method, line in (("head", {"lw": 5, "alpha": 0.3}), ("b_k", {"lw": 1.5, "ls": DASHES["b_k"]})):
             part = curves[curves["method"] == method].dropna(subset=[column])
             for n, (_, g) in enumerate(part.groupby(["seed", "rate"])):
                 label = None if n else method_name(method)

@@ -19,6 +19,7 @@ from ..comparisons import finished, mean_interval
 from ..names import SCORE_NAMES
 from ..style import COLORS, MARKERS, TERM_NAMES, TERMS, methods_as_points, panels, styled, with_legend
 
+GROWING = ("magnitude", "mag_angle")  # scores that grow with training
 WIDE = 12  # layers; beyond, the cells of a heat map hold no numbers
 
 
@@ -145,11 +146,11 @@ def norms(scores: pd.DataFrame) -> Figure:
 
 
 @styled
-def ranking_by_precision(averages: pd.DataFrame, names: Sequence[str] = ("magnitude", "mag_angle")) -> Figure:
+def ranking_by_precision(averages: pd.DataFrame) -> Figure:
     """The same scores from a float32 run and a lower-precision one: layer average, points are seeds, log scale."""
     dtypes = sorted(averages["dtype"].unique(), reverse=True)  # float32 before bfloat16
-    fig, axes = panels(len(names), 3.6, 3.3, (0.6, 0.0))
-    for ax, name in zip(axes, names, strict=True):
+    fig, axes = panels(len(GROWING), 3.6, 3.3, (0.6, 0.0))
+    for ax, name in zip(axes, GROWING, strict=True):
         part = averages[averages["score"] == name]
         floor = part.loc[part["value"] > 0, "value"].min()  # a score of exactly zero is drawn at the bottom
         for n, term in enumerate(TERMS):
@@ -168,10 +169,10 @@ def ranking_by_precision(averages: pd.DataFrame, names: Sequence[str] = ("magnit
 
 
 @styled
-def scores_over_epochs(averages: pd.DataFrame, names: Sequence[str] = ("magnitude", "mag_angle")) -> Figure:
+def scores_over_epochs(averages: pd.DataFrame) -> Figure:
     """The layer average of the scores that grow with training, after every epoch: mean over seeds, range as a band."""
-    fig, axes = panels(len(names), 4.0, 3.3, (0.6, 0.0))
-    for ax, name in zip(axes, names, strict=True):
+    fig, axes = panels(len(GROWING), 4.0, 3.3, (0.6, 0.0))
+    for ax, name in zip(axes, GROWING, strict=True):
         for term in TERMS:
             part = averages[(averages["score"] == name) & (averages["term"] == term)]
             by = part.groupby("epoch")["value"]

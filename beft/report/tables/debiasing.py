@@ -42,8 +42,7 @@ def upstream(records: Records) -> pd.DataFrame:
     rows = []
     for r in records:
         row = {"axis": r["settings"].get("axis", "none"), "method": r["settings"]["method"]}
-        row |= {"seed": r["settings"].get("seed"), "size": r["parameters"].get("patch", 0)}
-        row["outcome"] = r["outcome"]
+        row |= {"seed": r["settings"].get("seed"), "size": r["parameters"].get("patch", 0), "outcome": r["outcome"]}
         for axis, crows in r["measures"].get("crows", {}).items():
             row |= {f"crows {axis}": crows["percent"], f"nats {axis}": crows["nats"]}
         for axis, stereoset in r["measures"].get("stereoset", {}).items():
@@ -183,8 +182,8 @@ def rates_chosen(tried: pd.DataFrame) -> pd.DataFrame:
         row["best"] = f"{best.iloc[0]:g}" if len(best) else "every rate lost a seed"
         row["used"] = f"{used.iloc[0]:g}" if len(used) else "another"
         row["used is best"] = "yes" if set(used) & set(best) else "no"
-        ends = {own["rate"].min(), own["rate"].max()}
-        rows.append(row | {"best at an end": "yes" if ends & set(best) else "no"})
+        row["best at an end"] = "yes" if {own["rate"].min(), own["rate"].max()} & set(best) else "no"
+        rows.append(row)
     return pd.DataFrame(rows, columns=["patch", "best", "used", "used is best", "best at an end"])
 
 

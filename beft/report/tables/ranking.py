@@ -7,7 +7,7 @@ import pandas as pd
 
 from ...theory.scores import agreement as kendall
 from .. import comparisons
-from ..names import MISSING, interval_text, no_interval, order, score_name, tau_text
+from ..names import MISSING, SCORE_NAMES, interval_text, no_interval, order, tau_text
 from .cells import named, over_tasks
 
 Score = tuple[str, pd.DataFrame, dict[str, float], dict[str, pd.Series]]
@@ -84,5 +84,5 @@ def tau_differences(taus: pd.DataFrame, firsts: Sequence[str] = ("mag_angle", "r
     """
     tables = [comparisons.tau_differences(taus, first) for first in firsts]
     once = [table[~table["second"].isin(firsts[:n])] for n, table in enumerate(tables)]
-    overall = named(pd.concat(once, ignore_index=True), score_name).rename(columns={"view": "terms"})
+    overall = named(pd.concat(once, ignore_index=True), SCORE_NAMES.__getitem__).rename(columns={"view": "terms"})
     return over_tasks(["terms", "comparison"], overall, 1, "+.2f")
