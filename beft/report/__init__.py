@@ -8,10 +8,6 @@ from .._lazy import hand_on
 
 __getattr__, __all__ = hand_on(
     __name__,
-    {
-        "display": "write",
-        "save_figure": "write",
-        "save_table": "write",
-    },
+    {"display": "write", "save_figure": "write", "save_table": "write"},
     modules=("comparisons", "dataframes", "figures", "names", "tables", "verdict"),
 )

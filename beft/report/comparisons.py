@@ -251,9 +251,8 @@ def overall(compared: pd.DataFrame) -> pd.DataFrame:
     """The rows of `compare` over cells: one row per pair. Points of different metrics are averaged as they are.
 
     Columns: first, second; cells (with a difference), tasks, higher (cells in which the first has the higher mean);
-    mean over cells, low, high (`cluster_interval` over tasks, nan below three tasks: cells of one task share data
-    and are not independent, so drawing cells would claim too much); p (sign-flip over the cells' means, which does
-    take them as independent), p_tasks (the same, each task's cells flipped together).
+    mean over cells, low, high (`cluster_interval` over tasks); p (sign-flip over the cells' means, which does take
+    them as independent), p_tasks (the same, each task's cells flipped together).
     """
     rows = []
     for (first, second), part in compared.groupby(["first", "second"], sort=False):
@@ -332,13 +331,10 @@ def scored_cells(
 def tau_overall(taus: pd.DataFrame) -> pd.DataFrame:
     """Kendall's tau over cells: one row per score and view. Seeds are averaged within a cell first.
 
-    Columns: score, view, cells, tasks, mean, low, high (`cluster_interval` over tasks, nan below three tasks).
-    Undefined taus are left out. `taus` from `tau_by_cell`.
+    Columns: score, view, cells, tasks, mean, low, high (`cluster_interval` over tasks). Undefined taus are left out.
     """
-    rows = [
-        {"score": score, "view": view} | _over_cells(part["tau"], part["task"])
-        for (score, view), part in cell_taus(taus).groupby(["score", "view"], sort=False)
-    ]
+    groups = cell_taus(taus).groupby(["score", "view"], sort=False)
+    rows = [{"score": s, "view": v} | _over_cells(part["tau"], part["task"]) for (s, v), part in groups]
     return pd.DataFrame(rows, columns=["score", "view", "cells", "tasks", "mean", "low", "high"])
 
 
@@ -362,6 +358,6 @@ def tau_differences(taus: pd.DataFrame, first: str = "mag_angle") -> pd.DataFram
         both["gap"] = both["tau"] - both["tau_second"]
         cells = both.groupby([*CELL, "view"], sort=False)["gap"].mean().reset_index()
         for view, part in cells.groupby("view", sort=False):
-            pair = {"first": first, "second": second, "view": view}
-            rows.append(pair | _over_cells(part["gap"], part["task"]))
+            row = {"first": first, "second": second, "view": view}
+            rows.append(row | _over_cells(part["gap"], part["task"]))
     return pd.DataFrame(rows, columns=["first", "second", "view", *_OVER])

@@ -49,6 +49,4 @@ def _verdict(count: int, p: float, smallest: float, better: float, unit: str) ->
         return MISSING
     if smallest > ALPHA:
         return f"cannot be told with {counted(count, unit)}"
-    if p > ALPHA:
-        return "no difference shown"
-    return "ahead" if better > 0 else "behind"
+    return "no difference shown" if p > ALPHA else "ahead" if better > 0 else "behind"

@@ -197,9 +197,6 @@ def further_metrics(records: Records) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*FIXED, *map(method_name, methods)])
 
 
-# --- paired differences -----------------------------------------------------------------------------------
-
-
 def named(compared: pd.DataFrame, name: Callable[[str], str] = method_name) -> pd.DataFrame:
     """A frame with columns first and second, with `comparison`: "b_v - b_q"."""
     pairs = zip(compared["first"], compared["second"])
@@ -234,11 +231,7 @@ def comparison_table(compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_seeds(
-    labels: Sequence[str],
-    compared: pd.DataFrame,
-    scale: float = 100,
-    form: str = "+.1f",
-    missing: str = MISSING,
+    labels: Sequence[str], compared: pd.DataFrame, scale: float = 100, form: str = "+.1f", missing: str = MISSING
 ) -> pd.DataFrame:
     """Differences within cells, with the verdict on each in this table (`beft.report.verdict`).
 

@@ -42,11 +42,9 @@ def scores(records: Records, untuned: Records = ()) -> pd.DataFrame:
 
 def before_tuning(untuned: Records) -> pd.DataFrame:
     """The untuned model's scores in percent: a row per model and task, zero-shot and behind demonstrations."""
-    cells: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for r in untuned:
-        cells.setdefault((r["settings"]["model"], r["settings"]["task"]), []).append(r)
     rows = []
-    for (model, task), here in cells.items():
+    for model, task in dict.fromkeys((r["settings"]["model"], r["settings"]["task"]) for r in untuned):
+        here = [r for r in untuned if (r["settings"]["model"], r["settings"]["task"]) == (model, task)]
         zero = [f"{100 * r['validation']:.1f}" for r in here if not r["settings"]["demonstrations"]]
         context = [r for r in here if r["settings"]["demonstrations"]]
         row = {"model": model, "task": task, "metric": here[0]["data"]["metric"], "zero-shot, %": [*zero, MISSING][0]}
