@@ -5,10 +5,10 @@ drawn in percent. Colours are the same everywhere and distinct for colour-blind 
 every method also has its own marker and line, since b_k and the head alone are expected to lie on each other.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -54,17 +54,8 @@ RC = {
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
 }
-
-
-def styled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Run a figure function in the package's style, whatever the style of the session."""
-
-    @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        with plt.rc_context(RC):
-            return function(*args, **kwargs)
-
-    return wrapper
+# Runs a figure function in the package's style, whatever the style of the session.
+styled = mpl.rc_context(RC)
 
 
 def methods_of(frame: pd.DataFrame) -> list[str]:
@@ -86,9 +77,9 @@ def look_of(method: str) -> dict[str, Any]:
 
 def mean_bar(ax: Axes, x: float, interval: Interval, scale: float, **look: Any) -> None:
     """A mean with its interval at x; of one value the mean alone."""
-    i = interval
-    spread = None if i.n == 1 else [[scale * (i.mean - i.low)], [scale * (i.high - i.mean)]]
-    ax.errorbar([x], [scale * i.mean], yerr=spread, **look)
+    mean = interval.mean
+    spread = None if interval.n == 1 else [[scale * (mean - interval.low)], [scale * (interval.high - mean)]]
+    ax.errorbar([x], [scale * mean], yerr=spread, **look)
 
 
 def methods_as_points(ax: Axes, frame: pd.DataFrame, methods: Sequence[str]) -> None:

@@ -44,9 +44,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     parameters = {name: _value(text) for name, text in options.parameters}
     results = reproduce(options.profile, options.only, parameters, scheduler=options.scheduler)
     print(summary(results))
-    for result in results:
-        if result.failure is not None:
-            print(f"{result.notebook}: {result.failure}", file=sys.stderr)
+    for result in [result for result in results if result.failure is not None]:
+        print(f"{result.notebook}: {result.failure}", file=sys.stderr)
     return 1 if any(result.failed for result in results) else 0
 
 

@@ -63,8 +63,8 @@ def exceptions(rows: Sequence[Mapping[str, Any]]) -> Figure:
 @styled
 def layers(measured: Sensitivity) -> Figure:
     """Reach, spectral norm and entropy of the attention by layer."""
-    x = np.arange(1, len(measured.rms) + 1)
     ones = np.ones_like(measured.rms)
+    x = np.arange(1, len(ones) + 1)
     fig, axes = plt.subplots(1, 3, figsize=(10.8, 3.2))
     for term, y in (("v", ones), ("q", measured.rms), ("k", 0 * ones)):
         look = {"color": COLORS[term], "ls": DASHES.get(f"b_{term}", "-"), "label": TERM_NAMES[term]}
@@ -73,8 +73,7 @@ def layers(measured: Sensitivity) -> Figure:
     axes[0].legend(loc="center right")
     for term, y in (("v", ones), ("q", measured.spectral)):
         axes[1].plot(x, y, color=COLORS[term], marker="o", ms=4, label=TERM_NAMES[term])
-    norm = r"mean spectral norm of $\partial o/\partial b$"
-    axes[1].set(title="Strongest direction", ylabel=norm, ylim=(0, None))
+    axes[1].set(title="Strongest direction", ylim=(0, None), ylabel=r"mean spectral norm of $\partial o/\partial b$")
     axes[1].legend(loc="lower right")
     axes[2].plot(x, measured.entropy, color="black", marker="o", ms=4, label="attention")
     axes[2].plot(x, measured.uniform, color=_GREY, ls=":", label="uniform attention")

@@ -117,7 +117,7 @@ def two_views(equal: pd.DataFrame, own: pd.DataFrame, metric: str = "accuracy") 
         methods_as_points(ax, runs, methods)
         ax.set_title(title)
     rates = {m: g["rate"].iloc[0] for m, g in own.groupby("method")}
-    names = [f"{method_name(m)}\n{rates[m]:g}" if m in rates else method_name(m) for m in methods]
+    names = [method_name(m) + (f"\n{rates[m]:g}" if m in rates else "") for m in methods]
     axes[1].set_xticks(range(len(methods)), names)
     if len(equal):
         axes[0].set_xlabel(f"learning rate {equal['rate'].iloc[0]:g}")
