@@ -147,7 +147,7 @@ def _run(source: Path, parameters: dict[str, Any], figures: Path, progress: bool
 
 
 @contextlib.contextmanager
-def _kernel(offline: bool, scheduler: str | None) -> Iterator[None]:
+def _kernel(offline: bool, scheduler: str | None = None) -> Iterator[None]:
     """The environment of the kernels: this interpreter and package, and offline no library that waits for a network.
 
     `python3` is this interpreter, whatever kernels the user or the system has under that name.
