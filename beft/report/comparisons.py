@@ -1,11 +1,15 @@
-"""Methods and scores compared over the cells of a table, where a cell is model x task x regime.
+"""Numbers over seeds and over cells, where a cell is model x task x regime: means with intervals, and comparisons.
 
-Frames of runs (`dataframes.frame`) and ranking records in, frames of numbers out. Differences are fractions, as the
-metrics are. Cells of one task share its rows and its validation split and are not independent, so numbers over
-cells are resampled by task: a task is drawn with all its cells (cluster bootstrap).
+Frames of runs (`dataframes.frame`) and ranking records in, numbers or frames of numbers out, so that figures and
+tables read the same values. Metrics and their differences are fractions in [0, 1]. A run that did not end well
+(`outcome` other than "ok") never enters a mean and is always counted beside it. Cells of one task share its rows and
+its validation split and are not independent, so numbers over cells are resampled by task: a task is drawn with all
+its cells (cluster bootstrap).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,15 +18,172 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from ..errors import BeftError
-from . import dataframes, intervals
-from .intervals import FLIPS, LEVEL
+from ..theory import scores
+from . import dataframes
 
 Pairs = Sequence[tuple[str, str]]
 CELL = ("model", "task", "regime")
+LEVEL = 0.95
 DRAWS = 9_999
 LEAST = 3  # values, or tasks, that a bootstrap needs: from two it can only draw the one, the other or both
+FLIPS = 2**16  # sign patterns: all of them where there are no more, else a seeded sample of as many
+SPLIT = {"tuning": "final_tuning", "validation": "final"}
 _OVER = ("cells", "tasks", "higher", "mean", "low", "high", "p", "p_tasks")
 _COMPARED = ("first", "second", "n", "mean", "low", "high", "boot_low", "boot_high", "p", "p_least", "p_holm")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over n values with its Student t interval; `low` and `high` are nan where n < 2."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def mean_interval(values: Iterable[float]) -> Interval:
+    """Mean and two-sided Student t interval of independent values (n,); values that are not finite are dropped.
+
+    The interval says how the mean varies over seeds (data draw, head, order, dropout), not over validation sets.
+    """
+    x = np.asarray([v for v in values if v is not None], dtype=float)
+    x = x[np.isfinite(x)]
+    mean = float(x.mean()) if len(x) else math.nan
+    if len(x) < 2:
+        return Interval(mean, math.nan, math.nan, len(x))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    return Interval(mean, mean - half, mean + half, len(x))
+
+
+def finished(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose outcome is "ok"."""
+    return frame[frame["outcome"] == "ok"]
+
+
+def summary(frame: pd.DataFrame, by: Sequence[str] = ("method",), value: str = "final") -> pd.DataFrame:
+    """One row per group: `mean`, `low`, `high`, `n` finished runs, `lost` runs (diverged or failed)."""
+    rows = []
+    for group, part in frame.groupby(list(by), sort=False, dropna=False):
+        ok = finished(part)
+        row = dict(zip(by, group, strict=True)) | vars(mean_interval(ok[value]))
+        rows.append(row | {"lost": len(part) - len(ok)})
+    return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "n", "lost"])
+
+
+def by_name(values: pd.Series) -> dict[str, float]:
+    """Numbers by the names of their index."""
+    return {str(name): float(value) for name, value in values.items()}
+
+
+def sign_flip_p(differences: ArrayLike) -> float:
+    """Two-sided sign-flip permutation p-value of paired differences (n,): no shape is assumed, only symmetry.
+
+    Exact (all 2^n sign patterns) up to n = 16, a seeded sample of 2^16 beyond. The smallest value it can take is
+    2 / 2^n: with five seeds, 0.0625. One difference alone says nothing: 1.
+    """
+    d = np.asarray(differences, dtype=float)
+    if len(d) < 2:
+        return math.nan if len(d) == 0 else 1.0
+    flips = {"permutation_type": "samples", "n_resamples": FLIPS, "rng": np.random.default_rng(0)}
+    return float(stats.permutation_test((d,), np.mean, axis=-1, **flips).pvalue)
+
+
+def paired_differences(frame: pd.DataFrame, first: str, second: str, value: str = "final") -> pd.Series:
+    """first - second by seed, over the seeds in which both methods finished.
+
+    The same seed means the same training rows and the same initial head. Raises BeftError if a method has several
+    finished runs for one seed: pick one rate per method first.
+    """
+    runs = finished(frame)[["method", "seed", value]]
+    for method in (first, second):
+        if runs[runs["method"] == method]["seed"].duplicated().any():
+            raise BeftError(f"{method} has several runs per seed here; choose one rate per method before comparing")
+    ours, theirs = (runs[runs["method"] == m].set_index("seed")[value].astype(float) for m in (first, second))
+    return (ours - theirs).dropna()
+
+
+def choose_rate(frame: pd.DataFrame, on: str = "tuning") -> dict[str, float]:
+    """The rate of each method with the highest mean accuracy over seeds on the split `on`; ties: the smaller rate.
+
+    A rate at which any run was lost is chosen only if every rate of that method lost one, fewest first: a mean over
+    the survivors would flatter it. Methods without a usable value are left out.
+    """
+    if on not in SPLIT:
+        raise BeftError(f"a rate is chosen on 'tuning' or 'validation', not on {on!r}")
+    table = summary(frame, ("method", "rate"), SPLIT[on])
+    table = table[table["n"] > 0].sort_values(["lost", "mean", "rate"], ascending=[True, False, True])
+    return by_name(table.drop_duplicates("method").set_index("method")["rate"])
+
+
+def first_finished(records: Sequence[dict], prefer: str = "b_v") -> dict:
+    """The first record that ended well: of the method `prefer`, else of any other. Raises BeftError without one.
+
+    The first seed, not the best one: a seed picked by the validation score it then reports would flatter.
+    """
+    ok = [r for r in records if r["outcome"] == "ok"]
+    preferred = [r for r in ok if r["settings"]["method"] == prefer] or ok
+    if not preferred:
+        raise BeftError(f"none of {len(records)} runs ended well: give a smaller rate")
+    return preferred[0]
+
+
+def coincidence(curves: pd.DataFrame) -> pd.DataFrame:
+    """Per seed and rate, the largest absolute difference over epochs between the curves of b_k and of the head alone.
+
+    Columns: seed, rate, epochs compared, train_loss, validation. For a provably null b_k (THEORY 1) both differences
+    are rounding; the frame is empty where no seed has both methods.
+    """
+    keys = ["seed", "rate", "epoch"]
+    a, b = (curves[curves["method"] == m].set_index(keys) for m in ("b_k", "head"))
+    columns = ["train_loss", "validation"]
+    gap = (a[columns].astype(float) - b[columns].astype(float)).abs()
+    gap = gap.loc[a.index.intersection(b.index)].reset_index()
+    largest = {column: (column, "max") for column in columns}
+    return gap.groupby(["seed", "rate"], as_index=False).agg(epochs=("epoch", "size"), **largest)
+
+
+def holm(p: ArrayLike) -> np.ndarray:
+    """Holm's step-down p-values (n,), in the order given; nan stays nan and does not count as a test.
+
+    The i-th smallest of m values is multiplied by m - i + 1, never below the one before it, at most 1: valid
+    whatever the dependence between the tests.
+    """
+    values = np.asarray(p, dtype=float)
+    out = np.full(values.shape, np.nan)
+    known = np.flatnonzero(np.isfinite(values))
+    order = known[np.argsort(values[known], kind="stable")]
+    out[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(order), 0, -1)), 1.0)
+    return out
+
+
+def bootstrap_interval(values: ArrayLike) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean of values (n,), seeded; (nan, nan) below three values.
+
+    Shown beside Student's t because it assumes no shape; at three to five seeds it is known to be too narrow. Equal
+    values give an interval of no width.
+    """
+    x = np.asarray(values, dtype=float)
+    if len(x) < LEAST:
+        return math.nan, math.nan
+    draws = {"n_resamples": DRAWS, "confidence_level": LEVEL, "rng": np.random.default_rng(0)}
+    low, high = stats.bootstrap((x,), np.mean, method="percentile", **draws).confidence_interval
+    return float(low), float(high)
+
+
+def cluster_interval(values: ArrayLike, clusters: Sequence[Any]) -> tuple[float, float]:
+    """Percentile interval of the mean of values (n,) when whole `clusters` (n,) are drawn with replacement, seeded.
+
+    (nan, nan) below three clusters. With few clusters it is too narrow, and never wider than from the smallest to the
+    largest mean of a cluster: read the sign-flip p over tasks beside it.
+    """
+    sums = pd.Series(np.asarray(values, dtype=float)).groupby(list(clusters)).agg(["sum", "size"])
+    if len(sums) < LEAST:
+        return math.nan, math.nan
+    picks = np.random.default_rng(0).integers(0, len(sums), (DRAWS, len(sums)))
+    means = sums["sum"].to_numpy()[picks].sum(axis=1) / sums["size"].to_numpy()[picks].sum(axis=1)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def by_cell(frame: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
@@ -42,64 +203,16 @@ def one_run_each(runs: pd.DataFrame) -> None:
         )
 
 
-def holm(p: ArrayLike) -> np.ndarray:
-    """Holm's step-down p-values (n,), in the order given; nan stays nan and does not count as a test.
-
-    The i-th smallest of m values is multiplied by m - i + 1, never below the one before it, at most 1: valid
-    whatever the dependence between the tests.
-    """
-    values = np.asarray(p, dtype=float)
-    out = np.full(values.shape, np.nan)
-    known = np.flatnonzero(np.isfinite(values))
-    order = known[np.argsort(values[known], kind="stable")]
-    factors = np.arange(len(order), 0, -1)
-    out[order] = np.minimum(np.maximum.accumulate(values[order] * factors), 1.0)
-    return out
-
-
-def bootstrap_interval(values: ArrayLike) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of values (n,), seeded; (nan, nan) below three values.
-
-    Shown beside Student's t because it assumes no shape; at three to five seeds it is known to be too narrow. Equal
-    values give an interval of no width.
-    """
-    x = np.asarray(values, dtype=float)
-    if len(x) < LEAST:
-        return float("nan"), float("nan")
-    draws = {"n_resamples": DRAWS, "confidence_level": LEVEL, "rng": np.random.default_rng(0)}
-    low, high = stats.bootstrap((x,), np.mean, method="percentile", **draws).confidence_interval
-    return float(low), float(high)
-
-
-def cluster_interval(values: ArrayLike, clusters: Sequence[Any]) -> tuple[float, float]:
-    """Percentile interval of the mean of values (n,) when whole clusters are drawn with replacement, seeded.
-
-    (nan, nan) below three clusters. With few clusters it is too narrow, and never wider than from the smallest to the
-    largest mean of a cluster: read the sign-flip p over tasks beside it.
-
-    Args:
-        values: one per cell.
-        clusters: the cluster (task) of each value.
-    """
-    sums = pd.Series(np.asarray(values, dtype=float)).groupby(list(clusters)).agg(["sum", "size"])
-    if len(sums) < LEAST:
-        return float("nan"), float("nan")
-    picks = np.random.default_rng(0).integers(0, len(sums), (DRAWS, len(sums)))
-    means = sums["sum"].to_numpy()[picks].sum(axis=1) / sums["size"].to_numpy()[picks].sum(axis=1)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(low), float(high)
-
-
 def least_p(n: int) -> float:
-    """The smallest value `intervals.sign_flip_p` can take for n differences; nan for none."""
-    return 2 / min(2**n, FLIPS + 1) if n else float("nan")
+    """The smallest value `sign_flip_p` can take for n differences; nan for none."""
+    return 2 / min(2**n, FLIPS + 1) if n else math.nan
 
 
 def difference(differences: ArrayLike) -> dict[str, Any]:
     """Paired differences (n,) as the columns of `compare` from `n` to `p_least`."""
     d = np.asarray(differences, dtype=float)
-    row = vars(intervals.mean_interval(d)) | dict(zip(("boot_low", "boot_high"), bootstrap_interval(d)))
-    return row | {"p": intervals.sign_flip_p(d), "p_least": least_p(len(d))}
+    row = vars(mean_interval(d)) | dict(zip(("boot_low", "boot_high"), bootstrap_interval(d)))
+    return row | {"p": sign_flip_p(d), "p_least": least_p(len(d))}
 
 
 def compare(runs: pd.DataFrame, pairs: Pairs, absent: bool = False) -> pd.DataFrame:
@@ -109,17 +222,15 @@ def compare(runs: pd.DataFrame, pairs: Pairs, absent: bool = False) -> pd.DataFr
     (`bootstrap_interval`), p (sign-flip, exact up to 16 seeds), p_least (the smallest p that n allows), p_holm (Holm
     over all rows with a p, so over every cell and pair of this call).
 
-    Args:
-        absent: whether a pair of which a method has no finished run has a row too, without numbers.
-
-    Raises:
-        BeftError: a method has several finished runs for one seed in a cell.
+    Where `absent`, a pair of which a method has no finished run has a row too, without numbers. Raises BeftError where
+    a method has several finished runs for one seed in a cell.
     """
     rows = []
     for cell, part in by_cell(runs):
-        methods = set(intervals.finished(part)["method"])
+        methods = set(finished(part)["method"])
         rows += [cell | _pair(part, *pair) for pair in pairs if absent or methods >= {*pair}]
-    return _with_holm(pd.DataFrame(rows, columns=[*CELL, *_COMPARED]))
+    compared = pd.DataFrame(rows, columns=[*CELL, *_COMPARED])
+    return compared.assign(p_holm=holm(compared["p"]))
 
 
 def compare_views(views: Mapping[str, pd.DataFrame], pairs: Pairs) -> pd.DataFrame:
@@ -128,25 +239,20 @@ def compare_views(views: Mapping[str, pd.DataFrame], pairs: Pairs) -> pd.DataFra
     Every pair has a row, without numbers where a method was not run. Raises as `compare`.
     """
     rows = [{"view": view} | _pair(runs, *pair) for view, runs in views.items() for pair in pairs]
-    return _with_holm(pd.DataFrame(rows, columns=["view", *_COMPARED]))
+    compared = pd.DataFrame(rows, columns=["view", *_COMPARED])
+    return compared.assign(p_holm=holm(compared["p"]))
 
 
 def _pair(runs: pd.DataFrame, first: str, second: str) -> dict[str, Any]:
-    differences = intervals.paired_differences(runs, first, second)
-    return {"first": first, "second": second} | difference(differences)
-
-
-def _with_holm(compared: pd.DataFrame) -> pd.DataFrame:
-    return compared.assign(p_holm=holm(compared["p"].to_numpy(dtype=float)))
+    return {"first": first, "second": second} | difference(paired_differences(runs, first, second))
 
 
 def overall(compared: pd.DataFrame) -> pd.DataFrame:
     """The rows of `compare` over cells: one row per pair. Points of different metrics are averaged as they are.
 
     Columns: first, second; cells (with a difference), tasks, higher (cells in which the first has the higher mean);
-    mean over cells, low, high (`cluster_interval` over tasks, nan below three tasks: cells of one task share data
-    and are not independent, so drawing cells would claim too much); p (sign-flip over the cells' means, which does
-    take them as independent), p_tasks (the same, each task's cells flipped together).
+    mean over cells, low, high (`cluster_interval` over tasks); p (sign-flip over the cells' means, which does take
+    them as independent), p_tasks (the same, each task's cells flipped together).
     """
     rows = []
     for (first, second), part in compared.groupby(["first", "second"], sort=False):
@@ -159,83 +265,76 @@ def _over_cells(values: pd.Series, tasks: pd.Series) -> dict[str, Any]:
     """Differences, one per cell, with their tasks: the columns of `overall` after the pair."""
     low, high = cluster_interval(values, list(tasks))
     sums = values.groupby(tasks).sum()  # flipping a task flips its sum, and the mean is made of the sums
-    return {
-        "cells": len(values),
-        "tasks": tasks.nunique(),
-        "higher": int((values > 0).sum()),
-        "mean": float(values.mean()),
-        "low": low,
-        "high": high,
-        "p": intervals.sign_flip_p(values.tolist()),
-        "p_tasks": intervals.sign_flip_p(sums.tolist()),
-    }
+    row: dict[str, Any] = {"cells": len(values), "tasks": tasks.nunique(), "higher": int((values > 0).sum())}
+    row |= {"mean": float(values.mean()), "low": low, "high": high}
+    return row | {"p": sign_flip_p(values), "p_tasks": sign_flip_p(sums)}
+
+
+def term_scores(frame: pd.DataFrame) -> pd.DataFrame:
+    """The layer average of every score and term (the last column of Fig. 2), per seed, dtype and epoch.
+
+    The norms of the pre-trained biases are kept in the same records but rank nothing, so they are left out.
+    """
+    keys = ["seed", "rate", "dtype", "key_null", "epoch", "score", "term"]
+    return frame[frame["score"] != "norms"].groupby(keys, sort=False)["value"].mean().reset_index()
+
+
+def agreement(averages: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Kendall's tau between each score's ranking of the terms and their accuracies, seed by seed.
+
+    Two views. "all terms": as scored. "null b_k excluded": a b_k that the anatomy proves null takes no part, which
+    leaves b_q against b_v, so that tau is 1 or -1; where b_k is not null the two views are the same.
+    `averages` from `term_scores`, `runs` with one finished run per term and seed. Columns: score, view, seed, tau.
+    """
+    accuracies = finished(runs).set_index(["method", "seed"])["final"].astype(float).to_dict()
+    rows = []
+    for (score, seed), part in averages.groupby(["score", "seed"], sort=False):
+        without = part[part["term"] != "k"] if part["key_null"].iloc[0] else part
+        for view, kept in (("all terms", part), ("null b_k excluded", without)):
+            by_term = dict(zip(kept["term"], kept["value"], strict=True))
+            accuracy = {t: accuracies.get((f"b_{t}", seed), np.nan) for t in by_term}
+            if np.isfinite(list(accuracy.values())).all():
+                rows.append((score, view, seed, scores.agreement(by_term, accuracy)))
+    return pd.DataFrame(rows, columns=["score", "view", "seed", "tau"])
 
 
 def tau_by_cell(rankings: dataframes.Records, runs: pd.DataFrame) -> pd.DataFrame:
-    """Kendall's tau of each score with the terms' accuracies, seed by seed (`intervals.agreement`), in every cell.
+    """Kendall's tau of each score with the terms' accuracies, seed by seed (`agreement`), in every cell.
 
     Columns: model, task, regime, score, view, seed, tau. A cell without a finished ranking, or without accuracies,
-    has no rows.
-
-    Raises:
-        BeftError: a cell has several rankings, or several runs of one term, for one seed.
+    has no rows. Raises as `scored_cells`.
     """
     cells = scored_cells(rankings, runs)
-    frames = [intervals.agreement(averages, part).assign(**cell) for cell, averages, part in cells]
-    return _stacked(frames, [*CELL, "score", "view", "seed", "tau"])
-
-
-def tau_of_means(rankings: dataframes.Records, runs: pd.DataFrame) -> pd.DataFrame:
-    """The same with means: each term's score over its seeds against its mean accuracy over finished runs.
-
-    Columns: model, task, regime, score, view, tau; nan where all accuracies tie. Raises as `tau_by_cell`.
-    """
-    frames = []
-    for cell, averages, part in scored_cells(rankings, runs):
-        means = averages.groupby(["score", "term", "key_null"], sort=False)["value"].mean().reset_index()
-        accuracy = intervals.finished(part).groupby("method")["final"].mean().reset_index()
-        taus = intervals.agreement(means.assign(seed=0), accuracy.assign(seed=0, outcome="ok"))
-        frames.append(taus.assign(**cell))
-    return _stacked(frames, [*CELL, "score", "view", "tau"])
-
-
-def _stacked(frames: Sequence[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
-    """Frames below each other; no rows where there are none."""
-    return pd.concat(frames)[columns].reset_index(drop=True) if frames else pd.DataFrame(columns=columns)
+    frames = [agreement(averages, part).assign(**cell) for cell, averages, part in cells]
+    columns = [*CELL, "score", "view", "seed", "tau"]
+    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
 
 def scored_cells(
     rankings: dataframes.Records, runs: pd.DataFrame
 ) -> Iterator[tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]]:
-    """Every cell that has a finished ranking and finished runs: names, `intervals.term_scores`, runs."""
+    """Every cell that has a finished ranking and finished runs: names, `term_scores`, runs.
+
+    Raises BeftError where a cell has several rankings, or several runs of one term, for one seed.
+    """
     for cell, part in by_cell(runs):
-        here = rankings_of(rankings, cell)
-        if here and len(intervals.finished(part)):
-            one_run_each(intervals.finished(part))
-            yield cell, intervals.term_scores(dataframes.scores(here)), part
-
-
-def rankings_of(rankings: dataframes.Records, cell: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The finished ranking records of a cell. Raises BeftError if a seed has several."""
-    wanted = {**cell, "outcome": "ok"}
-    here = [dict(r) for r in rankings if wanted.items() <= {**r["settings"], "outcome": r["outcome"]}.items()]
-    if len({r["settings"]["seed"] for r in here}) < len(here):
-        place = f"{cell['task']}, {cell['regime']}, {cell['model']}"
-        raise BeftError(f"several rankings per seed in {place}: give those of one precision and one rate")
-    return here
+        wanted = {**cell, "outcome": "ok"}
+        here = [r for r in rankings if wanted.items() <= {**r["settings"], "outcome": r["outcome"]}.items()]
+        if len({r["settings"]["seed"] for r in here}) < len(here):
+            place = f"{cell['task']}, {cell['regime']}, {cell['model']}"
+            raise BeftError(f"several rankings per seed in {place}: give those of one precision and one rate")
+        if here and len(finished(part)):
+            one_run_each(finished(part))
+            yield cell, term_scores(dataframes.scores(here)), part
 
 
 def tau_overall(taus: pd.DataFrame) -> pd.DataFrame:
     """Kendall's tau over cells: one row per score and view. Seeds are averaged within a cell first.
 
-    Columns: score, view, cells, tasks, mean, low, high (`cluster_interval` over tasks, nan below three tasks).
-    Undefined taus are left out. `taus` from `tau_by_cell` or `tau_of_means`.
+    Columns: score, view, cells, tasks, mean, low, high (`cluster_interval` over tasks). Undefined taus are left out.
     """
-    rows = []
-    for (score, view), part in cell_taus(taus).groupby(["score", "view"], sort=False):
-        low, high = cluster_interval(part["tau"], list(part["task"]))
-        row = {"score": score, "view": view, "cells": len(part), "tasks": part["task"].nunique()}
-        rows.append(row | {"mean": float(part["tau"].mean()), "low": low, "high": high})
+    groups = cell_taus(taus).groupby(["score", "view"], sort=False)
+    rows = [{"score": s, "view": v} | _over_cells(part["tau"], part["task"]) for (s, v), part in groups]
     return pd.DataFrame(rows, columns=["score", "view", "cells", "tasks", "mean", "low", "high"])
 
 
@@ -252,14 +351,13 @@ def tau_differences(taus: pd.DataFrame, first: str = "mag_angle") -> pd.DataFram
     `overall` from `cells` on.
     """
     rows = []
-    places = [*CELL, "view", *(["seed"] if "seed" in taus else [])]
     known = taus.dropna(subset=["tau"]).astype({"tau": float})
     mine = known[known["score"] == first].drop(columns="score")
     for second in [s for s in dict.fromkeys(known["score"]) if s != first]:
-        both = mine.merge(known[known["score"] == second], on=places, suffixes=("", "_second"))
+        both = mine.merge(known[known["score"] == second], on=[*CELL, "view", "seed"], suffixes=("", "_second"))
         both["gap"] = both["tau"] - both["tau_second"]
         cells = both.groupby([*CELL, "view"], sort=False)["gap"].mean().reset_index()
         for view, part in cells.groupby("view", sort=False):
-            pair = {"first": first, "second": second, "view": view}
-            rows.append(pair | _over_cells(part["gap"], part["task"]))
+            row = {"first": first, "second": second, "view": view}
+            rows.append(row | _over_cells(part["gap"], part["task"]))
     return pd.DataFrame(rows, columns=["first", "second", "view", *_OVER])

@@ -12,8 +12,9 @@ Records = Sequence[Mapping[str, Any]]
 _RUN = ("model", "task", "regime", "method", "seed", "rate")
 _SETTINGS = (*_RUN, "train_size", "tuning_size", "epochs", "dtype")
 _SCORES = ("final", "final_tuning", "best", "best_tuning")
-_FRAME = ("key", *_SETTINGS, "metric", "substitute", *_SCORES, "best_epoch", "chosen_on")
 _PARAMETERS = ("bias", "head", "pooler")
+_DATA = ("metric", "substitute")
+_FRAME = ("key", *_SETTINGS, *_DATA, *_SCORES, "best_epoch", "chosen_on", *_PARAMETERS, "seconds", "outcome")
 
 
 def frame(records: Records) -> pd.DataFrame:
@@ -24,28 +25,28 @@ def frame(records: Records) -> pd.DataFrame:
     (numbers of trained parameters); seconds; outcome.
     """
     rows = []
-    for r in records:
-        if r["kind"] != "run":
-            continue
+    for r in _runs(records):
         row = {"key": r["key"]} | {n: r["settings"].get(n) for n in _SETTINGS}
-        row |= {n: r["data"].get(n) for n in ("metric", "substitute")}
+        row |= {n: r["data"].get(n) for n in _DATA}
         for name in ("final", "best"):
             row |= {name: r[name].get("validation"), f"{name}_tuning": r[name].get("tuning")}
         row |= {"best_epoch": r["best"].get("epoch"), "chosen_on": r["best"].get("chosen_on")}
         row |= {n: r["parameters"].get(n) for n in _PARAMETERS}
         rows.append(row | {"seconds": r["seconds"], "outcome": r["outcome"]})
-    table = pd.DataFrame(rows, columns=[*_FRAME, *_PARAMETERS, "seconds", "outcome"])
-    return _numeric(table, [*_SCORES, "seconds", "rate"])
+    return _numeric(pd.DataFrame(rows, columns=_FRAME), [*_SCORES, "seconds", "rate"])
+
+
+def _runs(records: Records) -> Records:
+    return [r for r in records if r["kind"] == "run"]
 
 
 def curves(records: Records) -> pd.DataFrame:
     """One row per run and epoch. Columns: key, model, task, regime, method, seed, rate, epoch, train_loss, tuning,
     validation; a score that was not taken is NaN."""
     rows = []
-    for r in records:
-        if r["kind"] == "run":
-            start = {"key": r["key"]} | {n: r["settings"].get(n) for n in _RUN}
-            rows += [start | {n: epoch[n] for n in EPOCH_FIELDS} for epoch in r["epochs"]]
+    for r in _runs(records):
+        start = {"key": r["key"]} | {n: r["settings"].get(n) for n in _RUN}
+        rows += [start | {n: epoch[n] for n in EPOCH_FIELDS} for epoch in r["epochs"]]
     table = pd.DataFrame(rows, columns=["key", *_RUN, *EPOCH_FIELDS])
     return _numeric(table, ["rate", "train_loss", "tuning", "validation"])
 
@@ -62,9 +63,7 @@ def scores(records: Records, by_epoch: bool = False) -> pd.DataFrame:
     was lost has no scores; a score that is not defined for a model has no rows. Raises BeftError if nothing is left.
     """
     rows: list[dict[str, Any]] = []
-    for r in records:
-        if r["outcome"] != "ok":
-            continue
+    for r in [r for r in records if r["outcome"] == "ok"]:
         run = {n: r["settings"][n] for n in ("seed", "rate", "dtype")}
         run["key_null"] = r["key_bias_null"]["null"]
         for step in r["by_epoch"] if by_epoch else [{"epoch": r["settings"]["epochs"], **r["scores"]}]:

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from .comparisons import LEAST
-from .intervals import Interval, mean_interval, summary
+from .comparisons import LEAST, Interval, finished, mean_interval
 
 MISSING = "not run"
 METHOD_NAMES = {
@@ -42,11 +41,6 @@ def method_name(method: str) -> str:
     return f"{term}, {FORM_NAMES[form]}" if form else METHOD_NAMES.get(method, method)
 
 
-def score_name(score: str) -> str:
-    """The name of a score in figures and tables."""
-    return SCORE_NAMES.get(score, score)
-
-
 def counted(count: int, unit: str) -> str:
     """ "1 cell", "4 cells"."""
     return f"{count} {unit}{'' if count == 1 else 's'}"
@@ -70,19 +64,17 @@ def interval_text(
     Without an interval (`low` is nan) the mean alone, without a mean `missing`.
     """
     text = number(scale * mean, form, missing)
-    if not np.isfinite(mean) or not np.isfinite(low):
-        return text
-    return f"{text} [{scale * low:{form}}, {scale * high:{form}}]"
+    return f"{text} [{scale * low:{form}}, {scale * high:{form}}]" if np.isfinite([mean, low]).all() else text
 
 
-def mean_text(interval: Interval, form: str = ".2f", scale: float = 1) -> str:
-    """`interval_text` of an interval; "undefined" without a value."""
-    return interval_text(interval.mean, interval.low, interval.high, form, scale, "undefined")
+def mean_text(interval: Interval, form: str = ".2f", scale: float = 1, missing: str = "undefined") -> str:
+    """`interval_text` of an interval."""
+    return interval_text(interval.mean, interval.low, interval.high, form, scale, missing)
 
 
 def percent_text(interval: Interval) -> str:
     """E.g. "77.2 [75.9, 78.5]"; "77.2 (one seed)" without an interval; "not run" without a value."""
-    text = interval_text(interval.mean, interval.low, interval.high, ".1f")
+    text = mean_text(interval, ".1f", 100, MISSING)
     return f"{text} (one seed)" if interval.n == 1 else text
 
 
@@ -91,14 +83,12 @@ def runs_text(runs: pd.DataFrame, value: str = "final") -> str:
 
     E.g. "77.2 [75.9, 78.5], 1 of 5 diverged or failed"; `not run` without a run.
     """
-    if not len(runs):
-        return MISSING
-    row = summary(runs.assign(all=0), ("all",), value).iloc[0]
-    text = percent_text(Interval(row["mean"], row["low"], row["high"], int(row["n"])))
-    if not row["lost"]:
-        return text
-    lost = f"{int(row['lost'])} of {len(runs)} diverged or failed"
-    return f"{text}, {lost}" if row["n"] else lost
+    ok = finished(runs)
+    interval, lost = mean_interval(ok[value]), len(runs) - len(ok)
+    if not lost:
+        return percent_text(interval)
+    note = f"{lost} of {len(runs)} diverged or failed"
+    return f"{percent_text(interval)}, {note}" if interval.n else note
 
 
 def tau_text(taus: pd.Series) -> str:
@@ -108,7 +98,7 @@ def tau_text(taus: pd.Series) -> str:
         return "undefined, equal accuracies" if len(taus) else MISSING
     if taus.dropna().nunique() == 1:  # no spread: an interval of no width would claim certainty
         return f"{i.mean:+.2f} in {'one seed' if i.n == 1 else f'each of {i.n} seeds'}"
-    return f"{interval_text(i.mean, i.low, i.high, '+.2f', 1)} over {i.n} seeds"
+    return f"{mean_text(i, '+.2f')} over {i.n} seeds"
 
 
 def order(values: Mapping[str, float], form: str | None = None) -> str:

@@ -5,17 +5,18 @@ drawn in percent. Colours are the same everywhere and distinct for colour-blind 
 every method also has its own marker and line, since b_k and the head alone are expected to lie on each other.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from .intervals import Interval, finished, mean_interval
+from .comparisons import Interval, finished, mean_interval
 from .names import MISSING, method_name
 
 _LOOKS = {  # method -> colour and marker, in the order in which methods are drawn
@@ -39,7 +40,7 @@ TERMS = ("q", "k", "v")
 TERM_NAMES = {"q": r"$b_q$", "k": r"$b_k$", "v": r"$b_v$"}
 MARKERS = {method: marker for method, (_, marker) in _LOOKS.items()}
 COLORS = {method: color for method, (color, _) in _LOOKS.items()} | {t: _LOOKS[f"b_{t}"][0] for t in TERMS}
-DASHES = {"head": "-", "b_q": "-", "b_k": (0, (2, 1.5)), "b_v": "-", "all_biases": "-"}
+DASHES = {"b_k": (0, (2, 1.5))}
 RC = {
     **sns.axes_style("whitegrid"),
     **sns.plotting_context("paper", font_scale=1.15),
@@ -53,17 +54,8 @@ RC = {
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
 }
-
-
-def styled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Run a figure function in the package's style, whatever the style of the session."""
-
-    @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        with plt.rc_context(RC):
-            return function(*args, **kwargs)
-
-    return wrapper
+# Runs a figure function in the package's style, whatever the style of the session.
+styled = mpl.rc_context(RC)
 
 
 def methods_of(frame: pd.DataFrame) -> list[str]:
@@ -77,17 +69,17 @@ def color_of(method: str) -> str:
     return COLORS.get(method, "#CC79A7")
 
 
-def look_of(method: str, label: bool = True) -> dict[str, Any]:
+def look_of(method: str) -> dict[str, Any]:
     """Colour, marker, dashes and label of a method."""
     look = {"color": color_of(method), "marker": MARKERS.get(method, "o"), "ls": DASHES.get(method, "-")}
-    return {**look, "label": method_name(method)} if label else look
+    return {**look, "label": method_name(method)}
 
 
 def mean_bar(ax: Axes, x: float, interval: Interval, scale: float, **look: Any) -> None:
     """A mean with its interval at x; of one value the mean alone."""
-    i = interval
-    spread = None if i.n == 1 else [[scale * (i.mean - i.low)], [scale * (i.high - i.mean)]]
-    ax.errorbar([x], [scale * i.mean], yerr=spread, **look)
+    mean = interval.mean
+    spread = None if interval.n == 1 else [[scale * (mean - interval.low)], [scale * (interval.high - mean)]]
+    ax.errorbar([x], [scale * mean], yerr=spread, **look)
 
 
 def methods_as_points(ax: Axes, frame: pd.DataFrame, methods: Sequence[str]) -> None:
@@ -111,6 +103,30 @@ def methods_as_points(ax: Axes, frame: pd.DataFrame, methods: Sequence[str]) -> 
     ax.set_xticks(range(len(methods)), [method_name(m) for m in methods])
     ax.set_xlim(-0.5, len(methods) - 0.3)
     ax.grid(axis="x", visible=False)
+
+
+def panels(
+    count: int, width: float, height: float, margin: tuple[float, float] = (0.0, 0.0), columns: int = 99, **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, at least one, in at most so many columns.
+
+    Sizes are in inches, of a panel; `margin` is added to width and height of the figure; `options` of plt.subplots.
+    """
+    count = max(count, 1)
+    columns = min(count, columns)
+    rows = -(-count // columns)
+    size = (width * columns + margin[0], height * rows + margin[1])
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
+    for ax in axes.flat[count:]:
+        ax.set_visible(False)
+    return fig, list(axes.flat[:count])
+
+
+def with_legend(fig: Figure, ax: Axes | None = None, **options: Any) -> Figure:
+    """`fig` with a legend at its right: of one of its panels, or of the `handles` given."""
+    entries = () if ax is None else ax.get_legend_handles_labels()
+    fig.legend(*entries, loc="outside right center", **options)
+    return fig
 
 
 def nothing_to_draw(ax: Axes) -> None:

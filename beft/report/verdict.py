@@ -1,6 +1,6 @@
 """The one rule by which a difference is called ahead, behind, not shown, or beyond what the data can tell.
 
-An exact paired sign-flip test (`intervals.sign_flip_p`) over seeds within a cell, over tasks across cells; Holm's
+An exact paired sign-flip test (`comparisons.sign_flip_p`) over seeds within a cell, over tasks across cells; Holm's
 correction over the table that the difference stands in; at `ALPHA`. Where even the smallest p that so few seeds or
 tasks allow would stay above `ALPHA` after the correction, the answer is "cannot be told".
 """
@@ -28,13 +28,9 @@ def over_seeds(compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_tasks(overall: pd.DataFrame) -> pd.DataFrame:
-    """Differences over cells with their verdict, by the p in which each task's cells are flipped together.
+    """As `over_seeds`, over tasks: by the p in which each task's cells are flipped together.
 
-    Args:
-        overall: the whole table, of `comparisons.overall` or `tau_differences`.
-
-    Returns:
-        As `over_seeds`, with tasks in place of seeds.
+    `overall` is the whole table, of `comparisons.overall` or `tau_differences`.
     """
     return _judged(overall, "tasks", "p_tasks", "task")
 
@@ -53,6 +49,4 @@ def _verdict(count: int, p: float, smallest: float, better: float, unit: str) ->
         return MISSING
     if smallest > ALPHA:
         return f"cannot be told with {counted(count, unit)}"
-    if p > ALPHA:
-        return "no difference shown"
-    return "ahead" if better > 0 else "behind"
+    return "no difference shown" if p > ALPHA else "ahead" if better > 0 else "behind"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import operator
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,14 +38,13 @@ class TextFrame(pd.DataFrame):
 def as_text(frame: pd.DataFrame) -> TextFrame:
     """`frame` with every cell as text; one row of `not run` where it has none."""
     # Cell by cell: a column of counts with one gap would otherwise turn into floats.
-    cells = [[_text(v) for v in row] for row in frame.astype(object).to_numpy()]
-    cells = cells or [[MISSING] * frame.shape[1]]
+    cells = [[_text(v) for v in row] for row in frame.astype(object).to_numpy()] or [[MISSING] * frame.shape[1]]
     return TextFrame(cells, columns=[str(c) for c in frame.columns], dtype=object)
 
 
-def _text(value: object) -> str:
+def _text(value: Any) -> str:
     """A cell as text: counts with thousands separators, other numbers to four digits, `not run` for what is missing."""
-    if value is None or (isinstance(value, float) and np.isnan(value)) or value is pd.NA:
+    if pd.isna(value):
         return MISSING
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
@@ -63,27 +62,22 @@ def display(*frames: pd.DataFrame) -> None:
     show(*(as_text(frame) for frame in frames))
 
 
+def _lines(frame: pd.DataFrame) -> list[list[str]]:
+    return [list(frame.columns), *frame.to_numpy().tolist()]
+
+
 def markdown(frame: pd.DataFrame) -> str:
     """A GitHub table of a frame of text."""
-    rows = [[c.replace("|", "\\|") for c in row] for row in [list(frame.columns), *frame.to_numpy().tolist()]]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + " --- |" * len(frame.columns), *lines[1:]]) + "\n"
+    head, *rows = ["| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in _lines(frame)]
+    return "\n".join([head, "|" + " --- |" * frame.shape[1], *rows]) + "\n"
 
 
 def tex(frame: pd.DataFrame, caption: str, name: str) -> str:
     """A LaTeX table (booktabs) of a frame of text."""
-    head, *rows = [
-        " & ".join(c.translate(_TEX) for c in row) + r" \\" for row in [list(frame.columns), *frame.to_numpy().tolist()]
-    ]
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\begin{{tabular}}{{{'l' * len(frame.columns)}}}",
-        r"\toprule",
-    ]
-    lines += [head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
-    lines += [rf"\caption{{{caption.translate(_TEX)}}}", rf"\label{{tab:{name}}}", r"\end{table}"]
-    return "\n".join(lines) + "\n"
+    head, *rows = [" & ".join(c.translate(_TEX) for c in line) + r" \\" for line in _lines(frame)]
+    start = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{{'l' * frame.shape[1]}}}", r"\toprule"]
+    end = [rf"\caption{{{caption.translate(_TEX)}}}", rf"\label{{tab:{name}}}", r"\end{table}"]
+    return "\n".join([*start, head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", *end]) + "\n"
 
 
 def full_caption(caption: str, s: Settings, measured: bool = True, records: Sources = ()) -> str:
@@ -111,12 +105,14 @@ def save_table(
         measured: on the profile's model or data; False for what needs neither.
     """
     table, caption = as_text(frame), full_caption(caption, s, measured, records)
-    texts = {"csv": table.to_csv(index=False, lineterminator="\n"), "tex": tex(table, caption, name)}
-    texts["md"] = f"{markdown(table)}\n{caption}\n"
-    files = [s.figures / f"{name}.{ending}" for ending in sorted(texts)]
-    for file in files:
-        write_whole(file, texts[file.suffix[1:]])
-    _register(s, "table", name, caption, files, records)
+    texts = {
+        f"{name}.csv": table.to_csv(index=False, lineterminator="\n"),
+        f"{name}.md": f"{markdown(table)}\n{caption}\n",
+        f"{name}.tex": tex(table, caption, name),
+    }
+    for file, text in texts.items():
+        write_whole(s.figures / file, text)
+    _register(s, "table", name, caption, list(texts), records)
     return table
 
 
@@ -135,24 +131,23 @@ def save_figure(
 
     s.figures.mkdir(parents=True, exist_ok=True)
     caption = full_caption(caption, s, measured, records)
-    files = [s.figures / f"{name}.pdf", s.figures / f"{name}.png"]
+    pdf, png = f"{name}.pdf", f"{name}.png"
     with plt.rc_context(RC):
-        fig.savefig(files[0], metadata={"CreationDate": None, "Creator": None, "Producer": None})
-        fig.savefig(files[1], dpi=DPI, metadata={"Software": None})
+        fig.savefig(s.figures / pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
+        fig.savefig(s.figures / png, dpi=DPI, metadata={"Software": None})
     plt.close(fig)
-    _register(s, "figure", name, caption, files, records)
+    _register(s, "figure", name, caption, [pdf, png], records)
     print(f"{name}: {caption}")
     return fig
 
 
-def _register(s: Settings, kind: str, name: str, caption: str, files: Sequence[Path], records: Sources) -> None:
+def _register(s: Settings, kind: str, name: str, caption: str, files: list[str], records: Sources) -> None:
     """Put one figure or table into `index.json`, the list that ties each file to its command and records."""
     path = s.figures / "index.json"
     entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     entry: dict[str, Any] = {"name": name, "kind": kind, "notebook": s.notebook, "caption": caption}
-    entry |= {"files": [f.name for f in files], "command": s.command}
+    entry |= {"files": files, "command": s.command}
     entry |= {"records": sorted({r if isinstance(r, str) else str(r["key"]) for r in records})}
-    same = (s.notebook, name, kind)
-    entries = [e for e in entries if (e["notebook"], e["name"], e["kind"]) != same] + [entry]
-    entries.sort(key=lambda e: (e["notebook"], e["kind"], e["name"]))
+    place = operator.itemgetter("notebook", "kind", "name")
+    entries = sorted([*(e for e in entries if place(e) != place(entry)), entry], key=place)
     write_whole(path, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")

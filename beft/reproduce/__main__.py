@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import BeftError, exit_status
 from ..settings.profiles import DEFAULT_PROFILE
+from .notebooks import publish_outputs
 from .run import Result, reproduce
 
 INTERRUPTED = "finished runs are kept, the same command resumes"
@@ -32,8 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _publish(options: argparse.Namespace) -> int:
-    from .publish import publish_outputs
-
     if options.parameters:
         raise BeftError("publish takes no -p: it publishes what a run of the plain profile left in build/")
     for path in publish_outputs(options.profile, options.only):
@@ -45,9 +44,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     parameters = {name: _value(text) for name, text in options.parameters}
     results = reproduce(options.profile, options.only, parameters, scheduler=options.scheduler)
     print(summary(results))
-    for result in results:
-        if result.problem is not None:
-            print(f"{result.notebook}: {result.problem}", file=sys.stderr)
+    for result in [result for result in results if result.failure is not None]:
+        print(f"{result.notebook}: {result.failure}", file=sys.stderr)
     return 1 if any(result.failed for result in results) else 0
 
 
@@ -56,8 +54,8 @@ def summary(results: Sequence[Result]) -> str:
     rows = [("notebook", "minutes", "figures", "tables", "runs done / reused / failed", "outcome")]
     for r in results:
         runs = f"{r.runs['done']} / {r.runs['reused']} / {r.runs['failed']}"
-        outcome = "failed" if r.failed else "ok"
-        rows.append((r.notebook, f"{r.seconds / 60:.1f}", str(r.figures), str(r.tables), runs, outcome))
+        counts = f"{r.seconds / 60:.1f}", str(r.figures), str(r.tables), runs
+        rows.append((r.notebook, *counts, "failed" if r.failed else "ok"))
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)
 

@@ -1,12 +1,21 @@
-"""Reading notebooks: which there are, what their `parameters` cell declares, whether every cell ran."""
+"""The notebooks: which there are, what they declare, whether they ran, and publishing their outputs."""
 
 import ast
+import os
+import re
+import socket
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import nbformat
+
+from .. import paths
 from ..errors import BeftError, unknown
 from ..records.folders import write_whole
+from ..settings import profiles as settings
 
 Notebook = Any
 """An nbformat NotebookNode: a dict whose items are attributes too."""
@@ -15,8 +24,7 @@ Notebook = Any
 def find(folder: Path, only: Sequence[str] = ()) -> list[Path]:
     """The notebooks of a folder in the order of their names, or those named in `only` (with or without ".ipynb").
 
-    Raises:
-        BeftError: a name that is not there.
+    Raises BeftError for a name that is not there.
     """
     paths = {path.stem: path for path in sorted(folder.glob("*.ipynb")) if not path.name.startswith(".")}
     if not paths:
@@ -30,8 +38,6 @@ def find(folder: Path, only: Sequence[str] = ()) -> list[Path]:
 
 def read(path: Path) -> Notebook:
     """A notebook in format 4. Raises BeftError where the file is not one."""
-    import nbformat
-
     try:
         return nbformat.read(path, as_version=4)
     except OSError as error:
@@ -40,22 +46,10 @@ def read(path: Path) -> Notebook:
         raise BeftError(f"{path} is not a notebook: restore it with git ({type(error).__name__})") from error
 
 
-def write(path: Path, notebook: Notebook) -> None:
-    """Replace a notebook, whole or not at all. Raises BeftError where it cannot be written."""
-    import nbformat
-
-    try:
-        nbformat.validate(notebook)
-        write_whole(path, nbformat.writes(notebook) + "\n")
-    except OSError as error:
-        raise BeftError(f"cannot write {path}: {error.strerror or error}; free the disk or its permissions") from error
-
-
 def parameter_names(path: Path) -> list[str]:
     """The names that the notebook's one cell tagged `parameters` assigns, in order.
 
-    Raises:
-        BeftError: there is no such cell or more than one, it is not Python, or it has no `profile`.
+    Raises BeftError where there is no such cell or more than one, it is not Python, or it has no `profile`.
     """
     code = [cell for cell in read(path).cells if cell.cell_type == "code"]
     cells = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
@@ -67,10 +61,9 @@ def parameter_names(path: Path) -> list[str]:
         raise BeftError(f"the parameters cell of {path.name} is not valid Python: {error}") from error
     names = []
     for statement in tree.body:
-        if isinstance(statement, ast.Assign):
-            names += [t.id for t in statement.targets if isinstance(t, ast.Name)]
-        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            names.append(statement.target.id)
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            names += [target.id for target in targets if isinstance(target, ast.Name)]
     if "profile" not in names:
         raise BeftError(f"the parameters cell of {path.name} has no `profile`: every notebook must have it")
     return names
@@ -87,4 +80,114 @@ def incomplete(notebook: Notebook) -> str | None:
             return f"cell [{place}] of {len(cells)} did not run: the notebook stopped early"
         if cell.execution_count != place:
             return f"cell [{place}] has execution count {cell.execution_count}: the cells did not run in order, once"
+    return None
+
+
+def publish_outputs(profile: str, only: Sequence[str] = ()) -> list[Path]:
+    """Fill the notebooks' outputs from build/<profile>/; return the notebooks written.
+
+    Cell sources stay as they are, papermill's injected cell and progress bars are dropped, execution counts run
+    1..N, and the notebook's metadata says `"beft": {"outputs_from_profile": profile}`. All are checked before one is
+    written: BeftError where an executed notebook is missing, unfinished, was run with other parameters than the
+    profile's or from other sources, or an output holds a path or the name of this machine.
+    """
+    if profile not in (names := settings.profile_names()):
+        raise unknown("profile", profile, names)
+    notebooks = {}
+    for source in find(paths.repository() / "notebooks", only):
+        built = paths.home() / "build" / profile / source.name
+        if not built.exists():
+            raise BeftError(
+                f"build/{profile}/{source.name} does not exist: run "
+                f"`python -m beft.reproduce --profile {profile} --only {source.stem}` first"
+            )
+        notebooks[source] = _merged(read(source), read(built), profile, source.stem)
+    for source, notebook in notebooks.items():
+        nbformat.validate(notebook)
+        try:
+            write_whole(source, nbformat.writes(notebook) + "\n")
+        except OSError as error:
+            reason = error.strerror or error
+            raise BeftError(f"cannot write {source}: {reason}; free the disk or its permissions") from error
+    readme = paths.repository() / "README.md"
+    if readme.exists():
+        text = readme.read_text(encoding="utf-8")
+        readme.write_text(_with_tables(text, paths.home() / "figures"), encoding="utf-8")
+    return list(notebooks)
+
+
+def _with_tables(text: str, figures: Path) -> str:
+    """README's text with each `<!-- table PROFILE/NAME -->` block filled from figures/PROFILE/NAME.md.
+
+    A table that has not been made leaves its block as it is: README shows what the committed records gave.
+    """
+
+    def fill(block: re.Match[str]) -> str:
+        made = figures / f"{block['name']}.md"
+        table = made.read_text(encoding="utf-8").strip() if made.exists() else block["table"].strip()
+        return f"<!-- table {block['name']} -->\n{table}\n<!-- end of table -->"
+
+    pattern = r"<!-- table (?P<name>[\w./+-]+) -->\n(?P<table>.*?)<!-- end of table -->"
+    return re.sub(pattern, fill, text, flags=re.DOTALL)
+
+
+def _merged(source: Notebook, built: Notebook, profile: str, name: str) -> Notebook:
+    """`source` with the outputs of `built`. Raises BeftError as `publish_outputs` does."""
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor, TagRemovePreprocessor
+
+    again = f"run `python -m beft.reproduce --profile {profile} --only {name}` again"
+    if fault := incomplete(built):
+        raise BeftError(f"build/{profile}/{name}.ipynb is not whole, {fault}: {again}")
+    parameters = dict(built.metadata.get("papermill", {}).get("parameters", {}))
+    if parameters != {"profile": profile}:
+        extra = ", ".join(sorted(parameters.keys() - {"profile"})) or "another profile"
+        raise BeftError(f"build/{profile}/{name}.ipynb was run with {extra}, not with the plain profile: {again}")
+    built, _ = TagRemovePreprocessor(remove_cell_tags={"injected-parameters"}).preprocess(built, {})
+    if [(c.cell_type, c.source) for c in built.cells] != [(c.cell_type, c.source) for c in source.cells]:
+        raise BeftError(f"notebooks/{name}.ipynb has changed since build/{profile}/{name}.ipynb was run: {again}")
+    count = 0
+    for place, (cell, executed) in enumerate(zip(source.cells, built.cells)):
+        if cell.cell_type != "code":
+            continue
+        count += bool(cell.source.strip())
+        cell.execution_count = count if cell.source.strip() else None
+        cell.outputs = [output for output in executed.outputs if not _progress(output)]
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = count
+        # Where a kernel cuts printed text into pieces differs from run to run.
+        CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, place)
+        if private := _private(cell.outputs):
+            raise BeftError(
+                f"an output of cell {place} of build/{profile}/{name}.ipynb contains {private!r}, which belongs to "
+                "this machine and not into a published notebook: print a relative path or a name instead"
+            )
+        for key in ("papermill", "execution"):  # durations and times of day
+            cell.metadata.pop(key, None)
+    source.metadata.pop("papermill", None)
+    source.metadata["beft"] = {"outputs_from_profile": profile}
+    return source
+
+
+def _progress(output: Notebook) -> bool:
+    """Whether an output is a piece of a progress bar, which holds the times of one run on one machine."""
+    on_stderr = output.output_type == "stream" and output.name == "stderr"
+    return on_stderr and ("\r" in output.text or not output.text.replace("\x1b[A", "").strip())
+
+
+def _private(outputs: Sequence[Notebook]) -> str | None:
+    """The first path of this user or name of this machine in the text of the outputs, or None."""
+    host = socket.gethostname()
+    folders = {str(f) for f in (Path.home(), paths.repository(), paths.home(), sys.prefix, tempfile.gettempdir())}
+    words = [f for f in sorted(folders, key=len, reverse=True) if len(f.strip(os.sep)) > 1]
+    if len(host) >= 4 and host != "localhost":
+        words.append(host)
+    pattern = re.compile("|".join(rf"(?<![\w.-]){re.escape(word)}(?![\w-])" for word in words))
+    for output in outputs:
+        # An image is encoded bytes, in which a short word turns up by chance; SVG is text.
+        data = output.get("data", {}).items()
+        texts = [v for kind, v in data if not kind.startswith("image/") or kind == "image/svg+xml"]
+        for text in (output.get("text", ""), *output.get("traceback", []), *texts):
+            if match := pattern.search(str(text)):
+                return match.group()
     return None

@@ -5,6 +5,7 @@ papermill only warns about a parameter that no cell declares and about a missing
 """
 
 import contextlib
+import itertools
 import json
 import os
 import sys
@@ -19,7 +20,6 @@ from .. import paths
 from ..errors import BeftError, unknown
 from ..records.store import RUN_LOG, count_runs
 from ..settings import profiles as settings
-from ..settings.parameters import NOTEBOOKS
 from .notebooks import find, incomplete, parameter_names, read
 
 SCHEDULER = "BEFT_SCHEDULER"
@@ -32,10 +32,9 @@ class Result:
 
     Attributes:
         notebook: its name without ".ipynb".
-        seconds: how long it ran.
         figures, tables: how many of the index of figures and tables are from it.
         runs: numbers of runs done, reused and failed.
-        problem: why it failed, one sentence, or None.
+        failure: why it failed, one sentence, or None.
     """
 
     notebook: str
@@ -43,12 +42,12 @@ class Result:
     figures: int = 0
     tables: int = 0
     runs: dict[str, int] = field(default_factory=lambda: {"done": 0, "reused": 0, "failed": 0})
-    problem: str | None = None
+    failure: str | None = None
 
     @property
     def failed(self) -> bool:
         """Whether the notebook, or one of its runs, failed."""
-        return self.problem is not None or self.runs["failed"] > 0
+        return self.failure is not None or self.runs["failed"] > 0
 
 
 def reproduce(
@@ -58,7 +57,7 @@ def reproduce(
     progress: bool = True,
     scheduler: str | None = None,
 ) -> list[Result]:
-    """Execute the notebooks in order; one that fails does not stop the others.
+    """Execute the notebooks in order, into build/<profile>/; one that fails does not stop the others.
 
     Args:
         profile: name of a profile.
@@ -67,9 +66,6 @@ def reproduce(
             no selected notebook declares is an error.
         progress: show papermill's progress bar.
         scheduler: a Dask scheduler whose workers train, or "local:N"; see `sweep.run_all`.
-
-    Returns:
-        One result per notebook. The executed notebooks are in build/<profile>/.
 
     Raises:
         BeftError: unknown profile, notebook or parameter, a bad value, or a notebook without its `parameters` cell;
@@ -86,8 +82,8 @@ def reproduce(
         for source, values, figures in plan:
             print(f"{source.stem}: running under profile {profile}", flush=True)
             result = _run(source, values, figures, progress)
-            if result.problem is not None:
-                print(f"{result.notebook} failed: {result.problem}", file=sys.stderr, flush=True)
+            if result.failure is not None:
+                print(f"{result.notebook} failed: {result.failure}", file=sys.stderr, flush=True)
             results.append(result)
     return results
 
@@ -100,22 +96,18 @@ def _plan(profile: str, only: Sequence[str], parameters: Mapping[str, Any]) -> l
     declared = {path: parameter_names(path) for path in find(paths.repository() / "notebooks", only)}
     if "profile" in parameters:
         raise BeftError("profile is given twice: use --profile NAME instead of -p profile NAME")
-    names = list(dict.fromkeys(name for each in declared.values() for name in each))
+    names = list(dict.fromkeys(itertools.chain(*declared.values())))
     for name in parameters:
         if name not in names:
             where = next(iter(declared)).stem if len(declared) == 1 else "the notebooks"
             raise unknown(f"parameter of {where}", name, names)
     plan = []
     for source, own in declared.items():
-        values = {"profile": profile}
-        for name, value in parameters.items():
-            if name in own:
-                values[name] = value
-            else:
-                print(f"{source.stem} has no parameter {name}: it runs without it", flush=True)
-        figures = paths.home() / "figures" / profile
-        if source.stem in NOTEBOOKS:
-            figures = settings.load(source.stem, values).figures
+        for name in [name for name in parameters if name not in own]:
+            print(f"{source.stem} has no parameter {name}: it runs without it", flush=True)
+        values = {"profile": profile} | {name: value for name, value in parameters.items() if name in own}
+        known = source.stem in settings.NOTEBOOKS
+        figures = settings.load(source.stem, values).figures if known else paths.home() / "figures" / profile
         plan.append((source, values, figures))
     return plan
 
@@ -134,23 +126,16 @@ def _run(source: Path, parameters: dict[str, Any], figures: Path, progress: bool
     start = time.monotonic()
     try:
         with _environment({RUN_LOG: str(log)}):
-            papermill.execute_notebook(
-                source,
-                target,
-                parameters,
-                kernel_name="python3",
-                language="python",
-                progress_bar=progress,
-                request_save_on_cell_execute=True,
-            )
-        result.problem = incomplete(read(target))
+            options = {"kernel_name": "python3", "language": "python", "request_save_on_cell_execute": True}
+            papermill.execute_notebook(source, target, parameters, progress_bar=progress, **options)
+        result.failure = incomplete(read(target))
     except PapermillExecutionError as error:
         name, message = str(error.ename).rsplit(".", 1)[-1], str(error.evalue).strip() or "no message"
-        result.problem = message
+        result.failure = message
         if name != BeftError.__name__:  # whose message is already a sentence for the user
-            result.problem = f"{name}: {message} (cell [{error.exec_count}] of {place})"
+            result.failure = f"{name}: {message} (cell [{error.exec_count}] of {place})"
     except Exception as error:  # the kernel died, the disk is full: the other notebooks still run
-        result.problem = f"{type(error).__name__}: {error}"
+        result.failure = f"{type(error).__name__}: {error}"
     result.seconds = time.monotonic() - start
     result.runs = count_runs(log)
     log.unlink(missing_ok=True)

@@ -2,9 +2,4 @@
 
 from .._lazy import hand_on
 
-__getattr__, __all__ = hand_on(
-    __name__,
-    {
-        "load": "profiles",
-    },
-)
+__getattr__, __all__ = hand_on(__name__, {"load": "profiles"})

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beft.errors import BeftError
-from beft.report import comparisons, intervals
+from beft.report import comparisons
 from beft.report.dataframes import frame
+from beft.report.tables import cells
 
 P = st.lists(st.floats(0, 1), min_size=1, max_size=8)
 SMALL = st.lists(st.tuples(st.integers(-50, 50), st.sampled_from("abcd")), min_size=3, max_size=12)
@@ -102,11 +103,11 @@ def test_cluster_interval_lies_within_the_tasks_means_and_moves_with_them(cells,
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 8])
 def test_smallest_p_is_that_of_differences_of_one_sign(n):
-    assert comparisons.least_p(n) == intervals.sign_flip_p(list(range(1, n + 1)))
+    assert comparisons.least_p(n) == comparisons.sign_flip_p(list(range(1, n + 1)))
 
 
 def test_smallest_p_of_sampled_flips_is_no_smaller_than_one_in_the_sample():
-    assert comparisons.least_p(30) == pytest.approx(intervals.sign_flip_p([0.1 * n for n in range(1, 31)]))
+    assert comparisons.least_p(30) == pytest.approx(comparisons.sign_flip_p([0.1 * n for n in range(1, 31)]))
     assert np.isnan(comparisons.least_p(0))
 
 
@@ -170,7 +171,7 @@ def test_overall_counts_cells_and_flips_tasks_together():
     assert (row["cells"], row["tasks"], row["higher"]) == (5, 3, 4)
     assert row["mean"] == pytest.approx(0.18)
     assert row["low"] == pytest.approx(0.15) and row["high"] == pytest.approx(0.3)  # the tasks' means
-    assert row["p_tasks"] == 0.25 and row["p"] == intervals.sign_flip_p([d for _, d in means])
+    assert row["p_tasks"] == 0.25 and row["p"] == comparisons.sign_flip_p([d for _, d in means])
 
 
 def test_overall_of_two_tasks_has_no_interval_and_leaves_out_undefined_cells():
@@ -194,9 +195,9 @@ def test_tau_of_each_cell_is_that_of_its_own_runs_and_rankings():
 def test_tau_of_means_is_not_the_mean_of_taus():
     rows = _terms("sst2", 0.7, 0.5, 0.8, seeds=(0,)) + _terms("sst2", 0.72, 0.5, 0.71, seeds=(1,))
     ranked, view = [_ranked(0), _ranked(1)], "all terms"
-    means = comparisons.tau_of_means(ranked, frame(rows)).set_index(["score", "view"])["tau"]
+    means = cells.table1(ranked, rows)["reach: top, tau"]
     seeds = comparisons.cell_taus(comparisons.tau_by_cell(ranked, frame(rows)))
-    assert means["reach", view] == 1
+    assert means[0].startswith("right, +1.00")
     assert seeds.set_index(["score", "view"])["tau"]["reach", view] == pytest.approx(2 / 3)
 
 
@@ -208,8 +209,8 @@ def test_lost_rankings_and_lost_terms_take_no_part():
         r["outcome"] = "diverged: x" if r["settings"]["method"] == "b_k" else "ok"
     left = comparisons.tau_by_cell(ranked, frame(rows))
     assert set(left["view"]) == {"null b_k excluded"}  # b_q against b_v needs no b_k
-    for found in (comparisons.tau_by_cell([], frame([])), comparisons.tau_of_means([], frame([]))):
-        assert found.empty and comparisons.tau_overall(found).empty and comparisons.tau_differences(found).empty
+    none = comparisons.tau_by_cell([], frame([]))
+    assert none.empty and comparisons.tau_overall(none).empty and comparisons.tau_differences(none).empty
 
 
 def test_several_rankings_or_runs_of_a_seed_are_refused():

@@ -15,8 +15,7 @@ from small_notebooks import Make, built
 from beft import paths
 from beft.errors import BeftError
 from beft.reproduce.__main__ import INTERRUPTED, main, summary
-from beft.reproduce.notebooks import read
-from beft.reproduce.publish import publish_outputs
+from beft.reproduce.notebooks import publish_outputs, read
 from beft.reproduce.run import Result
 
 INDEX = """

@@ -18,7 +18,7 @@ from beft.errors import BeftError
 from beft.records.store import Store
 from beft.reproduce import run
 from beft.reproduce.notebooks import incomplete, parameter_names, read
-from beft.settings.parameters import NOTEBOOKS, fields_of
+from beft.settings.profiles import NOTEBOOKS
 
 FOLDER = paths.repository() / "notebooks"
 SOURCES = sorted(path for path in FOLDER.glob("*.ipynb") if not path.name.startswith("."))
@@ -40,7 +40,7 @@ def smoke(tmp_path_factory):
 def test_a_notebook_runs_under_smoke_from_the_first_cell_to_the_last(smoke, name):
     home, results = smoke
     result = results[name]
-    assert result.problem is None
+    assert result.failure is None
     assert result.runs["failed"] == 0
     executed = read(home / "build" / "smoke" / f"{name}.ipynb")
     code = [c for c in executed.cells if c.cell_type == "code" and c.source.strip()]
@@ -77,7 +77,7 @@ def test_a_notebook_runs_on_a_users_file_of_pairs_with_values(name, tmp_path, mo
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (result,) = run.reproduce("smoke", only=[name], parameters={"task": str(path)}, progress=False)
-    assert result.problem is None and result.runs["failed"] == 0 and result.runs["done"] > 0
+    assert result.failure is None and result.runs["failed"] == 0 and result.runs["done"] > 0
     (folder,) = (tmp_path / "figures").iterdir()
     assert folder.name.startswith("smoke+task-pairs.jsonl")
 
@@ -104,7 +104,7 @@ def test_there_is_a_notebook_for_every_section_of_parameters():
 
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)
 def test_a_notebooks_parameters_are_those_that_settings_read(source):
-    assert set(parameter_names(source)) == {"profile", *fields_of(NOTEBOOKS[source.stem])}
+    assert set(parameter_names(source)) == {"profile", *NOTEBOOKS[source.stem]}
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)

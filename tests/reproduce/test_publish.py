@@ -11,8 +11,7 @@ from small_notebooks import Make, leave_outputs
 
 from beft import paths
 from beft.errors import BeftError
-from beft.reproduce.notebooks import read
-from beft.reproduce.publish import publish_outputs
+from beft.reproduce.notebooks import publish_outputs, read
 from beft.reproduce.run import reproduce
 
 

@@ -34,5 +34,5 @@ def test_the_kernel_is_this_interpreter_whatever_the_user_has_installed(
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "user"))
     make("a", ["import sys\nprint(sys.executable)"])
     (result,) = reproduce("smoke", progress=False)
-    assert result.problem is None
+    assert result.failure is None
     assert read(built(tmp_path, "a")).cells[-1].outputs[0].text.strip() == sys.executable

@@ -1,6 +1,7 @@
 """Figures over cells: scores by task and by training size, agreement of ranking scores, paired differences."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -11,36 +12,30 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .. import comparisons
-from ..intervals import finished, summary
-from ..names import MISSING, counted, method_name, no_interval, score_name
-from ..style import look_of, methods_as_points, methods_of, nothing_to_draw, styled
+from ..comparisons import finished, summary
+from ..names import MISSING, SCORE_NAMES, counted, method_name, no_interval
+from ..style import color_of, look_of, methods_as_points, methods_of, nothing_to_draw, panels, styled, with_legend
 
 _TASKS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4d4d4d", "#8c6d31")
 _TASK_MARKERS = "o^sDvPX*<>"
 
 
-def task_looks(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
+def task_looks(tasks: Iterable[str]) -> dict[str, dict[str, Any]]:
     """A colour and a marker per task, in order of appearance."""
-    return {
-        task: {"color": _TASKS[n % len(_TASKS)], "marker": _TASK_MARKERS[n % len(_TASK_MARKERS)]}
-        for n, task in enumerate(dict.fromkeys(tasks))
-    }
+    looks = zip(dict.fromkeys(tasks), itertools.cycle(_TASKS), itertools.cycle(_TASK_MARKERS))
+    return {task: {"color": color, "marker": marker} for task, color, marker in looks}
 
 
 @styled
 def by_task(scores: pd.DataFrame) -> Figure:
     """Every method's last-epoch metric: a panel per model and task, a point per seed.
 
-    Args:
-        scores: of `tables.decoders.scores`; the untuned model's zero-shot score is the dotted line.
+    `scores` of `tables.decoders.scores`; the untuned model's zero-shot score is the dotted line.
     """
     cells = [part for _, part in comparisons.by_cell(scores)]
     methods = [m for m in methods_of(scores) if m != "zero_shot"]
-    columns = min(len(cells), 4)
-    rows = -(-len(cells) // columns)
-    size = (1.0 + (0.5 + 0.5 * len(methods)) * columns, 1.0 + 2.6 * rows)
-    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False)
-    for ax, part in zip(axes.flat, cells):
+    fig, axes = panels(len(cells), 0.5 + 0.5 * len(methods), 2.6, (1.0, 1.0), columns=4)
+    for ax, part in zip(axes, cells):
         methods_as_points(ax, part, methods)
         zero = finished(part[part["method"] == "zero_shot"])["final"]
         if len(zero):
@@ -50,10 +45,8 @@ def by_task(scores: pd.DataFrame) -> Figure:
         ax.tick_params(axis="x", rotation=60, labelsize=8)
         model, task, metric = (part[n].iloc[0] for n in ("model", "task", "metric"))
         ax.set_title(f"{model}\n{task} ({metric})", fontsize=9)
-    for ax in axes.flat[len(cells) :]:
-        ax.set_visible(False)
-    for row in axes:
-        row[0].set_ylabel("validation (%)")
+    for ax in axes[::4]:
+        ax.set_ylabel("validation (%)")
     return fig
 
 
@@ -65,43 +58,33 @@ def by_size(runs: pd.DataFrame) -> Figure:
     `runs` holds one run per cell, method and seed.
     """
     places = list(runs[["model", "task"]].drop_duplicates().itertuples(index=False, name=None))
-    columns = 2 if len(places) == 4 else max(min(len(places), 3), 1)
-    rows = max(-(-len(places) // columns), 1)
-    fig, axes = plt.subplots(rows, columns, figsize=(3.5 * columns + 1.5, 3.2 * rows), squeeze=False)
+    fig, axes = panels(len(places), 3.5, 3.2, (1.5, 0.0), columns=2 if len(places) == 4 else 3)
     if not places:
-        nothing_to_draw(axes[0][0])
+        nothing_to_draw(axes[0])
         return fig
     methods = methods_of(runs)
     several = runs["model"].nunique() > 1
-    for ax, (model, task) in zip(axes.flat, places):
+    for ax, (model, task) in zip(axes, places):
         part = runs[(runs["model"] == model) & (runs["task"] == task)]
         sizes = sorted(set(part["train_size"]))
         for n, method in enumerate(methods):
             shift = max(sizes[-1] / sizes[0], 2) ** (0.012 * (n - (len(methods) - 1) / 2))
-            _size_line(ax, part[part["method"] == method], method, shift)
+            table = summary(part[part["method"] == method], ("train_size",)).sort_values("train_size")
+            known, lost = table[table["n"] > 0], shift * table[table["lost"] > 0]["train_size"]
+            half = (100 * (known["high"] - known["mean"])).fillna(0)
+            x, y = known["train_size"] * shift, 100 * known["mean"]
+            ax.errorbar(x, y, half, ms=5, lw=1.5, capsize=2.5, **look_of(method))
+            # A cross at the bottom: a run was lost.
+            ax.plot(lost, [0.03] * len(lost), "x", color=color_of(method), transform=ax.get_xaxis_transform())
         ax.set_xscale("log")
         ax.set_xlim(sizes[0] / 1.25, sizes[-1] * 1.25)
         ax.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=8.5)
         ax.minorticks_off()
         ax.set(ylabel=f"validation {part['metric'].iloc[-1]} (%)", xlabel="training rows")
         ax.set_title(f"{task}\n{model}" if several else task)
-    for ax in axes.flat[len(places) :]:
-        ax.set_visible(False)
     drawn = set(finished(runs)["method"])
     handles = [Line2D([], [], ms=5, lw=1.5, **look_of(m)) for m in methods if m in drawn]
-    fig.legend(handles=handles, loc="outside right center")
-    return fig
-
-
-def _size_line(ax: Axes, runs: pd.DataFrame, method: str, shift: float) -> None:
-    """One method's means and intervals over sizes; a cross at the bottom where a run was lost."""
-    table = summary(runs, ("train_size",)).sort_values("train_size")
-    known = table[table["n"] > 0]
-    half = (100 * (known["high"] - known["mean"])).fillna(0)
-    look = look_of(method, label=False)
-    ax.errorbar(known["train_size"] * shift, 100 * known["mean"], half, ms=5, lw=1.5, capsize=2.5, **look)
-    lost = table[table["lost"] > 0]["train_size"] * shift
-    ax.plot(lost, [0.03] * len(lost), "x", color=look["color"], transform=ax.get_xaxis_transform())
+    return with_legend(fig, handles=handles)
 
 
 @styled
@@ -115,33 +98,30 @@ def tau_cells(taus: pd.DataFrame) -> Figure:
     cells, means = comparisons.cell_taus(taus), comparisons.tau_overall(taus)
     views = list(dict.fromkeys(cells["view"]))
     names = list(dict.fromkeys(cells["score"]))
-    width = 1.9 + (0.9 + 0.85 * len(names)) * max(len(views), 1)
-    fig, axes = plt.subplots(1, max(len(views), 1), figsize=(width, 3.6), sharey=True, squeeze=False)
+    fig, axes = panels(len(views), 0.9 + 0.85 * len(names), 3.6, (1.9, 0.0), sharey=True)
     if not views:
-        nothing_to_draw(axes[0][0])
+        nothing_to_draw(axes[0])
         return fig
-    looks = task_looks(list(cells["task"]))
-    for ax, view in zip(axes[0], views, strict=True):
+    looks = task_looks(cells["task"])
+    for ax, view in zip(axes, views, strict=True):
         for x, name in enumerate(names):
             part = cells[(cells["view"] == view) & (cells["score"] == name)]
             spread = np.linspace(-0.3, 0.12, len(part)) if len(part) > 1 else [-0.09]
             for at, (task, tau) in zip(spread, part[["task", "tau"]].itertuples(index=False, name=None)):
                 ax.plot(x + at, tau, ms=5, mew=0, alpha=0.75, ls="", **looks[task])
             for r in means[(means["view"] == view) & (means["score"] == name)].to_dict("records"):
-                bar = {"fmt": "_", "ms": 11, "mew": 2, "capsize": 3, "color": "black"}
-                ax.errorbar([x + 0.3], [r["mean"]], _reach(r), **bar)
+                ax.errorbar([x + 0.3], [r["mean"]], _reach(r), fmt="_", ms=11, mew=2, capsize=3, color="black")
         ax.axhline(0, color="#999999", lw=1)
-        labels = [score_name(n).replace(" (", "\n(") for n in names]
+        labels = [SCORE_NAMES[n].replace(" (", "\n(") for n in names]
         ax.set_xticks(range(len(names)), labels, fontsize=8.5)
         ax.set(ylim=(-1.12, 1.12), xlim=(-0.5, len(names) - 0.5), title=view)
         ax.grid(axis="x", visible=False)
-    axes[0][0].set_ylabel("Kendall's tau with accuracy")
+    axes[0].set_ylabel("Kendall's tau with accuracy")
     handles = [Line2D([], [], ms=5, mew=0, ls="", label=task, **style) for task, style in looks.items()]
     note = no_interval(len(looks)).replace(": ", ",\n")
     label = "mean over cells" + (f"\n({note})" if note else ",\n95% over tasks")
     handles.append(Line2D([], [], color="black", marker="_", ms=11, mew=2, ls="", label=label))
-    fig.legend(handles=handles, loc="outside right center")
-    return fig
+    return with_legend(fig, handles=handles)
 
 
 @styled
@@ -152,14 +132,13 @@ def differences(compared: pd.DataFrame, first: str, second: str) -> Figure:
     cell its sign-flip p, and Holm's over every row of `compared`.
     """
     part = compared[(compared["first"] == first) & (compared["second"] == second)]
-    names = {n: method_name(n) for n in (first, second)}
     fig, ax = plt.subplots(figsize=(8.0, 1.4 + 0.32 * (len(part) + 1)))
-    ax.set_title(f"{names[first]} - {names[second]}")
+    ax.set_title(f"{method_name(first)} - {method_name(second)}")
     if not part["mean"].notna().any():
         nothing_to_draw(ax)
         return fig
     several = part["model"].nunique() > 1
-    looks = task_looks(list(part["task"]))
+    looks = task_looks(part["task"])
     labels = []
     for y, r in enumerate(part.to_dict("records")):
         labels.append(f"{r['task']}, {r['regime']}" + (f", {r['model']}" if several else ""))

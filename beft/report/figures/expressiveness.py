@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.spatial import ConvexHull
 
-from ..style import COLORS, DASHES, MARKERS, TERM_NAMES, TERMS, styled
+from ..style import COLORS, DASHES, MARKERS, TERM_NAMES, TERMS, styled, with_legend
 
 if TYPE_CHECKING:
     from ...theory.expressiveness import Sensitivity
@@ -20,35 +19,26 @@ if TYPE_CHECKING:
 _GREY = "#666666"
 
 
-def _scene(ax: Axes, values: np.ndarray, output: np.ndarray) -> None:
-    """The values with their hull, and the output of one query before any change."""
-    hull = values[ConvexHull(values).vertices]
-    ax.fill(*hull.T, facecolor="#f0f0f0", edgecolor=_GREY, lw=1, zorder=0, label="hull of the values")
-    ax.plot(*values.T, "o", color=_GREY, ms=4, label=r"values $v_j$")
-    ax.plot(*output, "k*", ms=11, zorder=5, label=r"output $o_i$")
-
-
 @styled
 def reachable(reached: Mapping[str, np.ndarray]) -> Figure:
     """Fig. 1a: where b_v, b_q and b_k can take the output of one query of a head with 2-dimensional values.
 
-    Args:
-        reached: of `theory.attention.reached`.
+    `reached` of `theory.attention.reached`.
     """
-    titles = {
-        "v": r"$b_v$: direct, anywhere",
-        "q": r"$b_q$: limited, inside the hull",
-        "k": r"$b_k$: ineffective, stays",
-    }
+    titles = {"v": "direct, anywhere", "q": "limited, inside the hull", "k": "ineffective, stays"}
     fig, axes = plt.subplots(1, 3, figsize=(10.8, 3.6), sharex=True, sharey=True)
     for ax, (term, title) in zip(axes, titles.items(), strict=True):
-        _scene(ax, reached["values"], reached["output"])
+        # The values with their hull, and the output of one query before any change.
+        hull = reached["values"][ConvexHull(reached["values"]).vertices]
+        ax.fill(*hull.T, facecolor="#f0f0f0", edgecolor=_GREY, lw=1, zorder=0, label="hull of the values")
+        ax.plot(*reached["values"].T, "o", color=_GREY, ms=4, label=r"values $v_j$")
+        ax.plot(*reached["output"], "k*", ms=11, zorder=5, label=r"output $o_i$")
         look: dict[str, Any] = {"color": COLORS[term], "lw": 1.1, "alpha": 0.85}
         if term == "k":
             look = {"marker": "o", "ls": "", "ms": 13, "mfc": "none", "mec": COLORS["k"], "mew": 1.4}
         for n, path in enumerate(reached[term]):
             ax.plot(*path.T, label="" if n else f"reached by {TERM_NAMES[term]}", **look)
-        ax.set_title(title)
+        ax.set_title(f"{TERM_NAMES[term]}: {title}")
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), fontsize=8, ncols=2)
     return fig
 
@@ -65,8 +55,7 @@ def exceptions(rows: Sequence[Mapping[str, Any]]) -> Figure:
         ax.plot(changes, at, "D" if null else "o", color=COLORS[term], ms=6, label=label)
     ax.set_yticks(range(len(ordered)), [row["model"] for row in ordered])
     change = "relative change of the output when N(0, 1) is added to every $b_k$ (float64)"
-    ax.set(xscale="log", xlabel=change)
-    ax.set_xlim(1e-16, 3)
+    ax.set(xscale="log", xlabel=change, xlim=(1e-16, 3))
     ax.legend(loc="center")
     return fig
 
@@ -74,18 +63,17 @@ def exceptions(rows: Sequence[Mapping[str, Any]]) -> Figure:
 @styled
 def layers(measured: Sensitivity) -> Figure:
     """Reach, spectral norm and entropy of the attention by layer."""
-    x = np.arange(1, len(measured.rms) + 1)
     ones = np.ones_like(measured.rms)
+    x = np.arange(1, len(ones) + 1)
     fig, axes = plt.subplots(1, 3, figsize=(10.8, 3.2))
     for term, y in (("v", ones), ("q", measured.rms), ("k", 0 * ones)):
-        look = {"color": COLORS[term], "ls": DASHES[f"b_{term}"], "label": TERM_NAMES[term]}
+        look = {"color": COLORS[term], "ls": DASHES.get(f"b_{term}", "-"), "label": TERM_NAMES[term]}
         axes[0].plot(x, y, marker="o", ms=4, **look)
     axes[0].set(title="Reach", ylabel=r"rms of $\|\partial o/\partial b\|_F\,/\sqrt{d}$", ylim=(-0.05, 1.08))
     axes[0].legend(loc="center right")
     for term, y in (("v", ones), ("q", measured.spectral)):
         axes[1].plot(x, y, color=COLORS[term], marker="o", ms=4, label=TERM_NAMES[term])
-    norm = r"mean spectral norm of $\partial o/\partial b$"
-    axes[1].set(title="Strongest direction", ylabel=norm, ylim=(0, None))
+    axes[1].set(title="Strongest direction", ylim=(0, None), ylabel=r"mean spectral norm of $\partial o/\partial b$")
     axes[1].legend(loc="lower right")
     axes[2].plot(x, measured.entropy, color="black", marker="o", ms=4, label="attention")
     axes[2].plot(x, measured.uniform, color=_GREY, ls=":", label="uniform attention")
@@ -109,16 +97,14 @@ def perturbation_by_precision(rows: Sequence[Mapping[str, Any]]) -> Figure:
     ax.set_xticks(range(len(precisions)), precisions)
     ax.set(yscale="log", ylabel="relative change of the output", ylim=(1e-17, 30))
     ax.grid(axis="x", visible=False)
-    fig.legend(loc="outside right center")
-    return fig
+    return with_legend(fig)
 
 
 @styled
 def perturbation_by_model(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """The relative change of the logits when numbers are added to each term's biases: a group per model, log scale.
 
-    Args:
-        rows: {"model", "term", "relative"}, as `expressiveness.perturbation_table` gives them in one precision.
+    `rows` are {"model", "term", "relative"}, as `expressiveness.perturbation_table` gives them in one precision.
     """
     models = list(dict.fromkeys(r["model"] for r in rows))
     fig, ax = plt.subplots(figsize=(2.2 + 1.5 * len(models), 3.4))
@@ -133,5 +119,4 @@ def perturbation_by_model(rows: Sequence[Mapping[str, Any]]) -> Figure:
     ax.set_xticks(range(len(models)), models)
     ax.set(ylabel="relative change of the logits", xlim=(-0.5, len(models) - 0.5))
     ax.grid(axis="x", visible=False)
-    fig.legend(loc="outside right center")
-    return fig
+    return with_legend(fig)

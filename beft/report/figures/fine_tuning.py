@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..intervals import mean_interval, summary
+from ..comparisons import mean_interval, summary
 from ..names import method_name
-from ..style import color_of, look_of, methods_as_points, methods_of, styled
+from ..style import DASHES, color_of, look_of, methods_as_points, methods_of, styled, with_legend
 
 _COLUMNS = (("train_loss", 1), ("validation", 100))  # of the curves, with the scale they are drawn in
 
@@ -24,8 +24,8 @@ def accuracy_by_method(runs: pd.DataFrame, before: float | None = None, metric: 
     methods_as_points(ax, runs, methods)
     if before is not None:
         ax.axhline(100 * before, color="#999999", lw=1, ls=":")
-        corner = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "fontsize": 8}
-        ax.annotate("before tuning", (0.995, 100 * before), **corner)
+        look = {"ha": "right", "va": "bottom", "fontsize": 8}
+        ax.annotate("before tuning", (0.995, 100 * before), xycoords=("axes fraction", "data"), **look)
     ax.set(ylabel=f"validation {metric} (%)", title="Last epoch: seeds, mean, 95% interval")
     return fig
 
@@ -49,16 +49,15 @@ def learning_curves(curves: pd.DataFrame, metric: str = "accuracy") -> Figure:
             ax.plot(list(means), band[:, 0], ms=3.5, lw=1.6, **look_of(method))
             ax.fill_between(list(means), band[:, 1], band[:, 2], color=color_of(method), alpha=0.13, lw=0)
     _label_curves(axes, metric)
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
-    return fig
+    return with_legend(fig, axes[0])
 
 
 @styled
-def coincidence(curves: pd.DataFrame, first: str = "b_k", second: str = "head", metric: str = "accuracy") -> Figure:
-    """The curves of two methods over each other, one thin line per seed: `second` broad and pale, `first` dashed."""
+def coincidence(curves: pd.DataFrame, metric: str = "accuracy") -> Figure:
+    """The curves of b_k and of the head alone over each other, a line per seed: the head broad and pale, b_k dashed."""
     fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.4))
     for ax, (column, scale) in zip(axes, _COLUMNS, strict=True):
-        for method, line in ((second, {"lw": 5, "alpha": 0.3}), (first, {"lw": 1.5, "ls": (0, (2, 1.5))})):
+        for method, line in (("head", {"lw": 5, "alpha": 0.3}), ("b_k", {"lw": 1.5, "ls": DASHES["b_k"]})):
             part = curves[curves["method"] == method].dropna(subset=[column])
             for n, (_, g) in enumerate(part.groupby(["seed", "rate"])):
                 label = None if n else method_name(method)
@@ -81,8 +80,7 @@ def _sweep(ax: Axes, grid: pd.DataFrame, chosen: Mapping[str, float], equal: flo
         ring = np.isclose(table["rate"], chosen.get(method, np.nan))
         ax.plot(x[ring], y[ring], "o", ms=13, mfc="none", mec=look["color"], mew=1.4)
         lost = table[table["lost"] > 0]["rate"] * shift
-        height = [0.02 + 0.035 * n] * len(lost)
-        ax.plot(lost, height, "x", color=look["color"], transform=ax.get_xaxis_transform())
+        ax.plot(lost, [0.02 + 0.035 * n] * len(lost), "x", color=look["color"], transform=ax.get_xaxis_transform())
     if equal is not None:
         ax.axvline(equal, color="#999999", lw=1, ls=":", zorder=0)
         ax.annotate(" equal rate", (equal, 0.97), xycoords=("data", "axes fraction"), fontsize=8, va="top")
@@ -107,8 +105,7 @@ def rate_sweep(
         _sweep(ax, grid, chosen, equal, value)
         ax.set_title(title)
     axes[0].set_ylabel(f"{metric} (%)")
-    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", title="ring: chosen rate")
-    return fig
+    return with_legend(fig, axes[0], title="ring: chosen rate")
 
 
 @styled
@@ -120,7 +117,7 @@ def two_views(equal: pd.DataFrame, own: pd.DataFrame, metric: str = "accuracy") 
         methods_as_points(ax, runs, methods)
         ax.set_title(title)
     rates = {m: g["rate"].iloc[0] for m, g in own.groupby("method")}
-    names = [f"{method_name(m)}\n{rates[m]:g}" if m in rates else method_name(m) for m in methods]
+    names = [method_name(m) + (f"\n{rates[m]:g}" if m in rates else "") for m in methods]
     axes[1].set_xticks(range(len(methods)), names)
     if len(equal):
         axes[0].set_xlabel(f"learning rate {equal['rate'].iloc[0]:g}")
@@ -130,11 +127,7 @@ def two_views(equal: pd.DataFrame, own: pd.DataFrame, metric: str = "accuracy") 
 
 @styled
 def overview(
-    runs: pd.DataFrame,
-    grid: pd.DataFrame,
-    chosen: Mapping[str, float],
-    equal: float,
-    metric: str = "accuracy",
+    runs: pd.DataFrame, grid: pd.DataFrame, chosen: Mapping[str, float], equal: float, metric: str = "accuracy"
 ) -> Figure:
     """The README's figure: every method at one rate, and the metric against the rate."""
     fig, axes = plt.subplots(1, 2, figsize=(11.5, 3.9), width_ratios=[1.0, 1.15])
@@ -142,5 +135,4 @@ def overview(
     axes[0].set(title=f"One rate for all ({equal:g})", ylabel=f"validation {metric} (%)")
     _sweep(axes[1], grid, chosen, equal, "final")
     axes[1].set_ylabel(f"validation {metric} (%)")
-    fig.legend(*axes[1].get_legend_handles_labels(), loc="outside right center")
-    return fig
+    return with_legend(fig, axes[1])

@@ -1,9 +1,10 @@
 """Figures of the ranking scores: by layer, against the accuracies, by precision and over epochs.
 
-`scores` are frames of `dataframes.scores`, `averages` their layer averages (`intervals.term_scores`).
+`scores` are frames of `dataframes.scores`, `averages` their layer averages (`comparisons.term_scores`).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,20 +15,19 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..intervals import finished, mean_interval
+from ..comparisons import finished, mean_interval
 from ..names import SCORE_NAMES
-from ..style import COLORS, MARKERS, TERM_NAMES, TERMS, methods_as_points, styled
+from ..style import COLORS, MARKERS, TERM_NAMES, TERMS, methods_as_points, panels, styled, with_legend
 
+GROWING = ("magnitude", "mag_angle")  # scores that grow with training
 WIDE = 12  # layers; beyond, the cells of a heat map hold no numbers
 
 
 def _layer_table(scores: pd.DataFrame, score: str) -> pd.DataFrame:
     """Terms x (layers, then their average) of one score, averaged over seeds."""
     part = scores[scores["score"] == score]
-    table = part.pivot_table(index="term", columns="layer", values="value", aggfunc="mean")
-    table = table.reindex(list(TERMS))
-    table.insert(table.shape[1], "avg", table.mean(axis=1))
-    return table
+    table = part.pivot_table(index="term", columns="layer", values="value").reindex(list(TERMS))
+    return table.assign(avg=table.mean(axis=1))
 
 
 def _heat(ax: Axes, table: pd.DataFrame, title: str) -> None:
@@ -57,8 +57,7 @@ def heatmaps(scores: pd.DataFrame, runs: pd.DataFrame, names: Sequence[str], met
     """
     names = [name for name in names if (scores["score"] == name).any()]
     rows = -(-len(names) // 2)
-    layers = scores["layer"].nunique()
-    width = 2 * min(1.6 + 0.55 * layers, 7.0)
+    width = 2 * min(1.6 + 0.55 * scores["layer"].nunique(), 7.0)
     fig = plt.figure(figsize=(width + 3.0, 2.15 * rows + 0.3))
     grid = fig.add_gridspec(rows, 3, width_ratios=[width / 2, width / 2, 2.9])
     for n, name in enumerate(names):
@@ -78,8 +77,8 @@ def rank_vs_accuracy(averages: pd.DataFrame, runs: pd.DataFrame, metric: str = "
     """
     names = list(dict.fromkeys(averages["score"]))
     accuracy = 100 * finished(runs).set_index(["method", "seed"])["final"]
-    fig, axes = plt.subplots(1, len(names), figsize=(2.3 * len(names) + 0.8, 3.2), sharey=True, squeeze=False)
-    for ax, name in zip(axes[0], names, strict=True):
+    fig, axes = panels(len(names), 2.3, 3.2, (0.8, 0.0), sharey=True)
+    for ax, name in zip(axes, names, strict=True):
         part = averages[averages["score"] == name]
         table = part.pivot_table(index="seed", columns="term", values="value").reindex(columns=list(TERMS))
         ranks = table.rank(axis=1, ascending=False)
@@ -95,11 +94,10 @@ def rank_vs_accuracy(averages: pd.DataFrame, runs: pd.DataFrame, metric: str = "
         ax.plot([r for r, _, _ in line], [a for _, a, _ in line], "-", color="#999999", lw=1, zorder=1)
         for rank, mean, term in line:
             ax.plot(rank, mean, "o", ms=9, color=COLORS[term])
-            above = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center"}
-            ax.annotate(TERM_NAMES[term], (rank, mean), **above)
+            ax.annotate(TERM_NAMES[term], (rank, mean), (0, 8), textcoords="offset points", ha="center")
         ax.set(title=SCORE_NAMES[name], xlabel="rank by score", xticks=[1, 2, 3], xlim=(0.5, 3.5))
         ax.margins(y=0.18)
-    axes[0][0].set_ylabel(f"validation {metric} (%)")
+    axes[0].set_ylabel(f"validation {metric} (%)")
     return fig
 
 
@@ -118,16 +116,18 @@ def agreement(taus: pd.DataFrame) -> Figure:
             ax.plot(place - 0.05 + spread, values, "o", ms=3.5, mew=0, alpha=0.5, color=color)
             i = mean_interval(values)
             low, high = (0.0, 0.0) if i.n < 2 else (i.mean - max(i.low, -1.0), min(i.high, 1.0) - i.mean)
-            error = [[max(low, 0.0)], [max(high, 0.0)]]
             look = {"fmt": "D", "ms": 6, "capsize": 3, "color": color, "label": None if x else view}
-            ax.errorbar([place + 0.08], [i.mean], error, **look)
+            ax.errorbar([place + 0.08], [i.mean], [[max(low, 0.0)], [max(high, 0.0)]], **look)
     ax.axhline(0, color="#999999", lw=1)
     ax.set_xticks(range(len(names)), [SCORE_NAMES[n].replace(" (", "\n(") for n in names])
     ax.set(ylim=(-1.12, 1.12), ylabel="Kendall's tau with accuracy")
     ax.set_title("Does the score order the terms rightly?")
     ax.grid(axis="x", visible=False)
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside right center")
-    return fig
+    return with_legend(fig, ax)
+
+
+def _look(term: str) -> dict[str, Any]:
+    return {"color": COLORS[term], "marker": MARKERS[f"b_{term}"], "label": TERM_NAMES[term]}
 
 
 @styled
@@ -137,8 +137,7 @@ def norms(scores: pd.DataFrame) -> Figure:
     fig, ax = plt.subplots(figsize=(5.4, 3.4))
     for term in TERMS:
         mine = part[(part["term"] == term) & (part["value"] > 0)].sort_values("layer")
-        look = {"color": COLORS[term], "marker": MARKERS[f"b_{term}"], "label": TERM_NAMES[term]}
-        ax.plot(mine["layer"], mine["value"], ms=5, **look)
+        ax.plot(mine["layer"], mine["value"], ms=5, **_look(term))
     ax.set_yscale("log")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="layer", ylabel="norm of the pre-trained bias", title="Size of the biases before tuning")
@@ -147,11 +146,11 @@ def norms(scores: pd.DataFrame) -> Figure:
 
 
 @styled
-def ranking_by_precision(averages: pd.DataFrame, names: Sequence[str] = ("magnitude", "mag_angle")) -> Figure:
+def ranking_by_precision(averages: pd.DataFrame) -> Figure:
     """The same scores from a float32 run and a lower-precision one: layer average, points are seeds, log scale."""
     dtypes = sorted(averages["dtype"].unique(), reverse=True)  # float32 before bfloat16
-    fig, axes = plt.subplots(1, len(names), figsize=(3.6 * len(names) + 0.6, 3.3), squeeze=False)
-    for ax, name in zip(axes[0], names, strict=True):
+    fig, axes = panels(len(GROWING), 3.6, 3.3, (0.6, 0.0))
+    for ax, name in zip(axes, GROWING, strict=True):
         part = averages[averages["score"] == name]
         floor = part.loc[part["value"] > 0, "value"].min()  # a score of exactly zero is drawn at the bottom
         for n, term in enumerate(TERMS):
@@ -165,25 +164,22 @@ def ranking_by_precision(averages: pd.DataFrame, names: Sequence[str] = ("magnit
         ax.set_xticks(range(len(dtypes)), dtypes)
         ax.set(title=SCORE_NAMES[name], xlim=(-0.5, len(dtypes) - 0.5))
         ax.grid(axis="x", visible=False)
-    axes[0][0].set_ylabel("layer average of the score")
-    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
-    return fig
+    axes[0].set_ylabel("layer average of the score")
+    return with_legend(fig, axes[0])
 
 
 @styled
-def scores_over_epochs(averages: pd.DataFrame, names: Sequence[str] = ("magnitude", "mag_angle")) -> Figure:
+def scores_over_epochs(averages: pd.DataFrame) -> Figure:
     """The layer average of the scores that grow with training, after every epoch: mean over seeds, range as a band."""
-    fig, axes = plt.subplots(1, len(names), figsize=(4.0 * len(names) + 0.6, 3.3), squeeze=False)
-    for ax, name in zip(axes[0], names, strict=True):
+    fig, axes = panels(len(GROWING), 4.0, 3.3, (0.6, 0.0))
+    for ax, name in zip(axes, GROWING, strict=True):
         for term in TERMS:
             part = averages[(averages["score"] == name) & (averages["term"] == term)]
             by = part.groupby("epoch")["value"]
-            look = {"color": COLORS[term], "marker": MARKERS[f"b_{term}"], "label": TERM_NAMES[term]}
-            ax.plot(by.mean().index, by.mean(), ms=4, **look)
+            ax.plot(by.mean().index, by.mean(), ms=4, **_look(term))
             ax.fill_between(by.min().index, by.min(), by.max(), color=COLORS[term], alpha=0.15, lw=0)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_yscale("log")
         ax.set(title=SCORE_NAMES[name], xlabel="epoch")
-    axes[0][0].set_ylabel("layer average of the score")
-    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center")
-    return fig
+    axes[0].set_ylabel("layer average of the score")
+    return with_legend(fig, axes[0])

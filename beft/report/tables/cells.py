@@ -1,4 +1,4 @@
-"""The paper's encoder tables over cells (model x task x regime), from records.
+"""The paper's encoder tables over cells (model x task x regime), and paired differences with the verdict on each.
 
 Metrics are shown x 100, correlations too; differences in points.
 Each mean has its Student t interval over seeds; lost runs are counted beside it.
@@ -14,10 +14,11 @@ from ... import paper
 from ...data import tasks
 from ...errors import BeftError
 from ...study import ALL_METHODS
-from .. import comparisons
+from ...theory.scores import agreement
+from .. import comparisons, verdict
+from ..comparisons import CELL, by_name, finished
 from ..dataframes import Records, frame
-from ..intervals import finished
-from ..names import MISSING, method_name, number, order, runs_text
+from ..names import MISSING, counted, interval_text, method_name, number, order, runs_text
 from .fine_tuning import parameter_names
 
 TERMS = ("b_q", "b_k", "b_v")
@@ -30,13 +31,8 @@ def joined(values: Iterable[Any]) -> str:
 
 
 def _place(cell: Mapping[str, Any], runs: pd.DataFrame) -> dict[str, Any]:
-    """The columns that name a row: model, task, regime, rows, metric, seeds."""
-    names = {n: str(cell[n]) for n in comparisons.CELL}
-    return names | {
-        "rows": joined(runs["train_size"]),
-        "metric": joined(runs["metric"]),
-        "seeds": str(runs["seed"].nunique()),
-    }
+    place = {n: str(cell[n]) for n in CELL} | {"rows": joined(runs["train_size"]), "metric": joined(runs["metric"])}
+    return place | {"seeds": str(runs["seed"].nunique())}
 
 
 def _methods(runs: pd.DataFrame) -> list[str]:
@@ -45,11 +41,7 @@ def _methods(runs: pd.DataFrame) -> list[str]:
 
 
 def _scores(runs: pd.DataFrame, methods: Iterable[str], value: str = "final") -> dict[str, str]:
-    """A column per method: mean and interval over its runs."""
     return {method_name(m): runs_text(runs[runs["method"] == m], value) for m in methods}
-
-
-# --- Table 1 ----------------------------------------------------------------------------------------------
 
 
 def table1(rankings: Records, runs_records: Records, names: Sequence[str] | None = None) -> pd.DataFrame:
@@ -60,56 +52,44 @@ def table1(rankings: Records, runs_records: Records, names: Sequence[str] | None
     the layer average, mean over seeds, and in "<score>: top, tau" whether its top term is the most accurate one
     ("tie" where the score has no single top) with Kendall's tau of the means, and tau without a null b_k.
 
-    Args:
-        rankings: ranking records, one per seed and cell.
-        runs_records: runs of the terms, one per method, seed and cell.
-        names: the scores to show, by default all that the records hold.
-
-    Raises:
-        BeftError: a cell has several rankings or runs for one seed.
+    `names` are the scores to show, by default all that the records hold. Raises BeftError where a cell has several
+    rankings, or several runs of one term, for one seed.
     """
     runs = frame(runs_records)
     runs = runs[runs["method"].isin(TERMS)]
     comparisons.one_run_each(runs)
     scored = {tuple(cell.values()): means for cell, means, _ in comparisons.scored_cells(rankings, runs)}
-    taus = comparisons.tau_of_means(rankings, runs)
     scores = names or list(dict.fromkeys(s for averages in scored.values() for s in averages["score"]))
     rows = []
     for cell, part in comparisons.by_cell(runs):
         row = _place(cell, part) | _scores(part, TERMS)
-        means = finished(part).groupby("method")["final"].mean().dropna()
-        accuracies = {str(m): float(v) for m, v in means.items()}
+        accuracies = by_name(finished(part).groupby("method")["final"].mean().dropna())
         row["order of accuracies"] = order({m[2:]: v for m, v in accuracies.items()})
         averages = scored.get(tuple(cell.values()))
         row["b_k null"] = MISSING if averages is None else "yes" if averages["key_null"].any() else "no"
-        here = taus[(taus[list(comparisons.CELL)] == pd.Series(cell)).all(axis=1)]
         for score in scores:
-            row |= _score_columns(score, averages, accuracies, here[here["score"] == score])
+            row |= _score_columns(score, averages, accuracies)
         rows.append(row)
     fixed = [*FIXED, *TERMS, "order of accuracies", "b_k null"]
     return pd.DataFrame(rows, columns=[*fixed, *(c for s in scores for c in (s, f"{s}: top, tau"))])
 
 
-def _score_columns(
-    score: str, averages: pd.DataFrame | None, accuracies: Mapping[str, float], taus: pd.DataFrame
-) -> dict[str, str]:
-    """The two columns of a score in a row of Table 1."""
+def _score_columns(score: str, averages: pd.DataFrame | None, accuracies: Mapping[str, float]) -> dict[str, str]:
     if averages is None or score not in set(averages["score"]):
         return {score: MISSING, f"{score}: top, tau": MISSING}
     means = averages[averages["score"] == score].groupby("term")["value"].mean()
-    text = {score: order({str(t): float(v) for t, v in means.items()})}
+    text = {score: order(by_name(means))}
+    means = means.add_prefix("b_")
     if len(accuracies) < len(means):
         return text | {f"{score}: top, tau": "a term has no accuracy"}
-    top, best = means.index[means == means.max()], max(accuracies.values())
-    result = "tie" if len(top) != 1 else "right" if accuracies[f"b_{top[0]}"] == best else "wrong"
-    by_view = taus.set_index("view")["tau"].astype(float)
-    result += f", {number(by_view.get('all terms', np.nan), '+.2f')}"
+    top = means.index[means == means.max()]
+    best = max(accuracies.values())
+    result = "tie" if len(top) != 1 else "right" if accuracies[top[0]] == best else "wrong"
+    result += f", {number(agreement(by_name(means), accuracies), '+.2f')}"
     if averages["key_null"].any():
-        result += f" (without b_k {number(by_view.get('null b_k excluded', np.nan), '+.2f')})"
+        without = by_name(means.drop("b_k", errors="ignore"))
+        result += f" (without b_k {number(agreement(without, accuracies), '+.2f')})"
     return text | {f"{score}: top, tau": result}
-
-
-# --- Table 2 ----------------------------------------------------------------------------------------------
 
 
 def table2(records: Records) -> pd.DataFrame:
@@ -123,11 +103,11 @@ def table2(records: Records) -> pd.DataFrame:
     on a CPU it counts everything loaded. Raises BeftError for runs of several cells.
     """
     runs = frame(records)
-    if len(runs.drop_duplicates(list(comparisons.CELL))) > 1:
+    if len(runs.drop_duplicates(list(CELL))) > 1:
         raise BeftError("Table 2 is of one model, task and regime: give the records of one cell")
     by_key = {r["key"]: r for r in records if r["kind"] == "run"}
-    counted = parameter_names(list(by_key.values()))
-    trained = [name for name in ("bias", "pooler", "head", "weights") if name in counted]
+    names = parameter_names(list(by_key.values()))
+    trained = [name for name in ("bias", "pooler", "head", "weights") if name in names]
     metric = joined(runs["metric"]) if len(runs) else "metric"
     rows = []
     groups = [(m, *group) for m in _methods(runs) for group in runs[runs["method"] == m].groupby("rate")]
@@ -142,49 +122,36 @@ def table2(records: Records) -> pd.DataFrame:
         peak = max((b.get("peak_memory_bytes") or 0 for b in banks), default=0)
         row["bank memory, MB"] = f"{peak / 1e6:,.0f}" if peak else "not recorded"
         rows.append(row | _beside_paper(mine[0]["settings"], group))
-    if not any(paper.printed(r["settings"]) for r in by_key.values()):  # the column beside says why
-        rows = [{n: v for n, v in row.items() if n != "ours - paper"} for row in rows]
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["method", f"last epoch, % {metric}"])
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["method", f"last epoch, % {metric}"])
+    if any(paper.printed(r["settings"]) for r in by_key.values()):
+        return table
+    return table.drop(columns="ours - paper", errors="ignore")  # the column beside says why
 
 
 def _beside_paper(settings: dict[str, Any], group: pd.DataFrame, prefix: str = "") -> dict[str, str]:
     """The paper's number, and our mean minus it in points; why there is none."""
-    mean = float(finished(group)["final"].mean())
-    gap = paper.difference(settings, 100 * mean)
+    gap = paper.difference(settings, 100 * float(finished(group)["final"].mean()))
     none = MISSING if paper.printed(settings) else "not comparable"
-    return {
-        f"{prefix}paper, %": paper.column(settings),
-        f"{prefix}ours - paper": none if gap is None else f"{gap:+.1f}",
-    }
+    ours = none if gap is None else f"{gap:+.1f}"
+    return {f"{prefix}paper, %": paper.column(settings), f"{prefix}ours - paper": ours}
 
 
-# --- Table 3 ----------------------------------------------------------------------------------------------
-
-
-def table3(records: Records, beside: Callable[[Mapping[str, Any]], dict[str, str]] | None = None) -> pd.DataFrame:
+def table3(records: Records) -> pd.DataFrame:
     """Table 3: cells x methods, the metric of the last epoch as "mean [low, high]" in percent.
 
     Columns: model, task, regime, rows, metric, seeds; epochs, with the paper's where it has more; rate, with the
     methods that have their own; a column per method. A method with a number in the paper for any cell has
     "<method>: paper, %" and "<method>: ours - paper" (points) too; if none has, one column `paper` says why.
-
-    Args:
-        records: runs.
-        beside: further columns of a cell, in front of the methods'.
-
-    Raises:
-        BeftError: a cell has several runs of a method for one seed.
+    Raises BeftError where a cell has several runs of a method for one seed.
     """
     runs = frame(records)
     comparisons.one_run_each(runs)
     settings = {r["key"]: r["settings"] for r in records if r["kind"] == "run"}
-    methods = _methods(runs)
     printed = {s["method"] for s in settings.values() if paper.printed(s)}
     rows = []
     for cell, part in comparisons.by_cell(runs):
         row = _place(cell, part) | {"epochs": _epochs(cell, part), "rate": _rates(part)}
-        row |= beside(cell) if beside else {}
-        for method in methods:
+        for method in _methods(runs):
             group = part[part["method"] == method]
             row[method_name(method)] = runs_text(group)
             if method in printed:
@@ -219,16 +186,92 @@ def further_metrics(records: Records) -> pd.DataFrame:
     Columns: model, task, regime, rows, metric, seeds; a column per method, "mean [low, high]" in percent.
     """
     runs = frame(records)
-    kept: dict[str, dict[str, float]] = {
-        r["key"]: {n: np.nan if v is None else v for n, v in (r["final"].get("metrics") or {}).items()}
-        for r in records
-        if r["kind"] == "run"
-    }
+    kept: dict[str, Any] = {r["key"]: r["final"].get("metrics") or {} for r in records if r["kind"] == "run"}
     methods = _methods(runs)
     rows = []
     for cell, part in comparisons.by_cell(runs):
-        first = set(part["metric"])
-        for name in dict.fromkeys(n for key in part["key"] for n in kept[key] if n not in first):
+        names = dict.fromkeys(n for key in part["key"] for n in kept[key])
+        for name in [n for n in names if n not in set(part["metric"])]:
             valued = part.assign(value=[kept[key].get(name, np.nan) for key in part["key"]])
             rows.append(_place(cell, part) | {"metric": name} | _scores(valued, methods, "value"))
-    return pd.DataFrame(rows, columns=[*FIXED, *(method_name(m) for m in methods)])
+    return pd.DataFrame(rows, columns=[*FIXED, *map(method_name, methods)])
+
+
+def named(compared: pd.DataFrame, name: Callable[[str], str] = method_name) -> pd.DataFrame:
+    """A frame with columns first and second, with `comparison`: "b_v - b_q"."""
+    pairs = zip(compared["first"], compared["second"])
+    return compared.assign(comparison=[f"{name(first)} - {name(second)}" for first, second in pairs])
+
+
+def _text(
+    compared: pd.DataFrame,
+    labels: Sequence[str],
+    p: str = "p",
+    scale: float = 100,
+    form: str = "+.1f",
+    missing: str = MISSING,
+) -> pd.DataFrame:
+    """The columns `labels`; difference with its interval; p, the smallest possible p, Holm's p."""
+    table = compared[list(labels)].copy()
+    ends = zip(compared["mean"], compared["low"], compared["high"])
+    table["difference"] = [interval_text(*values, form, scale, missing) for values in ends]
+    for name, column in {"p": p, "smallest possible p": "p_least", "p, Holm": "p_holm"}.items():
+        table[name] = [number(value) for value in compared[column]]
+    return table
+
+
+def comparison_table(compared: pd.DataFrame) -> pd.DataFrame:
+    """`comparisons.compare`: difference in points with both intervals, p, the smallest possible p, Holm's p."""
+    labels = [*CELL, "comparison", "seeds"]
+    table = _text(named(compared).assign(seeds=compared["n"]), labels).astype(str)
+    ends = zip(100 * compared["boot_low"], 100 * compared["boot_high"])
+    boot = [f"[{low:+.1f}, {high:+.1f}]" if np.isfinite(low) else "fewer than 3 seeds" for low, high in ends]
+    table.insert(len(labels) + 1, "bootstrap", boot)
+    return table.rename(columns={"difference": "difference, points"})
+
+
+def over_seeds(
+    labels: Sequence[str], compared: pd.DataFrame, scale: float = 100, form: str = "+.1f", missing: str = MISSING
+) -> pd.DataFrame:
+    """Differences within cells, with the verdict on each in this table (`beft.report.verdict`).
+
+    Columns: `labels`, columns of the frame that name a row; seeds; difference with its 95% Student t interval; p, the
+    smallest p that so many seeds allow, Holm's p over the rows; verdict.
+
+    `compared` is as `verdict.over_seeds` takes it; `missing` stands for a difference of no seed.
+    """
+    judged = verdict.over_seeds(compared).assign(seeds=compared["n"])
+    table = _text(judged, [*labels, "seeds"], "p", scale, form, missing)
+    return table.assign(verdict=judged["verdict"].replace(MISSING, missing))
+
+
+def over_tasks(labels: Sequence[str], overall: pd.DataFrame, scale: float = 100, form: str = "+.1f") -> pd.DataFrame:
+    """Differences over cells, with the verdict on each in this table.
+
+    Columns: `labels`; "higher in", the cells in which the first is higher; tasks; difference with its 95% interval
+    over tasks; p over tasks, the smallest that so many tasks allow, Holm's p over the rows; verdict.
+    """
+    judged = verdict.over_tasks(overall)
+    higher = [f"{n} of {counted(cells, 'cell')}" for n, cells in zip(judged["higher"], judged["cells"])]
+    judged = judged.assign(**{"higher in": higher})
+    table = _text(judged, [*labels, "higher in", "tasks"], "p_tasks", scale, form)
+    return table.assign(verdict=judged["verdict"])
+
+
+def within(views: Mapping[str, pd.DataFrame], pairs: comparisons.Pairs) -> pd.DataFrame:
+    """Every pair of methods in one or more frames of runs of one cell: a row per frame and pair, in points."""
+    compared = named(comparisons.compare_views(views, pairs)).rename(columns={"view": "runs"})
+    return over_seeds(["runs", "comparison"], compared)
+
+
+def by_size(runs: pd.DataFrame, methods: Sequence[str] = ("full", "lora"), base: str = "b_v") -> pd.DataFrame:
+    """`methods` against `base` at every training size: a row per model, task, size and method, in points."""
+    sized = runs.assign(regime=runs["train_size"])
+    compared = comparisons.compare(sized, [(m, base) for m in methods], absent=True)
+    compared = named(compared.sort_values(["model", "task", "first", "regime"], kind="stable", ignore_index=True))
+    return over_seeds(["model", "task", "comparison", "rows"], compared.rename(columns={"regime": "rows"}))
+
+
+def over_cells(compared: pd.DataFrame) -> pd.DataFrame:
+    """Every pair of a frame of `comparisons.compare` over its cells, in points, with the verdict over tasks."""
+    return over_tasks(["comparison"], named(comparisons.overall(compared)))

@@ -1,24 +1,36 @@
-"""Tables of debiasing: PEFTDebias' Tables 1 and 2 beside its printed numbers, rates, axes and the planted link."""
+"""Tables of debiasing: PEFTDebias' Tables 1 and 2 beside its printed numbers, rates, axes and the planted link.
 
-from collections.abc import Mapping
+What patches change, in the language model and after fine-tuning, comes with the verdict.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ... import paper
+from ..comparisons import Interval, difference, mean_interval, paired_differences
 from ..dataframes import Records
-from ..intervals import Interval, mean_interval
-from ..names import MISSING, mean_text, method_name
+from ..names import MISSING, mean_text, method_name, number
+from .cells import over_seeds
 
 ORDER = ("none", "full", "adapter", "prompt", "lora", "sparse", "all_biases", "b_k", "b_q", "b_v")
 PRINTED = "paper (BERT-base)"
+NOT_MEASURED = "not measured"
 RAW = ("fprd", "fprd iptts", "fraction neutral")  # printed as they are, and not x 100
 DOWNSTREAM = {  # set -> (its task's name in the micro-world, measures of ours in the order of the printed columns)
     "biasbios": ("BiasBios", ("accuracy", "gap gender")),
     "ghc": ("GHC", ("f1", "fprd", "fprd iptts")),
     "biasbios_to_mnli": ("MNLI", ("accuracy", "fraction neutral")),
 }
+
+
+def in_order(methods: Iterable[str], untouched: bool = True) -> list[str]:
+    """The methods in the order of the tables; without "none" where not `untouched`."""
+    present = set(methods)
+    return [m for m in ORDER if m in present and (untouched or m != "none")]
 
 
 def upstream(records: Records) -> pd.DataFrame:
@@ -30,8 +42,7 @@ def upstream(records: Records) -> pd.DataFrame:
     rows = []
     for r in records:
         row = {"axis": r["settings"].get("axis", "none"), "method": r["settings"]["method"]}
-        row |= {"seed": r["settings"].get("seed"), "size": r["parameters"].get("patch", 0)}
-        row["outcome"] = r["outcome"]
+        row |= {"seed": r["settings"].get("seed"), "size": r["parameters"].get("patch", 0), "outcome": r["outcome"]}
         for axis, crows in r["measures"].get("crows", {}).items():
             row |= {f"crows {axis}": crows["percent"], f"nats {axis}": crows["nats"]}
         for axis, stereoset in r["measures"].get("stereoset", {}).items():
@@ -73,28 +84,23 @@ def table1(frame: pd.DataFrame, axis: str, total: int, why: Mapping[str, str] | 
     stereotype score, the CrowS-Pairs share (percent) and by how much the stereotype is likelier (nats); the printed
     numbers for gender and race.
 
-    Args:
-        frame: of `upstream`.
-        axis: of the patches.
-        total: numbers of the model.
-        why: measure -> why there is none of it.
+    `frame` is of `upstream`, `total` the numbers of the model, `why` says of a measure why there is none of it.
     """
     own = frame[frame["axis"].isin(("none", axis))]
     names = measured(own)
     printed, rows = paper.data()["peftdebias"]["upstream"], []
     heads = {"StereoSet LM": ("lm", ".1f"), "StereoSet score": ("stereotype", ".1f")}
     heads |= {"CrowS-Pairs, %": ("crows", ".1f"), "nats": ("nats", ".2f")}
-    for method in [m for m in ORDER if m in set(own["method"]) or m in printed["gender_biasbios"]]:
+    for method in in_order({*own["method"], *printed["gender_biasbios"]}):
         part = own[own["method"] == method]
         size = int(part["size"].max()) if len(part) else 0  # of a run that diverged it is 0
-        row: dict[str, Any] = {"patch": method_name(method), "numbers": size if len(part) else MISSING}
-        row["of the model, %"] = f"{100 * size / total:.3g}" if len(part) else MISSING
-        for name in names:
-            for head, (column, form) in heads.items():
-                text = _cell(own, method, f"{column} {name}", form) if len(part) else MISSING
-                row[f"{head}: {name}"] = text
-        for measure, reason in (why or {}).items():
-            row[measure] = reason
+        row: dict[str, Any] = {"patch": method_name(method), "numbers": size}
+        row["of the model, %"] = f"{100 * size / total:.3g}"
+        for name, (head, (column, form)) in itertools.product(names, heads.items()):
+            row[f"{head}: {name}"] = _cell(own, method, f"{column} {name}", form)
+        if not len(part):
+            row |= dict.fromkeys(list(row)[1:], MISSING)
+        row |= why or {}
         for name, source in (("gender", "gender_biasbios"), ("race", "race_ghc")):
             values = printed[source].get(method, ("not printed",) * 3)
             row |= {f"{PRINTED}, {head}: {name}": str(v) for head, v in zip(heads, values)}
@@ -105,14 +111,13 @@ def table1(frame: pd.DataFrame, axis: str, total: int, why: Mapping[str, str] | 
 def table2(frames: Mapping[str, pd.DataFrame], why: Mapping[str, str]) -> pd.DataFrame:
     """Table 2: patches x measures of every task after fine-tuning, scaled as printed; mean and interval over seeds.
 
-    Args:
-        frames: printed set ("biasbios", "ghc", "biasbios_to_mnli") -> the frame of `downstream` that stands in it.
-        why: printed set -> why it was not run.
+    Of a printed set ("biasbios", "ghc", "biasbios_to_mnli"), `frames` has the frame of `downstream` that stands in it,
+    or `why` says why it was not run.
     """
     printed = paper.data()["peftdebias"]["downstream"]
     present = {m for frame in frames.values() for m in frame["method"]} | set(printed["biasbios"])
     rows = []
-    for method in [m for m in ORDER if m in present]:
+    for method in in_order(present):
         row: dict[str, Any] = {"patch": method_name(method)}
         for name, (title, measures) in DOWNSTREAM.items():
             frame = frames.get(name)
@@ -139,16 +144,18 @@ def rates_tried(records: Records, used: Mapping[str, float]) -> pd.DataFrame:
     Columns: patch, rate, seeds; held-out (loss per masked token, in nats, mean over seeds, NaN if a seed diverged),
     with its 95% Student t interval in `text`; best (the lowest of its patch) and used (the rate of the tables).
     """
+
+    def place(r: Mapping[str, Any]) -> tuple[int, float]:
+        return ORDER.index(r["settings"]["method"]), r["settings"]["rate"]
+
     rows = []
-    for method in [m for m in ORDER if any(r["settings"]["method"] == m for r in records)]:
-        own = [r for r in records if r["settings"]["method"] == method]
-        for rate in sorted({r["settings"]["rate"] for r in own}):
-            here = [r for r in own if r["settings"]["rate"] == rate]
-            lost = sum(r["outcome"] != "ok" for r in here)
-            losses = [] if lost else [r["measures"].get("held-out nats") for r in here]
-            mean = mean_interval(losses if None not in losses else [])  # older records have none
-            text = f"{lost} of {len(here)} seeds lost" if lost else mean_text(mean, ".3f")
-            rows.append((method, rate, len(here), mean.mean, text, rate == used.get(method)))
+    for (n, rate), group in itertools.groupby(sorted(records, key=place), place):
+        here = list(group)
+        lost = sum(r["outcome"] != "ok" for r in here)
+        losses = [] if lost else [r["measures"].get("held-out nats") for r in here]
+        mean = mean_interval(losses if None not in losses else [])  # older records have none
+        text = f"{lost} of {len(here)} seeds lost" if lost else mean_text(mean, ".3f")
+        rows.append((ORDER[n], rate, len(here), mean.mean, text, rate == used.get(ORDER[n])))
     frame = pd.DataFrame(rows, columns=["patch", "rate", "seeds", "held-out", "text", "used"])
     frame["best"] = frame["held-out"] == frame.groupby("patch")["held-out"].transform("min")
     return frame
@@ -156,14 +163,10 @@ def rates_tried(records: Records, used: Mapping[str, float]) -> pd.DataFrame:
 
 def rates_table(tried: pd.DataFrame) -> pd.DataFrame:
     """A frame of `rates_tried` as a table: patch, rate, seeds, held-out loss in nats, whether best and used."""
-    columns = {
-        "patch": tried["patch"].map(method_name),
-        "rate": tried["rate"].map("{:g}".format),
-        "seeds": tried["seeds"],
-        "held-out loss, nats": tried["text"],
-    }
+    table = tried.assign(patch=tried["patch"].map(method_name), rate=tried["rate"].map("{:g}".format))
     marks = {name: tried[name].map({True: "yes", False: ""}) for name in ("best", "used")}
-    return pd.DataFrame(columns | marks)
+    table = table.rename(columns={"text": "held-out loss, nats"}).assign(**marks)
+    return table[["patch", "rate", "seeds", "held-out loss, nats", *marks]]
 
 
 def rates_chosen(tried: pd.DataFrame) -> pd.DataFrame:
@@ -179,8 +182,8 @@ def rates_chosen(tried: pd.DataFrame) -> pd.DataFrame:
         row["best"] = f"{best.iloc[0]:g}" if len(best) else "every rate lost a seed"
         row["used"] = f"{used.iloc[0]:g}" if len(used) else "another"
         row["used is best"] = "yes" if set(used) & set(best) else "no"
-        ends = {own["rate"].min(), own["rate"].max()}
-        rows.append(row | {"best at an end": "yes" if ends & set(best) else "no"})
+        row["best at an end"] = "yes" if {own["rate"].min(), own["rate"].max()} & set(best) else "no"
+        rows.append(row)
     return pd.DataFrame(rows, columns=["patch", "best", "used", "used is best", "best at an end"])
 
 
@@ -189,7 +192,7 @@ def specificity(frame: pd.DataFrame) -> pd.DataFrame:
     names = measured(frame)
     rows = []
     for axis, part in frame.groupby("axis", sort=False):
-        for method in [m for m in ORDER if m in set(part["method"])]:
+        for method in in_order(part["method"]):
             row = {"patch": method_name(method), "trained against": axis if axis != "none" else "nothing"}
             rows.append(row | {f"nats: {n}": mean_text(interval(part, method, f"nats {n}")) for n in names})
     return pd.DataFrame(rows)
@@ -203,9 +206,88 @@ def planted(frames: Mapping[float, pd.DataFrame], expected: Mapping[float, float
         inside = "yes" if gap.low <= expected[strength] <= gap.high else "no"
         if gap.n < 2 or not np.isfinite(expected[strength]):
             inside = "undefined" if gap.n != 1 else "no interval of one seed"
-        row = {"strength": f"{strength:g}", "best classifier's gap, x 100": f"{100 * expected[strength]:.1f}"}
-        row["measured gap, x 100"] = mean_text(gap, ".1f", 100)
-        row["accuracy, x 100"] = mean_text(accuracy, ".1f", 100)
-        rows.append(row | {"expected is in the interval": inside})
+        numbers = f"{100 * expected[strength]:.1f}", mean_text(gap, ".1f", 100), mean_text(accuracy, ".1f", 100)
+        rows.append((f"{strength:g}", *numbers, inside))
     columns = ("strength", "best classifier's gap, x 100", "measured gap, x 100", "accuracy, x 100")
     return pd.DataFrame(rows, columns=[*columns, "expected is in the interval"])
+
+
+def removed(patches: pd.DataFrame, axis: str) -> pd.DataFrame:
+    """Of every patch against an axis, what it leaves of the language model's link.
+
+    Columns: patch; numbers; link left, in nats, and removed, in percent, means over seeds with intervals (what
+    overshoots zero has brought some of the link back); then those of `cells.over_seeds` for the size of the link
+    in nats, with the patch minus without. "ahead": the patch leaves a smaller link.
+    """
+    rows = [_link(patches, axis, method) for method in in_order(patches.loc[patches["axis"] == axis, "method"])]
+    labels = ["patch", "numbers", "link left, nats", "removed"]
+    return _judged(labels, rows, "+.2f", _missing(patches, f"nats {axis}"))
+
+
+def after(tuned: pd.DataFrame, axis: str) -> pd.DataFrame:
+    """What every patch changes after fine-tuning, against plain fine-tuning with the same seeds.
+
+    A row per patch and measure, the TPR gap and the accuracy, in points: with the patch minus without. "ahead": a
+    smaller gap, a higher accuracy.
+    """
+    methods = in_order(tuned["method"], untouched=False)
+    rows = [_change(tuned, m, measure) for m in methods for measure in (f"gap {axis}", "accuracy")]
+    return _judged(["patch", "measure"], rows, "+.1f", _missing(tuned, f"gap {axis}"))
+
+
+def works(patches: pd.DataFrame, tuned: pd.DataFrame, axis: str, methods: Sequence[str]) -> pd.DataFrame:
+    """Whether small patches debias, in the language model and after fine-tuning: two rows per patch.
+
+    Columns: patch; numbers, and their share of the adapter's; "more removed by", the patches that remove more of the
+    link on average; measure; then those of `cells.over_seeds`, as in `removed` (nats) and `after` (points).
+    """
+    shares = {m: _share(patches, axis, m).mean() for m in in_order(patches.loc[patches["axis"] == axis, "method"])}
+    sizes = patches[patches["axis"] == axis].groupby("method")["size"].max()
+    rows = []
+    for method in methods:
+        row = _link(patches, axis, method)
+        row["of the adapter"] = number(sizes.get(method, np.nan) / sizes.get("adapter", np.nan), ".2%", MISSING)
+        more = [m for m in sorted(shares, key=lambda m: -shares[m]) if shares[m] > shares.get(method, np.nan)]
+        row["more removed by"] = ", ".join(map(method_name, more)) or ("none" if method in shares else MISSING)
+        rows += [row, row | _change(tuned, method, f"gap {axis}")]
+    labels = ["patch", "numbers", "of the adapter", "more removed by", "measure"]
+    return _judged(labels, rows, "+.2f", _missing(patches, f"nats {axis}"))
+
+
+def _judged(labels: Sequence[str], rows: Sequence[Mapping[str, Any]], form: str, missing: str) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=[*labels, "lower", *difference([])])
+    return over_seeds(labels, table, 1, form, missing)
+
+
+def _missing(frame: pd.DataFrame, measure: str) -> str:
+    """What stands for a difference that is not there: no run, or no such measure."""
+    return MISSING if measure in frame and frame[measure].notna().any() else NOT_MEASURED
+
+
+def _share(patches: pd.DataFrame, axis: str, method: str) -> pd.Series:
+    """The share of the untouched model's link that a patch takes away, by seed; empty where it is not measured."""
+    before = interval(patches, "none", f"nats {axis}")
+    left = (
+        patches.query("axis == @axis and method == @method").get(f"nats {axis}", pd.Series(dtype=float)).dropna().abs()
+    )
+    return 1 - left / abs(before.mean) if before.n else left.head(0)
+
+
+def _link(patches: pd.DataFrame, axis: str, method: str) -> dict[str, Any]:
+    """What a patch leaves and removes of the link, and the change of the link's size by seed, in nats."""
+    own = patches.query("axis == @axis and method == @method")
+    share = _share(patches, axis, method)
+    missing = _missing(patches, f"nats {axis}") if len(own) else MISSING
+    row = {"patch": method_name(method), "measure": "link in the language model, nats", "lower": True}
+    row["numbers"] = f"{int(own['size'].max()):,}" if len(own) else MISSING
+    row["link left, nats"] = mean_text(interval(own, method, f"nats {axis}"), ".2f", 1, missing)
+    row["removed"] = mean_text(mean_interval(share), "z.0%", 1, missing)
+    return row | difference(-abs(interval(patches, "none", f"nats {axis}").mean) * share)
+
+
+def _change(tuned: pd.DataFrame, method: str, measure: str) -> dict[str, Any]:
+    """A measure after fine-tuning with a patch minus without, by seed, in points."""
+    lower = measure != "accuracy"
+    row = {"patch": method_name(method), "measure": "TPR gap, points" if lower else "accuracy, points"}
+    known = paired_differences(tuned, method, "none", measure) if measure in tuned else pd.Series(dtype=float)
+    return row | {"lower": lower} | difference(100 * known)

@@ -7,8 +7,8 @@ import pandas as pd
 
 from ... import paper
 from .. import comparisons
+from ..comparisons import CELL, mean_interval, summary
 from ..dataframes import Records, frame
-from ..intervals import mean_interval, summary
 from ..names import MISSING, PAPER_ORDER, method_name, percent_text, runs_text
 from .cells import table3
 from .fine_tuning import accuracy_order
@@ -28,11 +28,8 @@ def scores(records: Records, untuned: Records = ()) -> pd.DataFrame:
     for cell, part in comparisons.by_cell(runs):
         same: dict[str, Any] = {n: part[n].iloc[0] for n in ("metric", "substitute")}
         for r in untuned:
-            s = r["settings"]
-            in_context = bool(s["demonstrations"])
-            if (s["model"], s["task"]) != (cell["model"], cell["task"]):
-                continue
-            if in_context and s.get("regime") != cell["regime"]:
+            s, in_context = r["settings"], bool(r["settings"]["demonstrations"])
+            if any(s.get(n) != cell[n] for n in (CELL if in_context else ("model", "task"))):
                 continue
             for seed in [s["seed"]] if in_context else sorted(set(part["seed"])):
                 row = {**cell, **same, "key": r["key"], "method": UNTUNED[in_context], "seed": seed}
@@ -50,11 +47,9 @@ def before_tuning(untuned: Records) -> pd.DataFrame:
         here = [r for r in untuned if (r["settings"]["model"], r["settings"]["task"]) == (model, task)]
         zero = [f"{100 * r['validation']:.1f}" for r in here if not r["settings"]["demonstrations"]]
         context = [r for r in here if r["settings"]["demonstrations"]]
-        row = {"model": model, "task": task, "metric": here[0]["data"]["metric"]}
-        row["zero-shot, %"] = zero[0] if zero else MISSING
+        row = {"model": model, "task": task, "metric": here[0]["data"]["metric"], "zero-shot, %": [*zero, MISSING][0]}
         row["demonstrations"] = str(context[0]["demonstrations"]) if context else MISSING
-        row["in context, %"] = percent_text(mean_interval(r["validation"] for r in context))
-        rows.append(row)
+        rows.append(row | {"in context, %": percent_text(mean_interval(r["validation"] for r in context))})
     return pd.DataFrame(rows)
 
 
@@ -64,23 +59,21 @@ def table5(records: Records, untuned: Records = ()) -> pd.DataFrame:
     Columns as of `cells.table3`, with the untuned model's in front of the methods': zero-shot, which no seed
     changes, and in context with the number of demonstrations that the model's context had room for.
     """
-    names = [method_name(m) for m in UNTUNED]
-    both = scores(records, untuned)
-    fitted = {  # demonstrations that the context had room for: of long texts, it may be none
-        (r["settings"]["model"], r["settings"]["task"]): r["demonstrations"]
-        for r in untuned
-        if r["settings"]["demonstrations"]
-    }
-
-    def beside(cell: Mapping[str, Any]) -> dict[str, str]:
-        here = both[(both[list(comparisons.CELL)] == pd.Series(cell)).all(axis=1)]
+    table = table3(records)
+    cells = {tuple(cell.values()): part for cell, part in comparisons.by_cell(scores(records, untuned))}
+    # Demonstrations that the context had room for: of long texts, it may be none.
+    behind = [r for r in untuned if r["settings"]["demonstrations"]]
+    fitted = {(r["settings"]["model"], r["settings"]["task"]): r["demonstrations"] for r in behind}
+    texts = []
+    for cell, _ in comparisons.by_cell(frame(records)):
+        here = cells[tuple(cell.values())]
         zero, context = (here[here["method"] == m] for m in UNTUNED)
-        score = f"{100 * zero['final'].iloc[0]:.1f}" if len(zero) else MISSING
         suffix = f", {fitted[cell['model'], cell['task']]} shown" if len(context) else ""
-        return dict(zip(names, (score, runs_text(context) + suffix), strict=True))
-
-    table = table3(records, beside)
-    return table if len(table) else table.reindex(columns=[*table, *names])
+        score = f"{100 * zero['final'].iloc[0]:.1f}" if len(zero) else MISSING
+        texts.append((score, runs_text(context) + suffix))
+    for n, method in enumerate(UNTUNED, 1):
+        table.insert(list(table).index("rate") + n, method_name(method), [text[n - 1] for text in texts])
+    return table
 
 
 def table6(records: Records, untuned: Records = ()) -> pd.DataFrame:
@@ -93,10 +86,8 @@ def table6(records: Records, untuned: Records = ()) -> pd.DataFrame:
         if name not in table:
             table[name] = reason
     rows = []
-    for result in printed:
-        ours = zip(table["model"], table["task"])
-        if any((paper.same_model(str(m)), t) == (result["model"], result["task"]) for m, t in ours):
-            continue
+    ours = {(paper.same_model(str(m)), t) for m, t in zip(table["model"], table["task"])}
+    for result in [r for r in printed if (r["model"], r["task"]) not in ours]:
         of = {"model": result["model"], "task": result["task"], "metric": result["metric"], "regime": "low"}
         of |= {"rows": str(result["settings"]["train_size"]), "epochs": str(result["settings"]["epochs"])}
         of |= {"rate": f"{result['settings']['rate']:g}", "seeds": "none of ours"}
@@ -106,19 +97,16 @@ def table6(records: Records, untuned: Records = ()) -> pd.DataFrame:
 
 
 def anatomies(summaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """What a bias is in each model: a row per model.
+    """What a bias is in each model: a row per summary of `anatomy.anatomy_summary`.
 
     Columns: model; family; has q, k, v biases; heads, kv-heads, head size; numbers in one layer's b_q and in its b_k
     or b_v (grouped heads share them); numbers of b_v in all layers, and their share of the model in percent; whether
     b_k is null, with the reason.
-
-    Args:
-        summaries: one per model, of `anatomy.anatomy_summary`.
     """
     rows = []
     for m in summaries:
-        row = {"model": m["model"], "family": m["family"]}
-        row["has q, k, v biases"] = ", ".join("yes" if m["has_bias"][term] else "no" for term in "qkv")
+        has = ", ".join("yes" if m["has_bias"][term] else "no" for term in "qkv")
+        row = {"model": m["model"], "family": m["family"], "has q, k, v biases": has}
         row |= {"heads": m["heads"], "kv-heads": m["kv_heads"], "head size": m["head_size"]}
         row |= {"b_q, a layer": m["query_size"], "b_k, b_v, a layer": m["value_size"]}
         row |= {"b_v, all layers": m["value_total"]}
@@ -130,13 +118,12 @@ def anatomies(summaries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def perturbations(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """The relative change of each model's logits when numbers are added to one term's biases: a row per model.
 
-    Columns: model; b_q, b_k, b_v; b_k / b_v; whether the change by b_k is rounding (below `ROUNDING`).
-
-    Args:
-        rows: {"model", "term", "relative"}, as `expressiveness.perturbation_table` gives them in float64.
+    Columns: model; b_q, b_k, b_v; b_k / b_v; whether the change by b_k is rounding (below `ROUNDING`). `rows` are
+    {"model", "term", "relative"}, as `expressiveness.perturbation_table` gives them in float64.
     """
-    table = pd.DataFrame(rows).pivot(index="model", columns="term", values="relative")
-    table = table.reindex(list(dict.fromkeys(r["model"] for r in rows)))[["b_q", "b_k", "b_v"]]
+    changes = pd.DataFrame(rows)
+    table = changes.pivot(index="model", columns="term", values="relative")
+    table = table.reindex(changes["model"].unique())[["b_q", "b_k", "b_v"]]
     text = table.assign(**{"b_k / b_v": table["b_k"] / table["b_v"]}).map("{:.2g}".format)
     return text.assign(**{"b_k is rounding": table["b_k"] < ROUNDING}).reset_index()
 
@@ -144,12 +131,12 @@ def perturbations(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 def method_orders(scores: pd.DataFrame) -> pd.DataFrame:
     """The order of the methods by their means in percent: a row per model, task and regime."""
     rows = [cell | {"methods by score, %": accuracy_order(part)} for cell, part in comparisons.by_cell(scores)]
-    return pd.DataFrame(rows, columns=[*comparisons.CELL, "methods by score, %"])
+    return pd.DataFrame(rows, columns=[*CELL, "methods by score, %"])
 
 
 def best_terms(scores: pd.DataFrame) -> pd.DataFrame:
     """In how many cells each term has the highest mean of the three: a row per model; equal ones count each."""
-    cell = list(comparisons.CELL)
+    cell = list(CELL)
     means = summary(scores[scores["method"].isin(PAPER_ORDER)], [*cell, "method"]).dropna(subset=["mean"])
     best = means[means["mean"] == means.groupby(cell)["mean"].transform("max")]
     cells = scores.drop_duplicates(cell).groupby("model", sort=False).size()
@@ -159,16 +146,11 @@ def best_terms(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def memory(estimates: Mapping[str, Any], measured: Records = (), runs: int = 1) -> pd.DataFrame:
-    """What b_v needs on each model, by name: a row per model, in GB (10^9 bytes).
+    """What b_v needs on each model, by name, of `memory.Estimate` and records of one measured step: in GB (10^9 bytes).
 
     Columns: model; parameters (10^9); weights; one run (MB); a chunk (without and with gradient checkpointing);
     in all, with a bank of so many `runs` and a chunk without it; full fine-tuning without activations; measured, with
     its device.
-
-    Args:
-        estimates: model -> `memory.Estimate`.
-        measured: records of one measured step.
-        runs: of the bank.
     """
     peaks = {r["settings"]["model"]: r for r in measured}
     rows = []
@@ -178,8 +160,7 @@ def memory(estimates: Mapping[str, Any], measured: Records = (), runs: int = 1) 
         row[f"a chunk of {e.tokens:,} tokens, GB"] = f"{e.kept / 1e9:.2f}"
         row["with gradient checkpointing, GB"] = f"{e.recomputed / 1e9:.2f}"
         row[f"in all, {runs} runs, GB"] = f"{e.total(runs) / 1e9:.1f}"
-        row["full fine-tuning, GB"] = f"{e.full / 1e9:.0f}"
-        row["measured, 1 run, GB"] = MISSING
+        row |= {"full fine-tuning, GB": f"{e.full / 1e9:.0f}", "measured, 1 run, GB": MISSING}
         if r := peaks.get(name):
             device = r["device"].get("name", r["settings"]["device"])
             row["measured, 1 run, GB"] = f"{r['peak_bytes'] / 1e9:.1f} ({device})"

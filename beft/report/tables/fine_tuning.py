@@ -1,21 +1,16 @@
 """Tables of fine-tuning on one task: scores by method, rate and form, and what is trained."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ... import paper
-from ...data.tasks import score
+from ...data.tasks import Task, score
+from ..comparisons import summary
 from ..dataframes import Records, frame
-from ..intervals import summary
 from ..names import MISSING, method_name, order, runs_text
-
-if TYPE_CHECKING:
-    from ...data.tasks import Task
 
 
 def labels(task: Task, values: np.ndarray) -> pd.DataFrame:
@@ -56,22 +51,21 @@ def by_method(records: Records, metric: str = "accuracy") -> pd.DataFrame:
     validation it is optimistic, since the same sentences choose and report.
     """
     rows = []
-    for (method, rate), group in frame(records).groupby(["method", "rate"], sort=False):
-        first = _first(records, group)
-        row = {"method": method_name(str(method)), "rate": rate, "seeds": len(group)}
+    for (method, rate), group, first in _groups(records, "method", "rate"):
+        row = {"method": method_name(method), "rate": rate, "seeds": len(group)}
         row[f"last epoch, % {metric}"] = runs_text(group)
         chosen = " or ".join(sorted(set(group["chosen_on"].dropna())))
-        best = f"{runs_text(group, 'best')} (chosen on {chosen})" if chosen else MISSING
-        row[f"best epoch, % {metric}"] = best
+        row[f"best epoch, % {metric}"] = f"{runs_text(group, 'best')} (chosen on {chosen})" if chosen else MISSING
         row |= {f"{name} parameters": first["parameters"].get(name, 0) for name in parameter_names(records)}
-        row["paper, last epoch, %"] = paper.column(first["settings"])
-        rows.append(row)
+        rows.append(row | {"paper, last epoch, %": paper.column(first["settings"])})
     return pd.DataFrame(rows)
 
 
-def _first(records: Records, group: pd.DataFrame) -> Any:
-    """The record of the first run of a group."""
-    return next(r for r in records if r["key"] == group["key"].iloc[0])
+def _groups(records: Records, *by: str) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame, Any]]:
+    """The runs in groups of equal columns `by`: these, the frame of the group, the record of its first run."""
+    by_key = {r["key"]: r for r in records}
+    for names, group in frame(records).groupby(list(by), sort=False):
+        yield names, group, by_key[group["key"].iloc[0]]
 
 
 def parameter_names(records: Records) -> tuple[str, ...]:
@@ -109,11 +103,9 @@ def forms(records: Records, formed: Records) -> pd.DataFrame:
     terms = {r["settings"]["method"].partition(":")[0] for r in formed}
     beside = [r for r in records if r["settings"]["method"] in terms and r["settings"]["seed"] in seeds]
     rows = []
-    for method, group in frame([*beside, *formed]).groupby("method", sort=False):
-        first = _first([*beside, *formed], group)
-        row = {"term": method_name(str(method)), "bias parameters": first["parameters"]["bias"]}
-        row |= {"seeds": len(group), "last epoch, %": runs_text(group)}
-        rows.append(row | {"paper, last epoch, %": paper.column(first["settings"])})
+    for (method,), group, first in _groups([*beside, *formed], "method"):
+        row = {"term": method_name(method), "bias parameters": first["parameters"]["bias"], "seeds": len(group)}
+        rows.append(row | {"last epoch, %": runs_text(group), "paper, last epoch, %": paper.column(first["settings"])})
     return pd.DataFrame(rows)
 
 

@@ -6,7 +6,7 @@ from fake_records import run
 
 from beft.report import comparisons
 from beft.report.dataframes import frame
-from beft.report.tables import differences
+from beft.report.tables import cells, ranking
 
 AHEAD, LEVEL, BEHIND = (0.10, 0.11, 0.12), (0.05, -0.05, 0.0), (-0.10, -0.11, -0.12)
 
@@ -32,14 +32,14 @@ def _over(gaps_by_task):
     for task, gaps in gaps_by_task.items():
         rows += [run("b_q", s, final=0.5, task=task) for s in range(len(gaps))]
         rows += [run("b_v", s, final=0.5 + g, task=task) for s, g in enumerate(gaps)]
-    return differences.over_cells(comparisons.compare(frame(rows), [("b_v", "b_q")]))
+    return cells.over_cells(comparisons.compare(frame(rows), [("b_v", "b_q")]))
 
 
 def _scores(values, firsts=("mag_angle", "reach")):
     """Differences of taus, {score: tau per task}."""
     columns = ["model", "task", "regime", "score", "view", "seed", "tau"]
     rows = [("m", f"t{n}", "low", s, "all terms", 0, x) for s, taus in values.items() for n, x in enumerate(taus)]
-    return differences.tau_differences(pd.DataFrame(rows, columns=columns), firsts).set_index("comparison")
+    return ranking.tau_differences(pd.DataFrame(rows, columns=columns), firsts).set_index("comparison")
 
 
 # --- one cell ---------------------------------------------------------------------------------------------
@@ -57,20 +57,20 @@ def _scores(values, firsts=("mag_angle", "reach")):
 )
 def test_better_or_faster_has_a_verdict_in_both_views(equal, own, verdicts):
     views = {"one rate": _pair(equal * 3), "own rates": _pair(own * 3)}
-    table = differences.within(views, [("b_v", "b_q")])
+    table = cells.within(views, [("b_v", "b_q")])
     assert table["runs"].tolist() == ["one rate", "own rates"] and table["verdict"].tolist() == verdicts
     assert table["smallest possible p"].tolist() == ["0.0039"] * 2 and table["seeds"].tolist() == [9, 9]
 
 
 def test_few_seeds_tell_nothing_whatever_their_interval():
-    row = differences.within({"one rate": _pair(AHEAD)}, [("b_v", "b_q")]).iloc[0]
+    row = cells.within({"one rate": _pair(AHEAD)}, [("b_v", "b_q")]).iloc[0]
     assert row["difference"] == "+11.0 [+8.5, +13.5]" and row["verdict"] == "cannot be told with 3 seeds"
-    row = differences.within({"one rate": _pair((0.1,))}, [("b_v", "b_q")]).iloc[0]
+    row = cells.within({"one rate": _pair((0.1,))}, [("b_v", "b_q")]).iloc[0]
     assert row["difference"] == "+10.0" and row["verdict"] == "cannot be told with 1 seed"
 
 
 def test_a_view_that_was_not_run_keeps_its_row():
-    table = differences.within({"one rate": _pair(AHEAD), "own rates": frame([])}, [("b_v", "b_q")])
+    table = cells.within({"one rate": _pair(AHEAD), "own rates": frame([])}, [("b_v", "b_q")])
     assert table.iloc[1][["difference", "p", "verdict"]].tolist() == ["not run", "undefined", "not run"]
 
 
@@ -78,28 +78,28 @@ def test_a_view_that_was_not_run_keeps_its_row():
 
 
 def test_sizes_have_a_row_each_in_order():
-    table = differences.by_size(frame(_sized({1200: AHEAD, 300: BEHIND, 900: AHEAD})), methods=("full",))
+    table = cells.by_size(frame(_sized({1200: AHEAD, 300: BEHIND, 900: AHEAD})), methods=("full",))
     assert table["rows"].tolist() == [300, 900, 1200] and set(table["comparison"]) == {"full - b_v"}
     gap = "+11.0 [+8.5, +13.5]"
     assert table["difference"].tolist() == ["-11.0 [-13.5, -8.5]", gap, gap]
 
 
 def test_the_verdict_by_size_is_corrected_for_the_sizes():
-    table = differences.by_size(frame(_sized({300: AHEAD * 3, 1200: LEVEL * 3})), methods=("full",))
+    table = cells.by_size(frame(_sized({300: AHEAD * 3, 1200: LEVEL * 3})), methods=("full",))
     assert table["verdict"].tolist() == ["ahead", "no difference shown"]
     assert table["p, Holm"].iloc[0] == "0.0078"
-    table = differences.by_size(frame(_sized({300: AHEAD * 2, 1200: LEVEL * 2})), methods=("full",))
+    table = cells.by_size(frame(_sized({300: AHEAD * 2, 1200: LEVEL * 2})), methods=("full",))
     assert set(table["verdict"]) == {"cannot be told with 6 seeds"}
 
 
 def test_a_method_that_was_not_run_or_shares_no_seed_is_named():
-    table = differences.by_size(frame(_sized({300: AHEAD}))).set_index("comparison")
+    table = cells.by_size(frame(_sized({300: AHEAD}))).set_index("comparison")
     assert table.loc["LoRA (q, v) - b_v", ["difference", "verdict"]].tolist() == ["not run", "not run"]
-    assert differences.by_size(frame([])).empty
+    assert cells.by_size(frame([])).empty
 
 
 def test_one_seed_answers_nothing():
-    table = differences.by_size(frame(_sized({300: (0.1,), 900: (0.2,)})), methods=("full",))
+    table = cells.by_size(frame(_sized({300: (0.1,), 900: (0.2,)})), methods=("full",))
     assert set(table["verdict"]) == {"cannot be told with 1 seed"} and table["difference"].iloc[0] == "+10.0"
 
 
@@ -108,12 +108,12 @@ def test_lost_runs_take_no_part():
     for r in rows:
         if r["settings"]["method"] == "full":
             r["outcome"] = "diverged: loss is nan"
-    assert set(differences.by_size(frame(rows))["verdict"]) == {"not run"}
+    assert set(cells.by_size(frame(rows))["verdict"]) == {"not run"}
 
 
 def test_tasks_and_models_have_rows_of_their_own():
     rows = [*_sized({300: AHEAD}), *_sized({300: BEHIND}, task="cola", model="roberta-base")]
-    table = differences.by_size(frame(rows), methods=("full",))
+    table = cells.by_size(frame(rows), methods=("full",))
     assert table[["model", "task"]].to_numpy().tolist() == [
         ["all-MiniLM-L6-v2", "rte"],
         ["roberta-base", "cola"],
@@ -145,7 +145,7 @@ def test_terms_on_both_sides_show_no_difference():
 
 def test_terms_without_a_common_seed_or_without_runs():
     compared = comparisons.compare(frame([run("b_v", 0), run("b_q", 1)]), [("b_v", "b_q")])
-    row = differences.over_cells(compared).iloc[0]
+    row = cells.over_cells(compared).iloc[0]
     assert row[["comparison", "difference", "verdict"]].tolist() == ["b_v - b_q", "not run", "not run"]
     assert _over({}).empty
 
@@ -196,12 +196,12 @@ def _compared(tasks=("sst2", "rte", "cola")):
 
 
 def test_comparisons_are_in_points_with_every_p():
-    row = differences.comparison_table(_compared()).iloc[0]
+    row = cells.comparison_table(_compared()).iloc[0]
     assert row["comparison"] == "b_v - b_q" and row["difference, points"] == "+11.0 [+11.0, +11.0]"
     assert row[["seeds", "p", "smallest possible p", "p, Holm"]].tolist() == ["3", "0.25", "0.25", "0.75"]
 
 
 def test_a_comparison_without_a_common_seed_is_not_run():
     compared = comparisons.compare(frame([run("b_v", 0), run("b_q", 1)]), [("b_v", "b_q")])
-    row = differences.comparison_table(compared).iloc[0]
+    row = cells.comparison_table(compared).iloc[0]
     assert row["difference, points"] == "not run" and row["p"] == "undefined" and "nan" not in " ".join(row)

@@ -6,11 +6,10 @@ import pytest
 from fake_records import patch, tuned_model
 
 from beft.report.tables import debiasing
-from beft.report.tables import patches as of_patches
 
 
 def test_what_each_patch_removes_and_leaves(patches):
-    table = of_patches.removed(patches, "gender")
+    table = debiasing.removed(patches, "gender")
     assert table["patch"].tolist() == ["full", "LoRA (q, v)", "b_q", "b_v"]
     row = table.iloc[-1]
     assert row["numbers"] == "64" and row["link left, nats"].startswith("1.60 [")
@@ -21,11 +20,11 @@ def test_what_each_patch_removes_and_leaves(patches):
 def test_a_patch_without_effect_removes_zero_and_not_minus_zero(patches):
     before = patches.loc[patches["method"] == "none", "nats gender"].mean()
     patches = patches.assign(**{"nats gender": before * (1 + 1e-7)})
-    assert set(of_patches.removed(patches, "gender")["removed"]) == {"0% [0%, 0%]"}
+    assert set(debiasing.removed(patches, "gender")["removed"]) == {"0% [0%, 0%]"}
 
 
 def test_differences_are_paired_by_seed(tuned):
-    table = of_patches.after(tuned, "gender").set_index(["patch", "measure"])
+    table = debiasing.after(tuned, "gender").set_index(["patch", "measure"])
     row = table.loc[("LoRA (q, v)", "TPR gap, points")]
     assert row["difference"] == "-9.5 [-15.9, -3.1]" and row["seeds"] == 2
     assert table.loc[("LoRA (q, v)", "accuracy, points"), "difference"] == "+0.0 [+0.0, +0.0]"
@@ -47,11 +46,11 @@ def _tuned(gaps, accuracies):
 def test_less_bias_and_more_accuracy_are_ahead():
     steps = [0.01 * n for n in range(1, 9)]
     tuned = _tuned([-x for x in steps], steps)
-    assert of_patches.after(tuned, "gender")["verdict"].tolist() == ["ahead", "ahead"]
+    assert debiasing.after(tuned, "gender")["verdict"].tolist() == ["ahead", "ahead"]
     tuned = _tuned(steps, [-x for x in steps])
-    assert of_patches.after(tuned, "gender")["verdict"].tolist() == ["behind", "behind"]
+    assert debiasing.after(tuned, "gender")["verdict"].tolist() == ["behind", "behind"]
     tuned = _tuned([0.01, -0.01] * 4, [0.0] * 8)
-    assert set(of_patches.after(tuned, "gender")["verdict"]) == {"no difference shown"}
+    assert set(debiasing.after(tuned, "gender")["verdict"]) == {"no difference shown"}
 
 
 SPREAD = [0.01 * n for n in range(8)]
@@ -68,14 +67,14 @@ SPREAD = [0.01 * n for n in range(8)]
 )
 def test_whether_it_works_follows_from_the_test(tuned, values, verdict):
     records = [patch("none", 0, 2.0), *(patch("b_v", seed, v) for seed, v in enumerate(values))]
-    table = of_patches.works(debiasing.upstream(records), tuned, "gender", ("b_v",))
+    table = debiasing.works(debiasing.upstream(records), tuned, "gender", ("b_v",))
     assert table["measure"].tolist() == ["link in the language model, nats", "TPR gap, points"]
     assert table["verdict"].tolist() == [verdict, "cannot be told with 2 seeds"]
     assert table["difference"].iloc[1].startswith("+0.00 [")
 
 
 def test_a_patch_that_was_not_trained_is_not_judged(patches, tuned):
-    table = of_patches.works(patches, tuned, "gender", ("b_k", "b_q"))
+    table = debiasing.works(patches, tuned, "gender", ("b_k", "b_q"))
     assert table["numbers"].tolist() == ["not run", "not run", "64", "64"]
     assert table["more removed by"].tolist() == [*["not run"] * 2, *["full, LoRA (q, v)"] * 2]
     assert table["verdict"].tolist() == ["not run", "not run", "cannot be told with 2 seeds", "not run"]
@@ -84,23 +83,23 @@ def test_a_patch_that_was_not_trained_is_not_judged(patches, tuned):
 def test_an_axis_without_sentences_is_said_to_be_not_measured(patches, tuned):
     other = patches.assign(axis=patches["axis"].replace("gender", "religion"))
     columns = ["link left, nats", "removed", "difference", "verdict"]
-    assert set(of_patches.removed(other, "religion")[columns].to_numpy().flat) == {"not measured"}
-    assert set(of_patches.works(other, tuned, "religion", ("b_v", "b_q"))["verdict"]) == {"not measured"}
+    assert set(debiasing.removed(other, "religion")[columns].to_numpy().flat) == {"not measured"}
+    assert set(debiasing.works(other, tuned, "religion", ("b_v", "b_q"))["verdict"]) == {"not measured"}
 
 
 def test_a_patch_that_overshoots_has_not_removed_more_than_all(tuned):
     records = [patch("none", 0, 2.0), patch("b_v", 0, -2.0), patch("b_v", 1, -2.1), patch("b_v", 2, -2.2)]
-    row = of_patches.removed(debiasing.upstream(records), "gender").iloc[0]
+    row = debiasing.removed(debiasing.upstream(records), "gender").iloc[0]
     assert row["removed"].startswith("-5%") and row["difference"].startswith("+0.10")
 
 
 def test_a_task_without_a_gap_of_the_axis_has_no_verdict(tuned):
-    table = of_patches.after(tuned, "religion").set_index("measure")
+    table = debiasing.after(tuned, "religion").set_index("measure")
     assert set(table.loc["TPR gap, points", "verdict"]) == {"not measured"}
 
 
 def test_runs_that_diverged_take_no_part(tuned):
     lost = patch("b_v", 0, 1.0) | {"outcome": "diverged", "measures": {}, "parameters": {}}
     frame = debiasing.upstream([patch("none", 0, 2.0), lost, patch("b_v", 1, 1.0), patch("b_v", 2, 1.2)])
-    row = of_patches.works(frame, tuned, "gender", ("b_v",)).iloc[0]
+    row = debiasing.works(frame, tuned, "gender", ("b_v",)).iloc[0]
     assert row["numbers"] == "64" and row["seeds"] == 2
