@@ -68,8 +68,7 @@ def tune(
         study: other fields of `study.Study`, e.g. model="bert-base-cased", regime="low", offline=True; all
             training rows are used unless `regime` says otherwise.
 
-    Raises:
-        BeftError: bad input, one sentence with the remedy; a run that diverged.
+    Raises BeftError: bad input, one sentence with the remedy; a run that diverged.
     """
     fields: dict[str, Any] = {"regime": "all", "task": str(task), "epochs": epochs} | study
     plan = Study(**fields)

@@ -14,8 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def repository() -> Path:
     """The folder that holds `notebooks/profiles`: around this package, or the working folder or one above it.
 
-    Raises:
-        BeftError: there is none, as when the package was installed without its repository.
+    Raises BeftError: there is none, as when the package was installed without its repository.
     """
     here = Path.cwd()
     for folder in (ROOT, here, *here.parents):
@@ -30,8 +29,7 @@ def repository() -> Path:
 def home() -> Path:
     """The folder under which build/, data/results/ and figures/ are written: $BEFT_HOME, or the repository.
 
-    Raises:
-        BeftError: BEFT_HOME is not set, and there is no repository.
+    Raises BeftError: BEFT_HOME is not set, and there is no repository.
     """
     return _chosen_home() or repository()
 
@@ -39,8 +37,7 @@ def home() -> Path:
 def results(profile: str) -> str | Path:
     """Where the records of a profile are: below $BEFT_RESULTS, a folder or an fsspec URL, or below data/results.
 
-    Raises:
-        BeftError: as `home`, where BEFT_RESULTS is not set.
+    Raises BeftError: as `home`, where BEFT_RESULTS is not set.
     """
     place = os.environ.get("BEFT_RESULTS", "").rstrip("/")
     if "://" in place:

@@ -23,7 +23,7 @@ from beft.models import loading as models
 from beft.paths import ROOT
 from beft.study import Run, Study
 from beft.training.device import peak_memory
-from beft.training.loop import finish, fit
+from beft.training.loop import fit
 from benchmarks import reference as plain
 
 WARM = 2  # batches computed before a clock starts
@@ -201,7 +201,8 @@ def _peak(runs: int, model: str, task: str, rows: int) -> dict[str, int]:
     study = Study(model, task, min(MEMORY_ROWS, rows), epochs=1)
     before = _resident()
     members = [Run("all_biases", seed, 1e-3) for seed in range(runs)]
-    finish(fit(loaded, replace(data, validation=few), study, members))
+    for _ in fit(loaded, replace(data, validation=few), study, members):
+        pass
     return {"before": before, "peak": _resident()}
 
 

@@ -7,6 +7,5 @@ whether b_k is provably without effect.
 from .._lazy import hand_on
 
 __getattr__, __all__ = hand_on(
-    __name__,
-    {"anatomy_summary": "projections", "describe": "projections", "key_bias_is_null": "projections"},
+    __name__, {"anatomy_summary": "projections", "describe": "projections", "key_bias_is_null": "projections"}
 )

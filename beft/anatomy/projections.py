@@ -49,9 +49,8 @@ def describe(model: nn.Module, sites: Mapping[str, str] | None = None, heads: in
             of each of so many equal blocks, for projections interleaved by head. Any subset of q, k, v.
         heads: with `sites`, the number of query heads where the model's config does not give it.
 
-    Raises:
-        BeftError: an unknown architecture (the message lists its linear modules and how to name the sites), or
-            a given name that is not in the model.
+    Raises BeftError: an unknown architecture (the message lists its linear modules and how to name the sites), or a
+    given name that is not in the model.
     """
     if sites is not None:
         return _custom_sites(model, sites, heads)

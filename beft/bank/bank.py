@@ -43,9 +43,8 @@ class BiasBank(nn.Module):
         dtype: "float32", or "bfloat16" for autocast. Trained values are float32 either way.
         make_slots: makes what the runs train besides their heads, for a bank of another kind; else `bias_slots`.
 
-    Raises:
-        BeftError: unknown method or dtype, unknown architecture, a model without a head that beft knows, a method
-            that trains nothing of it, or a model that already has a bank.
+    Raises BeftError: unknown method or dtype, unknown architecture, a model without a head that beft knows, a method
+    that trains nothing of it, or a model that already has a bank.
     """
 
     trains_weights = False

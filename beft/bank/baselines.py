@@ -119,11 +119,9 @@ class WeightBank(BiasBank):
     def _cast_frozen(self) -> list[tuple[str, nn.Linear, dict[str, Tensor]]]:
         return []  # its weights are not frozen
 
-    @contextmanager
-    def recomputing(self) -> Iterator[None]:
+    def recomputing(self) -> Any:
         """Raises BeftError: the weights stand in the model during a call alone, not in the backward pass."""
         raise BeftError(f"{self.methods[0]} has no gradient checkpointing: use smaller chunks")
-        yield
 
     @contextmanager
     def running(self, run_ids: Tensor) -> Iterator[Any]:
@@ -141,8 +139,7 @@ class WeightBank(BiasBank):
     def changes(self, run: int) -> list[Change]:
         """As `BiasBank.changes`; of LoRA, what it adds to the weights, by PEFT's own arithmetic.
 
-        Raises:
-            BeftError: virtual tokens, which are no part of a plain model.
+        Raises BeftError: virtual tokens, which are no part of a plain model.
         """
         method = self.methods[0]
         if method in ("prefix", "prompt"):

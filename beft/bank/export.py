@@ -18,13 +18,10 @@ from .slots import BiasSlot
 def merge(bank: BiasBank, run: int, folder: str | Path | None = None, tokenizer: Any = None) -> Any:
     """A plain copy of the model with one run's biases added to its own and its head in place.
 
-    Where the model has no bias to add to, its config's own flag gives it some, zero elsewhere. With `folder` it is
-    also written there as safetensors (with the tokenizer, if given), so that the `AutoModelFor...from_pretrained` of
-    its kind, or an inference server, loads it with neither beft nor peft.
-
-    Raises:
-        BeftError: a tuned layer has no bias and the family no flag for it; a prefix or a prompt, which are no part of
-            a checkpoint; quantised weights.
+    Where the model has no bias to add to, its config's own flag gives it some, zero elsewhere. With `folder` it is also
+    written there as safetensors (with the tokenizer, if given), so that the `AutoModelFor...from_pretrained` of its
+    kind, or an inference server, loads it with neither beft nor peft. Raises BeftError: a tuned layer has no bias and
+    the family no flag for it; a prefix or a prompt, which are no part of a checkpoint; quantised weights.
     """
     changes = bank.changes(run)
     if getattr(bank.model.config, "quantization_config", None) is not None:
@@ -51,11 +48,9 @@ def merge(bank: BiasBank, run: int, folder: str | Path | None = None, tokenizer:
 def with_biases(model: Any, modules: Sequence[str]) -> Any:
     """A copy of `model` whose linear layers `modules` (exact names) have biases, zero like all that come with them.
 
-    The family's own flags are asked for, not listed: every flag of the config that has "bias" in its name and is off
-    is tried on an empty model, and the one that gives the layers their biases with the fewest others is taken.
-
-    Raises:
-        BeftError: no flag of this family does it; an adapter holds such a bias.
+    The family's own flags are asked for, not listed: every flag of the config that has "bias" in its name and is off is
+    tried on an empty model, and the one that gives the layers their biases with the fewest others is taken. Raises
+    BeftError: no flag of this family does it; an adapter holds such a bias.
     """
     config = copy.deepcopy(model.config)
     setattr(config, bias_flag(model, modules), True)

@@ -52,11 +52,7 @@ class StackedAdam:
 
     def state(self) -> dict[str, Tensor]:
         """Everything needed to go on after a restart, by name."""
-        stacks = {
-            "value": [s.values.detach() for s in self.slots],
-            "first": self.first,
-            "second": self.second,
-        }
+        stacks = {"value": [s.values.detach() for s in self.slots], "first": self.first, "second": self.second}
         state = {f"{name}{i}": t.cpu() for name, tensors in stacks.items() for i, t in enumerate(tensors)}
         return state | {"steps": torch.tensor(self.steps)}
 

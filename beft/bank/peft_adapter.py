@@ -79,9 +79,8 @@ def save_adapter(bank: BiasBank, run: int, folder: str | Path, base_model: str =
     Args:
         base_model: name of the base model, for the adapter's config.
 
-    Raises:
-        BeftError: the run trains no bias of a linear layer (head only, on a model without a pooler), or weights, or a
-            bias of a Conv1D (GPT-2), which PEFT's BEFT does not know.
+    Raises BeftError: the run trains no bias of a linear layer (head only, on a model without a pooler), or weights, or
+    a bias of a Conv1D (GPT-2), which PEFT's BEFT does not know.
     """
     _refuse_weights(bank, run)
     adapter = Adapter(bank.methods[run])
@@ -119,8 +118,7 @@ def _task_type(bank: BiasBank) -> TaskType | None:
 def load_adapter(bank: BiasBank, run: int, folder: str | Path) -> None:
     """Set one run of a bank to an adapter written by `save_adapter` (or by PEFT, for the same places).
 
-    Raises:
-        BeftError: no adapter there, truncated weights, or places this run does not train.
+    Raises BeftError: no adapter there, truncated weights, or places this run does not train.
     """
     _refuse_weights(bank, run)
     adapter = Adapter(bank.methods[run], str(folder), _read(Path(folder)))

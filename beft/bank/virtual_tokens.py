@@ -24,8 +24,7 @@ class Prefix:
         parameter: the name under which the model has it.
         start: the keys and values of as many tokens, drawn from the seed: (V, 2 * layers * kv-heads * head size).
 
-    Raises:
-        BeftError: not a causal language model.
+    Raises BeftError: not a causal language model.
     """
 
     parameter = f"{PREFIX}.embedding.weight"
@@ -77,8 +76,7 @@ class Prompt:
         parameter: the name under which the model has it.
         start: the embeddings of as many tokens, drawn from the seed: (V, d).
 
-    Raises:
-        BeftError: a model that is not an encoder: of a decoder's, positions and caches would have to count it.
+    Raises BeftError: a model that is not an encoder: of a decoder's, positions and caches would have to count it.
     """
 
     parameter = f"{PROMPT}.embedding.weight"

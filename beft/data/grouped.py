@@ -59,10 +59,9 @@ def biographies(source: str | Path | None = None, *, offline: bool = False) -> G
     """Biographies with an occupation and a gender, as in BiasBios.
 
     Columns: `text` or `hard_text`; `label` (any names) or `profession` (names, or the hub's numbers); `gender`, 0 or
-    male, 1 or female. With None: `bias_in_bios/train` and `test` of the folder of data sets, or the hub's.
-
-    Raises BeftError where there are no such rows, and for a missing column; a row without text or label, with a label
-    that no training row has, or with another gender; test rows that are all of one gender; or as `data.load`.
+    male, 1 or female. With None: `bias_in_bios/train` and `test` of the folder of data sets, or the hub's. Raises
+    BeftError where there are no such rows, and for a missing column; a row without text or label, with a label that no
+    training row has, or with another gender; test rows that are all of one gender; or as `data.load`.
     """
     made = _load(source, _BIOS, offline, _genders)
     groups = {split: np.array(own, dtype=np.int64) for split, own in made.groups.items()}
@@ -76,10 +75,8 @@ def hate_speech(source: str | Path | None, identifiers: Sequence[str], *, offlin
     """Sentences that are hate (label 1) or not (0), as in GHC (Kennedy et al. 2018), and the groups they mention.
 
     Columns: `text`, `label`. With None: `hate_speech/train` and `test` of the folder of data sets. The hub has no such
-    set, so that `offline` changes nothing.
-
-    Raises BeftError where there are no such rows, and for a missing column; a row without text or with another label; a
-    training split of one class; no identifier; no test row that mentions one.
+    set, so that `offline` changes nothing. Raises BeftError where there are no such rows, and for a missing column; a
+    row without text or with another label; a training split of one class; no identifier; no test row that mentions one.
     """
     made = _load(source, HATE_TASK, offline, lambda table, texts, where: mentions([t for (t,) in texts], identifiers))
     if not any(made.groups["validation"]):
@@ -91,9 +88,8 @@ def hate_speech(source: str | Path | None, identifiers: Sequence[str], *, offlin
 def nli(source: str | Path | None = None, *, offline: bool = False) -> Dataset:
     """Pairs for natural language inference; with None MNLI, as `data.load` finds it.
 
-    Columns: `premise`, `hypothesis`, `label`: 0 entailment, 1 neutral, 2 contradiction, or these names.
-
-    Raises BeftError as `data.load`, and for training rows that lack one of the classes.
+    Columns: `premise`, `hypothesis`, `label`: 0 entailment, 1 neutral, 2 contradiction, or these names. Raises
+    BeftError as `data.load`, and for training rows that lack one of the classes.
     """
     if source is None:
         return load("mnli", offline=offline)

@@ -81,9 +81,8 @@ def load_prompts(
     """The examples of a decoder task of `prompts.PROMPTS`: generated, or from a folder or the hub as in `load`.
 
     The validation examples are the first `evaluated` of the permutation of `RandomState(0)`, or all in their order
-    where there are no more. They are the same for every seed of a run.
-
-    Raises BeftError for an unknown task, one that is not found, or unusable rows, with their numbers.
+    where there are no more. They are the same for every seed of a run. Raises BeftError for an unknown task, one that
+    is not found, or unusable rows, with their numbers.
     """
     prompt = get_prompt(task)
     if task in GENERATORS:

@@ -8,11 +8,6 @@ from .._lazy import hand_on
 
 __getattr__, __all__ = hand_on(
     __name__,
-    {
-        "Patch": "patches",
-        "fine_tune": "downstream",
-        "load_patch": "patches",
-        "train_patches": "upstream",
-    },
+    {"Patch": "patches", "fine_tune": "downstream", "load_patch": "patches", "train_patches": "upstream"},
     modules=("bias_metrics", "downstream", "pair_scores", "patches", "setup", "stereotypes", "upstream"),
 )

@@ -57,8 +57,7 @@ def tpr_gap(labels: ArrayLike, predictions: ArrayLike, groups: ArrayLike) -> Gap
         predictions: predicted ones (N,).
         groups: 0 or 1 (N,).
 
-    Raises:
-        BeftError: lengths differ, or groups other than 0 and 1.
+    Raises BeftError: lengths differ, or groups other than 0 and 1.
     """
     y, p, g = _aligned(labels, predictions, groups)
     if not np.isin(g, (0, 1)).all():
@@ -143,9 +142,7 @@ def of_biographies(labels: np.ndarray, groups: Mapping[str, np.ndarray]) -> Call
 
 
 def of_posts(
-    labels: np.ndarray,
-    mentions: Sequence[Sequence[str]],
-    phrases: Sequence[Phrase] = (),
+    labels: np.ndarray, mentions: Sequence[Sequence[str]], phrases: Sequence[Phrase] = ()
 ) -> Callable[[np.ndarray], dict[str, Any]]:
     """Predictions (N + P,) of posts and identity phrases -> F1 and FPRD of the posts, and FPRD of the phrases (IPTTS).
 

@@ -82,18 +82,13 @@ def fine_tune(
 ) -> list[Record]:
     """The records of `wanted`, in order; models that `store` has no record of are trained first, one after another.
 
-    Raises:
-        BeftError: a patch of another model, a frozen patch that moved, or bad data or memory.
+    Raises BeftError: a patch of another model, a frozen patch that moved, or bad data or memory.
     """
     settings = [tuning.settings(w.key, w.method, w.seed, rate) for w in wanted]
     missing = [i for i, s in enumerate(settings) if store.find(s) is None]
-    with tqdm(
-        total=len(missing) * tuning.study.epochs,
-        desc=f"fine-tuning {len(missing)} models",
-        unit="epoch",
-        mininterval=5.0,
-        disable=not (progress and missing),
-    ) as bar:
+    total, quiet = len(missing) * tuning.study.epochs, not (progress and missing)
+    label = f"fine-tuning {len(missing)} models"
+    with tqdm(total=total, desc=label, unit="epoch", mininterval=5.0, disable=quiet) as bar:
         for i in missing:
             store.write(_trained(tuning, wanted[i], rate, settings[i], bar))
     log_runs(done=len(missing), reused=len(wanted) - len(missing), failed=0)

@@ -39,8 +39,7 @@ def shared_places(first: Sequence[int], second: Sequence[int], special: set[int]
 def pair_places(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[tuple[Places, Places]]:
     """Both sentences of every pair as `place_scores` takes them.
 
-    Raises:
-        BeftError: a tokenizer without a mask token, or an empty sentence, by its number.
+    Raises BeftError: a tokenizer without a mask token, or an empty sentence, by its number.
     """
     mask_token(tokenizer)
     special, both = set(tokenizer.all_special_ids), []
@@ -63,8 +62,7 @@ def pair_scores(
         run: of a bank, which run scores.
         cost: of a chunk.
 
-    Raises:
-        BeftError: as `pair_places`.
+    Raises BeftError: as `pair_places`.
     """
     sentences = [sentence for pair in pair_places(tokenizer, pairs) for sentence in pair]
     owner = np.repeat(np.arange(len(sentences)), [len(scored) for _, scored in sentences])
@@ -75,11 +73,7 @@ def pair_scores(
 
 @torch.inference_mode()
 def place_scores(
-    model: Any,
-    tokenizer: Any,
-    rows: Sequence[tuple[Sequence[int], int]],
-    run: int = 0,
-    cost: ChunkCost | None = None,
+    model: Any, tokenizer: Any, rows: Sequence[tuple[Sequence[int], int]], run: int = 0, cost: ChunkCost | None = None
 ) -> np.ndarray:
     """log P(token at a place | the row with that place masked) of every row (n,), in nats.
 
@@ -89,8 +83,7 @@ def place_scores(
         run: of a bank, which run scores.
         cost: of a chunk.
 
-    Raises:
-        BeftError: a tokenizer without a mask token.
+    Raises BeftError: a tokenizer without a mask token.
     """
     mask_id, bank = mask_token(tokenizer), as_bank(model)
     lengths = np.array([len(ids) for ids, _ in rows], dtype=np.int64)

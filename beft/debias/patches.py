@@ -74,8 +74,7 @@ class Patch:
             parameter -> places of its entries that must not be trained, None for all of them; and a function that gives
             the model its own values back.
 
-        Raises:
-            BeftError: a tensor that does not fit the model, which then is as it was.
+        Raises BeftError: a tensor that does not fit the model, which then is as it was.
         """
         undo: list[Callable[[], None]] = []
 
@@ -180,8 +179,7 @@ def check_base(patch: Patch, base: str) -> None:
 def fingerprint(bank: WeightBank, patch: Patch) -> str:
     """Hash of the patch's places as the bank computes with them now: it is the same before and after training.
 
-    Raises:
-        BeftError: nothing of the patch is frozen in this bank's model.
+    Raises BeftError: nothing of the patch is frozen in this bank's model.
     """
     trained, frozen = bank.stand_ins(), {}
     for change in patch.changes():

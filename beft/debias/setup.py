@@ -45,10 +45,8 @@ Probes = tuple[dict[str, list[SentencePair]], dict[str, list[Triple]], dict[str,
 def tasks(s: Settings) -> dict[str, Tuning]:
     """What models are fine-tuned on: "biographies", and "posts" and "nli" unless they are `none`.
 
-    Rows are drawn once, so that a wrong task or regime is refused before anything is trained.
-
-    Raises:
-        BeftError: rows that cannot be had, a regime larger than they are, or two equal axes.
+    Rows are drawn once, so that a wrong task or regime is refused before anything is trained. Raises BeftError: rows
+    that cannot be had, a regime larger than they are, or two equal axes.
     """
     if s["second_axis"] == s["axis"]:
         raise BeftError(f"second_axis is {s['axis']}, as axis is: give another one, or none")
@@ -80,10 +78,8 @@ def example(data: Dataset, both: Augmented) -> str:
 def corpus(s: Settings, name: str) -> tuple[Dataset, Augmented]:
     """Texts with their counterfactuals along an axis, as many originals as `corpus_rows` says, and a few held out.
 
-    The corpus is the micro-world's people, "bias_in_bios", or a file with a column `text`.
-
-    Raises:
-        BeftError: a corpus that cannot be found or read, or without a word of the axis.
+    The corpus is the micro-world's people, "bias_in_bios", or a file with a column `text`. Raises BeftError: a corpus
+    that cannot be found or read, or without a word of the axis.
     """
     source, rows, held = s["corpus"], s["corpus_rows"], max(20, s["corpus_rows"] // 10)
     if source == MICRO:

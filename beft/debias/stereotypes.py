@@ -38,8 +38,7 @@ def triple_scores(
         run: of a bank, which run scores.
         cost: of a chunk.
 
-    Raises:
-        BeftError: a tokenizer without a mask token, or a blank beyond the longest text that it takes, by its number.
+    Raises BeftError: a tokenizer without a mask token, or a blank beyond the longest text that it takes, by its number.
     """
     mask = mask_token(tokenizer)
     rows: list[tuple[list[int], int]] = []
@@ -74,8 +73,7 @@ def crows_shares(scores: ArrayLike, categories: Sequence[str]) -> dict[str, Shar
         scores: of the more and the less stereotyped sentence (N, 2), in nats.
         categories: one per pair.
 
-    Raises:
-        BeftError: another shape, or a score that is no number.
+    Raises BeftError: another shape, or a score that is no number.
     """
     s = np.round(_checked(scores, categories, 2), 3)
     hits = s[:, 0] > s[:, 1]
@@ -92,8 +90,7 @@ def stereoset_by_kind(
         categories: one per triple.
         targets: one per triple: every target term weighs the same, as in the authors' code, and not every triple.
 
-    Raises:
-        BeftError: another shape, or a score that is no number.
+    Raises BeftError: another shape, or a score that is no number.
     """
     s = _checked(scores, categories, 3)
     names = np.asarray(targets if targets is not None else [""] * len(s), dtype=str)

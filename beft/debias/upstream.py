@@ -60,11 +60,7 @@ class Phase:
         if run.method not in PATCHES:
             raise unknown("patch", run.method, PATCHES)
         study = {n: v for n, v in self.study.identity().items() if n not in ("model", "validate", "regime")}
-        study |= {
-            "task": self.corpus.task.name,
-            "axis": self.axis,
-            "data_fingerprint": self.corpus.fingerprint,
-        }
+        study |= {"task": self.corpus.task.name, "axis": self.axis, "data_fingerprint": self.corpus.fingerprint}
         return common | study | {"method": run.method, "seed": run.seed, "rate": float(run.rate)}
 
     def record(self, settings: Record, **fields: Any) -> Record:
@@ -93,22 +89,16 @@ def untouched(phase: Phase, store: Store) -> Record:
 def train_patches(phase: Phase, runs: Sequence[Run], store: Store, progress: bool = True) -> list[Record]:
     """The records of `runs`, in order; patches that `store` lacks are trained first, see `patch`.
 
-    Raises:
-        BeftError: a method that makes no patch; bad model, corpus or memory; finished patches stay.
+    Raises BeftError: a method that makes no patch; bad model, corpus or memory; finished patches stay.
     """
     settings = [phase.settings(run) for run in runs]
     todo = [run for run, s in zip(runs, settings, strict=True) if store.find(s) is None]
     biases = [run for run in todo if run.method in BIAS_PATCHES]
     banks = [biases] if biases else []
     banks += [[run] for run in todo if run.method not in BIAS_PATCHES]
-    rounds = sum(len(bank) * (2 if bank[0].method == "sparse" else 1) for bank in banks)
-    with tqdm(
-        total=rounds * phase.study.epochs,
-        desc=f"{len(todo)} patches against {phase.axis}",
-        unit="epoch",
-        mininterval=5.0,
-        disable=not (progress and todo),
-    ) as bar:
+    total = phase.study.epochs * sum(len(bank) * (2 if bank[0].method == "sparse" else 1) for bank in banks)
+    label, quiet = f"{len(todo)} patches against {phase.axis}", not (progress and todo)
+    with tqdm(total=total, desc=label, unit="epoch", mininterval=5.0, disable=quiet) as bar:
         for bank in banks:
             with store.lock(_name(phase, bank)):  # another process may have trained it while we waited
                 if any(store.find(phase.settings(run)) is None for run in bank):
@@ -120,10 +110,8 @@ def train_patches(phase: Phase, runs: Sequence[Run], store: Store, progress: boo
 def patch(phase: Phase, run: Run, store: Store) -> Patch:
     """The patch of a run; where its file is not kept, it is trained again, in the bank that its record names.
 
-    The other runs of a bank decide how sums are rounded: the patch is then the one that was measured.
-
-    Raises:
-        BeftError: the run diverged.
+    The other runs of a bank decide how sums are rounded: the patch is then the one that was measured. Raises BeftError:
+    the run diverged.
     """
     wanted = phase.settings(run)
     folder, record = store.fetch(key(wanted)), store.find(wanted)

@@ -8,11 +8,6 @@ from .._lazy import hand_on
 
 __getattr__, __all__ = hand_on(
     __name__,
-    {
-        "Cell": "grid",
-        "cells": "grid",
-        "run_all": "sweep",
-        "score_untuned": "zero_shot",
-    },
+    {"Cell": "grid", "cells": "grid", "run_all": "sweep", "score_untuned": "zero_shot"},
     modules=("grid", "memory", "ranking", "sweep", "zero_shot"),
 )

@@ -36,8 +36,7 @@ def run_each(address: str, work: Work, tasks: Sequence[Task], location: str) -> 
         work: what a worker does with a task; it calls `on_worker`.
         location: folder or URL of the store, the same for all workers.
 
-    Raises:
-        BeftError: the scheduler does not answer, or the error of the first task that failed.
+    Raises BeftError: the scheduler does not answer, or the error of the first task that failed.
     """
     with connect(address) as client:
         from distributed import as_completed
@@ -77,8 +76,7 @@ def reach(address: str) -> None:
 def connect(address: str) -> Iterator[Any]:
     """A client of the scheduler at `address`; "local:N" starts one with N workers, closed at the end.
 
-    Raises:
-        BeftError: Dask is not installed, or no scheduler answers within `TIMEOUT` seconds.
+    Raises BeftError: Dask is not installed, or no scheduler answers within `TIMEOUT` seconds.
     """
     Client, LocalCluster = _dask(address)
     local = _LOCAL.fullmatch(address)

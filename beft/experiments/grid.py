@@ -48,19 +48,13 @@ class Cell:
         """The same study in float32, in which rankings belong (THEORY section 5)."""
         return replace(self.study, dtype="float32")
 
-    def __str__(self) -> str:
-        s = self.study
-        return f"{s.task}, {s.regime}, {s.model}"
-
 
 def cells(s: Settings, name: str = "cells", prompted: bool = False) -> list[Cell]:
     """The cells that the parameter `name` of a notebook lists, in its order; `prompted` for language models.
 
     Under other settings of the main runs than the profile's, and without cells given, a notebook has the one cell of
-    those settings: nobody who asks for another task or rate means a grid of others with it.
-
-    Raises:
-        BeftError: as `Study` and `Run`; an unknown task.
+    those settings: nobody who asks for another task or rate means a grid of others with it. Raises BeftError: as
+    `Study` and `Run`; an unknown task.
     """
     entries: Sequence[Mapping[str, Any]] = s[name]
     if MAIN & s.overrides.keys() and name not in s.overrides:

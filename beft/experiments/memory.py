@@ -199,8 +199,7 @@ def plan(config: Any, runs: int, longest: int, free: int | None = None, dtype: s
         longest: tokens of the longest example: a chunk holds one at least.
         free: bytes, instead of those of the default device.
 
-    Raises:
-        BeftError: the model does not fit even so, with the GB it needs.
+    Raises BeftError: the model does not fit even so, with the GB it needs.
     """
     device = torch.device(default_device())
     free = free_memory(device) if free is None else free
@@ -251,10 +250,8 @@ def measured(
     """The record of one training step of a bank of b_v on random weights of a shape; made where `store` has none.
 
     `expected_bytes` is `estimate`'s, `peak_bytes` what the device had at most while it ran (on a CPU the growth of the
-    process, temporaries of the backward pass included), `seconds` those of the step.
-
-    Raises:
-        BeftError: an unknown shape, or one that does not fit into the memory that is free.
+    process, temporaries of the backward pass included), `seconds` those of the step. Raises BeftError: an unknown
+    shape, or one that does not fit into the memory that is free.
     """
     device = torch.device(default_device())
     settings = {"kind": "memory", "model": shape, "runs": runs, "tokens": tokens, "rows": rows, "dtype": dtype}

@@ -33,13 +33,10 @@ BY_CHANGE = {"magnitude": magnitude, "mag_angle": mag_angle}  # scores of a bias
 def score_study(study: Study, seeds: Sequence[int], rate: float, store: Store, progress: bool = True) -> list[Record]:
     """Score the terms of a model on a task, one ranking record per seed; what `store` has is not computed again.
 
-    Magnitude and Mag+Angle come from a run that tunes all biases (after every epoch and at the end), Fisher and
-    reach from the pre-trained model, before any training. `study.dtype` is the precision of training and gradients;
-    rankings belong in float32 (THEORY section 5), other precisions show what goes wrong. `reach` is null for a
-    model where it is not defined.
-
-    Raises:
-        BeftError: as `sweep.run`.
+    Magnitude and Mag+Angle come from a run that tunes all biases (after every epoch and at the end), Fisher and reach
+    from the pre-trained model, before any training. `study.dtype` is the precision of training and gradients; rankings
+    belong in float32 (THEORY section 5), other precisions show what goes wrong. `reach` is null for a model where it is
+    not defined. Raises BeftError: as `sweep.run`.
     """
     return score_all([(study, seeds, rate)], store, progress)[0]
 

@@ -41,11 +41,7 @@ def run(
 
 
 def run_all(
-    jobs: Sequence[Job],
-    store: Store,
-    progress: bool = True,
-    bank_size: int | None = None,
-    scheduler: str | None = None,
+    jobs: Sequence[Job], store: Store, progress: bool = True, bank_size: int | None = None, scheduler: str | None = None
 ) -> list[list[Record]]:
     """The records of every job, in order; those that `store` lacks are trained first.
 
@@ -57,8 +53,7 @@ def run_all(
         scheduler: a Dask scheduler ("tcp://host:8786") or "local:N" for N workers here; by default the environment's
             BEFT_SCHEDULER, else this process. `store` must then be a folder or URL that all workers reach.
 
-    Raises:
-        BeftError: bad data, model, memory or cluster; records already written stay.
+    Raises BeftError: bad data, model, memory or cluster; records already written stay.
     """
     shelf = Shelf()
     contexts = [Context(study, shelf) for study, _ in jobs]
@@ -75,7 +70,8 @@ def run_all(
     count, failed = sum(len(runs) for _, runs in todo), 0
     with tqdm(total=work, desc="sweep", unit="row", unit_scale=True, disable=not (progress and todo)) as bar:
         banks = ((c, members) for c, runs in todo for members in pack(c, runs, bank_size))
-        finished = _on_cluster(address, list(banks), store, bar) if address and todo else _here(banks, store, bar)
+        here = (train(c, members, store, progress=not bar.disable, advance=bar.update) for c, members in banks)
+        finished = _on_cluster(address, list(banks), store, bar) if address and todo else here
         for written in finished:
             new = {record["key"]: record for record in written if records.get(record["key"], 0) is None}
             records |= new
@@ -102,12 +98,6 @@ def pack(context: Context, runs: Sequence[Run], size: int | None = None) -> Iter
         count = len(together) if alone else -(-len(together) // size)
         for i in range(count):  # of nearly equal sizes
             yield together[i * len(together) // count : (i + 1) * len(together) // count]
-
-
-def _here(banks: Iterator[tuple[Context, list[Run]]], store: Store, bar: tqdm) -> Iterator[list[Record]]:
-    """Train every bank in this process."""
-    for context, members in banks:
-        yield train(context, members, store, progress=not bar.disable, advance=bar.update)
 
 
 def _on_cluster(
@@ -152,8 +142,7 @@ def train(
         advance: is called with the number of training rows that were visited, epoch by epoch.
         again: train even what has a record, for its adapter.
 
-    Raises:
-        OutOfMemory: not even one run fits.
+    Raises OutOfMemory: not even one run fits.
     """
     settings = _settings(context, runs)
     name = key({"bank": [key(s) for s in settings]})
@@ -235,9 +224,8 @@ def _row_visits(context: Context, runs: Sequence[Run]) -> int:
 def adapter(study: Study, run_: Run, store: Store) -> Path:
     """Folder of a run's PEFT adapter. Weights are kept beside the records; where they are not, the run is repeated.
 
-    Raises:
-        BeftError: the run has no adapter because it diverged, trains weights or a bias that PEFT's BEFT cannot hold, or
-            is a head-only run of a model without a pooler.
+    Raises BeftError: the run has no adapter because it diverged, trains weights or a bias that PEFT's BEFT cannot hold,
+    or is a head-only run of a model without a pooler.
     """
     if run_.method in WEIGHT_METHODS:
         raise BeftError(
@@ -274,10 +262,8 @@ def _may_hold(context: Context, run_: Run) -> bool:
 def export(study: Study, run_: Run, store: Store, folder: str | Path) -> Path:
     """Write a run as a plain checkpoint with its tokenizer, which any loader takes: see `bank.export.merge`.
 
-    Its bias comes from its adapter; a run without one is repeated.
-
-    Raises:
-        BeftError: as `merge`, and for a run that diverged.
+    Its bias comes from its adapter; a run without one is repeated. Raises BeftError: as `merge`, and for a run that
+    diverged.
     """
     context, folder = Context(study), Path(folder)
     tokenizer = context.loaded.tokenizer

@@ -32,8 +32,7 @@ def score_untuned(study: Study, seeds: Sequence[int], store: Store, demonstratio
         demonstrations: how many (PROTOCOL: 32). Where they do not fit beside the longest prompt, as many as do; the
             record has their number.
 
-    Raises:
-        BeftError: as `data.load_prompts` and `models.load_causal`; a study that is not prompted.
+    Raises BeftError: as `data.load_prompts` and `models.load_causal`; a study that is not prompted.
     """
     if not study.prompted:
         raise BeftError(f"{study.task} is to be classified here: give a study with prompted=True")
@@ -91,18 +90,18 @@ def demonstration(example: Example) -> str:
 
 def fitting(tokenizer: Any, examples: Sequence[Example], prompts: Sequence[Example], longest: int) -> tuple[str, int]:
     """The text of as many demonstrations as fit in front of the longest prompt, and how many those are."""
-    room = longest - max(_tokens(tokenizer, e) for e in prompts)
+
+    def length(text: str) -> int:
+        return len(tokenizer(text)["input_ids"])
+
+    # a prompt with its longest option, or with an answer's room
+    room = longest - max(
+        max((length(e.prompt + option) for option in e.options), default=length(e.prompt) + NEW_TOKENS) for e in prompts
+    )
     text, used = "", 0
     for example in examples:
         more = text + demonstration(example) + BETWEEN
-        if len(tokenizer(more)["input_ids"]) > room:
+        if length(more) > room:
             break
         text, used = more, used + 1
     return text, used
-
-
-def _tokens(tokenizer: Any, example: Example) -> int:
-    """Tokens of a prompt with its longest option, or with an answer's room."""
-    prompt = len(tokenizer(example.prompt)["input_ids"])
-    options = [len(tokenizer(example.prompt + option)["input_ids"]) for option in example.options]
-    return max(options, default=prompt + NEW_TOKENS)

@@ -6,6 +6,5 @@ Only safetensors weights and JSON are read, and no code that comes with a model 
 from .._lazy import hand_on
 
 __getattr__, __all__ = hand_on(
-    __name__,
-    {"find": "files"} | dict.fromkeys(("load", "load_causal", "load_masked", "empty"), "loading"),
+    __name__, {"find": "files"} | dict.fromkeys(("load", "load_causal", "load_masked", "empty"), "loading")
 )

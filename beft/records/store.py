@@ -114,10 +114,9 @@ class Store:
     def write(self, record: Mapping[str, Any]) -> Path:
         """Write a record under the name of its settings, whole or not at all; return its path.
 
-        `schema`, `key` and `checksum` are filled in here, and `code`, `versions` and `device` (from
-        `provenance()`) where the record has none. NaN and infinities become null.
-
-        Raises BeftError: a required field is missing or of the wrong type, or the file cannot be written.
+        `schema`, `key` and `checksum` are filled in here, and `code`, `versions` and `device` (from `provenance()`)
+        where the record has none. NaN and infinities become null. Raises BeftError: a required field is missing or of
+        the wrong type, or the file cannot be written.
         """
         full = {**provenance(), **record}
         full["schema"], full["key"], full["checksum"] = SCHEMA, key(full.get("settings", {})), ""

@@ -67,9 +67,8 @@ def reproduce(
         progress: show papermill's progress bar.
         scheduler: a Dask scheduler whose workers train, or "local:N"; see `sweep.run_all`.
 
-    Raises:
-        BeftError: unknown profile, notebook or parameter, a bad value, or a notebook without its `parameters` cell;
-            nothing has run then.
+    Raises BeftError: unknown profile, notebook or parameter, a bad value, or a notebook without its `parameters` cell;
+    nothing has run then.
     """
     offline = settings.read_profile(profile).get("common", {}).get("offline", False)
     plan = _plan(profile, only, parameters or {})

@@ -288,9 +288,8 @@ def load(notebook: str, namespace: Mapping[str, Any]) -> Settings:
         namespace: the notebook's variables. None means the profile's value, for the regime of a user's file "low".
             Numbers and lists given as text, as `papermill -p seeds "[0, 1]"` does, are accepted.
 
-    Raises:
-        BeftError: an unknown notebook, profile or parameter (with the nearest names), a value of the wrong type, a
-            broken profile, or one that leaves a parameter of this notebook without a value.
+    Raises BeftError: an unknown notebook, profile or parameter (with the nearest names), a value of the wrong type, a
+    broken profile, or one that leaves a parameter of this notebook without a value.
     """
     # Warnings of libraries about other libraries: of tqdm.auto where there are no ipywidgets, and of transformers about
     # a name that PEFT uses. They hold a path of this machine, and would stand in every notebook.

@@ -72,8 +72,7 @@ def reach(model: nn.Module, batches: Batch | Sequence[Batch]) -> dict[str, np.nd
     Returns:
         term -> (layers,), dimensionless.
 
-    Raises:
-        BeftError: the key bias is not null or positions enter the logits, so the formula for b_q does not hold.
+    Raises BeftError: the key bias is not null or positions enter the logits, so the formula for b_q does not hold.
     """
     measured = sensitivity(model, batches, spectral=False)
     return {"q": measured.rms, "k": np.zeros_like(measured.rms), "v": np.ones_like(measured.rms)}

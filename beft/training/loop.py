@@ -4,7 +4,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,9 +83,8 @@ def fit(
             rounding). By default that of the device.
         recompute: compute layers again in the backward pass rather than keep what they computed.
 
-    Raises:
-        BeftError: not enough rows for the regime; OutOfMemory, a kind of it. A run that diverges is no error: its
-            outcome says so, and the others are untouched.
+    Raises BeftError: not enough rows for the regime; OutOfMemory, a kind of it. A run that diverges is no error: its
+    outcome says so, and the others are untouched.
     """
     began, label = time.perf_counter(), progress if isinstance(progress, str) else "training"
     where = torch.device(device or default_device())
@@ -136,14 +135,6 @@ def _memory_explained(what: str, device: torch.device, cost: ChunkCost) -> Itera
             f"not enough memory on {device.type} for {what} at {cost.tokens} tokens a chunk: "
             "use fewer runs per bank, a smaller chunk or a smaller model"
         ) from error
-
-
-def finish(epochs: Iterable[Epoch]) -> list[Result]:
-    """Train to the end and return the results, for callers that need nothing of the bank."""
-    results: list[Result] = []
-    for epoch in epochs:
-        results = epoch.results
-    return results
 
 
 def train_epoch(

@@ -98,11 +98,13 @@ class _Scorer:
     def chunk(self, examples: list[EncodedOptions], forks: list[int], owner: np.ndarray) -> Iterator[Scored]:
         """Scores of some examples."""
         heads = [e.sequences[0][self.shared : fork] for e, fork in zip(examples, forks, strict=True)]
-        ids, real = self._padded(heads)
+        ids, real = (x.to(self.device) for x in padded(heads))  # on the right; what stands there is never looked at
         mask = torch.cat([real.new_ones(len(ids), self.shared), real], dim=1)
         starts = [min(e.starts) - 1 - self.shared for e in examples]
         wanted = torch.arange(max(min(starts), 0), ids.shape[1])  # from there on logits are read
-        cache = self._shared_cache(owner)
+        cache = copy.deepcopy(self.cache)  # of the first pass
+        if cache is not None:
+            cache.batch_select_indices(torch.from_numpy(owner).to(self.device))
         logits, cache = self._forward(ids, mask, cache, owner, wanted)
         log_probs = logits.log_softmax(-1)  # (B, |wanted|, V)
         totals = [np.zeros(len(e.sequences)) for e in examples]
@@ -133,7 +135,7 @@ class _Scorer:
     ) -> None:
         """The third pass: of each option, the tokens behind the fork but the last."""
         rows = torch.tensor([b for b, _ in tails], device=self.device)
-        ids, real = self._padded([examples[b].sequences[k][forks[b] : -1] for b, k in tails])
+        ids, real = (x.to(self.device) for x in padded([examples[b].sequences[k][forks[b] : -1] for b, k in tails]))
         cache.batch_select_indices(rows)
         whole = torch.cat([mask[rows], real], dim=1)
         logits, _ = self._forward(ids, whole, cache, owner[[b for b, _ in tails]], torch.arange(ids.shape[1]))
@@ -141,19 +143,6 @@ class _Scorer:
         for row, (b, k) in enumerate(tails):
             own = examples[b].sequences[k][forks[b] + 1 :]
             totals[b][k] += float(log_probs[row, np.arange(len(own)), own].sum())
-
-    def _padded(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
-        """Ids and mask (B, T), padded on the right; what stands there is never looked at."""
-        ids, mask = padded(rows)
-        return ids.to(self.device), mask.to(self.device)
-
-    def _shared_cache(self, owner: np.ndarray) -> Any:
-        """The cache of the first pass for rows of these runs."""
-        if self.cache is None:
-            return None
-        cache = copy.deepcopy(self.cache)
-        cache.batch_select_indices(torch.from_numpy(owner).to(self.device))
-        return cache
 
     def _forward(self, ids: Tensor, mask: Tensor, cache: Any, owner: np.ndarray, wanted: Tensor) -> tuple[Tensor, Any]:
         """Logits (B, |wanted|, V) at these places of ids (B, T), and the cache with them in it."""
@@ -189,8 +178,7 @@ def generate(
         before: text in front of every prompt, such as demonstrations.
         at_once: prompts in a batch; they are sorted by length and padded on the left.
 
-    Raises:
-        BeftError: a prompt of which nothing more may be cut.
+    Raises BeftError: a prompt of which nothing more may be cut.
     """
     bank = as_bank(model)
     ends = bank.model.generation_config

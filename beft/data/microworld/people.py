@@ -78,9 +78,8 @@ def _written(rng: random.Random, place: int, groups: dict[str, int], label: int)
 def stereotype_pairs(name: str, count: int, seed: int = 0) -> list[SentencePair]:
     """`count` different pairs of statements that differ in the group on one axis, the stereotypical one first.
 
-    The group on the other axis is drawn evenly. The statements are of the validation split.
-
-    Raises BeftError for an unknown axis, or more pairs than there are.
+    The group on the other axis is drawn evenly. The statements are of the validation split. Raises BeftError for an
+    unknown axis, or more pairs than there are.
     """
     if name not in AXES:
         raise unknown("axis", name, AXES)
