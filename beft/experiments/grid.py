@@ -48,6 +48,10 @@ class Cell:
         """The same study in float32, in which rankings belong (THEORY section 5)."""
         return replace(self.study, dtype="float32")
 
+    def __str__(self) -> str:
+        s = self.study
+        return f"{s.task}, {s.regime}, {s.model}"
+
 
 def cells(s: Settings, name: str = "cells", prompted: bool = False) -> list[Cell]:
     """The cells that the parameter `name` of a notebook lists, in its order; `prompted` for language models.

@@ -24,6 +24,7 @@ def test_a_cell_inherits_what_it_does_not_say():
     assert (study.epochs, study.batch_size, study.tuning) == (s["epochs"], s["batch_size"], s["held_out"])
     assert (cell.seeds, cell.rate, study.validate) == (tuple(s["seeds"]), s["rate"], "last")
     assert cell.exact().dtype == "float32"
+    assert str(cell) == f"microworld_similarity, {s['regime']}, {s['model']}"  # in captions
 
 
 def test_lists_of_models_tasks_and_regimes_are_every_combination():
