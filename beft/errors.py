@@ -14,13 +14,7 @@ class OutOfMemory(BeftError):
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> BeftError:
-    """The error for a name that is not in `valid`, with the nearest valid names first.
-
-    Args:
-        kind: what the name stands for, e.g. "task".
-        name: the given name.
-        valid: every accepted name.
-    """
+    """The error for a `name` that is not in `valid`, with the nearest valid names first; `kind` is e.g. "task"."""
     names = [str(v) for v in valid]
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""

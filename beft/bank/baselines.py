@@ -194,9 +194,6 @@ def open_bank(
     return WeightBank(model, methods[0], int(seeds[0]), dtype, **more)
 
 
-# --- what they train ----------------------------------------------------------------------------------------
-
-
 def weight_slots(
     model: Any,
     method: str,

@@ -123,15 +123,10 @@ def stereoset(scores: ArrayLike) -> Stereo:
     return Stereo(lm, stereotype, lm * min(stereotype, 100 - stereotype) / 50)
 
 
-# --- of a fine-tuned model's predictions, as `downstream` takes them ------------------------------------------
-
-
 def of_biographies(labels: np.ndarray, groups: Mapping[str, np.ndarray]) -> Callable[[np.ndarray], dict[str, Any]]:
     """Predictions (N,) -> accuracy, and of every axis the root mean square TPR gap, "gap <axis>"; null where undefined.
 
-    Args:
-        labels: true occupations (N,).
-        groups: axis -> 0 or 1 (N,).
+    `labels` are the true occupations (N,), `groups` axis -> 0 or 1 (N,).
     """
 
     def measure(predicted: np.ndarray) -> dict[str, Any]:
@@ -146,12 +141,8 @@ def of_posts(
 ) -> Callable[[np.ndarray], dict[str, Any]]:
     """Predictions (N + P,) of posts and identity phrases -> F1 and FPRD of the posts, and FPRD of the phrases (IPTTS).
 
-    FPRD is the false-positive-rate difference over identifiers (`bias_metrics.fpr_difference`).
-
-    Args:
-        labels: of the posts (N,).
-        mentions: the identifiers that each of them has.
-        phrases: P of them, predicted behind the posts.
+    FPRD is the false-positive-rate difference over identifiers (`fpr_difference`). `labels` (N,) are those of the posts,
+    `mentions` the identifiers that each has; the P `phrases` are predicted behind the posts.
     """
     phrase_labels, identifiers = [p.label for p in phrases], [(p.identifier,) for p in phrases]
 

@@ -241,9 +241,6 @@ def bank_size(model: Any, methods: Sequence[str], longest: int, dtype: str, free
     return max(1, min(BANK, int((SHARE * free - chunk) // (ADAM * (head + 4 * sum(biases.values()))))))
 
 
-# --- one training step at full size, on random weights ---------------------------------------------------------
-
-
 def measured(
     shape: str, store: Store, runs: int = 1, tokens: int = 1024, rows: int = 8, dtype: str = "bfloat16"
 ) -> dict[str, Any]:

@@ -218,9 +218,6 @@ def _row_visits(context: Context, runs: Sequence[Run]) -> int:
     return sum(context.settings(r)["train_size"] for r in runs) * context.study.epochs
 
 
-# --- a finished run leaves the store ------------------------------------------------------------------------
-
-
 def adapter(study: Study, run_: Run, store: Store) -> Path:
     """Folder of a run's PEFT adapter. Weights are kept beside the records; where they are not, the run is repeated.
 

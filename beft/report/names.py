@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from .comparisons import LEAST, Interval, finished, mean_interval
+from .comparisons import LEAST
+from .intervals import Interval, finished, mean_interval
 
 MISSING = "not run"
 METHOD_NAMES = {

@@ -16,7 +16,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .comparisons import Interval, finished, mean_interval
+from .intervals import Interval, finished, mean_interval
 from .names import MISSING, method_name
 
 _LOOKS = {  # method -> colour and marker, in the order in which methods are drawn

@@ -1,6 +1,6 @@
 """The one rule by which a difference is called ahead, behind, not shown, or beyond what the data can tell.
 
-An exact paired sign-flip test (`comparisons.sign_flip_p`) over seeds within a cell, over tasks across cells; Holm's
+An exact paired sign-flip test (`intervals.sign_flip_p`) over seeds within a cell, over tasks across cells; Holm's
 correction over the table that the difference stands in; at `ALPHA`. Where even the smallest p that so few seeds or
 tasks allow would stay above `ALPHA` after the correction, the answer is "cannot be told".
 """

@@ -20,6 +20,7 @@ from .. import paths
 from ..errors import BeftError, unknown
 from ..records.store import RUN_LOG, count_runs
 from ..settings import profiles as settings
+from ..settings.parameters import NOTEBOOKS
 from .notebooks import find, incomplete, parameter_names, read
 
 SCHEDULER = "BEFT_SCHEDULER"
@@ -105,7 +106,7 @@ def _plan(profile: str, only: Sequence[str], parameters: Mapping[str, Any]) -> l
         for name in [name for name in parameters if name not in own]:
             print(f"{source.stem} has no parameter {name}: it runs without it", flush=True)
         values = {"profile": profile} | {name: value for name, value in parameters.items() if name in own}
-        known = source.stem in settings.NOTEBOOKS
+        known = source.stem in NOTEBOOKS
         figures = settings.load(source.stem, values).figures if known else paths.home() / "figures" / profile
         plan.append((source, values, figures))
     return plan

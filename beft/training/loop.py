@@ -208,9 +208,6 @@ def _complete(epoch: Epoch, seconds: float, peak: int, cost: ChunkCost, recomput
         }
 
 
-# --- the state of an unfinished bank, so that an interrupt costs at most one epoch -----------------------------
-
-
 def save_checkpoint(path: Path, optimizer: StackedAdam, results: list[Result], seconds: float) -> None:
     """Write values, moments and the epochs so far; a reader sees the whole file or the one before."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beft.errors import BeftError
-from beft.report import comparisons
+from beft.report import comparisons, intervals
 from beft.report.dataframes import frame
 from beft.report.tables import cells
 
@@ -103,11 +103,11 @@ def test_cluster_interval_lies_within_the_tasks_means_and_moves_with_them(cells,
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 8])
 def test_smallest_p_is_that_of_differences_of_one_sign(n):
-    assert comparisons.least_p(n) == comparisons.sign_flip_p(list(range(1, n + 1)))
+    assert comparisons.least_p(n) == intervals.sign_flip_p(list(range(1, n + 1)))
 
 
 def test_smallest_p_of_sampled_flips_is_no_smaller_than_one_in_the_sample():
-    assert comparisons.least_p(30) == pytest.approx(comparisons.sign_flip_p([0.1 * n for n in range(1, 31)]))
+    assert comparisons.least_p(30) == pytest.approx(intervals.sign_flip_p([0.1 * n for n in range(1, 31)]))
     assert np.isnan(comparisons.least_p(0))
 
 
@@ -171,7 +171,7 @@ def test_overall_counts_cells_and_flips_tasks_together():
     assert (row["cells"], row["tasks"], row["higher"]) == (5, 3, 4)
     assert row["mean"] == pytest.approx(0.18)
     assert row["low"] == pytest.approx(0.15) and row["high"] == pytest.approx(0.3)  # the tasks' means
-    assert row["p_tasks"] == 0.25 and row["p"] == comparisons.sign_flip_p([d for _, d in means])
+    assert row["p_tasks"] == 0.25 and row["p"] == intervals.sign_flip_p([d for _, d in means])
 
 
 def test_overall_of_two_tasks_has_no_interval_and_leaves_out_undefined_cells():

@@ -10,41 +10,41 @@ from hypothesis import strategies as st
 
 from beft import paper
 from beft.errors import BeftError
-from beft.report import comparisons, dataframes
+from beft.report import dataframes, intervals
 
 
 def test_interval_of_three_values_is_student_t():
-    i = comparisons.mean_interval([1.0, 2.0, 3.0])
+    i = intervals.mean_interval([1.0, 2.0, 3.0])
     half = 4.302652729911275 / np.sqrt(3)  # t quantile for two degrees of freedom, standard deviation 1
     assert (i.mean, i.n) == (2.0, 3)
     assert i.low == pytest.approx(2 - half) and i.high == pytest.approx(2 + half)
 
 
 def test_one_seed_has_a_mean_and_no_interval():
-    i = comparisons.mean_interval([0.7])
+    i = intervals.mean_interval([0.7])
     assert i.mean == 0.7 and np.isnan(i.low) and np.isnan(i.high)
-    assert comparisons.mean_interval([None, float("nan")]).n == 0
+    assert intervals.mean_interval([None, float("nan")]).n == 0
 
 
 def test_sign_flip_counts_all_patterns():
-    assert comparisons.sign_flip_p([1, 1, 1, 1, 1]) == 2 / 32  # only all plus and all minus reach the sum
-    assert comparisons.sign_flip_p([1, -1]) == 1.0
+    assert intervals.sign_flip_p([1, 1, 1, 1, 1]) == 2 / 32  # only all plus and all minus reach the sum
+    assert intervals.sign_flip_p([1, -1]) == 1.0
     d = [0.3, -0.1, 0.5]
     sums = [abs(sum(s * v for s, v in zip(signs, d, strict=True))) for signs in itertools.product((1, -1), repeat=3)]
-    assert comparisons.sign_flip_p(d) == sum(s >= abs(sum(d)) - 1e-12 for s in sums) / 8
+    assert intervals.sign_flip_p(d) == sum(s >= abs(sum(d)) - 1e-12 for s in sums) / 8
 
 
 @given(st.lists(st.floats(-1, 1, allow_nan=False), min_size=1, max_size=7))
 def test_sign_flip_is_a_probability_that_ignores_the_common_sign(d):
-    p = comparisons.sign_flip_p(d)
+    p = intervals.sign_flip_p(d)
     assert 2 / 2 ** len(d) <= p <= 1
-    assert comparisons.sign_flip_p([-x for x in d]) == p
+    assert intervals.sign_flip_p([-x for x in d]) == p
 
 
 def test_many_seeds_are_sampled_and_repeatable():
     d = [0.1] * 20
-    assert comparisons.sign_flip_p(d) == comparisons.sign_flip_p(d)
-    assert 0 < comparisons.sign_flip_p(d) < 1e-3
+    assert intervals.sign_flip_p(d) == intervals.sign_flip_p(d)
+    assert 0 < intervals.sign_flip_p(d) < 1e-3
 
 
 def test_paired_uses_only_seeds_that_both_finished():
@@ -54,71 +54,71 @@ def test_paired_uses_only_seeds_that_both_finished():
         run("b_v", 2, outcome="diverged: loss is nan"),
     ]
     rows += [run("b_q", s, final=f) for s, f in ((0, 0.75), (1, 0.80), (2, 0.10))]
-    differences = comparisons.paired_differences(dataframes.frame(rows), "b_v", "b_q")
+    differences = intervals.paired_differences(dataframes.frame(rows), "b_v", "b_q")
     assert differences.to_dict() == pytest.approx({0: 0.05, 1: 0.1})
 
 
 def test_paired_refuses_several_rates():
     frame = dataframes.frame(grid(rates=(1e-3, 1e-2)))
     with pytest.raises(BeftError, match="one rate per method"):
-        comparisons.paired_differences(frame, "b_v", "b_q")
+        intervals.paired_differences(frame, "b_v", "b_q")
 
 
 def test_paired_without_a_common_seed_has_no_differences():
     frame = dataframes.frame([run("b_v", 0), run("b_q", 1)])
-    assert comparisons.paired_differences(frame, "b_v", "b_q").empty
-    assert comparisons.paired_differences(frame, "b_v", "head").empty
+    assert intervals.paired_differences(frame, "b_v", "b_q").empty
+    assert intervals.paired_differences(frame, "b_v", "head").empty
 
 
 def test_lost_runs_are_counted_and_do_not_enter_the_mean():
     frame = dataframes.frame([run(seed=0, final=0.8), run(seed=1, final=0.1, outcome="diverged: loss is nan")])
-    row = comparisons.summary(frame).iloc[0]
+    row = intervals.summary(frame).iloc[0]
     assert (row["mean"], row["n"], row["lost"]) == (0.8, 1, 1)
 
 
 def test_rate_is_chosen_on_the_tuning_split():
     rows = [run(rate=1e-3, final=0.9, tuning=0.5), run(rate=1e-2, final=0.1, tuning=0.6)]
-    assert comparisons.choose_rate(dataframes.frame(rows)) == {"b_v": 1e-2}
-    assert comparisons.choose_rate(dataframes.frame(rows), on="validation") == {"b_v": 1e-3}
+    assert intervals.choose_rate(dataframes.frame(rows)) == {"b_v": 1e-2}
+    assert intervals.choose_rate(dataframes.frame(rows), on="validation") == {"b_v": 1e-3}
     with pytest.raises(BeftError, match="test"):
-        comparisons.choose_rate(dataframes.frame(rows), on="test")
+        intervals.choose_rate(dataframes.frame(rows), on="test")
 
 
 def test_equal_tuning_accuracy_chooses_the_smaller_rate():
     rows = [run(rate=r, tuning=0.5) for r in (1e-2, 1e-3, 1e-1)]
-    assert comparisons.choose_rate(dataframes.frame(rows)) == {"b_v": 1e-3}
+    assert intervals.choose_rate(dataframes.frame(rows)) == {"b_v": 1e-3}
 
 
 def test_rate_that_lost_a_run_is_not_chosen_for_its_survivors():
     rows = [run(seed=s, rate=1e-3, tuning=0.6) for s in (0, 1)]
     rows += [run(seed=0, rate=1e-1, tuning=0.9), run(seed=1, rate=1e-1, outcome="diverged: loss is nan")]
-    assert comparisons.choose_rate(dataframes.frame(rows)) == {"b_v": 1e-3}
-    assert comparisons.choose_rate(dataframes.frame(rows[2:])) == {"b_v": 1e-1}  # nothing else to choose
-    assert comparisons.choose_rate(dataframes.frame(rows[3:])) == {}
+    assert intervals.choose_rate(dataframes.frame(rows)) == {"b_v": 1e-3}
+    assert intervals.choose_rate(dataframes.frame(rows[2:])) == {"b_v": 1e-1}  # nothing else to choose
+    assert intervals.choose_rate(dataframes.frame(rows[3:])) == {}
 
 
 def test_coincidence_is_zero_for_equal_curves_and_finds_a_difference():
     made = grid(("head", "b_k"), seeds=(0, 1))
-    table = comparisons.coincidence(dataframes.curves(made))
+    table = intervals.coincidence(dataframes.curves(made))
     assert len(table) == 2 and (table["epochs"] == 3).all()
     assert (table[["train_loss", "validation"]] == 0).all().all()
     made[0]["epochs"][1]["validation"] += 0.25
-    assert comparisons.coincidence(dataframes.curves(made))["validation"].max() == pytest.approx(0.25)
-    assert comparisons.coincidence(dataframes.curves(made[:2])).empty
+    assert intervals.coincidence(dataframes.curves(made))["validation"].max() == pytest.approx(0.25)
+    assert intervals.coincidence(dataframes.curves(made[:2])).empty
 
 
 def test_agreement_with_and_without_a_null_key_bias():
     runs = dataframes.frame(grid(seeds=(0, 1)))  # b_v > b_q > b_k
-    averages = comparisons.term_scores(dataframes.scores([ranking(s, "bfloat16") for s in (0, 1)]))
-    taus = comparisons.agreement(averages, runs).set_index(["score", "view", "seed"])["tau"]
+    averages = intervals.term_scores(dataframes.scores([ranking(s, "bfloat16") for s in (0, 1)]))
+    taus = intervals.agreement(averages, runs).set_index(["score", "view", "seed"])["tau"]
     assert taus["mag_angle", "all terms", 0] == pytest.approx(-1 / 3)  # k > v > q against v > q > k
     assert taus["mag_angle", "null b_k excluded", 0] == 1
     assert taus["reach", "all terms", 1] == 1
 
 
 def test_agreement_leaves_out_seeds_without_all_accuracies():
-    averages = comparisons.term_scores(dataframes.scores([ranking(0), ranking(7)]))
-    assert set(comparisons.agreement(averages, dataframes.frame(grid(seeds=(0,))))["seed"]) == {0}
+    averages = intervals.term_scores(dataframes.scores([ranking(0), ranking(7)]))
+    assert set(intervals.agreement(averages, dataframes.frame(grid(seeds=(0,))))["seed"]) == {0}
 
 
 @pytest.mark.parametrize(

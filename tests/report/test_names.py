@@ -6,8 +6,8 @@ import pytest
 from fake_records import run
 
 from beft.report import names
-from beft.report.comparisons import mean_interval
 from beft.report.dataframes import frame
+from beft.report.intervals import mean_interval
 
 
 @pytest.mark.parametrize(

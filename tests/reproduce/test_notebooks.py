@@ -18,7 +18,7 @@ from beft.errors import BeftError
 from beft.records.store import Store
 from beft.reproduce import run
 from beft.reproduce.notebooks import incomplete, parameter_names, read
-from beft.settings.profiles import NOTEBOOKS
+from beft.settings.parameters import NOTEBOOKS
 
 FOLDER = paths.repository() / "notebooks"
 SOURCES = sorted(path for path in FOLDER.glob("*.ipynb") if not path.name.startswith("."))

@@ -16,7 +16,7 @@ import yaml
 from beft import paths
 from beft.errors import BeftError
 from beft.settings import profiles as settings
-from beft.settings.profiles import NOTEBOOKS
+from beft.settings.parameters import NOTEBOOKS
 
 FINE_TUNING = "03_fine_tuning"
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .. import comparisons
-from ..comparisons import finished, summary
+from ..intervals import finished, summary
 from ..names import MISSING, SCORE_NAMES, counted, method_name, no_interval
 from ..style import color_of, look_of, methods_as_points, methods_of, nothing_to_draw, panels, styled, with_legend
 

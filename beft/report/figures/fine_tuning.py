@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..comparisons import mean_interval, summary
+from ..intervals import mean_interval, summary
 from ..names import method_name
 from ..style import DASHES, color_of, look_of, methods_as_points, methods_of, styled, with_legend
 

@@ -1,6 +1,6 @@
 """Figures of the ranking scores: by layer, against the accuracies, by precision and over epochs.
 
-`scores` are frames of `dataframes.scores`, `averages` their layer averages (`comparisons.term_scores`).
+`scores` are frames of `dataframes.scores`, `averages` their layer averages (`intervals.term_scores`).
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..comparisons import finished, mean_interval
+from ..intervals import finished, mean_interval
 from ..names import SCORE_NAMES
 from ..style import COLORS, MARKERS, TERM_NAMES, TERMS, methods_as_points, panels, styled, with_legend
 

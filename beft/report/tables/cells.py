@@ -16,8 +16,9 @@ from ...errors import BeftError
 from ...study import ALL_METHODS
 from ...theory.scores import agreement
 from .. import comparisons, verdict
-from ..comparisons import CELL, by_name, finished
+from ..comparisons import CELL
 from ..dataframes import Records, frame
+from ..intervals import by_name, finished
 from ..names import MISSING, counted, interval_text, method_name, number, order, runs_text
 from .fine_tuning import parameter_names
 

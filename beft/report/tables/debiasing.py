@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 
 from ... import paper
-from ..comparisons import Interval, difference, mean_interval, paired_differences
+from ..comparisons import difference
 from ..dataframes import Records
+from ..intervals import Interval, mean_interval, paired_differences
 from ..names import MISSING, mean_text, method_name, number
 from .cells import over_seeds
 

@@ -7,8 +7,9 @@ import pandas as pd
 
 from ... import paper
 from .. import comparisons
-from ..comparisons import CELL, mean_interval, summary
+from ..comparisons import CELL
 from ..dataframes import Records, frame
+from ..intervals import mean_interval, summary
 from ..names import MISSING, PAPER_ORDER, method_name, percent_text, runs_text
 from .cells import table3
 from .fine_tuning import accuracy_order

@@ -8,8 +8,8 @@ import pandas as pd
 
 from ... import paper
 from ...data.tasks import Task, score
-from ..comparisons import summary
 from ..dataframes import Records, frame
+from ..intervals import summary
 from ..names import MISSING, method_name, order, runs_text
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ...theory.scores import agreement as kendall
-from .. import comparisons
+from .. import comparisons, intervals
 from ..names import MISSING, SCORE_NAMES, interval_text, no_interval, order, tau_text
 from .cells import named, over_tasks
 
@@ -15,14 +15,14 @@ Score = tuple[str, pd.DataFrame, dict[str, float], dict[str, pd.Series]]
 
 def _by_score(averages: pd.DataFrame, runs: pd.DataFrame) -> Iterator[Score]:
     """Every score: its rows, its mean over seeds by method of a term, and its taus by view."""
-    taus = comparisons.agreement(averages, runs)
+    taus = intervals.agreement(averages, runs)
     for score, part in averages.groupby("score", sort=False):
         means = part.groupby("term")["value"].mean()
         views = taus[taus["score"] == score].groupby("view", sort=False)["tau"]
         yield (
             str(score),
             part,
-            comparisons.by_name(means.add_prefix("b_")),
+            intervals.by_name(means.add_prefix("b_")),
             {str(view): values for view, values in views},
         )
 
@@ -47,7 +47,7 @@ def against_accuracies(averages: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFra
     Columns: score; "order of the mean accuracies" (yes, no, or undefined where these tie or are missing); a column per
     view; "null b_k above another term", which no score can be right about.
     """
-    accuracy = comparisons.by_name(comparisons.summary(runs).set_index("method")["mean"].dropna())
+    accuracy = intervals.by_name(intervals.summary(runs).set_index("method")["mean"].dropna())
     rows = []
     for score, part, means, taus in _by_score(averages, runs):
         tau = kendall(means, accuracy) if len(means.keys() & accuracy.keys()) > 1 else np.nan
@@ -60,7 +60,7 @@ def against_accuracies(averages: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFra
 
 
 def tau_by_seed(taus: pd.DataFrame) -> pd.DataFrame:
-    """Kendall's tau per score and view (`comparisons.agreement`): mean and 95% interval over seeds."""
+    """Kendall's tau per score and view (`intervals.agreement`): mean and 95% interval over seeds."""
     groups = taus.groupby(["score", "view"], sort=False)["tau"]
     rows = [(score, view, tau_text(values)) for (score, view), values in groups]
     return pd.DataFrame(rows, columns=["score", "terms", "Kendall's tau"])

@@ -8,7 +8,7 @@ from fake_records import fake_settings, grid, ranking, run
 
 mpl.use("Agg")
 
-from beft.report import comparisons, dataframes, save_figure, style
+from beft.report import dataframes, intervals, save_figure, style
 from beft.report.dataframes import curves, frame
 from beft.report.figures import fine_tuning
 from beft.report.figures import ranking as of_ranking
@@ -19,16 +19,16 @@ pytestmark = pytest.mark.usefixtures("quiet_figures")
 
 
 def _averages(seeds=(0, 1, 2), dtypes=("float32",), by_epoch=False):
-    return comparisons.term_scores(dataframes.scores([ranking(s, d) for d in dtypes for s in seeds], by_epoch))
+    return intervals.term_scores(dataframes.scores([ranking(s, d) for d in dtypes for s in seeds], by_epoch))
 
 
 def _figures(seeds, lost=()):
     """Every figure of the package from the same made-up runs."""
     equal = [*grid(seeds=seeds), *lost]
     swept = frame(grid(("head", "b_q", "b_v"), seeds, RATES, tuning=True))
-    own = comparisons.choose_rate(swept)
+    own = intervals.choose_rate(swept)
     scores = dataframes.scores([ranking(s) for s in seeds])
-    taus = comparisons.agreement(_averages(seeds), frame(equal))
+    taus = intervals.agreement(_averages(seeds), frame(equal))
     return {
         "accuracy_by_method": fine_tuning.accuracy_by_method(frame(equal), before=0.5),
         "learning_curves": fine_tuning.learning_curves(curves(equal)),

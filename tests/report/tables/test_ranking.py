@@ -2,12 +2,12 @@
 
 from fake_records import grid, ranking, run
 
-from beft.report import comparisons, dataframes
+from beft.report import comparisons, dataframes, intervals
 from beft.report.tables import ranking as table
 
 
 def test_orders_are_read_from_the_runs():
-    averages = comparisons.term_scores(dataframes.scores([ranking(s, "bfloat16") for s in range(3)]))
+    averages = intervals.term_scores(dataframes.scores([ranking(s, "bfloat16") for s in range(3)]))
     orders = table.orders(averages, dataframes.frame(grid())).set_index("score")
     assert orders.loc["mag_angle"].iloc[0].startswith("b_k")  # a null b_k, lifted by bfloat16's rounding
     assert orders.loc["mag_angle", "accuracies in that order, all terms"] == "0 of 3 seeds"
@@ -16,21 +16,21 @@ def test_orders_are_read_from_the_runs():
 
 
 def test_tau_table_says_when_there_is_one_seed():
-    averages = comparisons.term_scores(dataframes.scores([ranking(0)]))
-    rows = table.tau_by_seed(comparisons.agreement(averages, dataframes.frame(grid(seeds=(0,)))))
+    averages = intervals.term_scores(dataframes.scores([ranking(0)]))
+    rows = table.tau_by_seed(intervals.agreement(averages, dataframes.frame(grid(seeds=(0,)))))
     assert set(rows["Kendall's tau"]) == {"+1.00 in one seed"}
 
 
 def test_tau_table_claims_no_interval_where_all_seeds_are_equal():
-    averages = comparisons.term_scores(dataframes.scores([ranking(s) for s in range(3)]))
-    rows = table.tau_by_seed(comparisons.agreement(averages, dataframes.frame(grid()))).set_index(["score", "terms"])
+    averages = intervals.term_scores(dataframes.scores([ranking(s) for s in range(3)]))
+    rows = table.tau_by_seed(intervals.agreement(averages, dataframes.frame(grid()))).set_index(["score", "terms"])
     assert rows.loc[("reach", "all terms"), "Kendall's tau"] == "+1.00 in each of 3 seeds"
 
 
 def test_the_accuracies_order_is_affirmed_denied_or_undefined():
     runs = dataframes.frame(grid())
     for dtype, misplaced in (("float32", "no"), ("bfloat16", "yes")):
-        averages = comparisons.term_scores(dataframes.scores([ranking(s, dtype) for s in range(3)]))
+        averages = intervals.term_scores(dataframes.scores([ranking(s, dtype) for s in range(3)]))
         row = table.against_accuracies(averages, runs).set_index("score").loc["mag_angle"]
         assert row["null b_k above another term"] == misplaced
         assert row["order of the mean accuracies"] == ("no" if misplaced == "yes" else "yes")
@@ -38,14 +38,14 @@ def test_the_accuracies_order_is_affirmed_denied_or_undefined():
 
 def test_equal_accuracies_leave_tau_undefined_and_are_not_called_wrong():
     runs = dataframes.frame([run(m, final=0.5) for m in ("b_q", "b_k", "b_v")])
-    rows = table.against_accuracies(comparisons.term_scores(dataframes.scores([ranking(0)])), runs)
+    rows = table.against_accuracies(intervals.term_scores(dataframes.scores([ranking(0)])), runs)
     assert set(rows["order of the mean accuracies"]) == {"undefined"}
     assert set(rows["tau, all terms"]) == {"undefined, equal accuracies"}
 
 
 def test_terms_without_accuracies_leave_the_order_undefined():
     runs = dataframes.frame([run("b_v"), run("head")])
-    rows = table.against_accuracies(comparisons.term_scores(dataframes.scores([ranking(0)])), runs)
+    rows = table.against_accuracies(intervals.term_scores(dataframes.scores([ranking(0)])), runs)
     assert set(rows["order of the mean accuracies"]) == {"undefined"} and "tau, all terms" not in rows
 
 

@@ -1,0 +1,163 @@
+"""What each parameter of a notebook may be, in words and as a type, and which parameters each notebook has.
+
+Numbers and lists may be text, as `papermill -p` gives them. A truth value is never a number; a list repeats nothing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
+
+from ..errors import BeftError, unknown
+from ..study import ALL_METHODS, PATCHES
+
+Item = TypeVar("Item")
+Key = TypeVar("Key")
+Parameters = Mapping[str, tuple[str, TypeAdapter]]
+"""Name -> what a value must be, in words for the error, and its type."""
+
+
+def checked(parameters: Parameters, values: Mapping[str, Any], source: str, kind: str) -> dict[str, Any]:
+    """`values` of some of the names in `parameters`, in their proper types.
+
+    `source` is where they were given and `kind` what a name is meant to be ("setting of a cell"), for the BeftError:
+    an unknown name, with the nearest ones, or a value that it cannot have.
+    """
+    for name in values:
+        if name not in parameters:
+            raise unknown(kind, name, parameters)
+    result = {}
+    for name, value in values.items():
+        words, adapter = parameters[name]
+        try:
+            result[name] = adapter.validate_python(value)
+        except ValidationError as error:
+            cause = error.errors()[0].get("ctx", {}).get("error")
+            # An unknown name inside the value comes with its nearest ones.
+            message = f": {cause}" if isinstance(cause, BeftError) else f" must be {words}, not {value!r}"
+            raise BeftError(f"{name} in {source}{message}") from error
+    return result
+
+
+def _yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError("not YAML") from error
+
+
+def _from_text(convert: Callable[[str], Any]) -> BeforeValidator:
+    return BeforeValidator(lambda value: convert(value) if isinstance(value, str) else value)
+
+
+def _distinct(items: list[Any]) -> list[Any]:
+    if any(items.count(item) > 1 for item in items):
+        raise ValueError("an item is repeated")
+    return items
+
+
+def _one_of(kind: str, names: Sequence[str]) -> BeforeValidator:
+    def known(value: Any) -> Any:
+        if value not in names:
+            raise unknown(kind, value, names)
+        return value
+
+    return BeforeValidator(known)
+
+
+# What a value may be. Of several before-validators the last runs first: text is parsed, then one item becomes a list.
+Whole = Annotated[int, Field(strict=True), _from_text(int)]
+Natural = Annotated[Whole, Field(ge=0)]
+AtLeast1 = Annotated[Whole, Field(ge=1)]
+# Not by YAML, whose version 1.1 takes 4e-4, without a dot, for text.
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False), _from_text(float)]
+Positive = Annotated[Number, Field(gt=0)]
+Correlation = Annotated[Number, Field(ge=-1, le=1)]
+Text = Annotated[str, Field(strict=True, pattern=r"\S")]
+Share = Annotated[Number, Field(ge=0, lt=1)]
+Flag = Annotated[bool, Field(strict=True), _from_text(_yaml)]
+Size = AtLeast1 | Annotated[str, Field(strict=True, pattern=r"^[^\W\d]\w*$")]
+Method = Annotated[str, _one_of("method", ALL_METHODS)]
+Patch = Annotated[str, _one_of("patch", PATCHES)]
+Precision = Annotated[str, _one_of("precision", ("float32", "bfloat16"))]
+Validate = Annotated[str, _one_of("validation rule", ("each", "last"))]
+_as_list = BeforeValidator(lambda value: list(value) if isinstance(value, (list, tuple)) else [value])
+Listed = Annotated[list[Item], _as_list, _from_text(_yaml)]
+DistinctOrEmpty = Annotated[Listed[Item], AfterValidator(_distinct)]
+Distinct = Annotated[DistinctOrEmpty[Item], Field(min_length=1)]
+Rates = Distinct[Positive]
+By = Annotated[dict[Key, Item], _from_text(_yaml)]
+
+
+def _table(*lines: tuple[str, Any, str]) -> Parameters:
+    """Lines of words, type and the names that have it."""
+    return {name: (words, TypeAdapter(its_type)) for words, its_type, names in lines for name in names.split()}
+
+
+_SEEDS = "a list of distinct whole numbers of at least 0, e.g. [0, 1, 2]"
+_COUNT = "a whole number of at least 1"
+CELL = _table(
+    ("a name or a list of names", Distinct[Text], "model task"),
+    ("a regime, a number of rows, or a list of them", Distinct[Size], "regime"),
+    (_SEEDS, Distinct[Natural], "seeds"),
+    ("a positive number or `paper`", Literal["paper"] | Positive, "rate"),
+    ("a whole number of at least 1 or `paper`", Literal["paper"] | AtLeast1, "epochs"),
+)
+"""Some cells of a table: every combination of these models, tasks and regimes."""
+
+_cell = AfterValidator(lambda values: checked(CELL, values, "a cell", "setting of a cell"))
+Cells = Annotated[Listed[Annotated[dict[Any, Any], _cell]], Field(min_length=1)]
+
+PARAMETERS = _table(
+    ("a name or a path", Text, "model task corpus"),
+    ("the name of a regime (low, medium, high, all) or a number of rows of at least 1", Size, "regime"),
+    (_COUNT, AtLeast1, "batch_size max_length sentences demonstrations corpus_rows link_rows test_rows pairs triples"),
+    (_COUNT, AtLeast1, "epochs rate_epochs patch_epochs link_epochs"),
+    ("a whole number of at least 0", Natural, "seed"),
+    (_SEEDS, Distinct[Natural], "seeds rate_seeds form_seeds tried_seeds"),
+    ("a positive number", Positive, "rate patch_rate link_rate"),
+    ("a list of distinct positive numbers, e.g. [0.001, 0.01]", Rates, "rates"),
+    ("a share of at least 0 and less than 1", Share, "tuning held_out"),
+    ("a number from -1 to 1", Correlation, "strength origin_strength"),
+    ("a list of distinct numbers from -1 to 1", Distinct[Correlation], "strengths"),
+    ("true or false", Flag, "offline names"),
+    ("each or last", Validate, "validate"),
+    ("float32 or bfloat16", Precision, "dtype"),
+    ("a list of distinct precisions, e.g. [float32, bfloat16]", Distinct[Precision], "dtypes"),
+    (
+        "a list of distinct methods, e.g. [b_q, b_v]",
+        Distinct[Method],
+        "methods rate_methods form_methods cell_methods size_methods baseline_methods",
+    ),
+    ("rates by method, e.g. {full: 1e-5, mask: 1e-3}", By[Method, Positive], "method_rates"),
+    ("a list of distinct patches, e.g. [b_v, lora]", Distinct[Patch], "patches second_patches"),
+    ("rates by patch, e.g. {lora: 1e-3}", By[Patch, Positive], "patch_rates"),
+    ("lists of rates by patch, perhaps none, e.g. {lora: [1e-3, 1e-2]}", By[Patch, Rates], "tried_rates"),
+    ("a list of cells, e.g. [{task: rte, regime: [low, high], epochs: 6}]", Cells, "cells size_cells baseline_cells"),
+    ("a list of names of small models", Distinct[Text], "explained"),
+    ("a list of names of shapes, see beft/experiments/shapes.json", Distinct[Text], "shapes"),
+    ("a list, perhaps empty, of names of shapes", DistinctOrEmpty[Text], "measured"),
+    ("the name of an axis of the word list", Text, "axis"),
+    ("the name of an axis, or none", Text, "second_axis"),
+    ("a path of a word list as beft/data/word_lists.json, or none for that one", Text, "word_list"),
+    ("microworld_posts, a path of posts, or none", Text, "transfer"),
+    ("mnli, a path of sentence pairs, or none", Text, "nli"),
+)
+COMMON = "model task regime batch_size max_length offline"
+NOTEBOOKS: dict[str, Parameters] = {
+    notebook: {name: PARAMETERS[name] for name in f"{COMMON} {names}".split()}
+    for notebook, names in {
+        "01_expressiveness": "seed sentences",
+        "02_ranking": "seeds rate epochs held_out dtype dtypes cells",
+        "03_fine_tuning": "methods seeds rate rates rate_methods rate_seeds form_methods form_seeds epochs rate_epochs "
+        "tuning held_out validate dtype cells cell_methods size_cells size_methods baseline_cells baseline_methods "
+        "method_rates",
+        "04_bias_free_injection": "methods seeds rate method_rates epochs held_out dtype cells demonstrations "
+        "explained shapes measured",
+        "05_debiasing": "seeds axis word_list names corpus corpus_rows patches patch_rate patch_rates patch_epochs "
+        "tried_rates tried_seeds second_axis second_patches pairs triples strength origin_strength strengths link_rows "
+        "link_epochs link_rate rate epochs test_rows transfer nli",
+    }.items()
+}
+"""The parameters of each notebook, in the order in which they are printed."""
