@@ -141,7 +141,7 @@ def of_posts(
 ) -> Callable[[np.ndarray], dict[str, Any]]:
     """Predictions (N + P,) of posts and identity phrases -> F1 and FPRD of the posts, and FPRD of the phrases (IPTTS).
 
-    FPRD is the false-positive-rate difference over identifiers (`fpr_difference`). `labels` (N,) are those of the posts,
+    FPRD is the false-positive-rate difference over identifiers (`fpr_difference`). `labels` (N,) are of the posts,
     `mentions` the identifiers that each has; the P `phrases` are predicted behind the posts.
     """
     phrase_labels, identifiers = [p.label for p in phrases], [(p.identifier,) for p in phrases]
