@@ -40,8 +40,8 @@ def one_at_a_time(model: Any, examples: list[EncodedOptions]) -> list[np.ndarray
         totals = []
         for ids, start in zip(e.sequences, e.starts, strict=True):
             with torch.no_grad():
-                chances = model(input_ids=torch.tensor([ids])).logits[0].float().log_softmax(-1)
-            totals.append(float(chances[np.arange(start - 1, len(ids) - 1), ids[start:]].sum()))
+                log_probs = model(input_ids=torch.tensor([ids])).logits[0].float().log_softmax(-1)
+            totals.append(float(log_probs[np.arange(start - 1, len(ids) - 1), ids[start:]].sum()))
         found.append(np.array(totals))
     return found
 

@@ -23,39 +23,39 @@ from beft.training.language_modelling import MaskedTokens, Rule, logits_at, rule
 @given(st.lists(st.integers(5, 99), min_size=1, max_size=120), st.integers(0, 2**32 - 1))
 def test_what_is_masked_is_fifteen_percent_of_the_text_and_nothing_special(body, seed):
     ids = np.array([2, *body, 3])
-    shown, places = Rule(4, (0, 1, 2, 3, 4), 100).apply(ids, np.random.default_rng(seed))
+    masked, places = Rule(4, (0, 1, 2, 3, 4), 100).apply(ids, np.random.default_rng(seed))
     assert len(places) == max(1, round(0.15 * len(body))) == len(set(places.tolist()))
     assert 1 <= places.min() and places.max() <= len(body)
-    changed = np.flatnonzero(shown != ids)
+    changed = np.flatnonzero(masked != ids)
     assert set(changed.tolist()) <= set(places.tolist())
 
 
 def test_of_the_chosen_eight_in_ten_are_masked_one_is_another_token_and_one_stays():
     ids, rng = np.array([2, *[50] * 100, 3]), np.random.default_rng(0)
     rule = Rule(4, (0, 1, 2, 3, 4), 1000)
-    told = np.concatenate([shown[places] for shown, places in (rule.apply(ids, rng) for _ in range(400))])
-    assert np.mean(told == 4) == pytest.approx(0.8, abs=0.02)
-    assert np.mean(told == 50) == pytest.approx(0.1, abs=0.02)
+    replaced = np.concatenate([masked[places] for masked, places in (rule.apply(ids, rng) for _ in range(400))])
+    assert np.mean(replaced == 4) == pytest.approx(0.8, abs=0.02)
+    assert np.mean(replaced == 50) == pytest.approx(0.1, abs=0.02)
 
 
-def problem_of(loaded, texts=TEXTS):
+def objective_of(loaded, texts=TEXTS):
     data = text_dataset("texts", texts, TEXTS[:3], "by hand")
     return MaskedTokens(loaded, data, STUDY, [Draw(np.arange(len(texts)), np.array([], dtype=int))])
 
 
 def test_the_loss_is_transformers_own_over_the_masked_places():
     loaded = small(dropout=0.0)
-    problem, keys = problem_of(loaded), torch.tensor([11, -7, 5], dtype=torch.int32)
+    objective, keys = objective_of(loaded), torch.tensor([11, -7, 5], dtype=torch.int32)
     index = np.array([0, 7, 3])
     with open_bank(loaded.model, ["b_v"], [0]) as bank:
-        ours = problem.loss(bank, torch.zeros(3, dtype=torch.long), keys, index).detach()
+        ours = objective.loss(bank, torch.zeros(3, dtype=torch.long), keys, index).detach()
     for n, i in enumerate(index):
-        ids = problem.ids[i, : problem.lengths[i]]
-        shown, places = problem.rule.apply(ids, np.random.default_rng(int(keys[n]) & 0xFFFFFFFF))
+        ids = objective.ids[i, : objective.lengths[i]]
+        masked, places = objective.rule.apply(ids, np.random.default_rng(int(keys[n]) & 0xFFFFFFFF))
         labels = torch.full((1, len(ids)), -100)
         labels[0, places] = torch.from_numpy(ids[places])
         with torch.no_grad():
-            theirs = loaded.model(input_ids=torch.from_numpy(shown)[None], labels=labels).loss
+            theirs = loaded.model(input_ids=torch.from_numpy(masked)[None], labels=labels).loss
         assert float(ours[n]) == pytest.approx(float(theirs), abs=1e-5)
 
 
@@ -83,16 +83,16 @@ def test_training_lowers_the_loss_of_every_way_to_train():
 
 def test_the_score_counts_the_same_places_for_every_run():
     loaded = small()
-    problem = problem_of(loaded)
+    objective = objective_of(loaded)
     with open_bank(loaded.model, ["b_v", "b_q"], [0, 1]) as bank:
-        scores = problem.scores(bank, True, True, CHUNKS["cpu"])["validation"]
-        nats = problem.nats
-        assert problem.scores(bank, False, False, CHUNKS["cpu"])["validation"] == [None, None]
+        scores = objective.scores(bank, True, True, CHUNKS["cpu"])["validation"]
+        nats = objective.nats
+        assert objective.scores(bank, False, False, CHUNKS["cpu"])["validation"] == [None, None]
     hits, total, loss = 0, 0, 0.0
-    for n, (shown, places) in enumerate(problem.masked_held_out):
-        ids = problem.held_out.columns["input_ids"][n].numpy()
+    for n, (masked, places) in enumerate(objective.masked_held_out):
+        ids = objective.held_out.columns["input_ids"][n].numpy()
         with torch.no_grad():
-            logits = loaded.model(input_ids=torch.from_numpy(shown)[None]).logits[0]
+            logits = loaded.model(input_ids=torch.from_numpy(masked)[None]).logits[0]
         best, right = logits.argmax(-1).numpy(), torch.from_numpy(ids[places])
         hits, total = hits + int((best[places] == ids[places]).sum()), total + len(places)
         loss += float(torch.nn.functional.cross_entropy(logits[places], right, reduction="sum"))

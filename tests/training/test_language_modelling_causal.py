@@ -37,9 +37,9 @@ def llama():
 
 
 def test_the_loss_is_transformers_own_for_every_text(llama):
-    problem = NextTokens(llama, text_dataset("t", TEXTS, TEXTS, "by hand"), STUDY, [Draw(np.arange(3), np.arange(0))])
+    objective = NextTokens(llama, text_dataset("t", TEXTS, TEXTS, "by hand"), STUDY, [Draw(np.arange(3), np.arange(0))])
     with open_bank(llama.model, ["b_v"], [0]) as bank:
-        ours = problem.loss(bank, torch.zeros(3, dtype=torch.long), None, np.array([2, 0, 1])).detach()
+        ours = objective.loss(bank, torch.zeros(3, dtype=torch.long), None, np.array([2, 0, 1])).detach()
     for value, i in zip(ours, (2, 0, 1), strict=True):
         ids = llama.tokenizer(TEXTS[i], return_tensors="pt")["input_ids"]
         with torch.no_grad():
@@ -53,20 +53,20 @@ def test_pairs_are_scored_as_one_sentence_at_a_time(llama):
         places = shared_places(*ids, set(llama.tokenizer.all_special_ids))
         for row, at, score in zip(ids, places, scores, strict=True):
             with torch.no_grad():
-                told = llama.model(input_ids=torch.tensor([row])).logits[0].log_softmax(-1)
-            assert score == pytest.approx(sum(float(told[i - 1, row[i]]) for i in at if i), abs=1e-4)
+                log_probs = llama.model(input_ids=torch.tensor([row])).logits[0].log_softmax(-1)
+            assert score == pytest.approx(sum(float(log_probs[i - 1, row[i]]) for i in at if i), abs=1e-4)
 
 
 def test_the_loss_on_held_out_text_is_the_mean_over_its_tokens(llama):
-    problem = NextTokens(llama, text_dataset("t", TEXTS, TEXTS, "by hand"), STUDY, [Draw(np.arange(3), np.arange(0))])
+    objective = NextTokens(llama, text_dataset("t", TEXTS, TEXTS, "by hand"), STUDY, [Draw(np.arange(3), np.arange(0))])
     with open_bank(llama.model, ["b_v", "b_q"], [0, 1]) as bank:
-        problem.scores(bank, True, True, CHUNKS["cpu"])
+        objective.scores(bank, True, True, CHUNKS["cpu"])
     ids = [llama.tokenizer(text, return_tensors="pt")["input_ids"] for text in TEXTS]
     with torch.no_grad():
         losses = [float(llama.model(input_ids=row, labels=row).loss) for row in ids]
-    told = [row.shape[1] - 1 for row in ids]
-    mean = sum(loss * n for loss, n in zip(losses, told, strict=True)) / sum(told)
-    assert problem.nats == pytest.approx([mean] * 2, rel=1e-4)
+    counts = [row.shape[1] - 1 for row in ids]
+    mean = sum(loss * n for loss, n in zip(losses, counts, strict=True)) / sum(counts)
+    assert objective.nats == pytest.approx([mean] * 2, rel=1e-4)
 
 
 def test_an_injected_bias_of_a_decoder_is_a_patch_with_a_record(llama, tmp_path):

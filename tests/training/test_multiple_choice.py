@@ -78,8 +78,8 @@ def plain_loss(model: Any, tokenizer: Any, example: Example, form: str) -> float
     means = []
     for option in options:
         front, ids = tokenizer(example.prompt)["input_ids"], tokenizer(example.prompt + option)["input_ids"]
-        chances = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
-        means.append(chances[np.arange(len(front) - 1, len(ids) - 1), ids[len(front) :]].mean())
+        log_probs = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+        means.append(log_probs[np.arange(len(front) - 1, len(ids) - 1), ids[len(front) :]].mean())
     if form == "options":
         return float(-torch.stack(means).log_softmax(0)[example.label])
     return float(-means[0 if form == "answer" else example.label])
@@ -218,11 +218,11 @@ def test_baselines_that_train_weights_score_and_write_as_the_plain_model_they_co
     before = {n: x.clone() for n, x in here.model.state_dict().items()}
     kept: dict[str, Any] = {}
     encoded = [encode_options(here.tokenizer, e, 200) for e in data.validation.rows]
-    asked = [Example("one two "), Example("3")]
+    prompts = [Example("one two "), Example("3")]
 
     def look(bank, results):
         kept["scores"] = option_scores(bank, encoded)
-        kept["texts"] = generate(bank, here.tokenizer, asked, 100, new_tokens=5)
+        kept["texts"] = generate(bank, here.tokenizer, prompts, 100, new_tokens=5)
         kept["plain"] = merge(bank, 0)
 
     (result,) = fitted(here, data, replace(STUDY, epochs=2), [Run(method, 0, 1e-2)], at_end=look)
@@ -233,7 +233,7 @@ def test_baselines_that_train_weights_score_and_write_as_the_plain_model_they_co
     ):
         np.testing.assert_allclose(mine.total, theirs.total, atol=1e-3)
         assert not np.allclose(mine.total, old.total, atol=1e-3)
-    assert kept["texts"] == generate(plain, here.tokenizer, asked, 100, new_tokens=5)
+    assert kept["texts"] == generate(plain, here.tokenizer, prompts, 100, new_tokens=5)
     after = here.model.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)
 
@@ -372,8 +372,8 @@ def test_a_model_is_scored_as_it_is_and_with_demonstrations(at_home):
 def plain_mean(here: Loaded, prompt: str, option: str) -> float:
     front, ids = here.tokenizer(prompt)["input_ids"], here.tokenizer(prompt + option)["input_ids"]
     with torch.no_grad():
-        chances = here.model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
-    return float(chances[np.arange(len(front) - 1, len(ids) - 1), ids[len(front) :]].mean())
+        log_probs = here.model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+    return float(log_probs[np.arange(len(front) - 1, len(ids) - 1), ids[len(front) :]].mean())
 
 
 def test_as_many_demonstrations_are_shown_as_fit():
