@@ -172,19 +172,16 @@ def test_exporting_draws_no_random_numbers_and_leaves_the_model_alone():
     assert before.keys() == after.keys() and all(torch.equal(before[n], after[n]) for n in before)
 
 
-def test_a_prefix_is_no_part_of_a_checkpoint():
-    with open_bank(
-        tiny_models.build("LLaMA", auto="AutoModelForCausalLM").requires_grad_(False), ["prefix"], [0]
-    ) as bank:
-        with pytest.raises(BeftError, match="a prefix is keys and values"):
-            merge(bank, 0)
-
-
-def test_a_prompt_is_no_part_of_a_checkpoint():
-    with open_bank(
-        tiny_models.build("BERT", auto="AutoModelForMaskedLM").requires_grad_(False), ["prompt"], [0]
-    ) as bank:
-        with pytest.raises(BeftError, match="a prompt is virtual tokens and no part of a plain checkpoint"):
+@pytest.mark.parametrize(
+    ("name", "auto", "method", "what"),
+    [
+        ("LLaMA", "AutoModelForCausalLM", "prefix", "keys and values"),
+        ("BERT", "AutoModelForMaskedLM", "prompt", "virtual tokens"),
+    ],
+)
+def test_virtual_tokens_are_no_part_of_a_checkpoint(name, auto, method, what):
+    with open_bank(tiny_models.build(name, auto=auto).requires_grad_(False), [method], [0]) as bank:
+        with pytest.raises(BeftError, match=f"a {method} is {what} and no part of a plain checkpoint"):
             merge(bank, 0)
 
 
