@@ -49,7 +49,7 @@ class Change:
         if self.places is not None:
             own.view(-1).index_add_(0, self.places.to(own.device), self.value.to(own))
         elif self.added:
-            own += self.value
+            own += self.value.to(own.device)
         else:
             own.copy_(self.value)
 
