@@ -7,6 +7,8 @@ from ._lazy import hand_on
 # Prepared matrix products that oneDNN keeps; its 1,024 are too few for the shapes of one training set. Read by
 # torch when it first computes in bfloat16, so it is set before anything else.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
+# Without it cuBLAS may add up in another order from call to call. Read when torch first computes on a GPU.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 __version__ = "0.1.0"
 

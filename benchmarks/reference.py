@@ -21,6 +21,7 @@ from beft.errors import BeftError, unknown
 from beft.models.loading import Loaded
 from beft.study import METHODS, Run, Study
 from beft.training.classification import losses, predictions, targets
+from beft.training.device import default_device
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def fit(
     """
     train, validation = rows_of(loaded, data, study, run.seed)
     model, parameters = prepare(loaded, run.method, run.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(default_device())
     model.to(device)
     optimizer = adamw(parameters, run.rate, study.eps)
     epochs = []

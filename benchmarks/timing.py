@@ -22,7 +22,7 @@ from beft.errors import BeftError
 from beft.models import loading as models
 from beft.paths import ROOT
 from beft.study import Run, Study
-from beft.training.device import peak_memory
+from beft.training.device import default_device, peak_memory
 from beft.training.loop import fit
 from benchmarks import reference as plain
 
@@ -40,7 +40,7 @@ class Timed(NamedTuple):
 
 def where() -> torch.device:
     """The device that a bank would choose."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(default_device())
 
 
 def no_bfloat16(device: torch.device) -> str | None:

@@ -244,8 +244,9 @@ def mask_slots(model: Any, seed: int, entries: Mapping[str, Tensor] | None = Non
         size = mask_size(name, total)
         drawn = np.sort(np.random.default_rng([seed, size]).choice(total, size, replace=False))
         entries = places_in(parameters, torch.from_numpy(drawn))
+    device = next(model.parameters()).device
     return [
-        WeightSlot(name, torch.zeros(len(places), device=places.device), entries=places)
+        WeightSlot(name, torch.zeros(len(places), device=device), entries=places.to(device))
         for name, places in entries.items()
     ]
 

@@ -2,16 +2,53 @@
 
 import contextlib
 import ctypes
+import os
 import resource
 import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import torch
 
+from ..errors import BeftError
+
 
 def default_device() -> str:
-    """Where runs are trained unless told otherwise: "cuda" where there is a GPU, else "cpu"."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """Where runs are trained unless told otherwise: the environment's BEFT_DEVICE, else a GPU where there is one.
+
+    Raises BeftError: BEFT_DEVICE is neither "cpu" nor "cuda", or "cuda" without a GPU that torch can use.
+    """
+    wanted = os.environ.get("BEFT_DEVICE", "").strip().lower()
+    if not wanted:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted not in ("cpu", "cuda"):
+        raise BeftError(f"BEFT_DEVICE is {wanted!r}: set it to cpu or cuda, or unset it")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise BeftError("BEFT_DEVICE is cuda, and torch finds no GPU: unset it, or install a build of torch with CUDA")
+    return wanted
+
+
+@contextlib.contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Inside, a GPU adds up in a fixed order, as a CPU does anyway: the same seed gives the same bits."""
+    if device.type != "cuda":
+        yield
+        return
+    mode = torch.get_deterministic_debug_mode()
+    options: Any = torch.utils.deterministic
+    fill = options.fill_uninitialized_memory
+    with warnings.catch_warnings():
+        # attention's backward pass warns although it takes its fixed order then
+        warnings.filterwarnings("ignore", message=".*deterministic.*")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        options.fill_uninitialized_memory = False  # nothing reads what was not written
+        try:
+            yield
+        finally:
+            torch.set_deterministic_debug_mode(mode)
+            options.fill_uninitialized_memory = fill
 
 
 def free_memory(device: torch.device) -> int:

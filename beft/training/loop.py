@@ -28,7 +28,7 @@ from ..errors import OutOfMemory
 from ..models.loading import Loaded
 from ..study import Result, Run, Study
 from .classification import Classification
-from .device import default_device, forget_peak, peak_memory
+from .device import default_device, forget_peak, peak_memory, repeatable
 from .multiple_choice import Prompted
 from .objective import Objective
 
@@ -110,9 +110,10 @@ def fit(
         with bar:
             yield Epoch(done, False, bank, results, learnt)
             for number in range(done + 1, study.epochs + 1):
-                losses = train_epoch(bank, learnt, optimizer, study, number, cost, recompute, bar.update)
                 epoch = Epoch(number, number == study.epochs, bank, results, learnt)
-                _score(epoch, losses, study, cost)
+                with repeatable(where):
+                    losses = train_epoch(bank, learnt, optimizer, study, number, cost, recompute, bar.update)
+                    _score(epoch, losses, study, cost)
                 seconds = before + time.perf_counter() - began
                 if epoch.last:
                     _complete(epoch, seconds, peak_memory(where), cost, recompute)

@@ -1,0 +1,127 @@
+"""On a GPU: the same bits for the same seed, and a CPU's results but for rounding. The other tests are of a CPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from fitting import fitted
+from masked_models import STUDY as MASKED
+from masked_models import TEXTS, folder_of, small
+
+import beft
+from beft.data import sources as data
+from beft.data.datasets import text_dataset
+from beft.debias.patches import patch_of
+from beft.models import loading as models
+from beft.study import METHODS, Run, Study
+from beft.training import device as device_module
+from beft.training.language_modelling import MaskedTokens
+
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
+STUDY = Study(models.TINY, "microworld_sentiment", 50, epochs=3, batch_size=16, max_length=32)
+EVERYTHING = [*METHODS, "b_v:lora", "b_q:dora", "b_k:vera", "full", "mask", "lora", "adapter", "prompt"]
+
+
+def trained(method: str, device: str, dtype: str = "float32", **more):
+    """(epochs, trained numbers) of one run, or of three runs of a method that shares a bank."""
+    seeds = (0,) if beft.study.parse_method(method).trains_weights else (0, 1, 2)
+    values: list[torch.Tensor] = []
+    results = fitted(
+        models.load(models.TINY, labels=2),
+        data.load("microworld_sentiment"),
+        replace(STUDY, dtype=dtype),
+        [Run(method, seed, 3e-3) for seed in seeds],
+        at_end=lambda bank, _: values.extend(slot.values.detach().cpu().clone() for slot in bank.slots),
+        device=device,
+        **more,
+    )
+    return [result.epochs for result in results], values
+
+
+@gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("method", EVERYTHING)
+def test_the_same_seed_twice_is_the_same_bit_for_bit(method, dtype):
+    (epochs, values), (again, others) = trained(method, "cuda", dtype), trained(method, "cuda", dtype)
+    assert epochs == again
+    assert all(torch.equal(a, b) for a, b in zip(values, others, strict=True))
+
+
+@gpu
+@pytest.mark.parametrize("method", EVERYTHING)
+def test_a_gpu_says_what_a_cpu_says(method):
+    (here, values), (there, others) = trained(method, "cpu"), trained(method, "cuda")
+    for a, b in zip(here, there, strict=True):
+        assert [e["train_loss"] for e in a] == pytest.approx([e["train_loss"] for e in b], abs=1e-4)
+    assert all(torch.allclose(a, b, atol=2e-3) for a, b in zip(values, others, strict=True))
+
+
+@gpu
+@pytest.mark.parametrize("method", ["b_v", "all_biases", "full"])
+def test_an_interrupted_bank_goes_on_to_the_same_bits(method, tmp_path):
+    def stop(bank, epoch):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    whole, values = trained(method, "cuda")
+    with pytest.raises(KeyboardInterrupt):
+        trained(method, "cuda", checkpoint=tmp_path / "bank", at_epoch=stop)
+    again, others = trained(method, "cuda", checkpoint=tmp_path / "bank")
+    assert whole == again and all(torch.equal(a, b) for a, b in zip(values, others, strict=True))
+
+
+@gpu
+@pytest.mark.parametrize("method", ["b_q", "b_v", "all_biases", "lora", "adapter", "prompt", "sparse", "full"])
+def test_a_patch_is_trained_and_put_into_a_model_there(method, tmp_path):
+    folder = folder_of(small(dropout=0.0), tmp_path / "small")
+    loaded, more, kept = models.load_masked(str(folder)), {}, []
+    if method == "sparse":
+        more["entries"] = {"bert.encoder.layer.0.attention.self.query.weight": torch.tensor([3, 40, 41])}
+    fitted(
+        loaded,
+        text_dataset("texts", TEXTS, TEXTS[:3], "by hand"),
+        replace(MASKED, epochs=1),
+        [Run("mask" if method == "sparse" else method, 0, 0.05)],
+        objective=MaskedTokens,
+        at_end=lambda bank, _: kept.append(patch_of(bank, 0, loaded.sha256, method)),
+        device="cuda",
+        **more,
+    )
+    study = replace(STUDY, regime=16, epochs=1, validate="last")
+    rows = data.load("microworld_sentiment")
+    (result,) = fitted(
+        models.load(str(folder), labels=2), rows, study, [Run("full", 0, 0.01)], frozen=kept[0], device="cuda"
+    )
+    assert result.outcome == "ok"
+
+
+@gpu
+@pytest.mark.parametrize("method", ["b_q", "b_v", "lora", "prefix"])
+def test_prompts_are_trained_and_scored_there_as_on_a_cpu(method):
+    study = Study("tiny-llama", "microworld_sentiment", 16, epochs=1, batch_size=8, max_length=512, prompted=True)
+    found = []
+    for place in ("cpu", "cuda"):
+        loaded = models.load_causal("tiny-llama")
+        rows = data.load_prompts("microworld_sentiment", evaluated=24)
+        (result,) = fitted(loaded, rows, study, [Run(method, 0, 1e-3)], device=place)
+        found.append(result.epochs[-1])
+    assert found[0]["train_loss"] == pytest.approx(found[1]["train_loss"], abs=1e-3)
+    assert found[0]["validation"] == pytest.approx(found[1]["validation"], abs=0.05)
+
+
+@pytest.mark.parametrize(("wanted", "message"), [("gpu", "set it to cpu or cuda"), ("cuda", "torch finds no GPU")])
+def test_a_device_that_is_not_there_is_refused(monkeypatch, wanted, message):
+    monkeypatch.setenv("BEFT_DEVICE", wanted)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(beft.BeftError, match=message):
+        device_module.default_device()
+
+
+def test_the_device_of_the_environment_is_taken_before_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("BEFT_DEVICE", "cpu")
+    assert device_module.default_device() == "cpu"
+    monkeypatch.delenv("BEFT_DEVICE")
+    assert device_module.default_device() == "cuda"
