@@ -56,12 +56,13 @@ def _run(given: list[str]) -> int:
         return 0
     if rest:
         raise _unknown_argument(rest[0], options)
-    # Of libraries about other libraries; what a user can do something about is a BeftError.
-    warnings.filterwarnings("ignore", category=FutureWarning)
     chosen = {name: value for name, value in vars(options).items() if value is not None}
     del chosen["command"], chosen["work"]
     try:
-        options.work(**chosen)
+        with warnings.catch_warnings():
+            # Of libraries about other libraries; what a user can do something about is a BeftError.
+            warnings.simplefilter("ignore", FutureWarning)
+            options.work(**chosen)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output, `head` for one, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
