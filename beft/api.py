@@ -135,6 +135,7 @@ def tune(
     kind: str | None = None,
     drop: Sequence[str] = (),
     validation: Any = None,
+    columns: Mapping[str, str] | None = None,
     adapter: str | Path | None = None,
     progress: bool = True,
     **study: Any,
@@ -144,7 +145,7 @@ def tune(
     Args:
         task: "reviews.csv" (or .tsv, .jsonl, .parquet), or a task's name; whatever else `data.sources.load` takes.
         method: b_v, b_q, b_k, all_biases or head.
-        kind, drop, validation: how a file is read, see `data.sources.load`.
+        kind, drop, validation, columns: how rows of one's own are read, see `data.sources.load`.
         adapter: folder to write the run to as a PEFT adapter.
         progress: print what was read, and show a bar.
         study: other fields of `study.Study`, e.g. model="bert-base-cased", regime="low", offline=True; all
@@ -155,12 +156,12 @@ def tune(
     """
     _check_names(study)
     named = isinstance(task, str | os.PathLike)
-    if not named and not (hasattr(task, "columns") or hasattr(task, "column_names")):
+    if not named and not (isinstance(task, Mapping) or hasattr(task, "columns") or hasattr(task, "column_names")):
         raise BeftError(f"cannot tune on {type(task).__name__} {task!r}: give a file, a table or the name of a task")
     fields: dict[str, Any] = {"regime": "all", "task": task if named else type(task).__name__, "epochs": epochs} | study
     plan, run = Study(**fields), Run(method, seed, rate)
-    given = {"kind": kind, "drop": drop, "validation": validation}
-    reading = {name: value for name, value in given.items() if value is not None and value != ()}
+    given = {"kind": kind, "drop": drop or None, "validation": validation, "columns": columns}
+    reading = {name: value for name, value in given.items() if value is not None}
     rows = data_module.load(plan.task if named else task, offline=plan.offline, **reading)
     if progress and (summary := getattr(rows, "summary", None)):
         print(summary)

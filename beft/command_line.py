@@ -134,6 +134,7 @@ def _tune_options(option: Any) -> None:
     option("--kind", help="classes or values: what the labels are, where the file leaves it open")
     option("--drop", action="append", metavar="ROWS", help="blank, rare or duplicates: leave such rows out; repeatable")
     option("--validation", metavar="FILE", help="rows to validate on (default: a fifth of the file)")
+    option("--column", action="append", metavar="NAME=THEIRS", help="text=review: the file's name of it; repeatable")
     option("--adapter", metavar="FOLDER", help="write a PEFT adapter there")
     option("--save", metavar="FOLDER", help="write a plain checkpoint there")
     option("--offline", action="store_true", help="never ask the hub")
@@ -144,7 +145,11 @@ def _regime(text: str) -> str | int:
     return int(text) if text.isdecimal() else text
 
 
-def _tune(task: str, quiet: bool, save: str | None = None, **settings: Any) -> None:
+def _tune(task: str, quiet: bool, save: str | None = None, column: Sequence[str] = (), **settings: Any) -> None:
+    if wrong := [text for text in column if not all(text.partition("="))]:
+        raise BeftError(f"--column {wrong[0]} does not say which column it is: write --column text=review")
+    if column:
+        settings["columns"] = {name: theirs for name, _, theirs in (text.partition("=") for text in column)}
     folders = {"adapter": settings.get("adapter"), "model": save}
     for folder in filter(None, folders.values()):
         paths.writable(folder)  # before the first step

@@ -1,6 +1,7 @@
 """One's own data in five lines."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from transformers import AutoModelForSequenceClassification
 
@@ -121,11 +122,12 @@ def test_how_a_file_is_read_is_handed_on_where_it_is_given_and_what_was_read_is_
         return rows
 
     monkeypatch.setattr(api.data_module, "load", load)
-    more = {"kind": "classes", "drop": ["blank"], "validation": "other.csv"}
+    more = {"kind": "classes", "drop": ["blank"], "validation": pd.DataFrame(), "columns": {"text": "review"}}
     beft.tune(reviews, model=models.TINY, epochs=1, **more)
     assert "reviews: 60 rows" in capsys.readouterr().out
     beft.tune(reviews, model=models.TINY, epochs=1, progress=False)
-    assert asked == [(reviews, {"offline": False} | more), (reviews, {"offline": False})]
+    assert asked[0][0] == reviews and asked[0][1]["validation"] is more["validation"]
+    assert asked[0][1].keys() == {"offline", *more} and asked[1] == (reviews, {"offline": False})
     assert capsys.readouterr().out == ""
 
 

@@ -58,6 +58,21 @@ def test_tuning_prints_the_score_by_its_name_beside_the_largest_class_and_where_
     assert {"beft.json", "config.json"} <= {path.name for path in Path("again").iterdir()}
 
 
+def test_how_the_file_is_read_reaches_the_same_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    def tune(task: str, **settings: object) -> None:
+        asked.append({"task": task} | settings)
+        raise beft.BeftError("enough")
+
+    monkeypatch.setattr("beft.api.tune", tune)
+    reading = ["--kind", "values", "--drop", "blank", "--drop", "rare", "--validation", "v.csv"]
+    assert main(["tune", "reviews.csv", *reading, "--column", "text=review", "--column", "label=a=b"]) == 2
+    expected = {"kind": "values", "drop": ["blank", "rare"], "validation": "v.csv"}
+    expected |= {"columns": {"text": "review", "label": "a=b"}}
+    assert asked == [{"task": "reviews.csv", "progress": True, "offline": False} | expected]
+
+
 def test_without_a_folder_it_says_that_nothing_was_saved(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tune", "reviews.csv", *SMALL, "--epochs", "1", "--quiet", "--max_length=16"]) == 0
     printed = capsys.readouterr()
@@ -119,6 +134,7 @@ def test_the_notebooks_are_run_with_the_same_arguments(capsys: pytest.CaptureFix
         (["tune", "reviews.csv", "--model", "tiny", "--offline"], "unknown model 'tiny': did you mean"),
         (["tune", "reviews.csv", *SMALL, "--save", "reviews.csv"], "reviews.csv is a file: give another folder"),
         (["tune", "reviews.csv", *SMALL, "--save", "reviews.csv/in"], "reviews.csv is a file: give another folder"),
+        (["tune", "reviews.csv", "--column", "review"], "--column review does not say which column it is"),
         (["tunes", "reviews.csv"], "invalid choice: 'tunes'"),
         (["predict", "model"], "required: texts"),
         (["predict", "nothing", "reviews.csv"], "nothing holds no saved model and no adapter"),
