@@ -21,6 +21,7 @@ __getattr__, _names = hand_on(
         "Run": "study",
         "Store": "records.store",
         "Study": "study",
+        "Tuned": "api",
         "describe": "anatomy.projections",
         "fit": "training.loop",
         "key_bias_is_null": "anatomy.projections",

@@ -1,18 +1,28 @@
 """One call for one's own data: tune a bias, keep the adapter, predict."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import functools
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from .bank.export import merge
 from .bank.peft_adapter import save_adapter
+from .bank.saved import About, read_classifier, write_about
 from .data import sources as data_module
+from .data.datasets import Dataset
+from .errors import BeftError, unknown
 from .models import files as model_files
 from .models import loading as models
 from .study import Result, Run, Study
 from .training.classification import predict
 from .training.loop import fit
+
+_Call = TypeVar("_Call", bound=Callable[..., Any])
 
 
 @dataclass
@@ -23,38 +33,109 @@ class Tuned:
         model: a plain transformers model, the bias merged and the head in place.
         tokenizer: its tokenizer.
         labels: names of the classes, in the order of the logits; none for a regression.
-        result: parameters, epochs and outcome of the run.
+        result: parameters, epochs and outcome of the run; None for a model that `load` read.
+        max_length: tokens that texts are cut to.
+        columns: the one or two columns of texts that it was tuned on; empty where not known.
+        metric: the task's metric, that of `score`.
+        majority: the score that always naming the largest class would have as an accuracy; None for a regression.
     """
 
     model: Any
     tokenizer: Any
     labels: tuple[str, ...]
-    result: Result
+    result: Result | None
     max_length: int
+    columns: tuple[str, ...] = ()
+    metric: str = ""
+    majority: float | None = None
 
     @property
     def score(self) -> float | None:
         """The task's metric on the validation rows after the last epoch."""
-        return self.result.final["validation"]
+        return self.result.final["validation"] if self.result is not None else None
 
-    def predict(self, texts: Sequence[str | tuple[str, str]]) -> list[str] | list[float]:
-        """The most probable label of each text or pair of texts; of a regression, its value."""
-        scores = predict(self.model, self.tokenizer, texts, self.max_length)  # (N, C)
-        return [self.labels[i] for i in scores.argmax(1)] if self.labels else scores[:, 0].tolist()
+    @property
+    def about(self) -> About:
+        """What stands beside it on disk."""
+        return About(self.labels, self.columns, self.max_length)
+
+    def predict(self, texts: Any) -> Any:
+        """The most probable label of each text or pair of texts; of a regression, its value.
+
+        One text (a `str`) gives one label. A list, tuple, array, Series, generator, data set column or DataFrame with
+        the columns of the tuning file gives a list of as many. For a model tuned on pairs a tuple of two texts is one
+        pair, and gives one label; for a model of single texts it is two texts.
+
+        Raises BeftError: no texts, single texts for a model of pairs or the other way round, or an item that is no text
+        (missing, empty, a number, ...), with its position counted from 1.
+        """
+        scores = self.probabilities(texts)  # (N, C), or (C,) of one text
+        every = scores if scores.ndim == 2 else scores[None]
+        answers = [self.labels[i] for i in every.argmax(1)] if self.labels else every[:, 0].tolist()
+        return answers if scores.ndim == 2 else answers[0]
+
+    def probabilities(self, texts: Any) -> np.ndarray:
+        """Probabilities (N, C) of the classes, in the order of `labels`; values (N, 1) of a regression.
+
+        Of one text (C,) or (1,). What `texts` may be, and what is raised, as in `predict`.
+        """
+        return predict(self.model, self.tokenizer, texts, self.max_length, self.columns or None)
 
     def save(self, folder: str | Path) -> None:
-        """Write a plain checkpoint that AutoModelForSequenceClassification loads."""
-        self.model.save_pretrained(str(folder))
-        self.tokenizer.save_pretrained(str(folder))
+        """Write a plain checkpoint that AutoModelForSequenceClassification loads, and `Tuned.load` here.
+
+        Raises BeftError: the folder is a file or cannot be written.
+        """
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.model.save_pretrained(str(folder))
+            self.tokenizer.save_pretrained(str(folder))
+            write_about(folder, self.about)
+        except OSError as error:
+            raise BeftError(f"cannot save to {folder} ({error.strerror or error}): give another folder") from error
+
+    @classmethod
+    def load(cls, folder: str | Path, *, offline: bool = False) -> "Tuned":
+        """A classifier from a checkpoint that `save` wrote, or an adapter that `tune` wrote, merged into its model.
+
+        Checkpoints and PEFT adapters of others are read too, with the labels of their config.
+
+        Args:
+            folder: of the checkpoint or adapter.
+            offline: never ask the hub for the model below an adapter.
+
+        Raises BeftError: there is neither in the folder, or its files are damaged or belong to something else.
+        """
+        loaded, about = read_classifier(Path(folder).expanduser(), offline)
+        return cls(loaded.model, loaded.tokenizer, about.labels, None, about.max_length, about.columns)
 
 
+def _one_sentence_on_interrupt(call: _Call) -> _Call:
+    """The same function, from which Ctrl-C comes as a KeyboardInterrupt with a sentence and a short traceback."""
+
+    @functools.wraps(call)
+    def interruptible(*values: Any, **named: Any) -> Any:
+        try:
+            return call(*values, **named)
+        except KeyboardInterrupt:
+            sentence = f"beft.{call.__name__} was interrupted before its end: call it again to start anew"
+        raise KeyboardInterrupt(sentence)  # outside the handler, so without the frames of what was interrupted
+
+    return interruptible  # type: ignore[return-value]
+
+
+@_one_sentence_on_interrupt
 def tune(
-    task: str,
+    task: Any,
     *,
     method: str = "b_v",
     rate: float = 3e-3,
     epochs: int = 8,
     seed: int = 0,
+    kind: str | None = None,
+    drop: Sequence[str] = (),
+    validation: Any = None,
+    columns: Mapping[str, str] | None = None,
     adapter: str | Path | None = None,
     progress: bool = True,
     **study: Any,
@@ -62,19 +143,30 @@ def tune(
     """Tune one bias term on a file with columns text (or text_a, text_b) and label, or on a task by name.
 
     Args:
-        task: "reviews.csv" (or .tsv, .jsonl, .parquet), or a task's name.
+        task: "reviews.csv" (or .tsv, .jsonl, .parquet), or a task's name; whatever else `data.sources.load` takes.
         method: b_v, b_q, b_k, all_biases or head.
+        kind, drop, validation, columns: how rows of one's own are read, see `data.sources.load`.
         adapter: folder to write the run to as a PEFT adapter.
+        progress: print what was read, and show a bar.
         study: other fields of `study.Study`, e.g. model="bert-base-cased", regime="low", offline=True; all
             training rows are used unless `regime` says otherwise.
 
-    Raises BeftError: bad input, one sentence with the remedy; a run that diverged.
+    Raises BeftError: bad input, one sentence with the remedy; a run that diverged. KeyboardInterrupt, with a
+    sentence, on Ctrl-C.
     """
-    fields: dict[str, Any] = {"regime": "all", "task": str(task), "epochs": epochs} | study
-    plan = Study(**fields)
-    rows = data_module.load(plan.task, offline=plan.offline)
+    _check_names(study)
+    named = isinstance(task, str | os.PathLike)
+    if not named and not (isinstance(task, Mapping) or hasattr(task, "columns") or hasattr(task, "column_names")):
+        raise BeftError(f"cannot tune on {type(task).__name__} {task!r}: give a file, a table or the name of a task")
+    fields: dict[str, Any] = {"regime": "all", "task": task if named else type(task).__name__, "epochs": epochs} | study
+    plan, run = Study(**fields), Run(method, seed, rate)
+    given = {"kind": kind, "drop": drop or None, "validation": validation, "columns": columns}
+    reading = {name: value for name, value in given.items() if value is not None}
+    rows = data_module.load(plan.task if named else task, offline=plan.offline, **reading)
+    if progress and (summary := getattr(rows, "summary", None)):
+        print(summary)
     loaded = models.load(plan.model, labels=rows.task.outputs, offline=plan.offline)
-    run, label = Run(method, seed, rate), f"{method} on {rows.task.name}"
+    label = f"{method} on {rows.task.name}"
     for epoch in fit(loaded, rows, plan, [run], progress=label if progress else False):
         if epoch.last:
             (result,) = epoch.results
@@ -82,4 +174,30 @@ def tune(
             merged = merge(epoch.bank, 0)
             if adapter is not None:
                 save_adapter(epoch.bank, 0, adapter, model_files.HUB.get(plan.model, plan.model))
-    return Tuned(merged, loaded.tokenizer, rows.task.labels, result, plan.max_length)
+    about = (rows.task.text_columns, rows.task.metric, _majority(rows))
+    tuned = Tuned(merged, loaded.tokenizer, rows.task.labels, result, plan.max_length, *about)
+    if adapter is not None:
+        write_about(adapter, tuned.about)
+    return tuned
+
+
+def _check_names(study: Mapping[str, Any]) -> None:
+    """Raise BeftError for a keyword that is none of `tune`."""
+    if study.get("prompted", False) is not False:
+        raise BeftError(
+            "tune trains a head on texts with labels and takes no prompted=: run Study(..., prompted=True) with "
+            "beft.experiments.sweep.run"
+        )
+    own = list(inspect.signature(tune).parameters)[:-1]
+    names = [*own, *(field.name for field in fields(Study) if field.name not in own)]
+    for name in study:
+        if name not in names:
+            raise unknown("setting of tune", name, [n for n in names if n != "prompted"])
+
+
+def _majority(rows: Dataset) -> float | None:
+    """The share of the largest class among the validation rows; None for a regression."""
+    if rows.task.regression:
+        return None
+    labels = rows.validation.labels
+    return float(np.bincount(labels).max() / len(labels))

@@ -4,6 +4,30 @@ import difflib
 import sys
 from collections.abc import Callable, Iterable
 
+# Settings by their names here -> the names that other libraries have for them.
+_OTHER_NAMES = {
+    "rate": "learning_rate lr step_size",
+    "epochs": "num_train_epochs num_epochs n_epochs max_epochs nb_epochs",
+    "batch_size": "batch batchsize bs train_batch_size per_device_train_batch_size",
+    "max_length": "max_len maxlen max_seq_length max_seq_len max_sequence_length sequence_length",
+    "model": "model_name model_name_or_path pretrained_model_name_or_path base_model model_id checkpoint",
+    "task": "data dataset dataset_name task_name file data_file train_file",
+    "method": "peft_method peft_type tuner",
+    "seed": "random_state random_seed data_seed",
+    "seeds": "random_state random_seed data_seed",
+    "schedule": "scheduler lr_scheduler lr_scheduler_type",
+    "clip": "max_grad_norm grad_clip clip_grad_norm gradient_clip_val",
+    "eps": "epsilon adam_epsilon",
+    "dtype": "torch_dtype precision bf16 fp16",
+    "regime": "n_train train_size num_samples max_train_samples n_samples",
+    "validation": "val valid validation_file eval_file test_file dev_file",
+    "adapter": "output_dir adapter_dir adapter_path",
+    "save": "output_dir out_dir save_dir",
+    "progress": "verbose progress_bar show_progress",
+    "quiet": "silent disable_tqdm",
+    "output": "out outfile out_file output_file",
+}
+
 
 class BeftError(ValueError):
     """Bad input. The message is one clear sentence naming the input and what to do about it."""
@@ -14,11 +38,18 @@ class OutOfMemory(BeftError):
 
 
 def unknown(kind: str, name: object, valid: Iterable[str]) -> BeftError:
-    """The error for a `name` that is not in `valid`, with the nearest valid names first; `kind` is e.g. "task"."""
-    names = [str(v) for v in valid]
-    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    """The error for a `name` that is not in `valid`, where "rate (of a Run)" is `rate`; `kind` is e.g. "task".
+
+    First comes what another library's name for a setting is called here, or the nearest valid names.
+    """
+    names = {str(v).partition(" (")[0]: str(v) for v in valid}
+    near = [names[n] for n in difflib.get_close_matches(str(name), list(names), n=3, cutoff=0.5)]
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    return BeftError(f"unknown {kind} {str(name)!r}: {hint}(valid: {', '.join(names)})")
+    for here, other in _OTHER_NAMES.items():
+        if here in names and str(name) in other.split():
+            hint = f"{name} is called {names[here]} here "
+            break
+    return BeftError(f"unknown {kind} {str(name)!r}: {hint}(valid: {', '.join(names.values())})")
 
 
 def reason_of(error: Exception) -> str:

@@ -50,6 +50,17 @@ def cache() -> Path:
     return _chosen_home() or platformdirs.user_cache_path("beft", appauthor=False, opinion=False)
 
 
+def writable(folder: str | Path) -> Path:
+    """A folder that is there or can be made. Raises BeftError: a file is in its place, or it cannot be written."""
+    path = Path(folder).expanduser()
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise BeftError(f"cannot write the folder {path}, {nearest} is a file: give another folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise BeftError(f"cannot write the folder {path}, {nearest} cannot be written: give another folder")
+    return path
+
+
 def _chosen_home() -> Path | None:
     """$BEFT_HOME as an absolute path, or None where it is not set."""
     value = os.environ.get("BEFT_HOME")

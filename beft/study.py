@@ -1,8 +1,11 @@
 """What a run is: its settings, what its neighbours share with it, and what came out."""
 
-import math
-from dataclasses import asdict, dataclass, field
-from typing import Any
+import functools
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +21,9 @@ ALL_METHODS = METHODS + FORM_METHODS + WEIGHT_METHODS
 # entries of the weights, exists there alone.
 BIAS_PATCHES = ("b_q", "b_v", "b_k", "all_biases")
 PATCHES = (*BIAS_PATCHES, "lora", "adapter", "prompt", "sparse", "full")
+
+
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
@@ -51,13 +57,53 @@ def parse_method(name: str) -> Method:
     return Method(name, base, base[2:] if base in ("b_q", "b_k", "b_v") else "", form)
 
 
+def plain(value: Any) -> Any:
+    """A setting without NumPy: its numbers as Python's, its arrays as lists; anything else as it is.
+
+    A number is the one that it prints as: `np.float32(1e-3)` is 0.001, and its record that of 0.001.
+    """
+    if isinstance(value, np.generic):
+        kinds: tuple[tuple[type, Callable[[Any], Any]], ...]
+        kinds = ((np.floating, lambda x: float(str(x))), (np.integer, int), (np.bool_, bool), (np.str_, str))
+        return next((convert(value) for kind, convert in kinds if isinstance(value, kind)), value)
+    if isinstance(value, np.ndarray):
+        return [plain(item) for item in value] if value.ndim else plain(value[()])
+    if type(value) in (list, tuple):
+        return type(value)(map(plain, value))
+    return {plain(k): plain(v) for k, v in value.items()} if type(value) is dict else value
+
+
+def _settings(cls: type[Settings]) -> type[Settings]:
+    """A dataclass of settings: NumPy's numbers become plain ones, and an unknown name is a BeftError."""
+    make, names = cls.__init__, [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    others = [] if cls.__name__ == "Run" else [f"{f.name} (of a Run)" for f in fields(Run)]
+
+    @functools.wraps(make)
+    def init(self: Any, *values: Any, **named: Any) -> None:
+        for name in named:
+            if name not in names:
+                raise unknown(f"setting of a {cls.__name__.lower()}", name, [*names, *others])
+        make(self, *map(plain, values), **{name: plain(value) for name, value in named.items()})
+
+    cls.__init__ = init  # type: ignore[assignment]
+    return cls
+
+
 def _real(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+@_settings
 @dataclass(frozen=True)
 class Run:
-    """What tells the runs of one bank apart. `seed` draws the training rows, their order, the head and dropout."""
+    """What tells the runs of one bank apart. `seed` draws the training rows, their order, the head and dropout.
+
+    Raises BeftError: an unknown name, or a value that it cannot have.
+    """
 
     method: str
     seed: int
@@ -65,12 +111,13 @@ class Run:
 
     def __post_init__(self) -> None:
         parse_method(self.method)
-        if not (_real(self.rate) and 0 < self.rate < math.inf):
+        if not (_real(self.rate) and 0 < self.rate <= sys.float_info.max):
             raise BeftError(f"rate {self.rate!r} is not a positive number: give a learning rate like 1e-3")
-        if not (isinstance(self.seed, int | np.integer) and 0 <= self.seed < 2**31):
+        if not (_whole(self.seed, 0) and self.seed < 2**31):
             raise BeftError(f"seed {self.seed!r} is not a whole number between 0 and 2147483647")
 
 
+@_settings
 @dataclass(frozen=True)
 class Study:
     """What the runs of one bank share (PROTOCOL, encoders: batch 16, length 128, clip 1, eps 1e-6, constant rate).
@@ -82,6 +129,8 @@ class Study:
         dtype: "float32", or "bfloat16" for autocast.
         prompted: the task as text that a causal language model goes on with, see `prompts`; else a head classifies.
         schedule: of the rate, "constant" or "linear": falling to zero over all steps (PROTOCOL, decoders).
+
+    Raises BeftError: an unknown name, or a value that it cannot have.
     """
 
     model: str = "all-MiniLM-L6-v2"
@@ -100,6 +149,12 @@ class Study:
     prompted: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("model", "task"):
+            value = getattr(self, name)
+            if isinstance(value, os.PathLike):
+                object.__setattr__(self, name, os.fspath(value))
+            elif not (isinstance(value, str) and value.strip() and "\0" not in value):
+                raise BeftError(f"{name} {value!r} is no name and no path: give one as text")
         for name, valid in (
             ("dtype", ("float32", "bfloat16")),
             ("validate", ("each", "last")),
@@ -108,12 +163,24 @@ class Study:
             if getattr(self, name) not in valid:
                 raise unknown(name, getattr(self, name), valid)
         for name in ("epochs", "batch_size", "max_length"):
-            if type(getattr(self, name)) is not int or getattr(self, name) < 1:  # True is an int
+            if not _whole(getattr(self, name), 1):
                 raise BeftError(f"{name} {getattr(self, name)!r} is not a whole number of at least 1")
         for name in ("clip", "eps"):
             value = getattr(self, name)
-            if not (_real(value) and 0 < value < math.inf):
+            if not (_real(value) and 0 < value <= sys.float_info.max):
                 raise BeftError(f"{name} {value!r} is not a positive number")
+        self._check_rows()
+        for name in ("offline", "prompted"):
+            if not isinstance(getattr(self, name), bool):
+                raise BeftError(f"{name} {getattr(self, name)!r} is neither True nor False")
+
+    def _check_rows(self) -> None:
+        """Raise BeftError for a regime or a tuning share that no task can have."""
+        named = isinstance(self.regime, str) and self.regime.strip()
+        if not (named or _whole(self.regime, 1)):
+            raise BeftError(f"regime {self.regime!r} is neither a regime's name nor a number of rows of at least 1")
+        if not (_real(self.tuning) and 0 <= self.tuning <= 0.5):
+            raise BeftError(f"tuning share {self.tuning!r} is out of range: give a number from 0 to 0.5")
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide a result; where the data may come from is not one of them.

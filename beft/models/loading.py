@@ -6,11 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 from transformers.utils import logging as transformers_logging
 
 from ..anatomy.projections import describe
-from ..errors import BeftError, unknown
+from ..errors import BeftError, reason_of, unknown
 from .files import TINY, ModelFiles, find, tiny
 
 
@@ -42,8 +49,14 @@ def load(name: str, *, labels: int, seed: int = 0, offline: bool = False) -> Loa
         source = f"random initialisation, seed {seed}"
         return Loaded(model.requires_grad_(False).eval(), tokenizer, TINY, source, "none", digest)
     # A head for another number of classes is ignored here; `_check_complete` looks at the other mismatches.
-    settings = {"num_labels": labels, "dtype": torch.float32, "ignore_mismatched_sizes": True}
+    settings: dict[str, Any] = {"num_labels": labels, "dtype": torch.float32, "ignore_mismatched_sizes": True}
     return _read(name, find(name, offline=offline), AutoModelForSequenceClassification, seed, **settings)
+
+
+def load_classifier(folder: str) -> Loaded:
+    """A saved sequence classifier, with its own head, as `load` otherwise. Raises BeftError: weights without a head."""
+    files = find(folder, offline=True)
+    return _read(folder, files, AutoModelForSequenceClassification, 0, head=True, dtype=torch.float32)
 
 
 def load_causal(name: str, *, offline: bool = False, dtype: str = "float32") -> Loaded:
@@ -91,6 +104,21 @@ def empty(config: Any, dtype: str = "float32") -> Any:
     return model.requires_grad_(False).eval()
 
 
+def shape_of(name: str, *, offline: bool = False) -> Any:
+    """Model `name` with shapes but without values, whatever its head. Found and refused as in `load`."""
+    folder = find(name, offline=offline).folder
+    if folder is None:
+        return tiny(2, 0)[0]
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with torch.device("meta"):
+            return AutoModel.from_config(config, trust_remote_code=False)
+    except Exception as error:  # JSON's errors, transformers' own of several kinds
+        raise BeftError(
+            f"{folder} has no config.json that transformers knows ({reason_of(error)}): fetch it again"
+        ) from error
+
+
 def check_causal(config: Any, name: str) -> None:
     """Raise BeftError unless a config is that of a causal language model, whose tokens attend to earlier ones only."""
     try:
@@ -103,7 +131,7 @@ def check_causal(config: Any, name: str) -> None:
         )
 
 
-def _read(name: str, files: ModelFiles, auto: Any, seed: int, **settings: Any) -> Loaded:
+def _read(name: str, files: ModelFiles, auto: Any, seed: int, head: bool = False, **settings: Any) -> Loaded:
     folder = files.folder
     assert folder is not None
     try:
@@ -134,20 +162,20 @@ def _read(name: str, files: ModelFiles, auto: Any, seed: int, **settings: Any) -
         ) from error
     finally:
         transformers_logging.set_verbosity(level)
-    _check_complete(model, report, folder)
+    _check_complete(model, report, folder, head)
     model.requires_grad_(False).eval()
     return Loaded(model, tokenizer, name, files.source, files.revision, files.sha256)
 
 
-def _check_complete(model: Any, report: dict[str, Any], folder: Path) -> None:
+def _check_complete(model: Any, report: dict[str, Any], folder: Path, head: bool) -> None:
     """Refuse weights that leave tensors of the model at their random initialisation, which transformers only logs.
 
-    The head of a classifier may stay random, that of a language model may not.
+    The head of a classifier may stay random unless `head` is set, that of a language model may not.
     """
     base = f"{model.base_model_prefix}."
     absent = [name for name in report["missing_keys"] if not name.startswith(f"{base}pooler.")]
     misfits = [name for name, *_ in report["mismatched_keys"]]
-    needed = base if model.get_output_embeddings() is None else ""
+    needed = base if model.get_output_embeddings() is None and not head else ""
     lost = sorted(name for name in (*absent, *misfits) if name.startswith(needed))
     if lost:
         raise BeftError(

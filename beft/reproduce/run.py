@@ -21,6 +21,7 @@ from ..errors import BeftError, unknown
 from ..records.store import RUN_LOG, count_runs
 from ..settings import profiles as settings
 from ..settings.parameters import NOTEBOOKS
+from ..study import plain
 from .notebooks import find, incomplete, parameter_names, read
 
 SCHEDULER = "BEFT_SCHEDULER"
@@ -72,7 +73,7 @@ def reproduce(
     nothing has run then.
     """
     offline = settings.read_profile(profile).get("common", {}).get("offline", False)
-    plan = _plan(profile, only, parameters or {})
+    plan = _plan(profile, only, plain(dict(parameters or {})))  # papermill writes them as code
     results = []
     if scheduler:
         from ..experiments.cluster import reach

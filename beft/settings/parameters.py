@@ -1,6 +1,7 @@
 """What each parameter of a notebook may be, in words and as a type, and which parameters each notebook has.
 
-Numbers and lists may be text, as `papermill -p` gives them. A truth value is never a number; a list repeats nothing.
+Numbers and lists may be text, as `papermill -p` gives them, or NumPy's. A truth value is never a number; a list repeats
+nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from ..errors import BeftError, unknown
-from ..study import ALL_METHODS, PATCHES
+from ..study import ALL_METHODS, PATCHES, plain
 
 Item = TypeVar("Item")
 Key = TypeVar("Key")
@@ -28,8 +29,11 @@ def checked(parameters: Parameters, values: Mapping[str, Any], source: str, kind
         if name not in parameters:
             raise unknown(kind, name, parameters)
     result = {}
-    for name, value in values.items():
+    for name, value in plain(dict(values)).items():
         words, adapter = parameters[name]
+        if words.startswith("a list") and isinstance(value, str) and "," in value and value.lstrip()[:1] not in "[{-":
+            remedy = "write it so" if ":" in value else f"write it as '[{value}]'"
+            raise BeftError(f"{name} in {source} must be {words}, not {value!r}: {remedy}")
         try:
             result[name] = adapter.validate_python(value)
         except ValidationError as error:

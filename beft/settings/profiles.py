@@ -106,9 +106,6 @@ class Settings:
         Raises BeftError for an override that is not a field of Study.
         """
         names = [field.name for field in fields(Study)]
-        for name in overrides:
-            if name not in names:
-                raise unknown("setting of a study", name, names)
         return Study(**({n: self.values[n] for n in names if n in self.values} | overrides))
 
     @property

@@ -12,6 +12,7 @@ from ..bank.bank import BiasBank
 from ..data.batching import CHUNKS, ChunkCost, Encoded, chunks, encode
 from ..data.datasets import Dataset, Draw, Split
 from ..data.tasks import score
+from ..data.texts import rows_of
 from ..models.loading import Loaded
 from ..study import Study
 from .objective import LIMIT, Objective, Scores, no_scores
@@ -125,9 +126,21 @@ def logits(bank: BiasBank, encoded: Encoded, wanted: Sequence[np.ndarray], cost:
     return [torch.stack(flat[end - len(w) : end]) for end, w in zip(ends, wanted, strict=True)]
 
 
-def predict(model: Any, tokenizer: Any, texts: Sequence[str | tuple[str, ...]], max_length: int = 128) -> np.ndarray:
-    """Class probabilities (N, C), or values (N, 1), of new texts under any sequence classifier, a PeftModel for one."""
-    encoded = encode(tokenizer, [(t,) if isinstance(t, str) else t for t in texts], max_length)
+def predict(
+    model: Any, tokenizer: Any, texts: Any, max_length: int = 128, columns: Sequence[str] | None = None
+) -> np.ndarray:
+    """Class probabilities (N, C), or values (N, 1), of new texts under any sequence classifier, a PeftModel for one.
+
+    Args:
+        texts: a text, whose answer is (C,); or N texts or pairs `(text_a, text_b)` in a list, tuple, array, Series,
+            generator, DataFrame or data set column.
+        columns: the columns that the model was tuned on, where known: then single texts and pairs are told apart by
+            it, see `data.texts.rows_of`.
+
+    Raises BeftError: no texts, or one that cannot be used, with its position.
+    """
+    rows, single = rows_of(texts, columns)
+    encoded = encode(tokenizer, rows, max_length)
     device = next(model.parameters()).device
     model.eval()
     pieces = chunks(encoded.lengths, CHUNKS[device.type])
@@ -135,4 +148,4 @@ def predict(model: Any, tokenizer: Any, texts: Sequence[str | tuple[str, ...]], 
         scored = torch.cat([model(**encoded.rows(part, device)).logits.float().cpu() for part in pieces])
     out = np.empty(tuple(scored.shape), dtype=np.float32)
     out[np.concatenate(pieces)] = (scored if scored.shape[-1] == 1 else scored.softmax(-1)).numpy()
-    return out
+    return out[0] if single else out

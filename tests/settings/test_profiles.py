@@ -10,6 +10,7 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -72,11 +73,30 @@ def test_none_means_the_profiles_value() -> None:
         ("offline", "false", False),
         ("methods", "b_v", ["b_v"]),
         ("methods", "[b_v, head]", ["b_v", "head"]),
+        ("methods", "- b_v\n- head", ["b_v", "head"]),
     ],
 )
 def test_values_given_as_text_get_their_type(name: str, text: Any, value: Any) -> None:
     s = settings.load(FINE_TUNING, {"profile": "smoke", name: text})
     assert s[name] == value and type(s[name]) is type(value) and s.overrides == {name: value}
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "value"),
+    [
+        ("epochs", np.int64(7), 7),
+        ("rate", np.float32(4e-4), 0.0004),
+        ("offline", np.bool_(False), False),
+        ("regime", np.int64(500), 500),
+        ("seeds", np.arange(3), [0, 1, 2]),
+        ("rates", np.array([1e-3, 0.5], dtype=np.float32), [0.001, 0.5]),
+        ("method_rates", {"full": np.float64(1e-4)}, {"full": 1e-4}),
+    ],
+)
+def test_numpys_numbers_are_plain_ones(name: str, given: Any, value: Any) -> None:
+    s = settings.load(FINE_TUNING, {"profile": "smoke", name: given})
+    assert s.overrides == {name: value} and type(s[name]) is type(value)
+    assert s.command == settings.load(FINE_TUNING, {"profile": "smoke", name: value}).command
 
 
 def test_a_users_file_takes_the_low_regime_unless_another_is_given() -> None:
@@ -110,6 +130,13 @@ def test_a_users_file_takes_the_low_regime_unless_another_is_given() -> None:
         ("task", "", "a name or a path"),
         ("task", 5, "a name or a path"),
         ("methods", ["b_w"], "unknown method 'b_w': did you mean .*b_v"),
+        (
+            "methods",
+            "b_v,b_q",
+            r"list of distinct methods, e.g. \[b_q, b_v\], .*: write it as '\[b_v,b_q\]'",
+        ),
+        ("seeds", "0, 1", r"list of distinct whole .*, not '0, 1': write it as '\[0, 1\]'"),
+        ("cells", "task: rte, epochs: 6", r"list of cells, e.g. \[\{task: rte"),
         ("dtype", "float16", "did you mean bfloat16"),
         ("validate", "never", "valid: each, last"),
     ],
@@ -122,6 +149,11 @@ def test_a_value_of_the_wrong_kind_is_refused_with_its_name(name: str, value: An
 def test_an_unknown_parameter_is_refused_with_the_nearest_names() -> None:
     with pytest.raises(BeftError, match="unknown parameter of 03_fine_tuning 'epoch': did you mean epochs"):
         settings.load(FINE_TUNING, {"profile": "smoke", "epoch": 3})
+
+
+def test_the_name_that_another_library_has_for_a_parameter_is_refused_with_ours() -> None:
+    with pytest.raises(BeftError, match="'learning_rate': learning_rate is called rate here"):
+        settings.load(FINE_TUNING, {"profile": "smoke", "learning_rate": 1e-3})
 
 
 def test_a_parameter_of_another_notebook_is_unknown() -> None:

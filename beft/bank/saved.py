@@ -1,0 +1,100 @@
+"""A tuned classifier on disk: what stands beside a checkpoint or an adapter, and either as one plain model again."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from ..errors import BeftError, reason_of
+from ..models import loading as models
+from .peft_adapter import CONFIG, WEIGHTS, load_tuned
+
+FILE = "beft.json"
+_HEADS = (".classifier.weight", ".classifier.out_proj.weight", ".score.weight")  # last layers, in an adapter's names
+
+
+@dataclass(frozen=True)
+class About:
+    """What a classifier was tuned with that no config of a model has.
+
+    Attributes:
+        labels: names of the classes, in the order of the logits; none for a regression.
+        columns: the one or two columns of texts; empty where not known.
+        max_length: tokens that texts were cut to.
+    """
+
+    labels: tuple[str, ...]
+    columns: tuple[str, ...]
+    max_length: int
+
+
+def write_about(folder: str | Path, about: About) -> None:
+    """Write it into the folder of a checkpoint or an adapter."""
+    text = json.dumps(asdict(about), indent=2, ensure_ascii=False)
+    (Path(folder) / FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_classifier(folder: Path, offline: bool = False) -> tuple[models.Loaded, About]:
+    """A checkpoint, or an adapter merged into its base model, frozen, with its labels in its config.
+
+    Checkpoints and adapters that are not of this package have the labels of their config, and columns that are not
+    known; texts are cut to 128 tokens. `offline`: the hub is not asked for a base model.
+
+    Raises BeftError: there is neither in the folder, or its files are damaged, have no head or do not belong together.
+    """
+    about = _read_about(folder)
+    if (folder / CONFIG).is_file():
+        loaded = _merged(folder, offline)
+    elif (folder / "config.json").is_file():
+        loaded = models.load_classifier(str(folder.absolute()))
+    else:
+        raise BeftError(f"{folder} holds no saved model and no adapter: give a folder that a model was saved to")
+    config = loaded.model.config
+    outputs = config.num_labels
+    if about is None:
+        names = () if outputs == 1 else tuple(str(config.id2label[i]) for i in range(outputs))
+        return loaded, About(names, (), 128)
+    if (len(about.labels) or 1) != outputs:
+        raise BeftError(f"{folder / FILE} has {len(about.labels)} labels for {outputs} outputs: save the model again")
+    if about.labels:
+        config.id2label = dict(enumerate(about.labels))
+        config.label2id = {name: i for i, name in enumerate(about.labels)}
+    return loaded, about
+
+
+def _read_about(folder: Path) -> About | None:
+    """What `write_about` wrote there, or None. Raises BeftError for anything else."""
+    try:
+        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        labels, columns, length = content["labels"], content["columns"], content["max_length"]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BeftError(f"{folder / FILE} cannot be read ({reason_of(error)}): save the model again") from error
+    lists = all(isinstance(names, list) and all(isinstance(n, str) for n in names) for names in (labels, columns))
+    if not (lists and len(columns) <= 2 and type(length) is int):
+        raise BeftError(f"{folder / FILE} does not hold labels, columns and max_length: save the model again")
+    return About(tuple(labels), tuple(columns), length)
+
+
+def _merged(folder: Path, offline: bool) -> models.Loaded:
+    """The base model of an adapter with the adapter in it."""
+    try:
+        base: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            heads = [file.get_slice(name).get_shape()[0] for name in file.keys() if name.endswith(_HEADS)]  # noqa: SIM118
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise BeftError(f"the adapter in {folder} cannot be read ({reason_of(error)}): save it again") from error
+    if not base or len(heads) != 1:
+        what = "has no head for texts with labels" if base else "does not name its base model"
+        raise BeftError(f"the adapter in {folder} {what}: put it on a model with beft.load_tuned")
+    loaded = models.load(str(base), labels=heads[0], offline=offline)
+    try:
+        model = load_tuned(loaded.model, folder).merge_and_unload().requires_grad_(False).eval()
+    except BeftError:
+        raise
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:  # of PEFT
+        raise BeftError(f"the adapter in {folder} does not fit {base} ({reason_of(error)}): save it again") from error
+    return replace(loaded, model=model)

@@ -1,0 +1,61 @@
+"""What is on disk, an adapter or a record, as a plain checkpoint: a record says which run it is of."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ..api import Tuned
+from ..errors import BeftError
+from ..records.store import Store
+from ..study import Run, Study
+from .context import Context
+from .sweep import export
+
+
+def export_saved(source: str | Path, folder: str | Path, *, offline: bool = False, **where: str) -> None:
+    """Write a plain checkpoint of an adapter (its folder), of a run (its record's file), or of a checkpoint.
+
+    The adapter of a language model is exported by the record in whose folder it lies.
+
+    Args:
+        source: the folder or file.
+        folder: to write.
+        offline: never ask the hub for the model or the task.
+        where: `model` and `task` of a record, whose folder or file it names by its last part only.
+
+    Raises BeftError: there is neither, or it does not belong to this model and these rows; what `sweep.export` raises.
+    """
+    source = Path(source).expanduser()
+    record = source if source.suffix == ".json" else _record_of(source)
+    if record is None:
+        Tuned.load(source, offline=offline).save(folder)
+        return
+    store = Store(record.parent)
+    content = store.read(record)
+    if content["kind"] != "run":
+        raise BeftError(f"{record.name} is the record of a {content['kind']}, not of a run: give another record")
+    study, run = _made_by(content["settings"], offline, where)
+    now = Context(study).settings(run)
+    if other := [name for name, value in content["settings"].items() if name != "validate" and now.get(name) != value]:
+        raise BeftError(
+            f"{record.name} was made with another {other[0]} ({content['settings'][other[0]]}, here "
+            f"{now.get(other[0])}): give the model and the task that it was made with"
+        )
+    export(study, run, store, folder)
+
+
+def _record_of(adapter: Path) -> Path | None:
+    """The record of a run on prompts in whose store an adapter lies; None for any other folder."""
+    if adapter.parent.name == "adapters":
+        for path in adapter.parent.parent.glob(f"*-{adapter.name}.json"):
+            if Store(path.parent).read(path)["settings"].get("prompted"):
+                return path
+    return None
+
+
+def _made_by(settings: dict[str, Any], offline: bool, where: dict[str, str]) -> tuple[Study, Run]:
+    """The study and the run that have these settings of a record."""
+    tuning = settings["tuning_size"] / (settings["train_size"] + settings["tuning_size"])
+    named = {field.name: settings[field.name] for field in fields(Study) if field.name in settings}
+    study = Study(**(named | {"tuning": tuning, "offline": offline} | where))
+    return study, Run(settings["method"], settings["seed"], settings["rate"])
