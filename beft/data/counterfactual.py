@@ -1,32 +1,34 @@
 """Counterfactual augmentation: each text with the words of one group replaced by another's, beside the original.
 
 Phase one of PEFTDebias (Agarwal, Veerubhotla, Bansal, arXiv:2312.00434) trains a patch on such text. Word lists are
-data (`word_lists.json`, or a user's file): sets of words, one per group, among which a word is exchanged. Case and
-suffixes ("actor's") are kept. English pronouns of gender have two counterparts, chosen by a rule:
+data (`word_lists.json`, or a user's file): sets of words, one per group, among which a word is exchanged. Suffixes
+("actor's") and case are kept, "a" and "an" follow the new word, and parts of words joined by a hyphen are exchanged
+where the whole stays a word ("ex-wife", "mother-in-law", but not "man-made").
 
-    her   "his" before a word that can begin or be a noun ("her book"), else "him" ("saw her.", "told her that")
-    his   "her" before such a word, else "hers" ("it was his.")
-    hers  "his"; him  "her".
-
-The rule uses only the next word. It errs where a noun phrase follows an object ("gave her books").
+A word that means no person of a group stays: verbs ("to host"), other people's and places' names ("Stephen King",
+"mark the box"), colours of things. English pronouns have two counterparts: "her" is "his" or "him", "his" is "her" or
+"hers". Both are decided by the rules of `word_contexts`; `tests/data/swap_errors.json` has how often they err.
 """
 
 import json
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
 from ..errors import BeftError, unknown
+from . import word_contexts as contexts
+from .sentence_tokens import LISTS, Sentence
 
 OWN_LISTS = "beft/data/word_lists.json"
 _OWN = files(__package__).joinpath("word_lists.json")
-# Words that cannot follow a possessive: in front of them "her" is an object.
-_CLOSED = frozenset(json.loads(_OWN.read_text(encoding="utf-8"))["not_after_possessives"])
 _PRONOUNS = {"her": ("his", "him"), "his": ("her", "hers"), "him": ("her", "her"), "hers": ("his", "his")}
 _MALE = {"his", "him"}
+_RANKS = {"sir": "dame", "dame": "sir", "lord": "lady", "lady": "lord"}  # before a name
+_VOWEL = re.compile(r"(?!eu|ew|uni|us[aeiu]|one\b|once)[aeiouáéíóú]|hon(?:est|or|our)|heir|hour", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -36,40 +38,69 @@ class Axis:
     Attributes:
         name: of the axis.
         groups: their names.
-        sets: words in the order of the groups, in lower case; of several sets with the same word the first counts.
+        sets: words in the order of the groups, with a capital where they always have one; of several sets with the
+            same word the first counts, except for nouns among adjectives ("a Christian": "a Jew", not "a Jewish").
         pronouns: whether her, his, him and hers are exchanged by the rule above.
+        names: those words that are first names, in lower case.
     """
 
     name: str
     groups: tuple[str, ...]
     sets: tuple[tuple[str, ...], ...]
     pronouns: bool = False
+    names: frozenset[str] = frozenset()
 
     @cached_property
-    def places(self) -> dict[str, tuple[int, int]]:
-        """word -> (set, group)."""
-        places: dict[str, tuple[int, int]] = {}
+    def places(self) -> dict[str, list[tuple[int, int]]]:
+        """word in lower case -> (set, group) of each set that has it."""
+        places: dict[str, list[tuple[int, int]]] = {}
         for s, words in enumerate(self.sets):
             for g, word in enumerate(words):
-                places.setdefault(word, (s, g))
+                places.setdefault(word.lower(), []).append((s, g))
         return places
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """Any word of the axis, longest first."""
-        words = sorted({*self.places, *(_PRONOUNS if self.pronouns else ())}, key=lambda w: (-len(w), w))
-        return re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, words))})(?![\w-])", re.IGNORECASE)
+        """Any word of the axis, longest first, with either apostrophe, and a space or a hyphen between words."""
+        words = {*self.places, *(_PRONOUNS if self.pronouns else ())}
+        words |= {unicodedata.normalize("NFD", word) for word in words}
+        ends: dict[str, list[str]] = {}  # by first letter: a search that tries all words at every place is slow
+        for word in sorted(words, key=lambda w: (-len(w), w)):
+            form = re.escape(word[1:]).replace(r"\ ", "[ -]").replace("'", "['’]")
+            ends.setdefault(re.escape(word[0]), []).append(form)
+        forms = "|".join(f"{first}(?:{'|'.join(rest)})" for first, rest in ends.items())
+        return re.compile(rf"(?<!\w)(?:{forms})(?![\w\u0300-\u036f])", re.IGNORECASE)
+
+    @cached_property
+    def in_context(self) -> frozenset[str]:
+        """The words, in lower case, that do not mean a person everywhere."""
+        colours = {word.lower() for n in self.coloured for word in self.sets[n]}
+        return contexts.AMBIGUOUS | colours | self.names
+
+    @cached_property
+    def coloured(self) -> frozenset[int]:
+        """The sets that have a colour in them."""
+        return frozenset(n for n, words in enumerate(self.sets) if LISTS["colours"] & {word.lower() for word in words})
 
     def group_of(self, word: str) -> int:
         """The group of a word of the axis, as an index."""
-        low = word.lower()
+        low = self.key(word)
         if self.pronouns and low in _PRONOUNS:
             return 0 if low in _MALE else 1
-        return self.places[low][1]
+        return self.places[low][0][1]
+
+    def key(self, word: str) -> str:
+        """A word as the lists have it: lower case, straight apostrophe, composed accents, a space between words."""
+        low = word.lower()
+        if low in self.places or low in _PRONOUNS:
+            return low
+        low = unicodedata.normalize("NFC", low.replace("’", "'"))
+        return low if low in self.places else low.replace("-", " ")
 
     def words_in(self, text: str) -> list[str]:
-        """The words of the axis in a text, in order and in the case of the text."""
-        return [match.group() for match in self.pattern.finditer(text)]
+        """The words of the axis in a text that mean people of its groups, in order and in the case of the text."""
+        sentence = Sentence(text)
+        return [found.word for found in _found(sentence, self)]
 
 
 def axis(name: str, names: bool = False, path: str | Path | None = None) -> Axis:
@@ -86,54 +117,185 @@ def axis(name: str, names: bool = False, path: str | Path | None = None) -> Axis
     try:
         file = _OWN if path is None else Path(path)
         axes = json.loads(file.read_text(encoding="utf-8"))["axes"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if name not in axes:
+            raise unknown("bias axis", name, axes)
+        groups = tuple(map(str, axes[name]["groups"]))
+        first_names = axes[name].get("names", []) if names else []
+        sets = tuple(_row(words) for words in (*axes[name]["words"], *first_names))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BeftError(f"{where} is no list of words by axis ({error}): see {OWN_LISTS} for the form") from error
-    if name not in axes:
-        raise unknown("bias axis", name, axes)
-    groups = tuple(axes[name]["groups"])
-    listed = (*axes[name]["words"], *(axes[name].get("names", ()) if names else ()))
-    sets = tuple(tuple(str(word).lower() for word in words) for words in listed)
+    if len(groups) < 2 or not sets:
+        raise BeftError(f"axis {name} in {where} needs two groups or more, and words: see {OWN_LISTS} for the form")
     sides: dict[str, int] = {}
     for words in sets:
         if len(words) != len(groups):
             raise BeftError(f"{words[0]!r} of axis {name} in {where} has {len(words)} words for {len(groups)} groups")
-        for g, word in enumerate(words):
+        for g, word in enumerate(map(str.lower, words)):
             if sides.setdefault(word, g) != g:
                 raise BeftError(
                     f"{word!r} is a word of {groups[sides[word]]} and of {groups[g]} in {where}: keep it on one side"
                 )
-    return Axis(name, groups, sets, pronouns=name == "gender")
+    called = frozenset(str(word).lower() for words in first_names for word in words)
+    return Axis(name, groups, sets, name == "gender", called)
 
 
-def swapped(text: str, axis: Axis, group: int | None = None) -> str:
-    """The text with every word of the axis exchanged.
+def _row(words: object) -> tuple[str, ...]:
+    """A set of words with single spaces. Raises ValueError for what is none, or an empty word."""
+    row = tuple(" ".join(str(word).split()) for word in words) if isinstance(words, list) else ()
+    if not all(row) or not row:
+        raise ValueError(f"{words!r} is no list of words")
+    return row
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """`text[start:end]` becomes `new`."""
+
+    start: int
+    end: int
+    new: str
+
+
+def replacements(text: str, axis: Axis, group: int | None = None) -> list[Replacement]:
+    """What changes where all words of an axis are exchanged, in order; articles are among it.
 
     The words of `group` replace those of all others; by default each word is replaced by the other group's, of two.
     Raises BeftError for an axis of more than two groups where no group is given.
     """
     if group is None and len(axis.groups) != 2:
         raise BeftError(f"axis {axis.name} has {len(axis.groups)} groups: say which one's words are wanted")
-
-    def exchange(match: re.Match[str]) -> str:
-        word, low = match.group(), match.group().lower()
-        if group is not None and axis.group_of(word) == group:
-            return word
-        if axis.pronouns and low in _PRONOUNS:
-            determiner, other = _PRONOUNS[low]
-            following = re.match(r"\s+([A-Za-z][\w'-]*)", text[match.end() :])
-            before_noun = following and following.group(1).lower() not in _CLOSED
-            return _cased(determiner if before_noun else other, word)
-        place, own = axis.places[low]
-        return _cased(axis.sets[place][1 - own if group is None else group], word)
-
-    return axis.pattern.sub(exchange, text)
+    sentence = Sentence(text)
+    changes = []
+    for found in _found(sentence, axis):
+        if group is not None and axis.group_of(found.word) == group:
+            continue
+        new = _counterpart(sentence, axis, found, group)
+        if new != found.word:
+            changes += [*_article(text, found, new), Replacement(found.start, found.end, new)]
+    return changes
 
 
-def _cased(word: str, like: str) -> str:
-    """`word` in the case of `like`: all capitals, a first capital, or lower case."""
-    if like.isupper() and len(like) > 1:
-        return word.upper()
-    return word[0].upper() + word[1:] if like[0].isupper() else word
+def swapped(text: str, axis: Axis, group: int | None = None) -> str:
+    """The text with every word of the axis exchanged, as `replacements` says. Raises as it does."""
+    parts, at = [], 0
+    for change in replacements(text, axis, group):
+        parts += [text[at : change.start], change.new]
+        at = change.end
+    return "".join([*parts, text[at:]])
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A word of an axis in a text: where it starts, how it is written, and as the lists have it."""
+
+    start: int
+    word: str
+    low: str
+
+    @property
+    def end(self) -> int:
+        """Where it ends."""
+        return self.start + len(self.word)
+
+
+def _found(s: Sentence, axis: Axis) -> Iterator[_Found]:
+    """The words of an axis that mean people of its groups."""
+    matches = list(axis.pattern.finditer(s.text))
+    starts = {match.start() for match in matches}
+    for match in matches:
+        low = axis.key(match.group())
+        known = low in axis.places or (axis.pronouns and low in _PRONOUNS)  # not so where letters only look alike
+        if not known or not _whole(s.text, match, low, starts):
+            continue
+        found = _Found(match.start(), match.group(), low)
+        if low not in axis.in_context or _means_person(s, axis, found):
+            yield found
+
+
+def _means_person(s: Sentence, axis: Axis, found: _Found) -> bool:
+    """Whether a listed word is one of a group where it stands, by the rules of `word_contexts`."""
+    n, last = s.tokens(found.start, found.end)
+    if found.low in axis.names:
+        return contexts.is_name(s, n, found.low, axis.names)
+    if axis.places[found.low][0][0] in axis.coloured and not contexts.of_person(s, n, last):
+        return False
+    return contexts.means_person(s, n, found.low, last)
+
+
+def _whole(text: str, match: re.Match[str], low: str, starts: set[int]) -> bool:
+    """Whether a match is a word, or a part of a word with hyphens that can be exchanged by itself.
+
+    "ex-wife", "mother-in-law", "father-son", but not "man-made", "spider-man" or "s/he".
+    """
+    start, end = match.span()
+    if text[start - 1 : start] not in {"-", "/", ")"} and text[end : end + 1] != "-":
+        return True
+    before = re.search(r"(\w+)-(?:(?:and|meets|on|or|to)-)?$", text[max(0, start - 24) : start])
+    after = re.match(r"-(?:(?:and|meets|on|or|to)-)?(?=\w)", text[end : end + 9])
+    if re.search(r"(?:\bs/|\(s\))$", text[max(0, start - 3) : start], re.IGNORECASE):
+        return False
+    if before:
+        other = max(0, start - 24) + before.start() in starts
+        if not other and before.group().lower().removesuffix("-") not in LISTS["prefixes"]:
+            return False
+    if not after or end + after.end() in starts:
+        return True
+    part, rest = re.split(r"\W", text[end + 1 : end + 25].lower(), maxsplit=1)[0], text[end:].lower()
+    family = low in {"mother", "father"} and part == "of" and not rest.startswith("-of-pearl")
+    return family or low in {"male", "female"} or (part in LISTS["suffixes"] and low != "man")
+
+
+def _counterpart(s: Sentence, axis: Axis, found: _Found, group: int | None) -> str:
+    """What a word becomes, in its case."""
+    low = found.low
+    if axis.pronouns and low in _PRONOUNS:
+        n, _ = s.tokens(found.start, found.end)
+        other = (low == "her" and contexts.her_is_object(s, n)) or (low == "his" and contexts.his_is_pronoun(s, n))
+        return _cased(s, _PRONOUNS[low][other], low, found)
+    if axis.name == "gender" and low in _RANKS and contexts.is_ranked(s, s.tokens(found.start, found.end)[0]):
+        return _cased(s, _RANKS[low], low, found)
+    places = axis.places[low]
+    adjective = len(places) < 2 or low not in LISTS["adjectives_and_nouns"]
+    place, own = places[0] if adjective or not contexts.is_noun(s, *s.tokens(found.start, found.end)) else places[1]
+    new = axis.sets[place][1 - own if group is None else group]
+    return _cased(s, new, axis.sets[place][own], found)
+
+
+def _cased(s: Sentence, new: str, listed: str, found: _Found) -> str:
+    """`new` in the case of the word that was found, word by word.
+
+    All capitals stay all capitals. A capital stays, unless the word always has one (`listed` has it), the new one has
+    none, and no sentence begins there. A small letter becomes the listed capital ("white people": "Asian people")
+    where the text has capitals and the old word needed none.
+    """
+    old = found.word
+    if old.islower() and new.islower() and " " not in new:
+        return new
+    if old.isupper() and len(old) > 1:
+        return new.upper()
+    olds, own = re.split("[ -]", old), listed.split(" ")
+    made = []
+    for k, part in enumerate(new.split(" ")):
+        always = own[min(k, len(own) - 1)][0].isupper()
+        if k < len(olds) and olds[k][0].isupper():
+            inside = always and s.cased and not s.first(s.tokens(found.start, found.end)[0])
+            made.append(part if inside else part[0].upper() + part[1:])
+        elif part.islower() or s.text == s.text.lower() or (k < len(olds) and always):
+            made.append(part.lower())
+        else:
+            made.append(part)
+    return ("-" if "-" in old else " ").join(made)
+
+
+def _article(text: str, found: _Found, new: str) -> list[Replacement]:
+    """The change of "a" or "an" in front of a word, where it suited the old word and does not suit the new one."""
+    match = re.search(r"(?<!\w)(an?)(?:\s+[\"'“‘(\[]?)$", text[max(0, found.start - 6) : found.start], re.IGNORECASE)
+    was, will = (bool(_VOWEL.match(word)) for word in (found.word, new))
+    if not match or was == will or was != (len(match.group(1)) == 2):
+        return []
+    old, start = match.group(1), max(0, found.start - 6) + match.start()
+    article = old[0] + ("" if was else "N" if old.isupper() and found.word.isupper() else "n")
+    return [Replacement(start, start + len(old), article)]
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from .files import USER_SUFFIXES, Table, read
 from .microworld.sentences import sentiment
 from .microworld.tasks import acceptability, choices, entailment, questions, similarity
 from .prompts import examples, get_prompt
-from .tasks import HUB, TASKS, Task, get_task
+from .tasks import CONFIGURATIONS, HUB, TASKS, Task, get_task
 
 FOLDER_SUFFIXES = (".jsonl", ".parquet", ".tsv")
 # Rows of both splits: (text or texts, label), or with named columns.
@@ -45,6 +45,7 @@ def load(task: str, *, offline: bool = False, folder: str | Path | None = None) 
        it has fewer. A number of rows that is given explicitly must be there.
     2. A micro-world task: generated.
     3. A known task: `<folder>/<suite>/<task>/<split>.jsonl` (or .parquet, or .tsv as GLUE publishes it: no quoting).
+       A folder `wsc.fixed` comes before `wsc`.
     4. The hub, unless `offline` or the environment's HF_HUB_OFFLINE is set.
 
     Args:
@@ -194,9 +195,9 @@ def tables_of(
 
     Raises BeftError where neither has it.
     """
-    tables, home = folder_tables(suite, name, splits, folder), _home(suite, name)
+    tables, home = folder_tables(suite, name, splits, folder), _homes(suite, name)[0]
     if tables is not None:
-        return tables, f"data folder, {home}"
+        return tables, f"data folder, {tables[0][0].rpartition('/')[0]}"
     if suite not in HUB:
         raise BeftError(
             f"{home} was not found in a data folder, and the hub has no such set: set BEFT_DATA to a folder that "
@@ -206,7 +207,8 @@ def tables_of(
         f"set BEFT_DATA to a folder that holds {home}/train.jsonl and {splits[1]}.jsonl, "
         "or be online with offline and HF_HUB_OFFLINE unset"
     )
-    place, configuration = (HUB[suite], []) if suite == name else (f"{HUB[suite]} {name}", [name])
+    configuration = [] if suite == name else [CONFIGURATIONS.get(name, name)]
+    place = " ".join([HUB[suite], *configuration])
     with _request(f"task {name!r}", "was not found in a data folder", remedy, offline):
         import datasets  # here: its import takes seconds, and most loads need none of it
 
@@ -224,10 +226,11 @@ def folder_tables(
     given = folder or os.environ.get("BEFT_DATA")
     if not given:
         return None
-    root, home = Path(given).expanduser(), _home(suite, name)
+    root = Path(given).expanduser()
     if not root.is_dir():
         raise BeftError(f"the data folder {str(given)!r} (BEFT_DATA) does not exist: correct it or unset it")
-    if not (root / home).is_dir():
+    home = next((home for home in _homes(suite, name) if (root / home).is_dir()), None)
+    if home is None:
         return None
     tables = []
     for split in splits:
@@ -245,9 +248,11 @@ def split_file(folder: Path, splits: Sequence[str], suffixes: Sequence[str]) -> 
     return next(filter(Path.is_file, (folder / f"{split}{suffix}" for split in splits for suffix in suffixes)), None)
 
 
-def _home(suite: str, name: str) -> str:
-    """The place of a task in the folder of data sets."""
-    return suite if suite == name else f"{suite}/{name}"
+def _homes(suite: str, name: str) -> list[str]:
+    """The places of a task in the folder of data sets, the preferred one first."""
+    if suite == name:
+        return [suite]
+    return [f"{suite}/{folder}" for folder in dict.fromkeys([CONFIGURATIONS.get(name, name), name])]
 
 
 def hub_is_offline(offline: bool) -> bool:

@@ -36,6 +36,8 @@ class Triple:
     """Three sentences that differ in the word that fills one blank.
 
     `kind` is the type of bias, `context` the sentence with BLANK in place of the word, `target` the term it is about.
+    Where a context has several blanks, the last one counts, as in the authors' loader. The others have the words of
+    the sentence; the authors' evaluation masks them too.
     """
 
     stereotype: str
@@ -50,15 +52,32 @@ class Triple:
 
         Raises BeftError if there is no blank, or a sentence has no word there.
         """
-        blank = next((i for i, word in enumerate(self.context.split(" ")) if BLANK in word), None)
+        blanks = self._blanks()
         fillers = []
         for sentence in (self.stereotype, self.anti, self.unrelated):
-            at_blank = [] if blank is None else sentence.split(" ")[blank : blank + 1]
+            at_blank = sentence.split(" ")[blanks[-1] : blanks[-1] + 1] if blanks else []
             word = "".join(at_blank).translate(_BARE)
             if not word:
                 raise BeftError(f"{sentence!r} has no word at the {BLANK} of {self.context!r}: correct one of the two")
             fillers.append(word)
         return tuple(fillers)
+
+    def contexts(self) -> tuple[str, ...]:
+        """The context of each word: its one BLANK is the last, for others stands what the sentence has there."""
+        made = []
+        for sentence in (self.stereotype, self.anti, self.unrelated):
+            words, filled = self.context.split(" "), sentence.split(" ")
+            *others, last = self._blanks()
+            for i in others:
+                words[i] = filled[i]
+            start, end = words[last].index(BLANK), words[last].rindex(BLANK)
+            words[last] = words[last][:start] + words[last][end:]  # "BLANK/BLANK" has one filler, as "he/she"
+            made.append(" ".join(words))
+        return tuple(made)
+
+    def _blanks(self) -> list[int]:
+        """The places of the words of the context that have a blank."""
+        return [i for i, word in enumerate(self.context.split(" ")) if BLANK in word]
 
 
 def crows_pairs(path: str | Path | None = None, offline: bool = False) -> list[SentencePair]:

@@ -76,6 +76,8 @@ HUB = {  # suite -> its data set on the Hugging Face hub; the task is a configur
     "drop": "ucinlp/drop",
     "bias_in_bios": "LabHC/bias_in_bios",
 }
+# Tasks whose configuration, and folder, has another name: WSC with corrected spans, as in the paper's code.
+CONFIGURATIONS = {"wsc": "wsc.fixed"}
 # The table of encoder settings of the paper (PROTOCOL), and the generated tasks. `source` names settings that neither
 # the paper nor the published code gives.
 _TABLE = files(__package__).joinpath("tasks.json").read_text(encoding="utf-8")

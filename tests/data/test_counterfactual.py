@@ -1,14 +1,20 @@
-"""Counterfactual text: the other group's words, in the same case, and pronouns by the stated rule."""
+"""Counterfactual text: word lists, what is exchanged among them, and how often it errs on real sentences."""
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import itertools
 import json
+from collections import Counter
 
 import pytest
+import swap_errors
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beft.data.counterfactual import augment, axis, swapped
+from beft.data.counterfactual import augment, axis, replacements, swapped
+from beft.data.microworld.people import SPOKEN_OF, documents, stereotype_pairs
 from beft.errors import BeftError
 
 GENDER = axis("gender")
@@ -37,10 +43,64 @@ def test_words_of_gender_are_exchanged_and_nothing_else(text, other):
     assert swapped(text, GENDER) == other
 
 
-@given(st.lists(st.sampled_from([w for s in GENDER.sets for w in s] + ["the", "old", "ran", ",", "42"]), min_size=1))
-def test_exchanging_twice_gives_the_text_back_without_pronouns(words):
+OFTEN = Counter(word for pair in GENDER.sets for word in pair)
+PAIRS = [pair for pair in GENDER.sets if max(OFTEN[w] for w in pair) == 1 and not {*pair} & GENDER.in_context]
+OTHERS = ["the", "old", "ran", ",", "42", "Élan", "‘well’", "(so)"]
+
+
+@st.composite
+def phrases(draw):
+    """A word that has one counterpart, in some case, with its article and a suffix, perhaps; or another word."""
+    word = draw(st.sampled_from([w for pair in PAIRS for w in pair] + OTHERS))
+    case = draw(st.sampled_from([str.lower, str.capitalize, str.upper]))
+    if word in OTHERS:
+        return word
+    article = draw(st.sampled_from(["", "an " if word[0] in "aeiou" else "a "]))
+    return article + case(word) + draw(st.sampled_from(["", "'s", "’s", ".", "-in-law"]))
+
+
+@given(st.lists(phrases(), min_size=1))
+def test_exchanging_twice_gives_the_text_back_where_words_have_one_counterpart(words):
     text = " ".join(words)
     assert swapped(swapped(text, GENDER), GENDER) == text
+
+
+TEXTS = st.lists(
+    st.sampled_from([*"her his him hers mrs miss Lord King host mark black Christian an a".split()])
+    | st.sampled_from([*"([{\"'`“”’/-–.,3$", " ", "ſon", "K\u0131ng", "\ud800", "\u0301"])
+    | st.text(max_size=4)
+)
+
+
+@given(TEXTS)
+def test_any_text_is_swapped_and_only_at_the_replacements(parts):
+    for joint in ("", " "):
+        text = joint.join(parts)
+        for words in (axis("gender", names=True), axis("race"), RELIGION):
+            group = None if len(words.groups) == 2 else 1
+            kept, at = [], 0
+            for change in replacements(text, words, group):
+                assert at <= change.start < change.end
+                kept.append(text[at : change.start])
+                at = change.end
+            other = swapped(text, words, group)
+            assert all(part in other for part in kept)
+
+
+def test_replacements_are_in_order_and_make_the_swapped_text():
+    text = "A man and his aunt met an actor."
+    changes = replacements(text, GENDER)
+    assert [(c.start, c.new) for c in changes] == [(2, "woman"), (10, "her"), (14, "uncle"), (26, "actress")]
+    assert all(text[c.start : c.end] for c in changes)
+
+
+def test_the_counterfactuals_of_generated_text_are_the_same_byte_for_byte():
+    digest = hashlib.sha256()
+    for name in ("gender", "origin"):
+        texts = itertools.islice(documents(1, "train", SPOKEN_OF), 600)
+        digest.update("\n".join(augment(list(texts), axis(name)).texts).encode())
+        digest.update("\n".join(pair.less for pair in stereotype_pairs(name, 100)).encode())
+    assert digest.hexdigest() == "6a1013b83887e39d720a6ca2e4855fcf819c91ee73cb13f0bd4481ba7205c707"
 
 
 def test_names_are_exchanged_on_request_only():
@@ -52,7 +112,7 @@ def test_an_axis_of_three_groups_has_a_text_for_each():
     augmented = augment(["A Muslim went to the mosque.", "It rained."], RELIGION)
     assert augmented.texts == (
         "A Muslim went to the mosque.",
-        "A Jewish went to the synagogue.",
+        "A Jew went to the synagogue.",
         "A Christian went to the church.",
     )
     assert augmented.origin == (0, 0, 0) and augmented.changed == 1
@@ -86,6 +146,12 @@ def test_a_list_of_ones_own_is_read_and_checked(tmp_path):
         axis("mine", path=own(tmp_path, [["cat"]]))
     with pytest.raises(BeftError, match="unknown bias axis 'gendr': did you mean gender"):
         axis("gendr")
+    for words in ([["cat", ""]], ["cat"], [["cat", "dog"], None], {"cat": "dog"}, [[]]):
+        with pytest.raises(BeftError, match="is no list of words by axis"):
+            axis("mine", path=own(tmp_path, words))
+    for words, groups in (([], ["a", "b"]), ([["cat"]], ["a"])):
+        with pytest.raises(BeftError, match="needs two groups or more, and words"):
+            axis("mine", path=own(tmp_path, words, groups))
     (tmp_path / "lists.json").write_text("[]")
     with pytest.raises(BeftError, match="is no list of words by axis"):
         axis("mine", path=tmp_path / "lists.json")
@@ -95,3 +161,23 @@ def test_every_list_that_comes_along_has_a_word_for_each_group_and_none_on_two_s
     for name in ("gender", "race", "religion"):
         one = axis(name, names=True)
         assert len(one.sets) > 8 and all(len(words) == len(one.groups) for words in one.sets)
+
+
+def test_labels_are_addresses_and_words_of_the_lists_and_never_sentences():
+    with swap_errors.LABELS.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert Counter(row["part"] for row in rows) == {"seen": 200, "unseen": 200}
+    assert len({row["sha256"] for row in rows}) == 400
+    record = json.loads(swap_errors.RECORD.read_text(encoding="utf-8"))
+    for row in rows:
+        words = axis(row["axis"], names=row["names"] == "1")
+        known = {w.lower() for words in words.sets for w in words} | {"his", "him", "her", "hers", "dame", "an"}
+        assert {pair.split("=")[1].replace("_", " ").lower() for pair in row["swaps"].split()} <= known
+    assert {record[part]["sentences"]["of"] for part in ("seen", "unseen")} == {200}
+
+
+def test_swaps_err_as_often_on_real_sentences_as_the_record_says(real_data):
+    record = json.loads(swap_errors.RECORD.read_text(encoding="utf-8"))
+    measured = swap_errors.measure(real_data)
+    assert {part: record[part] for part in measured} == measured
+    assert measured["unseen"]["all words"]["percent"] < 3
