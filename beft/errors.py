@@ -2,7 +2,7 @@
 
 import difflib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 
 class BeftError(ValueError):
@@ -19,6 +19,16 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> BeftError:
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return BeftError(f"unknown {kind} {str(name)!r}: {hint}(valid: {', '.join(names)})")
+
+
+def rows_named(rows: Sequence[int]) -> str:
+    """Row numbers in words: "row 4", "rows 4 and 7", or the first ten and how many there are."""
+    if len(rows) == 1:
+        return f"row {rows[0]}"
+    first = list(map(str, rows[:10]))
+    if len(rows) > 10:
+        return f"rows {', '.join(first)} and {len(rows) - 10} more ({len(rows)} in all)"
+    return f"rows {', '.join(first[:-1])} and {first[-1]}"
 
 
 def reason_of(error: Exception) -> str:
