@@ -66,9 +66,10 @@ def classes(
     if rare:
         shown = ", ".join(map(repr, rare[:_SHOWN])) + (f" and {len(rare) - _SHOWN} more" if len(rare) > _SHOWN else "")
         counts = Counter(given)
-        rows = "a single row" if all(counts[name] == 1 for name in rare) else "a single row, or text of its own,"
+        rows = "a single row" if all(counts[name] == 1 for name in rare) else "a single row or text of its own"
+        each = " each" if len(rare) > 1 else ""
         raise BeftError(
-            f"label {shown} of {where} has {rows}{' each' if len(rare) > 1 else ''}, and each class needs two or more, one "
-            f"to learn, one to test: {remedy}"
+            f"label {shown} of {where} has {rows}{each}, and a class needs two or more, one to learn, one to test: "
+            f"{remedy}"
         )
     return codes, names, cut(codes, keys, least=1)

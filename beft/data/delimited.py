@@ -38,7 +38,7 @@ def parse(text: str, separator: str, where: str, quoted: bool = True) -> Grid:
     """The fields of a text whose first line names the columns.
 
     Another separator is used where the first line lacks the usual one and has exactly one other. Quotation marks
-    delimit fields, and are doubled inside, where that explains every row; else a backslash before them makes them text
+    delimit fields, and are doubled inside, where that explains every row; or a backslash before them makes them text,
     where that does; else they are text. Where all lines of a tab-separated text are rows by themselves, no field goes
     over several of them. Without `quoted` they are always text.
 
@@ -62,28 +62,30 @@ def parse(text: str, separator: str, where: str, quoted: bool = True) -> Grid:
 
 def _cut(text: str, separator: str, where: str) -> tuple[list[list[str]], tuple[str, ...]]:
     """The rows, that of the column names first, and what is remarkable about quotation marks."""
-    delimited, wrong = None, ""
+    delimited: list[list[str]] = []
+    wrong = ""
     try:
         delimited = _fields(text, separator)
     except _BadQuotes as error:
         wrong = str(error)
-    if delimited and _regular(delimited):
-        if separator == "\t" and any("\n" in field for row in delimited for field in row):
-            literal = _fields(text, separator, quoted=False)
-            if _regular(literal) and not _encloses(literal):
-                return literal, ("quotation marks are text",)
-        return delimited, ()
-    if re.search(rf'\\["\\{separator}]', text):
+    fits = bool(delimited) and _regular(delimited)
+    if re.search(rf'\\["\\{separator}]', text) and not (fits and _are_doubled(delimited, text, separator)):
         try:
             escaped = _fields(text, separator, escaped=True)
             if _regular(escaped):
                 return escaped, ("backslashes before quotation marks taken out",)
         except _BadQuotes:
             pass
+    if fits:
+        if separator == "\t" and any("\n" in field for row in delimited for field in row):
+            literal = _fields(text, separator, quoted=False)
+            if _regular(literal) and not _encloses(literal):
+                return literal, ("quotation marks are text",)
+        return delimited, ()
     literal = _fields(text, separator, quoted=False)
     if '"' in text and _regular(literal) and not _encloses(literal):
         return literal, ("quotation marks are text",)
-    if delimited is None:
+    if not delimited:
         raise BeftError(
             f"{where} cannot be read: a quotation mark in the row that begins in line {wrong} neither ends a field nor "
             "is doubled: write it twice inside quoted fields, or save the rows as .jsonl"
@@ -138,11 +140,18 @@ def _regular(rows: list[list[str]]) -> bool:
     return all(len(row) == len(rows[0]) for row in rows)
 
 
+def _are_doubled(rows: list[list[str]], text: str, separator: str) -> bool:
+    """Whether each quotation mark after a backslash ends a field or is doubled, so that the backslash is text."""
+    if re.search(rf'\\"[^"\r\n{separator}]', text):
+        return False
+    return sum(field.count('\\"') for row in rows for field in row) <= text.count('\\""')
+
+
 def _encloses(rows: list[list[str]]) -> bool:
     """Whether quotation marks, read as text, look like delimiters after all: around most of a column, or doubled."""
-    for column in zip(*rows[1:], strict=True):
+    for name, *column in zip(*rows, strict=True):
         enclosed = [field for field in column if len(field) > 1 and field[0] == field[-1] == '"']
-        if 2 * len(enclosed) > len(column) or any('""' in field[1:-1] for field in enclosed):
+        if name.startswith('"') or 2 * len(enclosed) > len(column) or any('""' in field[1:-1] for field in enclosed):
             return True
     return False
 

@@ -140,11 +140,11 @@ def _split_path(folder: Path, names: Sequence[str]) -> Path:
     paths = [path for name in names for suffix in USER_SUFFIXES if (path := folder / f"{name}{suffix}").is_file()]
     if not paths:
         raise BeftError(
-            f"folder {folder.name} has no {names[0]} split: add {names[0]}.csv (or {', '.join(USER_SUFFIXES[1:5])}), "
-            "or give the path of a single file"
+            f"folder {folder.resolve().name} has no {names[0]} split: add {names[0]}.csv (or "
+            f"{', '.join(USER_SUFFIXES[1:5])}), or give the path of a single file"
         )
     if len(paths) > 1:
-        raise BeftError(f"folder {folder.name} has {paths[0].name} and {paths[1].name}: remove all but one")
+        raise BeftError(f"folder {folder.resolve().name} has {paths[0].name} and {paths[1].name}: remove all but one")
     return paths[0]
 
 
