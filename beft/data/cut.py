@@ -22,16 +22,22 @@ def text_keys(texts: Sequence[Sequence[str]]) -> list[Hashable]:
 
 
 def cut(codes: np.ndarray, keys: Sequence[Hashable], least: int) -> np.ndarray:
-    """Which rows (N,) are held out: a fixed share of the texts of each class, and at least so many.
+    """Which rows (N,) are held out: a fixed share of each class, or more for at least so many texts.
 
     Rows of one text, which have one key, are on one side; a text with several labels counts for the rarest of them.
     """
     first, unit_codes = units(codes, keys)
-    places = np.unique(first)
+    places, sizes = np.unique(first, return_counts=True)
+    size = dict(zip(places.tolist(), sizes.tolist(), strict=True))
     held_out = np.zeros(len(codes), dtype=bool)
     for code in np.unique(unit_codes):
-        rows = np.random.RandomState(0).permutation(places[unit_codes == code])
-        held_out[rows[: max(least, round(VALIDATION_SHARE * len(rows)))]] = True
+        texts = np.random.RandomState(0).permutation(places[unit_codes == code]).tolist()
+        room, chosen = round(VALIDATION_SHARE * sum(map(size.__getitem__, texts))), []
+        for text in texts:
+            if size[text] <= room:
+                room -= size[text]
+                chosen.append(text)
+        held_out[chosen if len(chosen) >= least else [min(texts, key=size.__getitem__)]] = True
     return held_out[first]
 
 

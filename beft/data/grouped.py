@@ -239,5 +239,5 @@ def _tables(source: str | Path | None, suite: str, offline: bool) -> tuple[list[
                 raise BeftError(f"folder {path.name} has no {' or '.join(names)} split: {remedy}")
             tables.append((f"{path.name}/{file.name}", read(file)))
         return tables, f"folder {path.name}"
-    require_suffix(path, f"{str(source)!r} is no folder, and no file that can be read")
+    require_suffix(path, f"{str(source)!r} is no folder, and no file that ends in a known way")
     return [(path.name, read(path))], f"file {path.name}; test: a fixed stratified 20% cut of it"

@@ -65,9 +65,9 @@ def load(
        <NA> and a few more, spelled exactly so) are refused. "none" is a class. With kind="classes", and "blank" not
        among `drop`, all but the empty ones are names of classes.
 
-       *Validation.* Of a single file or data frame, a fixed 20% of the texts, of classes stratified with at least one
-       of each. Rows of the same text or pair (but for spaces) are never on both sides: the cut keeps them together,
-       and of given splits, training rows that are validation rows too are left out of training.
+       *Validation.* Of a single file or data frame, a fixed 20%, of classes stratified with at least one row of each.
+       Rows of the same text or pair (but for spaces) are never on both sides: the cut keeps them together, and of given
+       splits, training rows that are validation rows too are left out of training.
 
        Its regimes low, medium and high are SST-2's 1,000, 5,000 and 11,000 rows, or all its training rows where it has
        fewer. A number of rows that is given explicitly must be there.

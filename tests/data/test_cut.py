@@ -35,6 +35,13 @@ def test_a_text_is_on_one_side_and_each_class_on_both_or_the_rows_are_refused(ro
         assert set(held_out[codes == code].tolist()) == {True, False}
 
 
+def test_a_text_that_is_repeated_often_does_not_fill_the_validation_split():
+    keys = [0] * 60 + list(range(1, 41))
+    held_out = cut(np.zeros(100), keys, least=1)
+    assert held_out.sum() == 20 and not held_out[:60].any()
+    assert cut(np.zeros(10), [0] * 7 + [1] * 3, least=1).tolist() == [False] * 7 + [True] * 3
+
+
 def test_texts_that_differ_in_spaces_alone_are_the_same():
     assert text_keys([("a  b ",), ("a b",), ("A b",)]) == ["a b", "a b", "A b"]
     assert len(set(text_keys([("a", "b c"), ("a ", "b  c"), ("a b", "c")]))) == 2

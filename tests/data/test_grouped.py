@@ -191,7 +191,7 @@ def test_bad_rows_of_a_single_file_are_named_by_their_place_in_it(tmp_path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("nowhere", "'nowhere' is no folder, and no file that can be read: a data file must end in .csv"),
+        ("nowhere", "'nowhere' is no folder, and no file that ends in a known way: a data file must end in .csv"),
         ("nowhere.csv", "there is no file 'nowhere.csv'"),
     ],
 )
