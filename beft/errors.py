@@ -2,7 +2,7 @@
 
 import difflib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 # Settings by their names here -> the names that other libraries have for them.
 _OTHER_NAMES = {
@@ -50,6 +50,16 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> BeftError:
             hint = f"{name} is called {names[here]} here "
             break
     return BeftError(f"unknown {kind} {str(name)!r}: {hint}(valid: {', '.join(names.values())})")
+
+
+def rows_named(rows: Sequence[int]) -> str:
+    """Row numbers in words: "row 4", "rows 4 and 7", or the first ten and how many there are."""
+    if len(rows) == 1:
+        return f"row {rows[0]}"
+    first = list(map(str, rows[:10]))
+    if len(rows) > 10:
+        return f"rows {', '.join(first)} and {len(rows) - 10} more ({len(rows)} in all)"
+    return f"rows {', '.join(first[:-1])} and {first[-1]}"
 
 
 def reason_of(error: Exception) -> str:

@@ -50,6 +50,7 @@ class Dataset:
         substitute: True for generated text, which captions must name.
         further: splits scored once, after the last epoch (MNLI's mismatched one), by name.
         prompt: the prompt of a prompted task, whose rows are `Example`s.
+        summary: of rows of one's own, one line: what was read, merged and left out, and how it was split.
     """
 
     task: Task
@@ -60,6 +61,7 @@ class Dataset:
     substitute: bool = False
     further: dict[str, Split] = field(default_factory=dict)
     prompt: Prompt | None = None
+    summary: str = ""
 
 
 def labelled_dataset(

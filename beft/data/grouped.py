@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import BeftError, unknown
+from .cut import classes, text_keys
 from .datasets import Dataset, Split, label_array, labelled_dataset
-from .files import USER_SUFFIXES, Table, class_names, code_of, is_whole, names_of, read, texts_of
+from .files import USER_SUFFIXES, Table, class_names, code_of, is_whole, names_of, read, require_suffix, texts_of
+from .labels import merged
 from .microworld import biographies as world_biographies
 from .microworld.people import posts
-from .sources import classes, load, split_file, tables_of
+from .sources import load, split_file, tables_of
 from .tasks import PAPER, TASKS, Task
 
 PROFESSIONS = (  # De-Arteaga et al. 2019, in the order of the hub's numbers
@@ -180,6 +182,9 @@ def _load(source: str | Path | None, task: Task, offline: bool, groups_of: Group
     tables, home = _tables(source, task.name, offline)
     texts, names = zip(*(_rows(table, task.text_columns, where) for where, table in tables), strict=True)
     groups = [tuple(groups_of(table, own, where)) for (where, table), own in zip(tables, texts, strict=True)]
+    if not task.labels:
+        spelled, told = merged(names)
+        names, home = tuple(spelled), "; ".join([home, *told])
     labels = task.labels or class_names(names[0])
     codes = {name: i for i, name in enumerate(labels)} | {str(i): i for i in range(len(task.labels))}
     for (where, _), own in zip(tables, names, strict=True):
@@ -191,7 +196,8 @@ def _load(source: str | Path | None, task: Task, offline: bool, groups_of: Group
         Split(tuple(rows), label_array([codes[name] for name in own])) for rows, own in zip(texts, names, strict=True)
     ]
     if len(splits) == 1:
-        held_out = classes([labels[code] for code in splits[0].labels], tables[0][0])[2]
+        given = [labels[code] for code in splits[0].labels]
+        held_out = classes(given, text_keys(splits[0].rows), tables[0][0])[2]
         groups = [tuple(itertools.compress(groups[0], side)) for side in (~held_out, held_out)]
         splits = list(splits[0].divided(held_out))
     missing = [name for code, name in enumerate(labels) if code not in splits[0].labels]
@@ -233,6 +239,5 @@ def _tables(source: str | Path | None, suite: str, offline: bool) -> tuple[list[
                 raise BeftError(f"folder {path.name} has no {' or '.join(names)} split: {remedy}")
             tables.append((f"{path.name}/{file.name}", read(file)))
         return tables, f"folder {path.name}"
-    if path.suffix.lower() not in USER_SUFFIXES:
-        raise BeftError(f"{str(source)!r} is no folder, and no file that ends in {', '.join(USER_SUFFIXES)}")
+    require_suffix(path, f"{str(source)!r} is no folder, and no file that ends in a known way")
     return [(path.name, read(path))], f"file {path.name}; test: a fixed stratified 20% cut of it"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BeftError
-from .files import USER_SUFFIXES, code_of, names_of, read, rows_of, texts_of
+from .files import code_of, names_of, read, require_suffix, rows_of, texts_of
 from .sources import folder_tables, hub_parquet
 
 CROWS, BLANK = "crows_pairs", "BLANK"
@@ -88,8 +88,7 @@ def crows_pairs(path: str | Path | None = None, offline: bool = False) -> list[S
     be asked.
     """
     if path is not None:
-        if Path(path).suffix.lower() not in USER_SUFFIXES:
-            raise BeftError(f"cannot read {str(path)!r}: a data file must end in {', '.join(USER_SUFFIXES)}")
+        require_suffix(Path(path), f"cannot read {str(path)!r}")
         where, table = Path(path).name, read(Path(path).expanduser())
     elif tables := folder_tables(CROWS, CROWS, ("test",), None):
         where, table = tables[0]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_files import write as _write
 
 from beft.data import grouped as g
 from beft.data import sources as data
@@ -24,17 +22,6 @@ from beft.errors import BeftError
 def _no_folder_and_no_hub(monkeypatch):
     monkeypatch.delenv("BEFT_DATA", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-
-def _write(path, rows):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    elif path.suffix == ".parquet":
-        pd.DataFrame(rows).to_parquet(path)
-    else:
-        pd.DataFrame(rows).to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
-    return path
 
 
 def _folder(folder, train, test, suffix=".jsonl", name="test"):
@@ -204,7 +191,7 @@ def test_bad_rows_of_a_single_file_are_named_by_their_place_in_it(tmp_path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("nowhere", "'nowhere' is no folder, and no file that ends in .csv"),
+        ("nowhere", "'nowhere' is no folder, and no file that ends in a known way: a data file must end in .csv"),
         ("nowhere.csv", "there is no file 'nowhere.csv'"),
     ],
 )

@@ -1,10 +1,11 @@
-import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from small_files import write as _write
+from small_files import write_text
 
 from beft.data import sources as data
 from beft.data.datasets import draw
@@ -21,16 +22,6 @@ def _no_folder_and_no_hub(monkeypatch):
 
 def _rows(n=20, labels=("good", "bad")):
     return [{"text": f"sentence {i}", "label": labels[i % len(labels)]} for i in range(n)]
-
-
-def _write(path, rows):
-    if path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    elif path.suffix == ".parquet":
-        pd.DataFrame(rows).to_parquet(path)
-    else:
-        pd.DataFrame(rows).to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
-    return str(path)
 
 
 def _sst2(folder, train, validation, suffix=".jsonl"):
@@ -130,9 +121,11 @@ def test_bad_rows_are_named_in_one_sentence(tmp_path, case, suffix):
 @pytest.mark.parametrize("suffix", data.USER_SUFFIXES)
 def test_file_without_rows_is_refused(tmp_path, suffix):
     path = tmp_path / f"none{suffix}"
-    pd.DataFrame({"text": [], "label": []}).to_parquet(path) if suffix == ".parquet" else path.write_text(
-        {".csv": "text,label\n", ".tsv": "text\tlabel\n", ".jsonl": "\n"}[suffix]
-    )
+    empty = {"csv": "text,label\n", "tsv": "text\tlabel\n", "jsonl": "\n", "json": "[]"}
+    if suffix == ".parquet":
+        pd.DataFrame({"text": [], "label": []}).to_parquet(path)
+    else:
+        write_text(path, empty[suffix.split(".")[1]])
     with pytest.raises(BeftError, match=f"none{suffix} has no rows"):
         data.load(str(path))
 
@@ -181,7 +174,7 @@ def test_comma_in_an_unquoted_text_is_refused_not_cut(tmp_path, body):
 
 
 def test_label_or_text_of_another_kind_is_refused(tmp_path):
-    with pytest.raises(BeftError, match="row 2 of a.jsonl has the label 'good' where others are numbers"):
+    with pytest.raises(BeftError, match="rows 2 and 4 of a.jsonl have the label 'good' where others are numbers"):
         data.load(_write(tmp_path / "a.jsonl", _rows(4, labels=(0.5, "good"))))
     with pytest.raises(BeftError, match="row 1 of b.jsonl has a int as 'text'"):
         data.load(_write(tmp_path / "b.jsonl", [{"text": 5, "label": 1}]))
@@ -264,7 +257,7 @@ def test_values_of_a_known_regression_may_be_whole_and_those_of_a_classification
     got = data.load("stsb", folder=_task_folder(tmp_path, "glue/stsb", train=rows, validation=rows))
     assert got.train.labels.tolist() == [0.0, 1.0, 2.0, 3.0]
     halves = [row | {"label": row["label"] / 2} for row in rows]
-    with pytest.raises(BeftError, match="row 2 of glue/rte/train.jsonl has the label 0.5"):
+    with pytest.raises(BeftError, match="rows 2 and 4 of glue/rte/train.jsonl have the label 0.5"):
         data.load("rte", folder=_task_folder(tmp_path, "glue/rte", train=halves, validation=rows))
     same = [row | {"label": 2.5} for row in rows]
     with pytest.raises(BeftError, match="all rows of glue/stsb/validation.jsonl have the label 2.5"):

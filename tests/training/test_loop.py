@@ -330,7 +330,7 @@ def test_logits_are_those_of_each_runs_own_rows_in_order(tiny, sentiment, method
 
 def test_ones_own_file_with_three_classes_is_trained_on(tmp_path):
     words = {"happy": "glad joy smile", "sad": "tears gloom loss", "angry": "rage shout fury"}
-    lines = [f"{text.split()[i % 3]} {text},{label}" for label, text in words.items() for i in range(20)]
+    lines = [f"{text.split()[i % 3]} {text} {i},{label}" for label, text in words.items() for i in range(20)]
     (tmp_path / "moods.csv").write_text("text,label\n" + "\n".join(lines) + "\n")
     own = data_module.load(str(tmp_path / "moods.csv"))
     loaded = models.load(models.TINY, labels=len(own.task.labels))
