@@ -54,6 +54,8 @@ def load(task: str, *, offline: bool = False, folder: str | Path | None = None) 
 
     Raises BeftError, one sentence with the remedy, for a task that is not found or cannot be read, or unusable rows.
     """
+    if "://" in task:
+        raise BeftError(f"{task!r} is a URL, from which no rows are read: fetch the file and give its path")
     path = Path(task).expanduser()
     if path.suffix.lower() in USER_SUFFIXES:
         return user_file(path)

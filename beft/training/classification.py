@@ -13,6 +13,7 @@ from ..data.batching import CHUNKS, ChunkCost, Encoded, chunks, encode
 from ..data.datasets import Dataset, Draw, Split
 from ..data.tasks import score
 from ..models.loading import Loaded
+from ..models.tokens import check_ids, check_length, check_texts
 from ..study import Study
 from .objective import LIMIT, Objective, Scores, no_scores
 
@@ -49,6 +50,8 @@ class Classification(Objective):
         self.train = encode(tokenizer, self.data.train.rows, longest)
         self.held_out = encode(tokenizer, data.validation.rows, longest)
         self.further = {name: encode(tokenizer, s.rows, longest) for name, s in data.further.items()}
+        texts = f"the training texts of {data.task.name}"
+        check_texts(loaded, self.train, (self.held_out, *self.further.values()), texts)
         self.labels = targets(self.data.train.labels)
         self.lengths, self.padding, self.validation = self.train.lengths, self.train.padding, len(data.validation)
         square = float(np.mean(self.data.train.labels**2)) if data.task.regression else 1.0
@@ -126,8 +129,13 @@ def logits(bank: BiasBank, encoded: Encoded, wanted: Sequence[np.ndarray], cost:
 
 
 def predict(model: Any, tokenizer: Any, texts: Sequence[str | tuple[str, ...]], max_length: int = 128) -> np.ndarray:
-    """Class probabilities (N, C), or values (N, 1), of new texts under any sequence classifier, a PeftModel for one."""
+    """Class probabilities (N, C), or values (N, 1), of new texts under any sequence classifier, a PeftModel for one.
+
+    Raises BeftError: as `encode`, `max_length` beyond the model's positions, or a tokenizer of another model.
+    """
+    check_length(model, max_length)
     encoded = encode(tokenizer, [(t,) if isinstance(t, str) else t for t in texts], max_length)
+    check_ids(encoded.columns["input_ids"], model)
     device = next(model.parameters()).device
     model.eval()
     pieces = chunks(encoded.lengths, CHUNKS[device.type])
