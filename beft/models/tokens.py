@@ -40,7 +40,10 @@ def check_vocabulary(tokenizer: Any, model: Any, folder: Path) -> None:
     absent = missing_tokenizer(folder) if type(tokenizer).vocab_files_names else None  # of bytes: needs no file
     if absent is not None:
         raise absent
-    count, used = embeddings(model), {tokenizer.bos_token, tokenizer.eos_token, tokenizer.cls_token}
+    count = embeddings(model)
+    if max(len(tokenizer), *(i + 1 for i in tokenizer.added_tokens_decoder)) <= count:
+        return  # without a look at every token, which takes a while
+    used = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.cls_token}
     used |= {tokenizer.sep_token, tokenizer.mask_token, tokenizer.unk_token}
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special} - used
     beyond = {token: i for token, i in tokenizer.get_vocab().items() if i >= count and token not in special}

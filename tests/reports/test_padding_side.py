@@ -96,7 +96,7 @@ def test_a_classifier_is_tuned_to_the_same_and_saved_with_the_side_it_was_tuned_
 
 
 def test_masked_texts_are_trained_on_the_same(tmp_path):
-    data = text_dataset("texts", TEXTS, [SHORT, LONG], "here")
+    data = text_dataset("texts", [*TEXTS, LONG, *TEXTS, LONG], [SHORT, LONG], "here")
     right, left = (folder_of(small(), tmp_path / name) for name in ("right", "left"))
     results = [
         fitted(loading.load_masked(str(m)), data, STUDY, [Run("b_v", 0, 1e-2)], objective=MaskedTokens)[0].epochs
