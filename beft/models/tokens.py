@@ -41,7 +41,7 @@ def check_vocabulary(tokenizer: Any, model: Any, folder: Path) -> None:
     if absent is not None:
         raise absent
     count = embeddings(model)
-    if max(len(tokenizer), *(i + 1 for i in tokenizer.added_tokens_decoder)) <= count:
+    if max([len(tokenizer), *(i + 1 for i in tokenizer.added_tokens_decoder)]) <= count:
         return  # without a look at every token, which takes a while
     used = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.cls_token}
     used |= {tokenizer.sep_token, tokenizer.mask_token, tokenizer.unk_token}
