@@ -61,8 +61,9 @@ class Context:
                 shelf[wanted] = loading.load_causal(name, offline=offline, dtype=self.study.dtype)
             else:
                 shelf[wanted] = loading.load(name, labels=outputs, offline=offline)
-            known = (self.files.sha256, self.files.config_sha256)
-            if known != (shelf[wanted].sha256, shelf[wanted].config_sha256):  # the keys of the runs would be wrong
+            known, read = self.files, shelf[wanted]
+            changed = (known.sha256, known.config_sha256) != (read.sha256, read.config_sha256)
+            if known.folder is not None and changed:  # the keys of the runs would be wrong
                 raise BeftError(f"the files of model {name!r} changed while they were in use: start again")
         return shelf[wanted]
 
