@@ -3,7 +3,7 @@
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -23,6 +23,8 @@ BIAS_PATCHES = ("b_q", "b_v", "b_k", "all_biases")
 PATCHES = (*BIAS_PATCHES, "lora", "adapter", "prompt", "sparse", "full")
 
 
+# Settings of a study that came after the first records.
+LATER = ("schedule", "prompted", "sites")
 Settings = TypeVar("Settings")
 
 
@@ -129,6 +131,8 @@ class Study:
         dtype: "float32", or "bfloat16" for autocast.
         prompted: the task as text that a causal language model goes on with, see `prompts`; else a head classifies.
         schedule: of the rate, "constant" or "linear": falling to zero over all steps (PROTOCOL, decoders).
+        sites: where query, key and value are in a classifier whose architecture `anatomy.describe` does not know, as of
+            its argument: {"v": "layers.{layer}.attn.v_proj"}.
 
     Raises BeftError: an unknown name, or a value that it cannot have.
     """
@@ -147,6 +151,7 @@ class Study:
     offline: bool = False
     schedule: str = "constant"
     prompted: bool = False
+    sites: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         for name in ("model", "task"):
@@ -182,13 +187,22 @@ class Study:
         if not (_real(self.tuning) and 0 <= self.tuning <= 0.5):
             raise BeftError(f"tuning share {self.tuning!r} is out of range: give a number from 0 to 0.5")
 
+        if self.sites is not None:
+            given = self.sites if isinstance(self.sites, Mapping) else {}
+            if not given or not all(isinstance(x, str) for x in (*given, *given.values())):
+                raise BeftError(
+                    f"sites {self.sites!r} name no projections: give some by q, k or v, such as "
+                    '{"v": "layers.{layer}.attn.v_proj"}'
+                )
+            if self.prompted:
+                raise BeftError("sites are for classifiers: of a prompted task give a model of a known architecture")
+
     def identity(self) -> dict[str, Any]:
         """The settings that decide a result; where the data may come from is not one of them.
 
-        The defaults of `schedule` and `prompted` are left out, as in records that are older than these settings.
+        The defaults of `LATER` are left out, as in records that are older than these settings.
         """
-        left_out = {"offline", "tuning"}
-        left_out |= {name for name in ("schedule", "prompted") if getattr(self, name) == getattr(Study, name)}
+        left_out = {"offline", "tuning"} | {name for name in LATER if getattr(self, name) == getattr(Study, name)}
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 

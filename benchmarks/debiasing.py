@@ -136,12 +136,12 @@ def measure(options: Options) -> dict[str, Any]:
 def _random() -> models.Loaded:
     """A BERT with a masked language model's head, as many layers and as wide as all-MiniLM-L6-v2, and its tokenizer."""
     folder = model_files.find(model_files.DEFAULT).folder
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     size = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = AutoModelForMaskedLM.from_config(BertConfig(**size)).eval().requires_grad_(False)
-    return models.Loaded(model, tokenizer, NAME, "random, seed 0", "none", "none")
+        model = AutoModelForMaskedLM.from_config(BertConfig(**size), trust_remote_code=False)
+    return models.Loaded(model.eval().requires_grad_(False), tokenizer, NAME, "random, seed 0", "none", "none")
 
 
 def _times(loaded: models.Loaded, pairs: list[Pair], repeats: int) -> dict[str, float]:

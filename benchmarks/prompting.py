@@ -110,13 +110,13 @@ def _statements() -> Dataset:
 
 def _random() -> models.Loaded:
     """A LLaMA of the size of `data/models`, its context long enough for the demonstrations."""
-    tokenizer = AutoTokenizer.from_pretrained(SHIPPED / "tiny-llama")
+    tokenizer = AutoTokenizer.from_pretrained(SHIPPED / "tiny-llama", trust_remote_code=False)
     tokenizer.model_max_length = 2048
-    config = AutoConfig.from_pretrained(SHIPPED / "tiny-llama")
+    config = AutoConfig.from_pretrained(SHIPPED / "tiny-llama", trust_remote_code=False)
     config.max_position_embeddings = 2048
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False).eval().requires_grad_(False)
     return models.Loaded(model, tokenizer, "tiny-llama, random weights", "random, seed 0", "none", "none")
 
 

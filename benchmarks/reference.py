@@ -45,7 +45,8 @@ class Rows:
 def tokenise(tokenizer: Any, split: Split, max_length: int) -> Rows:
     """A split with every row padded to `max_length`."""
     texts = [list(column) for column in zip(*split.rows, strict=True)]
-    columns = tokenizer(*texts, truncation=True, max_length=max_length, padding="max_length", return_tensors="pt")
+    settings = {"truncation": True, "max_length": max_length, "padding": "max_length", "padding_side": "right"}
+    columns = tokenizer(*texts, **settings, return_tensors="pt")
     return Rows(dict(columns), columns["attention_mask"].sum(1).numpy(), targets(split.labels))
 
 

@@ -25,7 +25,7 @@ from beft.data import sources as data_module
 from beft.data.batching import CHUNKS, encode
 from beft.data.datasets import Dataset
 from beft.errors import BeftError, exit_status
-from beft.experiments.context import Context
+from beft.experiments.context import MODEL_AND_DATA, Context
 from beft.experiments.memory import BANK
 from beft.experiments.sweep import pack
 from beft.models import files as model_files
@@ -151,7 +151,7 @@ def measure(options: Options, progress: bool = True) -> dict[str, Any]:
             call(partial(_advance, bar, cost / (options.epochs * options.repeats + 1)))
             bar.update(until - bar.n)
 
-    identity = {name: context.common()[name] for name in ("model", "model_sha256", "task", "data_fingerprint")}
+    identity = {name: value for name, value in context.common().items() if name in MODEL_AND_DATA}
     subject = context.subject()
     subject["data"] |= {"note": note, "rows": rows}
     return build_record(

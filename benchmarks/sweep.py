@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from beft.errors import BeftError
 from beft.experiments import sweep
-from beft.experiments.context import Context
+from beft.experiments.context import MODEL_AND_DATA, Context
 from beft.experiments.memory import BANK
 from beft.experiments.sweep import pack
 from beft.models import files as model_files
@@ -83,7 +83,7 @@ def measure(options: Options, progress: bool = True) -> dict[str, Any]:
         bar.set_description("Dask")
         dask = _dask(study, options)
         bar.update(25)
-    identity = {n: context.common()[n] for n in ("model", "model_sha256", "task", "data_fingerprint")}
+    identity = {name: value for name, value in context.common().items() if name in MODEL_AND_DATA}
     settings = asdict(options) | identity | {"kind": "bench", "method": "sweep"}
     subject = context.subject()
     subject["data"]["note"] = note

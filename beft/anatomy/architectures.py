@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 Positions = Callable[[Any], tuple[str, tuple[str, ...]]]
+# Families whose positions begin behind that of padding.
+FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 # Extras that end the proof that b_k is null (THEORY section 1), with the reason.
 NOT_NULL = {
     "position-to-content": "position-to-content attention multiplies each key, bias included, by an embedding of its "
@@ -47,6 +49,22 @@ class Family:
 def head_size(config: Any) -> int:
     """Entries of a head, by a model's config."""
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def first_position(config: Any) -> int:
+    """The position of a text's first token: RoBERTa and its kin count from behind that of padding."""
+    return (getattr(config, "pad_token_id", 0) or 0) + 1 if config.model_type in FROM_PADDING else 0
+
+
+def text_positions(config: Any) -> int | None:
+    """Most tokens of a text that a model has positions for; None where they are computed and not looked up.
+
+    Rotary embeddings, ALiBi and relative positions go on beyond what a model was trained on.
+    """
+    positions = getattr(config, "max_position_embeddings", None)
+    family = FAMILIES.get(config.model_type)
+    absolute = "absolute" in family.positions(config)[0] if family else not hasattr(config, "rope_parameters")
+    return positions - first_position(config) if positions and absolute else None
 
 
 def _fixed(scheme: str) -> Positions:

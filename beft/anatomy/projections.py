@@ -124,24 +124,44 @@ def anatomy_summary(name: str, model: nn.Module) -> dict[str, Any]:
     }
 
 
-def bias_modules(model: nn.Module) -> dict[str, nn.Module]:
+def bias_modules(model: nn.Module, by_hand: bool = False) -> dict[str, nn.Module]:
     """Every linear, convolution or layer norm with a bias inside the backbone, by exact name, in model order.
 
     The embeddings' norms and projections are included; the pooler and modules outside the backbone are not.
+
+    Args:
+        by_hand: the sites are named by hand: the backbone is what transformers takes for one (`base_model`), and no
+            pooler is known in it.
+
     Raises BeftError for an unknown architecture.
     """
-    name, backbone, family = backbone_of(model)
-    pooler = join(name, family.pooler) if family.pooler else None
+    if by_hand:
+        name, backbone, pooler = *_base_of(model), None
+    else:
+        name, backbone, family = backbone_of(model)
+        pooler = join(name, family.pooler) if family.pooler else None
     named = {join(name, path): module for path, module in backbone.named_modules()}
     biased = {full: module for full, module in named.items() if isinstance(module, WITH_BIAS) and full != pooler}
     return {full: module for full, module in biased.items() if module.bias is not None}
 
 
-def classifier(model: nn.Module) -> ClassifierHead:
+def classifier(model: Any, by_hand: bool = False) -> ClassifierHead:
     """The pooler's dense layer, whose bias every method trains, and the head's linear layers, trained entirely.
 
-    A bare backbone has no `modules`. Raises BeftError for an unknown architecture.
+    A bare backbone has no `modules`.
+
+    Args:
+        by_hand: the sites are named by hand: the head is every linear layer outside the backbone, and what pools inside
+            it stays frozen. A language model's is none.
+
+    Raises BeftError for an unknown architecture.
     """
+    if by_hand:
+        if model.get_output_embeddings() is not None:
+            return ClassifierHead(None, ())
+        base = f"{_base_of(model)[0]}."
+        linear = [name for name, module in model.named_modules() if isinstance(module, LINEAR)]
+        return ClassifierHead(None, tuple(name for name in linear if base != "." and not name.startswith(base)))
     name, _, family = backbone_of(model)
     parent = name.rpartition(".")[0]
     poolers = [join(name, family.pooler)] if family.pooler else []
@@ -164,6 +184,12 @@ def last_mixer(model: nn.Module) -> str | None:
     return join(name, family.stack, str(len(find(backbone, family.stack)) - 1), family.mixed)
 
 
+def _base_of(model: Any) -> tuple[str, nn.Module]:
+    """The part of a model that transformers takes for its backbone, with its dotted name ("" for the model itself)."""
+    base = model.base_model
+    return next(name for name, module in model.named_modules() if module is base), base
+
+
 def backbone_of(model: nn.Module) -> tuple[str, Any, Family]:
     """The one module of a known family that holds the stack of layers, with its dotted name ("" for `model`).
 
@@ -179,8 +205,9 @@ def backbone_of(model: nn.Module) -> tuple[str, Any, Family]:
         listing = "; ".join(linear_names(model)) or "none"
         raise BeftError(
             f"unknown architecture {type(model).__name__} (known: {', '.join(FAMILIES)}): name its projections by "
-            'hand, e.g. describe(model, sites={"q": "layers.{layer}.attn.q_proj", "v": '
-            f'"layers.{{layer}}.attn.v_proj[0:64]"}}); its linear modules are: {listing}'
+            'hand, e.g. sites={"q": "layers.{layer}.attn.q_proj", "v": "layers.{layer}.attn.v_proj[0:64]"}, an '
+            "argument of tune, Study and BiasBank for a classifier, and of describe(model, sites=...); its linear "
+            f"modules are: {listing}"
         )
     if len(matches) > 1:
         names = ", ".join(name or "the model itself" for name, _, _ in matches)

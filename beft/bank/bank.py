@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from ..anatomy.projections import classifier, describe, last_mixer
+from ..anatomy.projections import classifier, last_mixer
 from ..errors import BeftError, unknown
 from ..study import WEIGHT_METHODS
 from .dropout import ForwardState, drop_weights_of, keep_weights_of, use_keyed_attention
-from .slots import BiasSlot, Change, Slot, bias_slots, head_slots, must_run_alone
+from .slots import BiasSlot, Change, Sites, Slot, anatomy_in_bank, bias_slots, head_slots, must_run_alone
 
 DTYPES = ("float32", "bfloat16")
 _BANKED: WeakSet[nn.Module] = WeakSet()  # models that have a bank on them
@@ -42,9 +42,10 @@ class BiasBank(nn.Module):
         seeds: one per run, for the initial head and for dropout.
         dtype: "float32", or "bfloat16" for autocast. Trained values are float32 either way.
         make_slots: makes what the runs train besides their heads, for a bank of another kind; else `bias_slots`.
+        sites: of `anatomy.describe`: where query, key and value are in a model whose architecture it does not know.
 
-    Raises BeftError: unknown method or dtype, unknown architecture, a model without a head that beft knows, a method
-    that trains nothing of it, or a model that already has a bank.
+    Raises BeftError: unknown method or dtype, unknown architecture without `sites`, a model without a head that beft
+    knows, a method that trains nothing of it, or a model that already has a bank.
     """
 
     trains_weights = False
@@ -56,6 +57,8 @@ class BiasBank(nn.Module):
         seeds: Sequence[int],
         dtype: str = "float32",
         make_slots: Callable[[], Sequence[Slot]] | None = None,
+        *,
+        sites: Sites | None = None,
     ) -> None:
         super().__init__()
         if dtype not in DTYPES:
@@ -65,14 +68,16 @@ class BiasBank(nn.Module):
         if make_slots is None and set(methods) & set(WEIGHT_METHODS):
             raise BeftError(f"{', '.join(methods)} train weights: use open_bank(), which gives them their own bank")
         self.methods, self.dtype, self.R = tuple(methods), dtype, len(methods)
-        self.model, self.anatomy = model, describe(model)
+        self.model, self.anatomy, self.sites = model, anatomy_in_bank(model, sites), sites
+        self.head = classifier(model, sites is not None).modules
         self.device = next(model.parameters()).device
         self.seeds = torch.tensor(list(seeds), device=self.device)
         self.state, self._handles = ForwardState(self.R), []  # type: ignore[var-annotated]
         self._recomputes = False
-        own = bias_slots(model, methods, seeds) if make_slots is None else make_slots()
-        self.slots: list[Slot] = [*own, *head_slots(model, seeds)]
+        own = bias_slots(model, methods, seeds, sites) if make_slots is None else make_slots()
         self._check_head()
+        self.slots: list[Slot] = [*own, *head_slots(model, seeds, sites)]
+        self._check_methods()
         for i, slot in enumerate(self.slots):  # named, so that state_dict() and .to() see them
             self.register_parameter(f"slot{i}", slot.values)
         if self.R > 1 and must_run_alone(self.anatomy, self.methods):
@@ -84,14 +89,30 @@ class BiasBank(nn.Module):
         self._attach()
 
     def _check_head(self) -> None:
-        """Refuse a model whose head nobody would train, and runs that would train nothing."""
+        """Refuse a model whose head nobody would train."""
         self.language_model = self.model.get_output_embeddings() is not None
+        if self.language_model:
+            return
         kind = f"{type(self.model).__name__} ({self.anatomy.family})"
-        if not (self.language_model or classifier(self.model).modules):
+        known = "bert, roberta, electra, distilbert, deberta-v2 or vit"
+        if not self.head and self.anatomy.causal:
             raise BeftError(
-                f"{kind} has no head that beft knows: give a language model, or a sequence classifier of the families "
-                "bert, roberta, electra, distilbert, deberta-v2 or vit"
+                f"{kind} is a causal language model, which beft tunes on prompts and not with a classifier's head: to "
+                f"classify texts give an encoder of the families {known}, such as all-MiniLM-L6-v2, or tune this model "
+                "on a task with a prompt, Study(..., prompted=True)"
             )
+        if not self.head:
+            raise BeftError(
+                f"{kind} has no head that beft knows: give a sequence classifier of the families {known}, or a model "
+                "with a language model's head"
+            )
+        bare = [name for name in self.head if self.model.get_submodule(name).bias is None]
+        if bare:
+            raise BeftError(f"{bare[0]} in the head of {kind} has no bias, and a run trains one there: give it a bias")
+
+    def _check_methods(self) -> None:
+        """Refuse runs that would train nothing."""
+        kind = f"{type(self.model).__name__} ({self.anatomy.family})"
         for run, method in enumerate(self.methods):
             if not self.trained(run):
                 raise BeftError(f"{method} trains nothing of {kind}: choose another method")
@@ -207,7 +228,7 @@ class BiasBank(nn.Module):
             drop_weights_of(attention, self.state, place := place + 1)
         for slot in self.slots:
             self._handles += slot.attach(self.model, self.state)
-        mixer = last_mixer(self.model)
+        mixer = last_mixer(self.model) if self.sites is None else None
         if mixer is not None:
             # the rest of the last layer is computed for the token that the head reads, no other
             module = self.model.get_submodule(mixer)
@@ -228,7 +249,7 @@ class BiasBank(nn.Module):
     def _cast_frozen(self) -> list[tuple[str, nn.Linear, dict[str, Tensor]]]:
         """Cast frozen linear layers to bfloat16 once, as autocast would at every call; returns the originals."""
         kept = []
-        heads = classifier(self.model).modules
+        heads = self.head
         output = self.model.get_output_embeddings()  # its weight may be that of the input's, too
         for name, module in self.model.named_modules():
             if type(module) is nn.Linear and name not in heads and module is not output:

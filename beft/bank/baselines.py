@@ -17,12 +17,12 @@ from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
 from .. import paper
-from ..anatomy.projections import classifier, describe
+from ..anatomy.projections import classifier
 from ..anatomy.sites import LINEAR, width_of
 from ..errors import BeftError
 from ..study import WEIGHT_METHODS
 from .bank import BiasBank
-from .slots import Change, Slot, pooler_slots
+from .slots import Change, Sites, Slot, anatomy_in_bank, pooler_slots
 from .virtual_tokens import Prefix, Prompt
 
 BERT_BASE = 85_054_464  # numbers in the encoder layers of bert-base-cased
@@ -79,6 +79,7 @@ class WeightBank(BiasBank):
         frozen: for `full`, a part of the model that stays as it is.
         entries: for `mask`, parameter -> chosen places (k,) in it; by default they are drawn.
         name: of the model, by which the paper gives the number of drawn entries.
+        sites: as of `BiasBank`; a prompt and a prefix need an architecture that beft knows.
         other arguments and errors: as `BiasBank`; also BeftError for a prefix on an encoder or a prompt on a decoder.
     """
 
@@ -94,11 +95,13 @@ class WeightBank(BiasBank):
         frozen: FrozenPart | None = None,
         entries: Mapping[str, Tensor] | None = None,
         name: str = "",
+        sites: Sites | None = None,
     ) -> None:
         undo: list[Callable[[], None]] = []
-        make = partial(weight_slots, model, method, seed, undo, frozen=frozen, entries=entries, name=name)
+        given: dict[str, Any] = {"frozen": frozen, "entries": entries, "name": name, "sites": sites}
+        make = partial(weight_slots, model, method, seed, undo, **given)
         try:
-            super().__init__(model, [method], [seed], dtype, make)
+            super().__init__(model, [method], [seed], dtype, make, sites=sites)
         except BaseException:
             _take_out(undo)
             raise
@@ -181,16 +184,17 @@ def open_bank(
     frozen: FrozenPart | None = None,
     entries: Mapping[str, Tensor] | None = None,
     name: str = "",
+    sites: Sites | None = None,
 ) -> BiasBank:
     """The bank of these methods: a `BiasBank`, or the `WeightBank` of a lone run that trains weights.
 
     Arguments as of these two. Raises BeftError also for a run that trains weights beside others.
     """
     if not set(methods) & set(WEIGHT_METHODS):
-        return BiasBank(model, methods, seeds, dtype)
+        return BiasBank(model, methods, seeds, dtype, sites=sites)
     if len(methods) > 1:
         raise BeftError(f"runs of {', '.join(WEIGHT_METHODS)} train weights and need a bank each: give one run")
-    more: dict[str, Any] = {"frozen": frozen, "entries": entries, "name": name}
+    more: dict[str, Any] = {"frozen": frozen, "entries": entries, "name": name, "sites": sites}
     return WeightBank(model, methods[0], int(seeds[0]), dtype, **more)
 
 
@@ -203,17 +207,19 @@ def weight_slots(
     frozen: FrozenPart | None = None,
     entries: Mapping[str, Tensor] | None = None,
     name: str = "",
+    sites: Sites | None = None,
 ) -> list[Slot]:
     """What a run of such a method trains besides its head; appends to `undo` what takes PEFT's parts out again."""
     if method == "full":
-        return [*full_slots(model, frozen, undo)]
-    poolers = pooler_slots(model, 1)
+        return [*full_slots(model, frozen, undo, sites)]
+    poolers = pooler_slots(model, 1, sites)
     if method == "mask":
-        return [*poolers, *mask_slots(model, seed, entries, name)]
+        return [*poolers, *mask_slots(model, seed, entries, name, sites)]
     if method in ("lora", "adapter"):
         # PROTOCOL: on query and value
-        projections = [s.module for s in describe(model).sites if s.term in paper.data()["lora"]["projections"]]
-        add_lora(model, seed, projections if method == "lora" else ends_of_layers(model))
+        every, wanted = anatomy_in_bank(model, sites).sites, paper.data()["lora"]["projections"]
+        projections = [site.module for site in every if site.term in wanted]
+        add_lora(model, seed, projections if method == "lora" else ends_of_layers(model, sites))
         undo.append(partial(remove_lora, model))
         lora = [(n, p) for n, p in model.named_parameters() if ".lora_" in n]
         return [*poolers, *(WeightSlot(n, p.detach().clone()) for n, p in lora)]
@@ -222,13 +228,15 @@ def weight_slots(
     return [*poolers, WeightSlot(tokens.parameter, tokens.start)]
 
 
-def full_slots(model: Any, frozen: FrozenPart | None, undo: list[Callable[[], None]]) -> list[WeightSlot]:
+def full_slots(
+    model: Any, frozen: FrozenPart | None, undo: list[Callable[[], None]], sites: Sites | None = None
+) -> list[WeightSlot]:
     """Every parameter but the heads', which a bank holds anyway, and but what is frozen."""
     kept: Mapping[str, Tensor | None] = {}
     if frozen is not None:
         kept, take_out = frozen.put(model)
         undo.append(take_out)
-    heads = classifier(model).modules
+    heads = classifier(model, sites is not None).modules
     return [
         WeightSlot(name, parameter.detach().clone(), frozen=kept.get(name))
         for name, parameter in model.named_parameters()
@@ -236,10 +244,16 @@ def full_slots(model: Any, frozen: FrozenPart | None, undo: list[Callable[[], No
     ]
 
 
-def mask_slots(model: Any, seed: int, entries: Mapping[str, Tensor] | None = None, name: str = "") -> list[WeightSlot]:
+def mask_slots(
+    model: Any,
+    seed: int,
+    entries: Mapping[str, Tensor] | None = None,
+    name: str = "",
+    sites: Sites | None = None,
+) -> list[WeightSlot]:
     """Entries of the encoder layers' parameters: chosen ones, or drawn without replacement from all of them alike."""
     if entries is None:
-        parameters = dict(encoder_parameters(model))
+        parameters = dict(encoder_parameters(model, sites))
         total = sum(p.numel() for p in parameters.values())
         size = mask_size(name, total)
         drawn = np.sort(np.random.default_rng([seed, size]).choice(total, size, replace=False))
@@ -269,22 +283,22 @@ def mask_size(model: str, total: int) -> int:
     return int(entries.get(model, max(1, share)))
 
 
-def encoder_parameters(model: Any) -> list[tuple[str, nn.Parameter]]:
+def encoder_parameters(model: Any, sites: Sites | None = None) -> list[tuple[str, nn.Parameter]]:
     """(name, parameter) of the encoder's layers, without embeddings, pooler and head."""
-    steps = describe(model).sites[0].module.split(".")
+    steps = anatomy_in_bank(model, sites).sites[0].module.split(".")
     layers = ".".join(steps[: next(i for i, part in enumerate(steps) if part.isdecimal())]) + "."
     return [(name, p) for name, p in model.named_parameters() if name.startswith(layers)]
 
 
-def ends_of_layers(model: Any) -> list[str]:
+def ends_of_layers(model: Any, sites: Sites | None = None) -> list[str]:
     """Names of the linear layers that write into the residual stream: of the model's width, and no q, k or v.
 
     LoRA of the same rank on them is the nearest that PEFT has to the bottleneck adapter of Houlsby et al. 2019, which
     stands behind them: it too goes down to a few dimensions and up again, but beside the projection and without a
     nonlinearity between.
     """
-    sites = {site.module for site in describe(model).sites}
-    names = {name.rpartition(".")[0] for name, _ in encoder_parameters(model)} - sites
+    projections = {site.module for site in anatomy_in_bank(model, sites).sites}
+    names = {name.rpartition(".")[0] for name, _ in encoder_parameters(model, sites)} - projections
     layers = [(name, model.get_submodule(name)) for name in sorted(names)]
     width = model.config.hidden_size
     return [n for n, m in layers if isinstance(m, LINEAR) and width_of(m) == width]

@@ -6,7 +6,7 @@ leaves for a PEFT adapter and comes back from one. Biases and heads are here, we
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from .forms import FORMS, Form, draws
 if TYPE_CHECKING:
     from .peft_adapter import Adapter
 
+Sites = Mapping[str, str]  # as of `anatomy.describe`
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)  # their outputs have the bias on axis 1
 
 
@@ -211,11 +212,14 @@ class HeadSlot(Slot):
         adapter.set(self.parameter, self.values[run], adapter.take(self.parameter))
 
 
-def bias_slots(model: Any, methods: Sequence[str], seeds: Sequence[int]) -> list[BiasSlot]:
-    """The biases that a bank of these methods adds to, nothing at first, and the pooler's, which every run trains."""
+def bias_slots(model: Any, methods: Sequence[str], seeds: Sequence[int], sites: Sites | None = None) -> list[BiasSlot]:
+    """The biases that a bank of these methods adds to, nothing at first, and the pooler's, which every run trains.
+
+    `sites` are those of `anatomy.describe`, for a model whose architecture it does not know, here and below.
+    """
     wanted: dict[tuple[str, Slice, str], list[int]] = {}
     for run, name in enumerate(methods):
-        for module, part in places(model, name):
+        for module, part in places(model, name, sites):
             wanted.setdefault((module, part, parse_method(name).form), []).append(run)
     slots = []
     for (module, part, form), runs in wanted.items():
@@ -223,27 +227,34 @@ def bias_slots(model: Any, methods: Sequence[str], seeds: Sequence[int]) -> list
         if form:
             slot.write_as(FORMS[form], seeds, model.get_submodule(module).bias)
         slots.append(slot)
-    return [*slots, *pooler_slots(model, len(methods))]
+    return [*slots, *pooler_slots(model, len(methods), sites)]
 
 
-def pooler_slots(model: Any, R: int) -> list[BiasSlot]:
+def pooler_slots(model: Any, R: int, sites: Sites | None = None) -> list[BiasSlot]:
     """The bias of the pooler, trained by all R runs; none where the model has no pooler."""
-    pooler = classifier(model).pooler
+    pooler = classifier(model, sites is not None).pooler
     if pooler is None:
         return []
     part = Slice(0, model.get_submodule(pooler).out_features)
     return [_bias_slot(model, pooler, part, "pooler", range(R), R)]
 
 
-def places(model: Any, name: str) -> Iterator[tuple[str, Slice]]:
+def places(model: Any, name: str, sites: Sites | None = None) -> Iterator[tuple[str, Slice]]:
     """(module, part of its output) of the biases that a method trains."""
     method = parse_method(name)
     if method.term:
-        for site in describe(model).of(method.term):
+        for site in anatomy_in_bank(model, sites).of(method.term):
             yield site.module, site.part
     elif method.base == "all_biases":
-        for module, layer in bias_modules(model).items():
+        for module, layer in bias_modules(model, sites is not None).items():
             yield module, Slice(0, len(layer.bias))  # type: ignore[arg-type]
+
+
+def anatomy_in_bank(model: Any, sites: Sites | None) -> Anatomy:
+    """`anatomy.describe`; of sites named by hand a bank does not need the number of heads, which may be unknown."""
+    if sites is None:
+        return describe(model)
+    return describe(model, sites, getattr(model.config, "num_attention_heads", None) or 1)
 
 
 def _bias_slot(model: Any, module: str, part: Slice, group: str, runs: Sequence[int], R: int) -> BiasSlot:
@@ -254,14 +265,14 @@ def _bias_slot(model: Any, module: str, part: Slice, group: str, runs: Sequence[
     return BiasSlot(module, part, group, torch.zeros(R, part.size, device=device), trained)
 
 
-def head_slots(model: Any, seeds: Sequence[int]) -> list[HeadSlot]:
+def head_slots(model: Any, seeds: Sequence[int], sites: Sites | None = None) -> list[HeadSlot]:
     """Stacked heads, drawn as transformers does, each from its run's seed: runs of one seed start alike."""
     std = getattr(model.config, "initializer_range", 0.02)
     generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
     device = next(model.parameters()).device
     everyone = torch.ones(len(seeds), dtype=torch.bool, device=device)
     slots = []
-    for name in classifier(model).modules:
+    for name in classifier(model, sites is not None).modules:
         out, width = model.get_submodule(name).weight.shape
         weight = torch.stack([torch.randn(out, width, generator=g) * std for g in generators]).to(device)
         offset = HeadSlot(f"{name}.bias", torch.zeros(len(seeds), out, device=device), everyone)

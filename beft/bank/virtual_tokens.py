@@ -9,12 +9,12 @@ from peft import PrefixTuningConfig, PromptEmbedding, PromptTuningConfig, TaskTy
 from torch import nn
 
 from .. import paper
+from ..anatomy.architectures import first_position
 from ..anatomy.projections import backbone_of, describe
 from ..errors import BeftError
 from ..study import Study
 
 PREFIX, PROMPT = "beft_prefix", "beft_prompt"  # PEFT's modules, while they are on the model
-FROM_PADDING = ("roberta", "xlm-roberta", "camembert")  # their positions begin behind that of padding
 
 
 class Prefix:
@@ -153,5 +153,5 @@ def reserve_virtual_tokens(study: Study, model: Any, methods: Sequence[str]) -> 
     positions = getattr(model.config, "max_position_embeddings", None)
     if not tokens or positions is None:
         return study
-    first = getattr(model.config, "pad_token_id", 0) + 1 if model.config.model_type in FROM_PADDING else 0
-    return replace(study, max_length=min(study.max_length, positions - first - tokens))
+    room = positions - first_position(model.config) - tokens
+    return replace(study, max_length=min(study.max_length, room))

@@ -1,7 +1,8 @@
 """Texts and prompts as tokens, and chunks of (run, example) rows sorted by length, which need almost no padding."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,7 +67,8 @@ class Encoded:
 def encode(tokenizer: Any, texts: Sequence[tuple[str, ...]], max_length: int) -> Encoded:
     """Tokenise single texts or pairs of texts, cut to `max_length` tokens.
 
-    Raises BeftError if `max_length` leaves no token for text beside the special ones.
+    Texts are cut and padded on the right, whatever sides the tokenizer's own config names. Raises BeftError if
+    `max_length` leaves no token for text beside the special ones, and for a text that holds half a surrogate pair.
     """
     columns = [list(column) for column in zip(*texts, strict=True)]
     special = tokenizer.num_special_tokens_to_add(pair=len(columns) == 2)
@@ -78,9 +80,43 @@ def encode(tokenizer: Any, texts: Sequence[tuple[str, ...]], max_length: int) ->
     if tokenizer.pad_token is None:  # padding is masked, so any token serves, in a copy of the tokenizer
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    batch = tokenizer(*columns, truncation=True, max_length=max_length, padding="longest", return_tensors="pt")
+    settings = {"truncation": True, "max_length": max_length, "padding": "longest", "padding_side": "right"}
+    with _cutting_on_the_right(tokenizer), _naming_surrogates(texts):
+        batch = tokenizer(*columns, **settings, return_attention_mask=True, return_tensors="pt")
     lengths = batch["attention_mask"].sum(1).numpy()
     return Encoded(dict(batch), lengths)
+
+
+def token_ids(tokenizer: Any, text: str) -> list[int]:
+    """The ids of one text with its special tokens, cut on the right to what the tokenizer takes. Raises as `encode`."""
+    with _cutting_on_the_right(tokenizer), _naming_surrogates([(text,)]):
+        return tokenizer(text, truncation=True)["input_ids"]  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _cutting_on_the_right(tokenizer: Any) -> Iterator[None]:
+    side = tokenizer.truncation_side  # unlike the side of padding, no argument of a call
+    tokenizer.truncation_side = "right"
+    try:
+        yield
+    finally:
+        tokenizer.truncation_side = side
+
+
+@contextmanager
+def _naming_surrogates(texts: Sequence[tuple[str, ...]]) -> Iterator[None]:
+    """Let a text that no tokenizer takes, for half a surrogate pair in it, end in a BeftError that says which it is."""
+    try:
+        yield
+    except (TypeError, UnicodeEncodeError) as error:
+        for number, row in enumerate(texts, 1):
+            half = next((c for text in row for c in text if "\ud800" <= c <= "\udfff"), None)
+            if half is not None:
+                raise BeftError(
+                    f"text {number} ({row[0][:40]!r}) holds U+{ord(half):04X}, half of a surrogate pair and no "
+                    "character: read it with the encoding that it was written in, or remove it"
+                ) from error
+        raise
 
 
 def chunks(lengths: np.ndarray, cost: ChunkCost) -> list[np.ndarray]:
@@ -151,7 +187,8 @@ def encode_options(tokenizer: Any, example: Example, max_length: int, before: st
     prompt, options = before + example.prompt, example.options or ("",)
     encoded, starts = [], []
     for option in options:
-        batch = tokenizer(prompt + option, return_offsets_mapping=True)
+        with _naming_surrogates([(prompt + option,)]):
+            batch = tokenizer(prompt + option, return_offsets_mapping=True)
         ends = [end for _, end in batch["offset_mapping"]]  # of each token's characters; 0 for special tokens
         length = max((i for i, end in enumerate(ends, 1) if end), default=0)  # without trailing special tokens
         ids, ends = batch["input_ids"][:length], ends[:length]

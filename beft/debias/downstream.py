@@ -13,6 +13,7 @@ from ..bank.baselines import WeightBank
 from ..data.batching import ChunkCost
 from ..data.datasets import Dataset
 from ..errors import BeftError
+from ..models.files import model_identity
 from ..models.loading import Loaded
 from ..records.provenance import build_record, origin
 from ..records.store import Store, log_runs
@@ -48,7 +49,7 @@ class Tuning:
         """What identifies a fine-tuned model; `patched` is the key of its patch's record, or "none"."""
         study = {n: v for n, v in self.study.identity().items() if n not in ("model", "validate")}
         study |= {"task": self.data.task.name, "data_fingerprint": self.data.fingerprint}
-        own = {"kind": "debias", "model": self.loaded.name, "model_sha256": self.loaded.sha256}
+        own = {"kind": "debias", "model": self.loaded.name, **model_identity(self.loaded)}
         own |= study | {"measured": self.measured, "patch": patched}
         return own | {"method": method, "seed": seed, "rate": rate}
 

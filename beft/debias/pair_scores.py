@@ -17,7 +17,7 @@ from torch import Tensor
 from ..anatomy.architectures import FAMILIES
 from ..bank.bank import as_bank
 from ..bank.virtual_tokens import has_prompt
-from ..data.batching import CHUNKS, ChunkCost, chunks, encode, padded
+from ..data.batching import CHUNKS, ChunkCost, chunks, encode, padded, token_ids
 from ..errors import BeftError
 from ..training.language_modelling import mask_token, next_tokens, text_inputs, vocabulary_head
 
@@ -46,7 +46,7 @@ def pair_places(tokenizer: Any, pairs: Sequence[tuple[str, str]]) -> list[tuple[
     for n, pair in enumerate(pairs, 1):
         if not all(text.strip() for text in pair):
             raise BeftError(f"pair {n} has an empty sentence: correct it or leave it out")
-        ids = [tokenizer(text, truncation=True)["input_ids"] for text in pair]
+        ids = [token_ids(tokenizer, text) for text in pair]
         places = shared_places(ids[0], ids[1], special)
         both.append(((ids[0], places[0]), (ids[1], places[1])))
     return both

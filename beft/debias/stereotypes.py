@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..data.batching import ChunkCost
+from ..data.batching import ChunkCost, token_ids
 from ..data.stereotype_sets import BLANK, SentencePair, Triple
 from ..errors import BeftError
 from ..training.language_modelling import mask_token
@@ -51,7 +51,7 @@ def triple_scores(
             for k, token in enumerate(tokens):
                 known = tokenizer.decode(tokens[:k]).strip()
                 text = context.replace(BLANK, known + tokenizer.mask_token)
-                ids = tokenizer(text, truncation=True)["input_ids"]
+                ids = token_ids(tokenizer, text)
                 if mask not in ids:
                     raise BeftError(f"the blank of triple {n} is beyond {len(ids)} tokens: shorten its text")
                 place = ids.index(mask)

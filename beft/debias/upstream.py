@@ -19,6 +19,7 @@ from ..anatomy.projections import describe
 from ..bank.baselines import encoder_parameters, open_bank, places_in
 from ..data.datasets import Dataset
 from ..errors import BeftError, unknown
+from ..models.files import model_identity
 from ..models.loading import Loaded
 from ..records.provenance import build_record, origin
 from ..records.schema import key
@@ -53,7 +54,7 @@ class Phase:
 
     def settings(self, run: Run | None) -> Record:
         """What identifies a patch; of none, the model as it is. Raises BeftError for a method that makes no patch."""
-        common: Record = {"kind": "patch", "model": self.loaded.name, "model_sha256": self.loaded.sha256}
+        common: Record = {"kind": "patch", "model": self.loaded.name, **model_identity(self.loaded)}
         common |= {"measured": self.measured, "max_length": self.study.max_length}
         if run is None:
             return common | {"method": "none"}

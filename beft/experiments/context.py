@@ -17,6 +17,9 @@ from ..training.device import default_device
 from . import memory
 from .memory import Plan
 
+# Of the settings of a run, which model and rows it is of; the third only where `files.model_identity` has it.
+MODEL_AND_DATA = ("model", "model_sha256", "model_config_sha256", "task", "data_fingerprint")
+
 
 @dataclass
 class Shelf:
@@ -58,6 +61,10 @@ class Context:
                 shelf[wanted] = loading.load_causal(name, offline=offline, dtype=self.study.dtype)
             else:
                 shelf[wanted] = loading.load(name, labels=outputs, offline=offline)
+            known, read = self.files, shelf[wanted]
+            changed = (known.sha256, known.config_sha256) != (read.sha256, read.config_sha256)
+            if known.folder is not None and changed:  # the keys of the runs would be wrong
+                raise BeftError(f"the files of model {name!r} changed while they were in use: start again")
         return shelf[wanted]
 
     @cached_property
@@ -92,7 +99,7 @@ class Context:
         """The part of the settings that all runs of the study share; a path is named by its last part."""
         return self.study.identity() | {
             "model": short(self.study.model),
-            "model_sha256": self.files.sha256,
+            **files.model_identity(self.files),
             "task": self.data.task.name,
             "data_fingerprint": self.data.fingerprint,
         }

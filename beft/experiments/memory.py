@@ -23,6 +23,7 @@ from ..bank.baselines import open_bank
 from ..bank.slots import places
 from ..data.batching import CHUNKS
 from ..errors import BeftError, unknown
+from ..models.files import read_config
 from ..models.loading import empty
 from ..records.provenance import build_record
 from ..records.store import Store
@@ -137,8 +138,9 @@ def shapes() -> dict[str, dict[str, Any]]:
 def config_of(name: str | Path) -> Any:
     """The config of a named shape, or of a model's folder. Raises BeftError for an unknown name."""
     if Path(name, "config.json").is_file():
+        read_config(Path(name))
         try:
-            return AutoConfig.from_pretrained(name, local_files_only=True)
+            return AutoConfig.from_pretrained(name, local_files_only=True, trust_remote_code=False)
         except Exception as error:  # JSON's errors, transformers' own of several kinds
             reason = str(error).strip().split("\n")[0]
             raise BeftError(f"{name} has no config.json that transformers knows ({reason}): fetch it again") from error
@@ -292,5 +294,5 @@ def random_model(config: Any, dtype: str, device: torch.device) -> Any:
     """A frozen causal language model of random weights, for what needs a model of its size and not what it knows."""
     with torch.device(device), torch.random.fork_rng():
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
     return model.requires_grad_(False).eval()

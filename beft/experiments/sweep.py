@@ -12,11 +12,10 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..anatomy.projections import describe
 from ..bank.baselines import open_bank
 from ..bank.export import merge
 from ..bank.peft_adapter import holds_adapter, load_adapter, save_adapter
-from ..bank.slots import must_run_alone
+from ..bank.slots import anatomy_in_bank, must_run_alone
 from ..data.batching import CHUNKS
 from ..errors import BeftError, OutOfMemory
 from ..models import files as model_files
@@ -88,13 +87,16 @@ def pack(context: Context, runs: Sequence[Run], size: int | None = None) -> Iter
     """
     yield from ([r] for r in runs if r.method in WEIGHT_METHODS)
     if size is None:
-        size = BANK  # of language models `Context.plan` fits the chunks
+        # of language models `Context.plan` fits the chunks; of an unknown architecture nothing is estimated
+        size = BANK
         methods = [r.method for r in runs if r.method not in WEIGHT_METHODS]
-        if methods and len(runs) > 1 and not context.study.prompted:
+        if methods and len(runs) > 1 and not context.study.prompted and context.study.sites is None:
             size = bank_size(context.loaded.model, methods, context.study.max_length, context.study.dtype)
     heads = [r for r in runs if r.method == "head"]
     for together in (heads, [r for r in runs if r.method not in ("head", *WEIGHT_METHODS)]):
-        alone = together and must_run_alone(describe(context.loaded.model), [r.method for r in together])
+        alone = together and must_run_alone(
+            anatomy_in_bank(context.loaded.model, context.study.sites), [r.method for r in together]
+        )
         count = len(together) if alone else -(-len(together) // size)
         for i in range(count):  # of nearly equal sizes
             yield together[i * len(together) // count : (i + 1) * len(together) // count]
@@ -252,7 +254,7 @@ def adapter(study: Study, run_: Run, store: Store) -> Path:
 
 def _may_hold(context: Context, run_: Run) -> bool:
     """Whether such a run has an adapter; that shows in a bank of it that is not trained."""
-    with open_bank(context.loaded.model, [run_.method], [run_.seed]) as bank:
+    with open_bank(context.loaded.model, [run_.method], [run_.seed], sites=context.study.sites) as bank:
         return holds_adapter(bank, 0)
 
 
@@ -271,7 +273,7 @@ def export(study: Study, run_: Run, store: Store, folder: str | Path) -> Path:
                 merge(epoch.bank, 0, folder, tokenizer)
         return folder
     kept = adapter(study, run_, store)
-    with open_bank(context.loaded.model, [parse_method(run_.method).base], [run_.seed]) as bank:
+    with open_bank(context.loaded.model, [parse_method(run_.method).base], [run_.seed], sites=study.sites) as bank:
         load_adapter(bank, 0, kept)
         merge(bank, 0, folder, tokenizer)
     return folder

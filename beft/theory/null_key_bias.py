@@ -102,7 +102,7 @@ def build(name: str, seed: int = 0, auto: str = "AutoModel") -> nn.Module:
     config = getattr(transformers, architecture.config)(**architecture.settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: nn.Module = getattr(transformers, auto).from_config(config)
+        model: nn.Module = getattr(transformers, auto).from_config(config, trust_remote_code=False)
     return model.double().eval()
 
 

@@ -14,6 +14,7 @@ from ..data.datasets import Dataset, Draw, Split
 from ..data.tasks import score
 from ..data.texts import rows_of
 from ..models.loading import Loaded
+from ..models.tokens import check_ids, check_length, check_texts
 from ..study import Study
 from .objective import LIMIT, Objective, Scores, no_scores
 
@@ -50,6 +51,8 @@ class Classification(Objective):
         self.train = encode(tokenizer, self.data.train.rows, longest)
         self.held_out = encode(tokenizer, data.validation.rows, longest)
         self.further = {name: encode(tokenizer, s.rows, longest) for name, s in data.further.items()}
+        texts = f"the training texts of {data.task.name}"
+        check_texts(loaded, self.train, (self.held_out, *self.further.values()), texts)
         self.labels = targets(self.data.train.labels)
         self.lengths, self.padding, self.validation = self.train.lengths, self.train.padding, len(data.validation)
         square = float(np.mean(self.data.train.labels**2)) if data.task.regression else 1.0
@@ -137,10 +140,13 @@ def predict(
         columns: the columns that the model was tuned on, where known: then single texts and pairs are told apart by
             it, see `data.texts.rows_of`.
 
-    Raises BeftError: no texts, or one that cannot be used, with its position.
+    Raises BeftError: no texts, or one that cannot be used, with its position; `max_length` beyond the model's
+    positions, or a tokenizer of another model.
     """
     rows, single = rows_of(texts, columns)
+    check_length(model, max_length)
     encoded = encode(tokenizer, rows, max_length)
+    check_ids(encoded.columns["input_ids"], model)
     device = next(model.parameters()).device
     model.eval()
     pieces = chunks(encoded.lengths, CHUNKS[device.type])

@@ -15,6 +15,7 @@ from ..data.batching import ChunkCost, chunks, encode
 from ..data.datasets import Dataset, Draw
 from ..errors import BeftError
 from ..models.loading import Loaded
+from ..models.tokens import check_texts
 from ..study import Study
 from .objective import Objective, Scores, no_scores
 
@@ -33,6 +34,7 @@ class LanguageModelling(Objective):
         self.train, self.held_out = (
             encode(loaded.tokenizer, split.rows, study.max_length) for split in (data.train, data.validation)
         )
+        check_texts(loaded, self.train, (self.held_out,), f"the training texts of {data.task.name}")
         self.lengths, self.padding, self.validation = self.train.lengths, self.train.padding, len(data.validation)
         self.nats: list[float | None] = []
 

@@ -26,6 +26,7 @@ from ..data.batching import CHUNKS, ChunkCost, chunks
 from ..data.datasets import Dataset, Draw, draw
 from ..errors import OutOfMemory
 from ..models.loading import Loaded
+from ..models.tokens import check_length
 from ..study import Result, Run, Study
 from .classification import Classification
 from .device import default_device, forget_peak, peak_memory, repeatable
@@ -92,11 +93,14 @@ def fit(
     cost = cost or CHUNKS[where.type]
     draws = [draw(data, study.regime, run.seed, study.tuning) for run in runs]
     methods, seeds = [run.method for run in runs], [run.seed for run in runs]
+    longest = study.max_length if data.prompt is None else min(study.max_length, data.prompt.max_length)
+    check_length(loaded.model, longest)
     reserved_for = [*methods, *([frozen.method] if frozen is not None else [])]
     study = reserve_virtual_tokens(study, loaded.model, reserved_for)
     usual = Prompted if data.prompt is not None else Classification
     learnt = (objective or usual)(loaded, data, study, draws)
     options: dict[str, Any] = {"frozen": frozen, "entries": entries, "name": Path(loaded.name).name}
+    options["sites"] = study.sites
     with (
         _memory_explained(f"{len(runs)} runs of {loaded.name}", where, cost),
         open_bank(loaded.model.to(where), methods, seeds, study.dtype, **options) as bank,

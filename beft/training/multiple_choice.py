@@ -13,6 +13,7 @@ from ..data.datasets import Dataset, Draw
 from ..data.prompts import Example
 from ..data.tasks import score
 from ..models.loading import Loaded
+from ..models.tokens import check_ids, check_known
 from ..study import Study
 from .objective import Objective, Scores, no_scores
 from .prompting import generate, option_scores, token_f1
@@ -65,6 +66,9 @@ class Prompted(Objective):
         self.validation, self.padding = len(data.validation), Padding()
         used = np.unique(np.concatenate([d.train for d in draws]))
         self.paths = {int(i): self._paths(data.train.rows[i]) for i in used}
+        ids = torch.tensor([token for p in self.paths.values() for row in p.ids for token in row])
+        check_ids(ids, loaded.model)
+        check_known(loaded, ids, f"the training prompts of {data.task.name}")
         self.lengths = np.zeros(len(data.train), dtype=np.int64)
         self.lengths[used] = [self.paths[int(i)].tokens for i in used]
         self._encoded: dict[tuple[str, int], EncodedOptions] = {}

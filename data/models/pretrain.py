@@ -107,7 +107,7 @@ def pretrain(
     if masked and joined != "last":
         raise BeftError(f"{kind} reads one text a row: --joined {joined} is for {', '.join(CAUSAL)}")
     auto = AutoModelForMaskedLM if masked else AutoModelForCausalLM
-    model = auto.from_config(config_for(kind, len(tokenizer)))
+    model = auto.from_config(config_for(kind, len(tokenizer)), trust_remote_code=False)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0

@@ -156,9 +156,9 @@ def test_a_method_that_trains_nothing_is_refused(name, method):
         BiasBank(language_model(name), ["b_v", method], [0, 0])
 
 
-def test_a_classifier_whose_head_is_not_known_is_refused():
+def test_a_classifier_on_a_causal_model_is_refused():
     model = tiny_models.build("OPT", auto="AutoModelForSequenceClassification")
-    with pytest.raises(BeftError, match=r"OPTForSequenceClassification \(opt\) has no head that beft knows"):
+    with pytest.raises(BeftError, match=r"OPTForSequenceClassification \(opt\) is a causal language model"):
         BiasBank(model, ["b_v"], [0])
 
 

@@ -220,6 +220,7 @@ def test_a_truncated_copy_of_the_wheels_weights_is_refused(request):
 def decoder(tmp_path, tiny):
     """A folder with a small random LLaMA, its output embedding apart from the input's."""
     model = null_key_bias.build("LLaMA", auto="AutoModelForCausalLM").float()
+    model.resize_token_embeddings(len(tiny.tokenizer))
     model.save_pretrained(tmp_path / "mine")
     tiny.tokenizer.save_pretrained(tmp_path / "mine")
     return tmp_path / "mine"
@@ -234,7 +235,9 @@ def test_a_language_model_is_loaded_frozen_in_eval_mode_in_its_precision(decoder
 
 
 def test_an_encoder_is_no_causal_language_model(tmp_path, tiny):
-    null_key_bias.build("BERT", auto="AutoModelForMaskedLM").float().save_pretrained(tmp_path / "mine")
+    model = null_key_bias.build("BERT", auto="AutoModelForMaskedLM").float()
+    model.resize_token_embeddings(len(tiny.tokenizer))
+    model.save_pretrained(tmp_path / "mine")
     tiny.tokenizer.save_pretrained(tmp_path / "mine")
     for name in (str(tmp_path / "mine"), models.TINY):
         with pytest.raises(BeftError, match="looks both ways: give a causal language model"):
