@@ -182,7 +182,7 @@ def _place(name: str, offline: bool) -> tuple[Path, str, str]:
             f"{name!r} is a URL, from which no model is read: give its name on the hub, such as "
             f"{_name_on_hub(name)!r}, or the folder that you fetched it to"
         )
-    if folder.is_file():
+    if folder.is_file() and name not in (*HUB, *shipped()):
         raise (
             _gguf(folder)
             if folder.suffix == ".gguf"
