@@ -211,7 +211,7 @@ def test_a_url_is_called_one(reviews, monkeypatch):
         assert "give its name on the hub" in told(reviews, model=address)
     for address in ("https://example.org/a.csv", "s3://bucket/a.parquet", "https://example.org/a"):
         text = told(address)
-        assert "is a URL, from which no rows are read" in text and "no host given" not in text
+        assert "is a URL" in text and "download the file" in text and "no host given" not in text
 
 
 # --- lengths and letters ----------------------------------------------------------------------------------------------
@@ -226,8 +226,8 @@ def test_a_length_beyond_the_positions_is_refused_before_training_and_in_predict
 
 
 def test_half_a_surrogate_pair_is_named_with_its_text(tiny):
-    with pytest.raises(BeftError, match=r"text 2 .*holds U\+D83D, half of a surrogate pair"):
+    with pytest.raises(BeftError, match=r"text 2 of 2 has half a character"):
         predict(tiny.model, tiny.tokenizer, ["good", "bad \ud83d"])
-    with pytest.raises(BeftError, match=r"text 1 .*holds U\+DE00"):
+    with pytest.raises(BeftError, match=r"a part of text 1 of 1 has half a character"):
         predict(tiny.model, tiny.tokenizer, [("good", "bad \ude00")])
     assert predict(tiny.model, tiny.tokenizer, ["good \U0001f600"]).shape == (1, 2)

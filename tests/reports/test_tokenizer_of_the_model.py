@@ -136,6 +136,6 @@ def test_real_text_is_known_to_a_model_of_letters_and_foreign_to_a_model_of_a_fe
 
 def test_the_public_call_warns_too(tmp_path, mine):
     path = tmp_path / "own.csv"
-    path.write_text("text,label\n" + "".join(f"the {w} was fine,{i % 2}\n" for i, w in enumerate(["qqq"] * 20)))
+    path.write_text("text,label\n" + "".join(f"the qqq{i} was fine,{i % 2}\n" for i in range(20)))
     with pytest.warns(UserWarning, match="is it the one that belongs to the model"):
         beft.tune(str(path), model=str(mine), epochs=1, offline=True, progress=False)
