@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .bank.export import merge
-from .bank.peft_adapter import save_adapter
+from .bank.handover import check_handover, check_method, save_model, share_adapter, tuned_model
+from .bank.virtual_tokens import reserve_virtual_tokens
 from .data import sources as data_module
-from .models import files as model_files
 from .models import loading as models
 from .study import Result, Run, Study
 from .training.classification import predict
@@ -20,7 +19,7 @@ class Tuned:
     """A tuned classifier.
 
     Attributes:
-        model: a plain transformers model, the bias merged and the head in place.
+        model: a plain transformers model, the bias merged and the head in place; of a prompt PEFT's, with its tokens.
         tokenizer: its tokenizer.
         labels: names of the classes, in the order of the logits; none for a regression.
         result: parameters, epochs and outcome of the run.
@@ -43,9 +42,13 @@ class Tuned:
         return [self.labels[i] for i in scores.argmax(1)] if self.labels else scores[:, 0].tolist()
 
     def save(self, folder: str | Path) -> None:
-        """Write a plain checkpoint that AutoModelForSequenceClassification loads."""
-        self.model.save_pretrained(str(folder))
-        self.tokenizer.save_pretrained(str(folder))
+        """Write a plain checkpoint that AutoModelForSequenceClassification loads; of a prompt PEFT's adapter.
+
+        How PEFT loads that is printed, and in its README.md. Raises BeftError: a folder that is a file.
+        """
+        code = save_model(self.model, self.tokenizer, folder)
+        if code is not None:
+            print(code)
 
 
 def tune(
@@ -63,23 +66,31 @@ def tune(
 
     Args:
         task: "reviews.csv" (or .tsv, .jsonl, .parquet), or a task's name.
-        method: b_v, b_q, b_k, all_biases or head.
-        adapter: folder to write the run to as a PEFT adapter.
+        method: b_v, b_q, b_k, all_biases or head; a bias in another form (b_v:lora); lora, adapter, prompt, mask, full.
+        adapter: folder to write the run to as a PEFT adapter, with its tokenizer and a README.md that says how PEFT
+            loads it. There is none of mask and full, nor of head on a model without a pooler.
         study: other fields of `study.Study`, e.g. model="bert-base-cased", regime="low", offline=True; all
             training rows are used unless `regime` says otherwise.
 
     Raises BeftError: bad input, one sentence with the remedy; a run that diverged.
     """
+    check_method(method)
     fields: dict[str, Any] = {"regime": "all", "task": str(task), "epochs": epochs} | study
     plan = Study(**fields)
     rows = data_module.load(plan.task, offline=plan.offline)
     loaded = models.load(plan.model, labels=rows.task.outputs, offline=plan.offline)
+    names = rows.task.labels
+    plan = reserve_virtual_tokens(plan, loaded.model, [method])
     run, label = Run(method, seed, rate), f"{method} on {rows.task.name}"
     for epoch in fit(loaded, rows, plan, [run], progress=label if progress else False):
+        if not epoch.number:
+            check_handover(epoch.bank, 0, names, adapter)
         if epoch.last:
             (result,) = epoch.results
             result.raise_if_lost()
-            merged = merge(epoch.bank, 0)
+            model = tuned_model(epoch.bank, 0, names, plan.model)
             if adapter is not None:
-                save_adapter(epoch.bank, 0, adapter, model_files.HUB.get(plan.model, plan.model))
-    return Tuned(merged, loaded.tokenizer, rows.task.labels, result, plan.max_length)
+                code = share_adapter(epoch.bank, 0, adapter, plan.model, names, loaded.tokenizer)
+                if progress:
+                    print(code)
+    return Tuned(model, loaded.tokenizer, names, result, plan.max_length)

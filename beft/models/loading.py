@@ -135,6 +135,8 @@ def _read(name: str, files: ModelFiles, auto: Any, seed: int, **settings: Any) -
     finally:
         transformers_logging.set_verbosity(level)
     _check_complete(model, report, folder)
+    # what is in no file: an adapter has to bring it along
+    model.drawn_parameters = frozenset(report["missing_keys"])
     model.requires_grad_(False).eval()
     return Loaded(model, tokenizer, name, files.source, files.revision, files.sha256)
 
