@@ -1,7 +1,7 @@
 """The files of a PEFT adapter: written, read, and checked against the model they are to go on.
 
-Beside PEFT's own contents the weights carry, in the header of their file, the names of the classes and some numbers of
-the base model, by which another one is told apart.
+Beside PEFT's two files there is a third, with the names of the classes and some numbers of the base model, by which
+another one is told apart.
 """
 
 import json
@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from peft import PeftConfig
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
@@ -25,7 +25,7 @@ from ..errors import BeftError
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 MODEL = "config.json"  # of a plain model
-ABOUT = "beft"  # the entry of the header
+ABOUT = "beft.json"  # the third file, which PEFT passes over
 PROMPTS = ("PROMPT_TUNING", "PREFIX_TUNING")  # PEFT's kinds that are virtual tokens,
 EMBEDDINGS = "prompt_embeddings"  # and the name of theirs
 SAMPLES = 16  # numbers of the base model at each of two places
@@ -72,7 +72,8 @@ def write(folder: Path, config: PeftConfig, tensors: dict[str, Tensor], about: d
     (folder / CONFIG).write_text(json.dumps(written, indent=2, sort_keys=True), encoding="utf-8")
     prefix = prefix_of(written["peft_type"])
     named = {name if name == EMBEDDINGS else prefix + name: tensor for name, tensor in tensors.items()}
-    save_file(named, folder / WEIGHTS, metadata={"format": "pt", ABOUT: json.dumps(about)})
+    (folder / ABOUT).write_text(json.dumps(about), encoding="utf-8")
+    save_file(named, folder / WEIGHTS, metadata={"format": "pt"})
     return folder
 
 
@@ -80,17 +81,19 @@ def read(folder: Path) -> AdapterFiles:
     """Read an adapter. Raises BeftError for files that are missing, truncated or no adapter's."""
     about: dict[str, Any] = {}
     try:
-        with safe_open(folder / WEIGHTS, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = load_file(folder / WEIGHTS)
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if os.path.isfile(folder / ABOUT):
+            about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         lost = CONFIG if os.path.isfile(folder / WEIGHTS) else WEIGHTS
         raise BeftError(f"no adapter in {folder} ({lost} is missing): save one there first") from error
     except SafetensorError as error:
         raise BeftError(f"{folder / WEIGHTS} is truncated or not safetensors: save the adapter again") from error
     except (ValueError, OSError) as error:
-        raise BeftError(f"the adapter in {folder} cannot be read, {CONFIG} may be truncated: save it again") from error
+        raise BeftError(
+            f"the adapter in {folder} cannot be read, {CONFIG} or {ABOUT} may be truncated: save it again"
+        ) from error
     if not isinstance(config, dict) or "peft_type" not in config:
         raise BeftError(f"{folder / CONFIG} is not that of a PEFT adapter: save the adapter again")
     prefix = prefix_of(config["peft_type"])

@@ -165,7 +165,7 @@ def _config(bank: BiasBank, adapter: Adapter) -> PeftConfig:
 
 
 def about(bank: BiasBank, labels: Sequence[Any] = ()) -> dict[str, Any]:
-    """What an adapter of this bank says of itself in the header of its weights."""
+    """What an adapter of this bank notes of itself, beside PEFT's files."""
     base = adapter_files.samples(bank.model, _frozen_weights(bank))
     return {"labels": list(label_names(labels)), "base": base, "rounded": _rounded(bank.model)}
 

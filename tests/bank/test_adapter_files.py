@@ -112,6 +112,14 @@ def test_damaged_files_are_named(saved, tiny, file, damage):
     assert file in text and "save" in text
 
 
+def test_an_adapter_is_the_same_bytes_every_time(tiny, tmp_path):
+    with open_bank(tiny.model, ["b_v"], [0]) as bank:
+        fill(bank)
+        first, *others = [save_adapter(bank, 0, tmp_path / str(i), "base", ["bad", "good"]) for i in range(5)]
+    content = {path.name: path.read_bytes() for path in first.iterdir()}
+    assert all({path.name: path.read_bytes() for path in other.iterdir()} == content for other in others)
+
+
 @pytest.mark.parametrize("content", [[], {"r": 8}, "text"])
 def test_a_config_that_is_no_adapters_is_named(saved, tiny, content):
     (saved / adapter_files.CONFIG).write_text(json.dumps(content), encoding="utf-8")
@@ -139,6 +147,7 @@ def test_an_adapter_without_what_beft_notes_is_loaded_all_the_same(saved, tiny):
     files = adapter_files.read(saved)
     config = beft.bank.peft_adapter.PeftModel.from_pretrained(tiny.model, str(saved)).peft_config["default"]
     adapter_files.write(saved, config, files.tensors, {})
+    (saved / adapter_files.ABOUT).unlink()
     base = models.load(models.TINY, labels=2).model
     assert load_tuned(base, saved).config.id2label == {0: "LABEL_0", 1: "LABEL_1"}
 
