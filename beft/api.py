@@ -10,13 +10,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .bank.export import merge
-from .bank.peft_adapter import save_adapter
+from .bank.handover import check_handover, check_method, save_model, share_adapter, tuned_model
 from .bank.saved import About, read_classifier, write_about
+from .bank.virtual_tokens import reserve_virtual_tokens
 from .data import sources as data_module
 from .data.datasets import Dataset
 from .errors import BeftError, unknown
-from .models import files as model_files
 from .models import loading as models
 from .study import Result, Run, Study
 from .training.classification import predict
@@ -30,7 +29,7 @@ class Tuned:
     """A tuned classifier.
 
     Attributes:
-        model: a plain transformers model, the bias merged and the head in place.
+        model: a plain transformers model, the bias merged and the head in place; of a prompt PEFT's, with its tokens.
         tokenizer: its tokenizer.
         labels: names of the classes, in the order of the logits; none for a regression.
         result: parameters, epochs and outcome of the run; None for a model that `load` read.
@@ -82,17 +81,18 @@ class Tuned:
         return predict(self.model, self.tokenizer, texts, self.max_length, self.columns or None)
 
     def save(self, folder: str | Path) -> None:
-        """Write a plain checkpoint that AutoModelForSequenceClassification loads, and `Tuned.load` here.
+        """Write a plain checkpoint that AutoModelForSequenceClassification loads; of a prompt PEFT's adapter.
 
-        Raises BeftError: the folder is a file or cannot be written.
+        `Tuned.load` reads either. How PEFT loads an adapter is printed, and in its README.md. Raises BeftError: the
+        folder is a file or cannot be written, or holds an adapter beside which a model cannot be.
         """
         try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            self.model.save_pretrained(str(folder))
-            self.tokenizer.save_pretrained(str(folder))
+            code = save_model(self.model, self.tokenizer, folder)
             write_about(folder, self.about)
         except OSError as error:
             raise BeftError(f"cannot save to {folder} ({error.strerror or error}): give another folder") from error
+        if code is not None:
+            print(code)
 
     @classmethod
     def load(cls, folder: str | Path, *, offline: bool = False) -> "Tuned":
@@ -144,16 +144,18 @@ def tune(
 
     Args:
         task: "reviews.csv" (or .tsv, .jsonl, .parquet), or a task's name; whatever else `data.sources.load` takes.
-        method: b_v, b_q, b_k, all_biases or head.
+        method: b_v, b_q, b_k, all_biases or head; a bias in another form (b_v:lora); lora, adapter, prompt, mask, full.
         kind, drop, validation, columns: how rows of one's own are read, see `data.sources.load`.
-        adapter: folder to write the run to as a PEFT adapter.
-        progress: print what was read, and show a bar.
+        adapter: folder to write the run to as a PEFT adapter, with its tokenizer and a README.md that says how PEFT
+            loads it. There is none of mask and full, nor of head on a model without a pooler.
+        progress: print what was read and how an adapter is loaded, and show a bar.
         study: other fields of `study.Study`, e.g. model="bert-base-cased", regime="low", offline=True; all
             training rows are used unless `regime` says otherwise.
 
     Raises BeftError: bad input, one sentence with the remedy; a run that diverged. KeyboardInterrupt, with a
     sentence, on Ctrl-C.
     """
+    check_method(method)
     _check_names(study)
     named = isinstance(task, str | os.PathLike)
     if not named and not (isinstance(task, Mapping) or hasattr(task, "columns") or hasattr(task, "column_names")):
@@ -163,19 +165,24 @@ def tune(
     given = {"kind": kind, "drop": drop or None, "validation": validation, "columns": columns}
     reading = {name: value for name, value in given.items() if value is not None}
     rows = data_module.load(plan.task if named else task, offline=plan.offline, **reading)
-    if progress and (summary := getattr(rows, "summary", None)):
-        print(summary)
+    if progress and rows.summary:
+        print(rows.summary)
     loaded = models.load(plan.model, labels=rows.task.outputs, offline=plan.offline)
-    label = f"{method} on {rows.task.name}"
+    plan = reserve_virtual_tokens(plan, loaded.model, [method])
+    names, label = rows.task.labels, f"{method} on {rows.task.name}"
     for epoch in fit(loaded, rows, plan, [run], progress=label if progress else False):
+        if not epoch.number:
+            check_handover(epoch.bank, 0, names, adapter)
         if epoch.last:
             (result,) = epoch.results
             result.raise_if_lost()
-            merged = merge(epoch.bank, 0)
+            model = tuned_model(epoch.bank, 0, names, plan.model)
             if adapter is not None:
-                save_adapter(epoch.bank, 0, adapter, model_files.HUB.get(plan.model, plan.model))
+                code = share_adapter(epoch.bank, 0, adapter, plan.model, names, loaded.tokenizer)
+                if progress:
+                    print(code)
     about = (rows.task.text_columns, rows.task.metric, _majority(rows))
-    tuned = Tuned(merged, loaded.tokenizer, rows.task.labels, result, plan.max_length, *about)
+    tuned = Tuned(model, loaded.tokenizer, names, result, plan.max_length, *about)
     if adapter is not None:
         write_about(adapter, tuned.about)
     return tuned

@@ -19,7 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..anatomy.projections import classifier, last_mixer
 from ..errors import BeftError, unknown
-from ..study import WEIGHT_METHODS
+from ..study import ALL_METHODS, WEIGHT_METHODS
 from .dropout import ForwardState, drop_weights_of, keep_weights_of, use_keyed_attention
 from .slots import BiasSlot, Change, Sites, Slot, anatomy_in_bank, bias_slots, head_slots, must_run_alone
 
@@ -65,6 +65,9 @@ class BiasBank(nn.Module):
             raise unknown("dtype", dtype, DTYPES)
         if model in _BANKED:
             raise BeftError("this model already has a bank on it: call its detach() first")
+        for name in methods:
+            if name not in ALL_METHODS:  # such as "sparse", a patch that is trained as a mask
+                raise unknown("method", name, ALL_METHODS)
         if make_slots is None and set(methods) & set(WEIGHT_METHODS):
             raise BeftError(f"{', '.join(methods)} train weights: use open_bank(), which gives them their own bank")
         self.methods, self.dtype, self.R = tuple(methods), dtype, len(methods)
@@ -151,6 +154,9 @@ class BiasBank(nn.Module):
     def changes(self, run: int) -> list[Change]:
         """What a run makes of the parameters of the plain model."""
         return [slot.change(run, self.model) for slot in self.trained(run)]
+
+    def check_plain(self) -> None:
+        """Raise BeftError where a run is more than parameters of the plain model."""
 
     # forward --------------------------------------------------------------------------------------------------
 

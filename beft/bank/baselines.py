@@ -3,10 +3,12 @@
 Each has a bank of a single run: what it trains stands in the place of the model's own parameters at every call.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -21,9 +23,13 @@ from ..anatomy.projections import classifier
 from ..anatomy.sites import LINEAR, width_of
 from ..errors import BeftError
 from ..study import WEIGHT_METHODS
+from .adapter_files import EMBEDDINGS
 from .bank import BiasBank
 from .slots import Change, Sites, Slot, anatomy_in_bank, pooler_slots
-from .virtual_tokens import Prefix, Prompt
+from .virtual_tokens import PREFIX, PROMPT, VIRTUAL, Prefix, Prompt
+
+if TYPE_CHECKING:
+    from .peft_adapter import Adapter
 
 BERT_BASE = 85_054_464  # numbers in the encoder layers of bert-base-cased
 
@@ -69,6 +75,19 @@ class WeightSlot(Slot):
         if self.entries is not None:
             return Change(self.parameter, self.values[0].detach(), added=True, places=self.entries)
         return Change(self.parameter, self.stand_in(model).detach(), added=False)
+
+    @property
+    def _in_adapter(self) -> str:
+        """The name that PEFT saves it under."""
+        virtual = self.parameter.startswith((PREFIX, PROMPT))
+        return EMBEDDINGS if virtual else self.parameter.replace(".default.", ".")
+
+    def export(self, run: int, model: Any, adapter: Adapter) -> None:
+        """Numbers of LoRA or of virtual tokens, as they are."""
+        adapter.add(self._in_adapter, self.values[run])
+
+    def load(self, run: int, model: Any, adapter: Adapter) -> None:
+        adapter.set(self._in_adapter, self.values[run], adapter.take(self._in_adapter))
 
 
 class WeightBank(BiasBank):
@@ -144,12 +163,9 @@ class WeightBank(BiasBank):
 
         Raises BeftError: virtual tokens, which are no part of a plain model.
         """
-        method = self.methods[0]
-        if method in ("prefix", "prompt"):
-            what = "keys and values" if method == "prefix" else "virtual tokens"
-            raise BeftError(f"a {method} is {what} and no part of a plain checkpoint: export a run of another method")
+        self.check_plain()
         changes = super().changes(run)
-        if method not in ("lora", "adapter"):
+        if self.methods[0] not in ("lora", "adapter"):
             return changes
         own = {slot.parameter for slot in self.weights}
         with torch.no_grad():
@@ -159,9 +175,20 @@ class WeightBank(BiasBank):
         rest = [change for change in changes if change.parameter not in own]
         return [*(Change(f"{name}.weight", value, added=True) for name, value in added.items()), *rest]
 
+    def check_plain(self) -> None:
+        """Raise BeftError for virtual tokens."""
+        method = self.methods[0]
+        if method in VIRTUAL:
+            what = "keys and values" if method == "prefix" else "virtual tokens"
+            raise BeftError(
+                f"a {method} is {what} and no part of a plain checkpoint: save it as an adapter, or export a run of "
+                "another method"
+            )
+
     def _bare_state(self) -> dict[str, Tensor]:
-        state = super()._bare_state()  # LoRA wraps layers of the model
-        return {n.replace(".base_layer.", "."): value for n, value in state.items() if ".lora_" not in n}
+        state = super()._bare_state()  # LoRA wraps layers of the model, virtual tokens are a module of it
+        own = {n: value for n, value in state.items() if ".lora_" not in n and not n.startswith((PREFIX, PROMPT))}
+        return {n.replace(".base_layer.", "."): value for n, value in own.items()}
 
     def detach(self) -> Any:
         """Take hooks, LoRA, virtual tokens and frozen parts off and return the model as it was."""

@@ -11,38 +11,66 @@ from torch import nn
 from ..anatomy.projections import describe
 from ..anatomy.sites import TERMS
 from ..errors import BeftError
+from .adapter_files import CONFIG, check_folder, folder_of
 from .bank import BiasBank
+from .labels import name_labels
 from .slots import BiasSlot
 
 
-def merge(bank: BiasBank, run: int, folder: str | Path | None = None, tokenizer: Any = None) -> Any:
+def merge(
+    bank: BiasBank,
+    run: int,
+    folder: str | Path | None = None,
+    tokenizer: Any = None,
+    labels: Sequence[Any] = (),
+) -> Any:
     """A plain copy of the model with one run's biases added to its own and its head in place.
 
     Where the model has no bias to add to, its config's own flag gives it some, zero elsewhere. With `folder` it is also
     written there as safetensors (with the tokenizer, if given), so that the `AutoModelFor...from_pretrained` of its
-    kind, or an inference server, loads it with neither beft nor peft. Raises BeftError: a tuned layer has no bias and
-    the family no flag for it; a prefix or a prompt, which are no part of a checkpoint; quantised weights.
+    kind, or an inference server, loads it with neither beft nor peft. `labels` are the names of a classifier's classes,
+    for its config. Raises BeftError: a tuned layer has no bias and the family no flag for it; a prefix or a prompt,
+    which are no part of a checkpoint; quantised weights; a folder that is a file or has an adapter in it; labels as
+    `labels.name_labels`.
     """
+    if folder is not None:
+        folder = folder_of(folder)
+        check_folder(folder, apart_from=CONFIG)
+    bare = _without_bias(bank, run)
     changes = bank.changes(run)
-    if getattr(bank.model.config, "quantization_config", None) is not None:
-        raise BeftError(
-            f"the weights of this {bank.anatomy.family} model are quantised and a bias cannot be merged into them: "
-            "load it unquantised, or save an adapter"
-        )
     # a model that is made draws weights, though they are replaced at once
     with torch.random.fork_rng(devices=[]):
         exported = bank.bare_copy()
-        tuned = [slot.module for slot in bank.trained(run) if isinstance(slot, BiasSlot)]
-        bare = dict.fromkeys(name for name in tuned if exported.get_submodule(name).bias is None)
         if bare:
-            exported = with_biases(exported, list(bare))
+            exported = with_biases(exported, bare)
     for change in changes:
         change.apply(exported.get_parameter(change.parameter))
+    if not bank.language_model:
+        name_labels(exported.config, labels)
     if folder is not None:
         exported.save_pretrained(str(folder))
         if tokenizer is not None:
             tokenizer.save_pretrained(str(folder))
     return exported
+
+
+def check_mergeable(bank: BiasBank, run: int) -> None:
+    """Raise BeftError where `merge` would, without merging."""
+    bare = _without_bias(bank, run)
+    if bare:
+        bias_flag(bank.model, bare)
+
+
+def _without_bias(bank: BiasBank, run: int) -> list[str]:
+    """The modules that have to be given a bias first. Raises BeftError for what is no part of a plain checkpoint."""
+    bank.check_plain()
+    if getattr(bank.model.config, "quantization_config", None) is not None:
+        raise BeftError(
+            f"the weights of this {bank.anatomy.family} model are quantised and a bias cannot be merged into them: "
+            "load it unquantised, or save an adapter"
+        )
+    tuned = [slot.module for slot in bank.trained(run) if isinstance(slot, BiasSlot)]
+    return list(dict.fromkeys(name for name in tuned if bank.model.get_submodule(name).bias is None))
 
 
 def with_biases(model: Any, modules: Sequence[str]) -> Any:

@@ -5,13 +5,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from ..errors import BeftError, reason_of
 from ..models import loading as models
-from .peft_adapter import CONFIG, WEIGHTS, load_tuned
+from . import adapter_files
+from .adapter_files import ABOUT, CONFIG, PROMPTS
+from .peft_adapter import load_tuned
 
-FILE = "beft.json"
+LENGTH = 128  # tokens, where it is not known what a model was tuned with
 _HEADS = (".classifier.weight", ".classifier.out_proj.weight", ".score.weight")  # last layers, in an adapter's names
 
 
@@ -31,9 +31,10 @@ class About:
 
 
 def write_about(folder: str | Path, about: About) -> None:
-    """Write it into the folder of a checkpoint or an adapter."""
-    text = json.dumps(asdict(about), indent=2, ensure_ascii=False)
-    (Path(folder) / FILE).write_text(text + "\n", encoding="utf-8")
+    """Write it into the folder of a checkpoint or an adapter, beside what an adapter's file says of its base model."""
+    path = Path(folder) / ABOUT
+    content = json.loads(path.read_text(encoding="utf-8")) if (Path(folder) / CONFIG).is_file() else {}
+    path.write_text(json.dumps(content | asdict(about), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_classifier(folder: Path, offline: bool = False) -> tuple[models.Loaded, About]:
@@ -55,9 +56,9 @@ def read_classifier(folder: Path, offline: bool = False) -> tuple[models.Loaded,
     outputs = config.num_labels
     if about is None:
         names = () if outputs == 1 else tuple(str(config.id2label[i]) for i in range(outputs))
-        return loaded, About(names, (), 128)
+        return loaded, About(names, (), LENGTH)
     if (len(about.labels) or 1) != outputs:
-        raise BeftError(f"{folder / FILE} has {len(about.labels)} labels for {outputs} outputs: save the model again")
+        raise BeftError(f"{folder / ABOUT} has {len(about.labels)} labels for {outputs} outputs: save the model again")
     if about.labels:
         config.id2label = dict(enumerate(about.labels))
         config.label2id = {name: i for i, name in enumerate(about.labels)}
@@ -67,34 +68,31 @@ def read_classifier(folder: Path, offline: bool = False) -> tuple[models.Loaded,
 def _read_about(folder: Path) -> About | None:
     """What `write_about` wrote there, or None. Raises BeftError for anything else."""
     try:
-        content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        labels, columns, length = content["labels"], content["columns"], content["max_length"]
+        content = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        labels, columns, length = content["labels"], content.get("columns", []), content.get("max_length", LENGTH)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BeftError(f"{folder / FILE} cannot be read ({reason_of(error)}): save the model again") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BeftError(f"{folder / ABOUT} cannot be read ({reason_of(error)}): save the model again") from error
     lists = all(isinstance(names, list) and all(isinstance(n, str) for n in names) for names in (labels, columns))
     if not (lists and len(columns) <= 2 and type(length) is int):
-        raise BeftError(f"{folder / FILE} does not hold labels, columns and max_length: save the model again")
+        raise BeftError(f"{folder / ABOUT} does not hold labels, columns and max_length: save the model again")
     return About(tuple(labels), tuple(columns), length)
 
 
 def _merged(folder: Path, offline: bool) -> models.Loaded:
-    """The base model of an adapter with the adapter in it."""
-    try:
-        base: Any = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
-        with safe_open(folder / WEIGHTS, "pt") as file:
-            heads = [file.get_slice(name).get_shape()[0] for name in file.keys() if name.endswith(_HEADS)]  # noqa: SIM118
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise BeftError(f"the adapter in {folder} cannot be read ({reason_of(error)}): save it again") from error
+    """The base model of an adapter with the adapter in it; of virtual tokens PEFT's model, which keeps them."""
+    files = adapter_files.read(folder)
+    base = files.config.get("base_model_name_or_path")
+    heads = [tensor.shape[0] for name, tensor in files.tensors.items() if f".{name}".endswith(_HEADS)]
     if not base or len(heads) != 1:
         what = "has no head for texts with labels" if base else "does not name its base model"
         raise BeftError(f"the adapter in {folder} {what}: put it on a model with beft.load_tuned")
     loaded = models.load(str(base), labels=heads[0], offline=offline)
+    model: Any = load_tuned(loaded.model, folder)
+    if files.kind in PROMPTS:
+        return replace(loaded, model=model)
     try:
-        model = load_tuned(loaded.model, folder).merge_and_unload().requires_grad_(False).eval()
-    except BeftError:
-        raise
+        return replace(loaded, model=model.merge_and_unload().requires_grad_(False).eval())
     except (KeyError, RuntimeError, TypeError, ValueError) as error:  # of PEFT
         raise BeftError(f"the adapter in {folder} does not fit {base} ({reason_of(error)}): save it again") from error
-    return replace(loaded, model=model)

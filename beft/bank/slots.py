@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from ..anatomy.projections import bias_modules, classifier, describe
 from ..anatomy.sites import Anatomy, Slice, width_of
@@ -151,18 +150,17 @@ class BiasSlot(Slot):
         return Change(self.parameter, self.part.put(self.delta()[run].detach(), width), added=True)
 
     def export(self, run: int, model: Any, adapter: Adapter) -> None:
-        """A vector of a linear layer; a layer norm, which BEFT cannot hold, whole."""
+        """A vector of a linear layer; whole, where the adapter cannot hold that: a layer norm, a pooler beside LoRA.
+
+        Whole too is a layer whose weight the base model's files lack, as they may lack the pooler: who loads the
+        adapter elsewhere would draw another.
+        """
         module, change = model.get_submodule(self.module), self.change(run, model)
-        if isinstance(module, Conv1D):
-            raise BeftError(
-                f"{self.module} is a Conv1D, whose bias PEFT's BEFT cannot hold: export the run with merge() as a "
-                "plain checkpoint"
-            )
-        if isinstance(module, nn.Linear):
+        drawn = f"{self.module}.weight" in getattr(model, "drawn_parameters", ())
+        if adapter.has_vectors and isinstance(module, nn.Linear) and not drawn:
             adapter.add_bias(self.module, change.value)
         else:
-            adapter.add_whole(self.module, "weight", module.weight.detach().float())
-            adapter.add_whole(self.module, "bias", module.bias.detach().float() + change.value)
+            adapter.add_changed(self.module, adapter.frozen(self.module, "bias").detach().float() + change.value)
 
     def load(self, run: int, model: Any, adapter: Adapter) -> None:
         if self.form is not None:
@@ -171,14 +169,12 @@ class BiasSlot(Slot):
                 f"load it into a {parse_method(adapter.method).base} run"
             )
         module = model.get_submodule(self.module)
-        if f"{self.module}.beft_bias" in adapter.tensors or isinstance(module, nn.Linear):
-            name = f"{self.module}.beft_bias"
-            value = adapter.take(name).reshape(-1)
+        vector, whole = f"{self.module}.beft_bias", f"{self.module}.weight" in adapter.tensors
+        if vector in adapter.tensors or (adapter.has_vectors and isinstance(module, nn.Linear) and not whole):
+            name, value = vector, adapter.take(vector).reshape(-1)
             value = self.part.take(value) if len(value) == module.out_features else value
-        else:  # a layer norm, saved whole
-            name = self.parameter
-            value = adapter.take(name) - module.bias.detach().float().cpu()
-            adapter.take(f"{self.module}.weight")
+        else:
+            name, value = self.parameter, adapter.take_changed(self.module)
         adapter.set(name, self.values[run], value)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from peft import PrefixTuningConfig, PromptEmbedding, PromptTuningConfig, TaskType, get_peft_model
-from torch import nn
+from torch import Tensor, nn
 
 from .. import paper
 from ..anatomy.architectures import first_position
@@ -14,6 +14,7 @@ from ..anatomy.projections import backbone_of, describe
 from ..errors import BeftError
 from ..study import Study
 
+VIRTUAL = ("prefix", "prompt")  # the methods
 PREFIX, PROMPT = "beft_prefix", "beft_prompt"  # PEFT's modules, while they are on the model
 
 
@@ -76,7 +77,8 @@ class Prompt:
         parameter: the name under which the model has it.
         start: the embeddings of as many tokens, drawn from the seed: (V, d).
 
-    Raises BeftError: a model that is not an encoder: of a decoder's, positions and caches would have to count it.
+    Raises BeftError: a model that is not an encoder of texts: of a decoder's, positions and caches would have to count
+    it.
     """
 
     parameter = f"{PROMPT}.embedding.weight"
@@ -85,6 +87,8 @@ class Prompt:
         _, backbone, family = backbone_of(model)
         if family.causal or model.config.is_encoder_decoder:
             raise BeftError(f"prompt tuning is for encoders here and {type(model).__name__} is none: use prefix")
+        if model.main_input_name != "input_ids":
+            raise BeftError(f"prompt tuning is for texts and {type(model).__name__} reads {model.main_input_name}")
         self.model, self.tokens = model, virtual_tokens("prompt")
         words = model.get_input_embeddings()
         generator = torch.Generator().manual_seed(seed)
@@ -107,8 +111,14 @@ class Prompt:
         mask = torch.ones_like(ids) if mask is None else mask
         inputs["inputs_embeds"] = torch.cat([prompt.expand(len(ids), -1, -1), embedded], dim=1)
         inputs["attention_mask"] = torch.cat([mask.new_ones(len(mask), self.tokens), mask], dim=1)
-        inputs["token_type_ids"] = None  # as PEFT, which has none for virtual tokens
+        inputs["token_type_ids"] = self._types(ids, inputs.get("token_type_ids"))
         return (), inputs
+
+    def _types(self, ids: Tensor, types: Tensor | None) -> Tensor | None:
+        """Token types as PEFT has them: of a classifier the text's own, behind zeros; of a language model none."""
+        if types is None or self.model.get_output_embeddings() is not None:
+            return None
+        return torch.cat([types.new_zeros(len(ids), self.tokens), types], dim=1)
 
     def _leave_out(self, backbone: nn.Module, args: Any, out: Any) -> Any:
         """Behind it, for a language model's head: the hidden states of the text's own tokens."""
@@ -144,7 +154,7 @@ def has_prompt(model: Any) -> bool:
 
 def virtual_tokens(method: str) -> int:
     """Virtual tokens of a method; 0 for all but prefix and prompt."""
-    return int(paper.data()[method]["tokens"]) if method in ("prefix", "prompt") else 0
+    return int(paper.data()[method]["tokens"]) if method in VIRTUAL else 0
 
 
 def reserve_virtual_tokens(study: Study, model: Any, methods: Sequence[str]) -> Study:

@@ -14,17 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from ..bank.bank import BiasBank
 from ..bank.baselines import WeightBank, add_lora, remove_lora
-from ..bank.peft_adapter import PREFIX, WEIGHTS, save_adapter
-from ..bank.slots import BiasSlot, Change
-from ..bank.virtual_tokens import Prompt, prompt_config
+from ..bank.peft_adapter import save_adapter, why_no_adapter
+from ..bank.slots import Change
+from ..bank.virtual_tokens import Prompt
 from ..errors import BeftError
 
 FILE = "patch.safetensors"
@@ -198,27 +196,7 @@ def save_peft(bank: BiasBank, run: int, folder: str | Path, base_model: str = ""
     Returns:
         The folder; None for what PEFT has no format for: chosen entries, whole weights, biases of a Conv1D (GPT-2).
     """
-    folder, method = Path(folder), bank.methods[run]
-    biased = [bank.model.get_submodule(slot.module) for slot in bank.slots if isinstance(slot, BiasSlot)]
-    if method in ("mask", "full") or any(isinstance(module, Conv1D) for module in biased):
-        return None
-    if method not in BY_PEFT:
-        return save_adapter(bank, run, folder, base_model)
-    config: Any
-    tensors = patch_of(bank, run, "").tensors
-    if method == "prompt":
-        values = tensors[Prompt.parameter]
-        config, named = prompt_config(bank.model, len(values)), {"prompt_embeddings": values}
-    else:
-        config = bank.model.peft_config["default"]
-        assert isinstance(config, LoraConfig)
-        config.inference_mode = True
-        named = {PREFIX + name.replace(".default", ""): value for name, value in tensors.items()}
-    config.base_model_name_or_path = base_model
-    folder.mkdir(parents=True, exist_ok=True)
-    config.save_pretrained(str(folder))
-    save_file(named, folder / WEIGHTS, metadata={"format": "pt"})
-    return folder
+    return None if why_no_adapter(bank, run) else save_adapter(bank, run, folder, base_model)
 
 
 def _hash(tensors: Mapping[str, Tensor]) -> str:

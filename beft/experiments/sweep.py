@@ -209,7 +209,7 @@ def _write(context: Context, epoch: Epoch, settings: list[dict[str, Any]], store
     for i, result in enumerate(epoch.results):
         if result.outcome == "ok" and holds_adapter(epoch.bank, i):
             folder = store.folder / "adapters" / f"{key(settings[i])}.{os.getpid()}.tmp"
-            store.keep(save_adapter(epoch.bank, i, folder, base), key(settings[i]))
+            store.keep(save_adapter(epoch.bank, i, folder, base, context.data.task.labels), key(settings[i]))
     for result, wanted in zip(epoch.results, settings, strict=True):
         if recorded(store, wanted) is None:  # runs are repeated for their adapters
             store.write(context.record(result, wanted))
@@ -265,15 +265,15 @@ def export(study: Study, run_: Run, store: Store, folder: str | Path) -> Path:
     diverged.
     """
     context, folder = Context(study), Path(folder)
-    tokenizer = context.loaded.tokenizer
+    tokenizer, labels = context.loaded.tokenizer, context.data.task.labels
     if run_.method in WEIGHT_METHODS or not _may_hold(context, run_):
         for epoch in fit(context.loaded, context.data, study, [run_], progress=run_.method):
             if epoch.last:
                 epoch.results[0].raise_if_lost()
-                merge(epoch.bank, 0, folder, tokenizer)
+                merge(epoch.bank, 0, folder, tokenizer, labels)
         return folder
     kept = adapter(study, run_, store)
     with open_bank(context.loaded.model, [parse_method(run_.method).base], [run_.seed], sites=study.sites) as bank:
         load_adapter(bank, 0, kept)
-        merge(bank, 0, folder, tokenizer)
+        merge(bank, 0, folder, tokenizer, labels)
     return folder

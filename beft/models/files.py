@@ -109,6 +109,14 @@ def shipped() -> list[str]:
     return sorted(path.parent.name for path in SHIPPED.glob("*/config.json"))
 
 
+def reference(name: str) -> str:
+    """What names model `name` to transformers and PEFT on this machine: an absolute folder, or its name on the hub."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return str(folder.resolve())
+    return str(SHIPPED / name) if name in shipped() else HUB.get(name, name)
+
+
 def weight_hash(folder: Path) -> str:
     """sha256 of the one safetensors file in `folder`, or of all names and hashes where there are several.
 

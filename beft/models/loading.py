@@ -171,6 +171,8 @@ def _read(name: str, files: ModelFiles, auto: Any, seed: int, head: bool = False
     _check_complete(model, report, folder, head)
     _check_finite(model, folder)
     check_vocabulary(tokenizer, model, folder)
+    # what is in no file: an adapter has to bring it along
+    model.drawn_parameters = frozenset(report["missing_keys"])
     model.requires_grad_(False).eval()
     return Loaded(model, tokenizer, name, files.source, files.revision, files.sha256, files.config_sha256)
 

@@ -141,21 +141,32 @@ def test_a_bank_takes_the_size_of_its_mask_from_the_models_name(still, monkeypat
 
 
 @pytest.mark.parametrize("method", ["full", "mask", "lora", "adapter"])
-def test_weights_leave_as_a_plain_checkpoint_and_not_as_an_adapter(still, few, tmp_path, method):
+def test_weights_leave_as_a_plain_checkpoint(still, few, tmp_path, method):
     inputs = encode(still.tokenizer, few.train.rows[:4], 64).columns
     with open_bank(still.model, [method], [0]) as bank, torch.no_grad():
         for i, slot in enumerate(bank.slots):
             slot.values += 0.05 * torch.randn(slot.values.shape, generator=torch.Generator().manual_seed(i))
         expected = bank.every_run(**inputs)[0]
         merged = merge(bank, 0, tmp_path / "plain")
-        with pytest.raises(BeftError, match=f"a {method} run trains weights, which no BEFT adapter holds"):
-            adapters.save_adapter(bank, 0, tmp_path / "adapter")
-        with pytest.raises(BeftError, match=f"a {method} run trains weights, which no BEFT adapter holds"):
-            adapters.load_adapter(bank, 0, tmp_path / "adapter")
     with torch.no_grad():
         torch.testing.assert_close(merged(**inputs).logits, expected, rtol=0, atol=1e-5)
         again = BertForSequenceClassification.from_pretrained(tmp_path / "plain").eval()
         torch.testing.assert_close(again(**inputs).logits, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["full", "mask"])
+def test_weights_as_they_are_have_no_adapter(still, tmp_path, method):
+    with open_bank(still.model, [method], [0]) as bank:
+        for refused in (adapters.save_adapter, adapters.load_adapter):
+            with pytest.raises(BeftError, match=f"a {method} run trains weights as they are, .* PEFT has no adapter"):
+                refused(bank, 0, tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_a_patch_that_is_no_method_of_a_bank_is_refused(still):
+    """Else it would train the head alone, under another name."""
+    with pytest.raises(BeftError, match="unknown method 'sparse'"):
+        open_bank(still.model, ["sparse"], [0])
 
 
 @pytest.mark.parametrize("methods", [["full", "b_v"], ["mask", "mask"], ["lora", "head"]])
