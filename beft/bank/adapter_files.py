@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import PeftConfig
 from safetensors import SafetensorError
@@ -19,7 +20,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from ..anatomy.projections import describe
 from ..anatomy.sites import width_of
 from ..errors import BeftError
 
@@ -40,8 +40,8 @@ class AdapterFiles:
     Attributes:
         config: of PEFT.
         tensors: by names without PEFT's prefix.
-        about: {"labels": names of the classes, "base": numbers of the base model, "rounded": whether they have the few
-            digits of bfloat16 or float16}; empty in older adapters.
+        about: {"labels": names of the classes, "base": numbers of the base model by module, "rounded": whether they
+            have the few digits of bfloat16 or float16}; empty in older adapters.
     """
 
     folder: Path
@@ -130,34 +130,41 @@ def check_folder(folder: Path, apart_from: str) -> None:
         raise BeftError(f"folder {folder} holds {what} ({apart_from}), which would be mixed up: give another folder")
 
 
-def samples(model: Any, weight_of: Callable[[str], Any] | None = None) -> list[list[float]]:
-    """Some numbers of a base model, by which it is known again: of its first and last projection.
+def samples(modules: Sequence[str], weight_of: Callable[[str], Tensor]) -> dict[str, list[float]]:
+    """Some numbers of a base model, by which it is known again: module -> SAMPLES numbers of its weight.
 
     Args:
-        weight_of: module -> its weight, where they are not those that stand in the model.
+        modules: of which to take some.
+        weight_of: module -> its weight.
     """
-    sites = describe(model).sites
-    rows = []
-    for module in (sites[0].module, sites[-1].module):
-        weight = model.get_submodule(module).weight if weight_of is None else weight_of(module)
-        flat = weight.detach().flatten()
+    numbers = {}
+    for module in modules:
+        flat = weight_of(module).detach().flatten()
         places = torch.linspace(0, len(flat) - 1, SAMPLES).long()
-        rows.append(flat[places.to(flat.device)].double().tolist())
-    return rows
+        numbers[module] = flat[places.to(flat.device)].double().tolist()
+    return numbers
 
 
-def check_base(files: AdapterFiles, found: Sequence[Sequence[float]], rounded: bool) -> None:
-    """Raise BeftError where an adapter was trained on other weights than those with the `samples` `found`.
+def check_base(files: AdapterFiles, weight_of: Callable[[str], Tensor], rounded: bool) -> None:
+    """Raise BeftError where an adapter was trained on other weights than those of this model.
 
     Args:
+        weight_of: module -> its weight in the model.
         rounded: whether the model has the few digits of bfloat16 or float16.
     """
     known = files.about.get("base")
-    if known is None:  # of an older version, or PEFT's own
+    if not isinstance(known, dict):  # of an older version, or PEFT's own
         return
-    ours, theirs = (torch.tensor(rows, dtype=torch.float64) for rows in (found, known))
     apart = ROUNDED if rounded or files.about.get("rounded") else 1e-6
-    if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=apart, atol=1e-7):
+    try:
+        found = samples(list(known), weight_of)
+        same = all(
+            np.allclose(np.array(found[module]), np.array(known[module], dtype=float), rtol=apart, atol=1e-7)
+            for module in known
+        )
+    except (AttributeError, TypeError, ValueError):  # no such module, or other shapes
+        same = False
+    if not same:
         raise BeftError(
             f"adapter {files.folder} was trained on another base model ({_base(files)}), whose weights are not those "
             "of this one: load that model"

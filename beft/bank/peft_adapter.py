@@ -166,7 +166,8 @@ def _config(bank: BiasBank, adapter: Adapter) -> PeftConfig:
 
 def about(bank: BiasBank, labels: Sequence[Any] = ()) -> dict[str, Any]:
     """What an adapter of this bank notes of itself, beside PEFT's files."""
-    base = adapter_files.samples(bank.model, _frozen_weights(bank))
+    first, last = bank.anatomy.sites[0].module, bank.anatomy.sites[-1].module
+    base = adapter_files.samples([first, last], _frozen_weights(bank))
     return {"labels": list(label_names(labels)), "base": base, "rounded": _rounded(bank.model)}
 
 
@@ -218,7 +219,7 @@ def load_tuned(model: Any, folder: str | Path) -> PeftModel:
     if hasattr(model, "peft_config"):
         raise BeftError(f"this {type(model).__name__} has an adapter on it already: load the base model anew")
     adapter_files.check_fits(files, model, task_type(model))
-    _check_base(files, model)
+    _check_base(files, model, lambda module: model.get_submodule(module).weight)
     try:
         tuned = PeftModel.from_pretrained(model, str(files.folder)).eval()
     except Exception as error:  # PEFT and torch raise types of their own
@@ -231,13 +232,9 @@ def load_tuned(model: Any, folder: str | Path) -> PeftModel:
     return tuned
 
 
-def _check_base(files: AdapterFiles, model: Any, weight_of: Callable[[str], Any] | None = None) -> None:
-    try:
-        found = adapter_files.samples(model, weight_of)
-    except BeftError:  # an architecture that beft does not know, with an adapter of PEFT's own
-        return
+def _check_base(files: AdapterFiles, model: Any, weight_of: Callable[[str], Any]) -> None:
     if all(parameter.is_floating_point() for parameter in model.parameters()):  # else they are quantised
-        adapter_files.check_base(files, found, _rounded(model))
+        adapter_files.check_base(files, weight_of, _rounded(model))
 
 
 def _rounded(model: Any) -> bool:
