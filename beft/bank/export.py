@@ -1,6 +1,7 @@
 """A run as a plain checkpoint, with biases switched on by the model's own config where it has none."""
 
 import copy
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import nn
 from ..anatomy.projections import describe
 from ..anatomy.sites import TERMS
 from ..errors import BeftError
-from .bank import BiasBank
+from .bank import BiasBank, filled
 from .slots import BiasSlot
 
 
@@ -20,8 +21,10 @@ def merge(bank: BiasBank, run: int, folder: str | Path | None = None, tokenizer:
 
     Where the model has no bias to add to, its config's own flag gives it some, zero elsewhere. With `folder` it is also
     written there as safetensors (with the tokenizer, if given), so that the `AutoModelFor...from_pretrained` of its
-    kind, or an inference server, loads it with neither beft nor peft. Raises BeftError: a tuned layer has no bias and
-    the family no flag for it; a prefix or a prompt, which are no part of a checkpoint; quantised weights.
+    kind, or an inference server, loads it with neither beft nor peft. The copy computes what the loaded one does. Warns
+    where the bank's model does not, because a cast rounded what no checkpoint holds. Raises BeftError: a tuned layer
+    has no bias and the family no flag for it; a prefix or a prompt, which are no part of a checkpoint; quantised
+    weights.
     """
     changes = bank.changes(run)
     if getattr(bank.model.config, "quantization_config", None) is not None:
@@ -32,6 +35,7 @@ def merge(bank: BiasBank, run: int, folder: str | Path | None = None, tokenizer:
     # a model that is made draws weights, though they are replaced at once
     with torch.random.fork_rng(devices=[]):
         exported = bank.bare_copy()
+        _warn_of_rounded(bank.model, exported)
         tuned = [slot.module for slot in bank.trained(run) if isinstance(slot, BiasSlot)]
         bare = dict.fromkeys(name for name in tuned if exported.get_submodule(name).bias is None)
         if bare:
@@ -45,6 +49,21 @@ def merge(bank: BiasBank, run: int, folder: str | Path | None = None, tokenizer:
     return exported
 
 
+def _warn_of_rounded(model: Any, exported: Any) -> None:
+    """Say so where a buffer of the model is a rounded one of what its config gives, such as rotary frequencies."""
+    own = dict(model.named_buffers())
+    for name, made in exported.named_buffers():
+        rounded = own.get(name, made)
+        if rounded.dtype != made.dtype and not torch.equal(rounded.to(made.dtype), made):
+            warnings.warn(
+                f"{name} of this model was rounded to {str(rounded.dtype).removeprefix('torch.')} by a cast, and the "
+                "merged model has it unrounded, as every copy loaded from a file: its outputs differ from the bank's. "
+                "Load the model with dtype= instead of casting it",
+                stacklevel=3,
+            )
+            return
+
+
 def with_biases(model: Any, modules: Sequence[str]) -> Any:
     """A copy of `model` whose linear layers `modules` (exact names) have biases, zero like all that come with them.
 
@@ -54,13 +73,11 @@ def with_biases(model: Any, modules: Sequence[str]) -> Any:
     """
     config = copy.deepcopy(model.config)
     setattr(config, bias_flag(model, modules), True)
-    biased = type(model)(config).to(model.device, model.dtype)
+    with torch.device("meta"):
+        shapes = {name: p.shape for name, p in type(model)(config).named_parameters()}
     state = model.state_dict()
-    added = {name: torch.zeros_like(p) for name, p in biased.named_parameters() if name not in state}
-    biased.load_state_dict(state | added)
-    if hasattr(model, "generation_config"):
-        biased.generation_config = model.generation_config
-    return biased.requires_grad_(False).eval()
+    added = {name: torch.zeros(shape, dtype=model.dtype) for name, shape in shapes.items() if name not in state}
+    return filled(model, config, state | added).requires_grad_(False)
 
 
 def bias_flag(model: Any, modules: Sequence[str]) -> str:
