@@ -135,8 +135,23 @@ def _read(name: str, files: ModelFiles, auto: Any, seed: int, **settings: Any) -
     finally:
         transformers_logging.set_verbosity(level)
     _check_complete(model, report, folder)
+    use_working_experts(model)
     model.requires_grad_(False).eval()
     return Loaded(model, tokenizer, name, files.source, files.revision, files.sha256)
+
+
+def use_working_experts(model: Any) -> None:
+    """Let experts be computed one by one where torch's product of all at once would end in an error at the first text.
+
+    It takes rows of whole 16 bytes, and before torch 2.10 only bfloat16 on a GPU.
+    """
+    if getattr(model.config, "_experts_implementation", None) != "grouped_mm":
+        return
+    stacks = [p for p in model.parameters() if p.dim() == 3]  # (experts, in, out)
+    uneven = any(n * p.element_size() % 16 for p in stacks for n in p.shape[1:])
+    old = not hasattr(torch.nn.functional, "grouped_mm") and any(p.dtype != torch.bfloat16 for p in stacks)
+    if uneven or old:
+        model.set_experts_implementation("eager")
 
 
 def _check_complete(model: Any, report: dict[str, Any], folder: Path) -> None:
