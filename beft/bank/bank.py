@@ -284,16 +284,20 @@ def filled(model: Any, config: Any, state: Mapping[str, Tensor]) -> Any:
     """A new model of the same class, in eval mode and on the same device, with this config and these parameters.
 
     Every parameter has the precision that it has in `state`. Buffers that a checkpoint does not hold, such as rotary
-    frequencies, are those that `from_pretrained` makes: a cast of the whole model would round them.
+    frequencies, are those of `from_pretrained`: computed in full precision and kept in that of a model made in the
+    precision of `state`. A cast of the whole model would round them.
     """
-    usual = torch.get_default_dtype()
+    made, usual = type(model)(config), torch.get_default_dtype()
     torch.set_default_dtype(next(x.dtype for x in state.values() if x.is_floating_point()))
     try:
-        made = type(model)(config)
+        with torch.device("meta"):
+            precisions = {name: buffer.dtype for name, buffer in type(model)(config).named_buffers()}
     finally:
         torch.set_default_dtype(usual)
     for name, parameter in made.named_parameters():
         parameter.data = parameter.data.to(state[name].dtype)
+    for name, buffer in made.named_buffers():
+        buffer.data = buffer.data.to(precisions[name])
     made.load_state_dict(state)
     if hasattr(model, "generation_config"):
         made.generation_config = model.generation_config
