@@ -6,7 +6,7 @@ product of the backbone and nothing else: a value of one run never enters anothe
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Self
@@ -279,13 +279,10 @@ class BiasBank(nn.Module):
 
     def bare_copy(self) -> Any:
         """A copy of the model without hooks, in its own precision."""
-        bare = type(self.model)(copy.deepcopy(self.model.config)).to(next(self.model.parameters()).dtype)
-        bare.load_state_dict(self._bare_state())
-        if hasattr(self.model, "generation_config"):
-            bare.generation_config = self.model.generation_config
+        bare = filled(self.model, copy.deepcopy(self.model.config), self._bare_state())
         if self._attention and bare._can_set_attn_implementation():
             bare.set_attn_implementation(self._attention)
-        return bare.to(self.device).eval()
+        return bare
 
     def detach(self) -> Any:
         """Take the hooks off and return the model as it was."""
@@ -308,6 +305,30 @@ class BiasBank(nn.Module):
 
     def __exit__(self, *error: object) -> None:
         self.detach()
+
+
+def filled(model: Any, config: Any, state: Mapping[str, Tensor]) -> Any:
+    """A new model of the same class, in eval mode and on the same device, with this config and these parameters.
+
+    Every parameter has the precision that it has in `state`. Buffers that a checkpoint does not hold, such as rotary
+    frequencies, are those of `from_pretrained`: computed in full precision and kept in that of a model made in the
+    precision of `state`. A cast of the whole model would round them.
+    """
+    made, usual = type(model)(config), torch.get_default_dtype()
+    torch.set_default_dtype(next(x.dtype for x in state.values() if x.is_floating_point()))
+    try:
+        with torch.device("meta"):
+            precisions = {name: buffer.dtype for name, buffer in type(model)(config).named_buffers()}
+    finally:
+        torch.set_default_dtype(usual)
+    for name, parameter in made.named_parameters():
+        parameter.data = parameter.data.to(state[name].dtype)
+    for name, buffer in made.named_buffers():
+        buffer.data = buffer.data.to(precisions[name])
+    made.load_state_dict(state)
+    if hasattr(model, "generation_config"):
+        made.generation_config = model.generation_config
+    return made.to(model.device).eval()
 
 
 class BareModel:

@@ -1,6 +1,7 @@
 """A run as a plain checkpoint, with biases switched on by the model's own config where it has none."""
 
 import copy
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ..anatomy.projections import describe
 from ..anatomy.sites import TERMS
 from ..errors import BeftError
 from .adapter_files import CONFIG, check_folder, folder_of
-from .bank import BiasBank
+from .bank import BiasBank, filled
 from .labels import name_labels
 from .slots import BiasSlot
 
@@ -28,10 +29,11 @@ def merge(
 
     Where the model has no bias to add to, its config's own flag gives it some, zero elsewhere. With `folder` it is also
     written there as safetensors (with the tokenizer, if given), so that the `AutoModelFor...from_pretrained` of its
-    kind, or an inference server, loads it with neither beft nor peft. `labels` are the names of a classifier's classes,
-    for its config. Raises BeftError: a tuned layer has no bias and the family no flag for it; a prefix or a prompt,
-    which are no part of a checkpoint; quantised weights; a folder that is a file or has an adapter in it; labels as
-    `labels.name_labels`.
+    kind, or an inference server, loads it with neither beft nor peft. The copy computes what the loaded one does. Warns
+    where the bank's model does not, because a cast rounded what no checkpoint holds. `labels` are the names of a
+    classifier's classes, for its config. Raises BeftError: a tuned layer has no bias and the family no flag for it; a
+    prefix or a prompt, which are no part of a checkpoint; quantised weights; a folder that is a file or has an adapter
+    in it; labels as `labels.name_labels`.
     """
     if folder is not None:
         folder = folder_of(folder)
@@ -41,6 +43,7 @@ def merge(
     # a model that is made draws weights, though they are replaced at once
     with torch.random.fork_rng(devices=[]):
         exported = bank.bare_copy()
+        _warn_of_rounded(bank.model, exported)
         if bare:
             exported = with_biases(exported, bare)
     for change in changes:
@@ -73,6 +76,21 @@ def _without_bias(bank: BiasBank, run: int) -> list[str]:
     return list(dict.fromkeys(name for name in tuned if bank.model.get_submodule(name).bias is None))
 
 
+def _warn_of_rounded(model: Any, exported: Any) -> None:
+    """Say so where a buffer of the model is a rounded one of what its config gives, such as rotary frequencies."""
+    own = dict(model.named_buffers())
+    for name, made in exported.named_buffers():
+        rounded = own.get(name, made)
+        if rounded.dtype != made.dtype and not torch.equal(rounded.to(made.dtype), made):
+            warnings.warn(
+                f"{name} of this model was rounded to {str(rounded.dtype).removeprefix('torch.')} by a cast, and the "
+                "merged model has it unrounded, as every copy loaded from a file: its outputs differ from the bank's. "
+                "Load the model with dtype= instead of casting it",
+                stacklevel=3,
+            )
+            return
+
+
 def with_biases(model: Any, modules: Sequence[str]) -> Any:
     """A copy of `model` whose linear layers `modules` (exact names) have biases, zero like all that come with them.
 
@@ -82,13 +100,11 @@ def with_biases(model: Any, modules: Sequence[str]) -> Any:
     """
     config = copy.deepcopy(model.config)
     setattr(config, bias_flag(model, modules), True)
-    biased = type(model)(config).to(model.device, model.dtype)
+    with torch.device("meta"):
+        shapes = {name: p.shape for name, p in type(model)(config).named_parameters()}
     state = model.state_dict()
-    added = {name: torch.zeros_like(p) for name, p in biased.named_parameters() if name not in state}
-    biased.load_state_dict(state | added)
-    if hasattr(model, "generation_config"):
-        biased.generation_config = model.generation_config
-    return biased.requires_grad_(False).eval()
+    added = {name: torch.zeros(shape, dtype=model.dtype) for name, shape in shapes.items() if name not in state}
+    return filled(model, config, state | added).requires_grad_(False)
 
 
 def bias_flag(model: Any, modules: Sequence[str]) -> str:

@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from peft import PrefixTuningConfig, PromptEmbedding, PromptTuningConfig, TaskType, get_peft_model
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from .. import paper
 from ..anatomy.architectures import first_position
 from ..anatomy.projections import backbone_of, describe
 from ..errors import BeftError
 from ..study import Study
+from .caches import whole
 
 VIRTUAL = ("prefix", "prompt")  # the methods
 PREFIX, PROMPT = "beft_prefix", "beft_prompt"  # PEFT's modules, while they are on the model
@@ -39,7 +41,10 @@ class Prefix:
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.randint(config.vocab_size, (1, self.tokens), generator=generator)
         with torch.no_grad():
-            cache = model(input_ids=drawn.to(model.device), use_cache=True).past_key_values
+            # a cache that does not know the model's window keeps all tokens of a prefix that is longer
+            cache = model(input_ids=drawn.to(model.device), past_key_values=DynamicCache(), use_cache=True)[
+                "past_key_values"
+            ]
             kept = [side[0].transpose(0, 1).flatten(1) for layer in cache.layers for side in (layer.keys, layer.values)]
         self.start = torch.cat(kept, dim=1).float()  # (V, ...)
         peft = PrefixTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=self.tokens)
@@ -50,11 +55,16 @@ class Prefix:
         self._hook = model.register_forward_pre_hook(self._put_in_front, with_kwargs=True)
 
     def _put_in_front(self, model: nn.Module, args: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Before a call: an empty cache gets the prefix, the mask and the positions count it."""
+        """Before a call: an empty cache gets the prefix, the mask and the positions count it.
+
+        A mask that is as long as cache and ids together counts it already, and so do the positions.
+        """
         cache, ids = inputs.get("past_key_values"), inputs["input_ids"]
-        if cache is None or cache.get_seq_length() == 0:
-            inputs["past_key_values"] = self.wrapped.get_prompt(len(ids))
         mask = inputs.get("attention_mask")
+        if cache is None or cache.get_seq_length() == 0:
+            inputs["past_key_values"] = whole(self.wrapped.get_prompt(len(ids)))
+        elif mask is not None and mask.shape[1] == cache.get_seq_length() + ids.shape[1]:
+            return args, inputs
         if mask is not None:  # without one, everything in the cache is attended to anyway
             inputs["attention_mask"] = torch.cat([mask.new_ones(len(mask), self.tokens), mask], dim=1)
         for name in ("position_ids", "cache_position"):
@@ -150,6 +160,11 @@ def prompt_config(model: Any, tokens: int) -> PromptTuningConfig:
 def has_prompt(model: Any) -> bool:
     """Whether a prompt is on the model, which moves the places of its tokens."""
     return hasattr(model, PROMPT)
+
+
+def prefix_tokens(model: Any) -> int:
+    """Virtual tokens in front of a model's keys and values, while a prefix is on it."""
+    return model.get_submodule(PREFIX).embedding.num_embeddings if hasattr(model, PREFIX) else 0
 
 
 def virtual_tokens(method: str) -> int:

@@ -19,6 +19,7 @@ from ..anatomy.projections import describe
 from ..bank.baselines import encoder_parameters, open_bank, places_in
 from ..data.datasets import Dataset
 from ..errors import BeftError, unknown
+from ..experiments.sweep import unfinished
 from ..models.files import model_identity
 from ..models.loading import Loaded
 from ..records.provenance import build_record, origin
@@ -94,8 +95,12 @@ def train_patches(phase: Phase, runs: Sequence[Run], store: Store, progress: boo
     """
     settings = [phase.settings(run) for run in runs]
     todo = [run for run, s in zip(runs, settings, strict=True) if store.find(s) is None]
-    biases = [run for run in todo if run.method in BIAS_PATCHES]
-    banks = [biases] if biases else []
+    biases = {key(phase.settings(run)): run for run in runs if run.method in BIAS_PATCHES}
+    left = [run for run in todo if run.method in BIAS_PATCHES]
+    # what an interruption broke off is gone on with by the same runs together
+    banks = [own for bank in unfinished(biases, store) if not set(left).isdisjoint(own := list(bank.values()))]
+    left = [run for run in left if not any(run in bank for bank in banks)]
+    banks += [left] if left else []
     banks += [[run] for run in todo if run.method not in BIAS_PATCHES]
     total = phase.study.epochs * sum(len(bank) * (2 if bank[0].method == "sparse" else 1) for bank in banks)
     label, quiet = f"{len(todo)} patches against {phase.axis}", not (progress and todo)

@@ -24,7 +24,7 @@ from ..bank.slots import places
 from ..data.batching import CHUNKS
 from ..errors import BeftError, unknown
 from ..models.files import read_config
-from ..models.loading import empty
+from ..models.loading import empty, use_working_experts
 from ..records.provenance import build_record
 from ..records.store import Store
 from ..study import parse_method
@@ -295,4 +295,5 @@ def random_model(config: Any, dtype: str, device: torch.device) -> Any:
     with torch.device(device), torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
+    use_working_experts(model)
     return model.requires_grad_(False).eval()

@@ -5,7 +5,7 @@ process, or by the workers of a Dask cluster (see `cluster`); the banks are the 
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from ..records.schema import key
 from ..records.store import Store, log_runs
 from ..study import WEIGHT_METHODS, Run, Study, parse_method
 from ..training.device import default_device
-from ..training.loop import Epoch, fit
+from ..training.loop import Epoch, fit, runs_of_checkpoint
 from . import cluster
 from .context import Context, Shelf, short
 from .memory import BANK, bank_size
@@ -58,17 +58,17 @@ def run_all(
     contexts = [Context(study, shelf) for study, _ in jobs]
     settings = [_settings(c, runs) for c, (_, runs) in zip(contexts, jobs, strict=True)]
     records = {key(s): recorded(store, s) for own in settings for s in own}
-    missing: dict[str, tuple[Context, dict[str, Run]]] = {}
+    wanted: dict[str, tuple[Context, dict[str, Run]]] = {}
     for context, (_, runs), own in zip(contexts, jobs, settings, strict=True):
         for r, s in zip(runs, own, strict=True):
-            if records[key(s)] is None:
-                missing.setdefault(key(context.common()), (context, {}))[1].setdefault(key(s), r)
-    todo = [(context, list(runs.values())) for context, runs in missing.values()]
+            wanted.setdefault(key(context.common()), (context, {}))[1].setdefault(key(s), r)
+    missing = [{name for name in runs if records[name] is None} for _, runs in wanted.values()]
+    todo = [(context, runs, names) for (context, runs), names in zip(wanted.values(), missing, strict=True) if names]
     address = scheduler or os.environ.get("BEFT_SCHEDULER")
-    work = sum(_row_visits(context, runs) for context, runs in todo)
-    count, failed = sum(len(runs) for _, runs in todo), 0
+    work = sum(_row_visits(context, [runs[name] for name in names]) for context, runs, names in todo)
+    count, failed = sum(len(names) for _, _, names in todo), 0
     with tqdm(total=work, desc="sweep", unit="row", unit_scale=True, disable=not (progress and todo)) as bar:
-        banks = ((c, members) for c, runs in todo for members in pack(c, runs, bank_size))
+        banks = ((c, members) for c, runs, names in todo for members in divide(c, runs, names, store, bank_size))
         here = (train(c, members, store, progress=not bar.disable, advance=bar.update) for c, members in banks)
         finished = _on_cluster(address, list(banks), store, bar) if address and todo else here
         for written in finished:
@@ -77,6 +77,42 @@ def run_all(
             failed += sum(record["outcome"] != "ok" for record in new.values())
     log_runs(done=count - failed, reused=len(records) - count, failed=failed)
     return [[records[key(s)] or recorded(store, s) for s in own] for own in settings]  # type: ignore[misc]
+
+
+def divide(
+    context: Context, wanted: Mapping[str, Run], missing: Collection[str], store: Store, size: int | None = None
+) -> Iterator[list[Run]]:
+    """The banks of the missing ones among the runs that are wanted, {key: run}.
+
+    The runs of a bank decide together how sums are rounded. A sweep that goes on after an interruption therefore has
+    the banks that it would have had without: first those with a checkpoint, then those of all wanted runs together.
+    Where such a bank has only some runs missing, the others came from another sweep: the missing ones are then packed
+    by themselves.
+    """
+    left = {name: run for name, run in wanted.items() if name in missing}
+    for bank in unfinished(wanted, store):
+        if not left.keys().isdisjoint(bank):
+            yield list(bank.values())
+            left = {name: run for name, run in left.items() if name not in bank}
+    if not left:
+        return
+    runs = set(left.values())
+    banks = list(pack(context, list(wanted.values()), size))
+    if any(0 < len(runs.intersection(bank)) < len(bank) for bank in banks):
+        yield from pack(context, list(left.values()), size)
+    else:
+        yield from (bank for bank in banks if runs.issuperset(bank))
+
+
+def unfinished(wanted: Mapping[str, Run], store: Store) -> Iterator[dict[str, Run]]:
+    """Banks whose checkpoint an interruption has left, {key: run} each, where all their runs are wanted."""
+    names = {run: name for name, run in wanted.items()}
+    for path in sorted((store.folder / "checkpoints").glob("*.safetensors")):
+        runs = runs_of_checkpoint(path)
+        if runs and all(run in names for run in runs):
+            bank = {names[run]: run for run in runs}
+            if key({"bank": list(bank)}) == path.stem:
+                yield bank
 
 
 def pack(context: Context, runs: Sequence[Run], size: int | None = None) -> Iterator[list[Run]]:

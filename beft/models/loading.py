@@ -170,6 +170,7 @@ def _read(name: str, files: ModelFiles, auto: Any, seed: int, head: bool = False
             raise missing_tokenizer(folder) or error from error
     _check_complete(model, report, folder, head)
     _check_finite(model, folder)
+    use_working_experts(model)
     check_vocabulary(tokenizer, model, folder)
     # what is in no file: an adapter has to bring it along
     model.drawn_parameters = frozenset(report["missing_keys"])
@@ -226,6 +227,20 @@ def _explained(folder: Path, config: dict[str, Any], guess: str) -> Iterator[Non
         raise BeftError(
             f"model folder {folder} ({kind}) cannot be loaded, its {guess} ({reason}): fetch it again"
         ) from error
+
+
+def use_working_experts(model: Any) -> None:
+    """Let experts be computed one by one where torch's product of all at once would end in an error at the first text.
+
+    It takes rows of whole 16 bytes, and before torch 2.10 only bfloat16 on a GPU.
+    """
+    if getattr(model.config, "_experts_implementation", None) != "grouped_mm":
+        return
+    stacks = [p for p in model.parameters() if p.dim() == 3]  # (experts, in, out)
+    uneven = any(n * p.element_size() % 16 for p in stacks for n in p.shape[1:])
+    old = not hasattr(torch.nn.functional, "grouped_mm") and any(p.dtype != torch.bfloat16 for p in stacks)
+    if uneven or old:
+        model.set_experts_implementation("eager")
 
 
 def _check_complete(model: Any, report: dict[str, Any], folder: Path, head: bool) -> None:

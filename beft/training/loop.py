@@ -22,9 +22,9 @@ from ..bank.baselines import FrozenPart, open_bank
 from ..bank.dropout import example_keys
 from ..bank.optimizer import StackedAdam
 from ..bank.virtual_tokens import reserve_virtual_tokens
-from ..data.batching import CHUNKS, ChunkCost, chunks
+from ..data.batching import CHUNKS, ChunkCost, Padding, chunks
 from ..data.datasets import Dataset, Draw, draw
-from ..errors import OutOfMemory
+from ..errors import BeftError, OutOfMemory
 from ..models.loading import Loaded
 from ..models.tokens import check_length
 from ..study import Result, Run, Study
@@ -32,6 +32,15 @@ from .classification import Classification
 from .device import default_device, forget_peak, peak_memory, repeatable
 from .multiple_choice import Prompted
 from .objective import Objective
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a bank has taken so far, interruptions not counted: seconds, and peak bytes of memory."""
+
+    seconds: float = 0.0
+    peak: int = 0
+
 
 MakeObjective = Callable[[Loaded, Dataset, Study, list[Draw]], Objective]
 
@@ -108,7 +117,7 @@ def fit(
         rates = torch.tensor([run.rate for run in runs], dtype=torch.float32, device=where)
         optimizer = StackedAdam(bank.slots, rates, study.clip, study.eps)
         results = _empty_results(runs, learnt, bank)
-        done, before = load_checkpoint(checkpoint, optimizer, results)
+        done, before = load_checkpoint(checkpoint, optimizer, results, learnt.padding)
         steps = math.ceil(len(learnt.draws[0].train) / study.batch_size)
         bar = tqdm(total=study.epochs * steps, initial=done * steps, desc=label, unit="step", disable=not progress)
         with bar:
@@ -118,11 +127,11 @@ def fit(
                 with repeatable(where):
                     losses = train_epoch(bank, learnt, optimizer, study, number, cost, recompute, bar.update)
                     _score(epoch, losses, study, cost)
-                seconds = before + time.perf_counter() - began
+                spent = Spent(before.seconds + time.perf_counter() - began, max(before.peak, peak_memory(where)))
                 if epoch.last:
-                    _complete(epoch, seconds, peak_memory(where), cost, recompute)
+                    _complete(epoch, spent, cost, recompute)
                 elif checkpoint is not None:
-                    save_checkpoint(checkpoint, optimizer, results, seconds)
+                    save_checkpoint(checkpoint, optimizer, results, learnt.padding, spent)
                 yield epoch
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
@@ -198,52 +207,70 @@ def _score(epoch: Epoch, losses: Tensor, study: Study, cost: ChunkCost) -> None:
         result.epochs.append({"epoch": epoch.number, "train_loss": loss if math.isfinite(loss) else None} | own)
 
 
-def _complete(epoch: Epoch, seconds: float, peak: int, cost: ChunkCost, recompute: bool) -> None:
+def _complete(epoch: Epoch, spent: Spent, cost: ChunkCost, recompute: bool) -> None:
     """Add to the results what a record has of the bank: its runs, cost and memory."""
     for result in epoch.results:
-        result.seconds = seconds / len(epoch.results)
+        result.seconds = spent.seconds / len(epoch.results)
         result.bank = {
             "runs": len(epoch.results),
             "of": [[r.run.method, r.run.seed, r.run.rate] for r in epoch.results],
-            "seconds": seconds,
-            "peak_memory_bytes": peak,
+            "seconds": spent.seconds,
+            "peak_memory_bytes": spent.peak,
             "padding_efficiency": epoch.objective.padding.efficiency,
             "chunk_tokens": cost.tokens,
             "recomputed": recompute,
         }
 
 
-def save_checkpoint(path: Path, optimizer: StackedAdam, results: list[Result], seconds: float) -> None:
+def save_checkpoint(path: Path, optimizer: StackedAdam, results: list[Result], padding: Padding, spent: Spent) -> None:
     """Write values, moments and the epochs so far; a reader sees the whole file or the one before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    progress = {"seconds": seconds, "runs": [[vars(r.run), r.epochs, r.outcome] for r in results]}
+    progress = {
+        "runs": [[vars(r.run), r.epochs, r.outcome] for r in results],
+        "padding": vars(padding),
+        "spent": vars(spent),
+    }
     state = {name: tensor.contiguous() for name, tensor in optimizer.state().items()}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     save_file(state, temporary, metadata={"progress": json.dumps(progress)})
     os.replace(temporary, path)
 
 
-def load_checkpoint(path: Path | None, optimizer: StackedAdam, results: list[Result]) -> tuple[int, float]:
-    """Restore a bank if `path` holds its state; return (epochs done, seconds spent), (0, 0.0) if not.
+def load_checkpoint(
+    path: Path | None, optimizer: StackedAdam, results: list[Result], padding: Padding
+) -> tuple[int, Spent]:
+    """Restore a bank if `path` holds its state; return the epochs done, 0 if not, and what they took.
 
     A file that cannot be read or belongs to other runs is ignored: a checkpoint only ever saves time.
     """
+    nothing = (0, Spent())
     if path is None or not path.exists():
-        return 0, 0.0
+        return nothing
     try:
         with safe_open(path, framework="pt") as file:
             progress = json.loads(file.metadata()["progress"])
             if [run for run, _, _ in progress["runs"]] != [vars(r.run) for r in results]:
-                return 0, 0.0
+                return nothing
+            counted, spent = Padding(**progress["padding"]), Spent(**progress["spent"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if _shapes(state) != _shapes(optimizer.state()):  # before anything is overwritten
-                return 0, 0.0
+                return nothing
             optimizer.restore(state)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError):
-        return 0, 0.0
+        return nothing
     for result, (_, epochs, outcome) in zip(results, progress["runs"], strict=True):
         result.epochs, result.outcome = epochs, outcome
-    return len(results[0].epochs), float(progress["seconds"])
+    padding.real, padding.computed = counted.real, counted.computed
+    return len(results[0].epochs), spent
+
+
+def runs_of_checkpoint(path: Path) -> list[Run]:
+    """The runs whose state a checkpoint holds; none of a file that is no checkpoint."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return [Run(**run) for run, _, _ in json.loads(file.metadata()["progress"])["runs"]]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, BeftError):
+        return []
 
 
 def _shapes(state: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:

@@ -20,6 +20,8 @@ from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 
 from ..bank.bank import BareModel, BiasBank, as_bank
+from ..bank.caches import close_gaps, shortest_window, whole
+from ..bank.virtual_tokens import prefix_tokens
 from ..data.batching import CHUNKS, ChunkCost, EncodedOptions, chunks, common_prefix, encode_options, padded
 from ..data.prompts import Example
 
@@ -86,6 +88,7 @@ class _Scorer:
         accepted = inspect.signature(bank.model.forward).parameters
         self.positions = "position_ids" in accepted
         self.keep = "logits_to_keep" in accepted
+        self.window, self.virtual = shortest_window(bank.model.config), prefix_tokens(bank.model)
         self.cache: Any = None
 
     def prepare(self, ids: list[int], runs: int) -> None:
@@ -105,7 +108,13 @@ class _Scorer:
         cache = copy.deepcopy(self.cache)  # of the first pass
         if cache is not None:
             cache.batch_select_indices(torch.from_numpy(owner).to(self.device))
+        gaps = ids.shape[1] - real.sum(1)
+        in_the_way = self._in_the_way(examples, forks, gaps)
+        if in_the_way:
+            cache = whole(cache) if cache is not None else DynamicCache()
         logits, cache = self._forward(ids, mask, cache, owner, wanted)
+        if in_the_way:
+            mask = close_gaps(cache, torch.cat([mask.new_ones(len(ids), self.virtual), mask], dim=1), gaps)
         log_probs = logits.log_softmax(-1)  # (B, |wanted|, V)
         totals = [np.zeros(len(e.sequences)) for e in examples]
         tails: list[tuple[int, int]] = []
@@ -123,6 +132,14 @@ class _Scorer:
             lengths = [len(s) - start for s, start in zip(e.sequences, e.starts, strict=True)]
             yield Scored(total, np.array(lengths))
 
+    def _in_the_way(self, examples: list[EncodedOptions], forks: list[int], gaps: Tensor) -> bool:
+        """Whether padding behind the prompts, `gaps` (B,), would take places in the window of an option's tokens."""
+        if self.window is None:
+            return False
+        behind = max(len(s) - 1 - fork for e, fork in zip(examples, forks, strict=True) for s in e.sequences)
+        places = self.virtual + max(forks) + behind
+        return behind > 0 and places > self.window and bool(gaps.any())
+
     def _tails(
         self,
         examples: list[EncodedOptions],
@@ -137,8 +154,8 @@ class _Scorer:
         rows = torch.tensor([b for b, _ in tails], device=self.device)
         ids, real = (x.to(self.device) for x in padded([examples[b].sequences[k][forks[b] : -1] for b, k in tails]))
         cache.batch_select_indices(rows)
-        whole = torch.cat([mask[rows], real], dim=1)
-        logits, _ = self._forward(ids, whole, cache, owner[[b for b, _ in tails]], torch.arange(ids.shape[1]))
+        every = torch.cat([mask[rows], real], dim=1)
+        logits, _ = self._forward(ids, every, cache, owner[[b for b, _ in tails]], torch.arange(ids.shape[1]))
         log_probs = logits.log_softmax(-1)
         for row, (b, k) in enumerate(tails):
             own = examples[b].sequences[k][forks[b] + 1 :]
@@ -193,17 +210,33 @@ def generate(
         pad_token_id=0,
         eos_token_id=ends.eos_token_id,
         bos_token_id=ends.bos_token_id,
+        # a model's own config may ask for a cache of fixed size, which has no room for a prefix
+        cache_implementation="dynamic" if prefix_tokens(bank.model) else None,
     )
     texts = [""] * len(examples)
-    order = np.argsort([-len(ids) for ids in prompts], kind="stable")
-    for start in range(0, len(order), at_once):
-        part = order[start : start + at_once]
+    for part in _batches(bank.model, prompts, new_tokens, at_once):
         ids, mask = (x.to(bank.device) for x in padded([prompts[i] for i in part], left=True))
         with bank.running(torch.from_numpy(owner[part]).to(bank.device)) as running:
             out = running.generate(input_ids=ids, attention_mask=mask, generation_config=config, tokenizer=tokenizer)
         for i, row in zip(part, out[:, ids.shape[1] :].tolist(), strict=True):
             texts[i] = tokenizer.decode(row, skip_special_tokens=True).partition("\n")[0].strip()
     return texts
+
+
+def _batches(model: Any, prompts: Sequence[list[int]], new_tokens: int, at_once: int) -> Iterator[np.ndarray]:
+    """Prompts to be continued together, longest first, as index arrays.
+
+    Padding stands in front of a prompt, where it is in no token's way, but behind a prefix: where a window would count
+    it, prompts of one length go together.
+    """
+    lengths = np.array([len(ids) for ids in prompts], dtype=np.int64)
+    order = np.argsort(-lengths, kind="stable")
+    window, virtual = shortest_window(model.config), prefix_tokens(model)
+    alike = bool(window and virtual and len(order) and virtual + lengths.max() + new_tokens > window)
+    ends = np.flatnonzero(np.diff(lengths[order])) + 1 if alike else ()
+    for group in np.split(order, ends):
+        for start in range(0, len(group), at_once):
+            yield group[start : start + at_once]
 
 
 def token_f1(text: str, answers: Sequence[str]) -> float:

@@ -154,7 +154,7 @@ def test_an_injected_bias_comes_back_from_its_adapter(tmp_path):
 
 
 def test_a_model_in_bfloat16_stays_so(tmp_path):
-    model = language_model("LLaMA").to(torch.bfloat16)
+    model = language_model("OPT").to(torch.bfloat16)
     with open_bank(model, ["b_v"], [0]) as bank:
         fill(bank)
         plain = merge(bank, 0, tmp_path)

@@ -118,6 +118,26 @@ def test_an_interrupted_bank_goes_on_where_it_was(base, tmp_path, monkeypatch):
     assert not list((tmp_path / "one" / "checkpoints").glob("*.safetensors"))
 
 
+def test_a_bank_that_stopped_between_two_records_is_gone_on_with_as_a_whole(base, tmp_path, monkeypatch):
+    phase, store = phase_of(base, epochs=2), Store(tmp_path / "one")
+    whole = upstream.train_patches(phase, RUNS[:3], Store(tmp_path / "other"), progress=False)
+    keep, kept = upstream._keep, []
+
+    def stop(*arguments):
+        if len(kept) == 1:
+            raise KeyboardInterrupt
+        kept.append(keep(*arguments))
+
+    monkeypatch.setattr(upstream, "_keep", stop)
+    with pytest.raises(KeyboardInterrupt):
+        upstream.train_patches(phase, RUNS[:3], store, progress=False)
+    monkeypatch.setattr(upstream, "_keep", keep)
+    again = upstream.train_patches(phase, RUNS[:3], store, progress=False)
+    assert len(store.all("patch")) == 3
+    assert [r["bank"]["of"] for r in again] == [r["bank"]["of"] for r in whole]
+    assert [r["patch"]["sha256"] for r in again] == [r["patch"]["sha256"] for r in whole]
+
+
 def test_the_model_as_it_is_is_measured_once(base, tmp_path):
     phase, store = phase_of(base), Store(tmp_path)
     record = upstream.untouched(phase, store)

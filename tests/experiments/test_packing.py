@@ -13,6 +13,7 @@ from beft.errors import BeftError, OutOfMemory
 from beft.experiments import memory, sweep
 from beft.experiments.context import Context
 from beft.models import loading as models
+from beft.records.schema import key
 from beft.records.store import Store
 from beft.study import Run, Study
 from beft.training.loop import fit
@@ -118,3 +119,40 @@ def test_where_not_one_run_fits_the_sentence_says_so_and_what_was_finished_stays
     with pytest.raises(BeftError, match="not enough memory on cpu: use a smaller model"):
         sweep.run(STUDY, runs("b_v", seeds=range(3)), store, progress=False, bank_size=1)
     assert [r["settings"]["seed"] for r in store.all()] == [0]
+
+
+def divided(context, store, done, wanted, size):
+    """The banks of what is wanted, where `done` has records."""
+    by_key = {key(context.settings(run)): run for run in wanted}
+    missing = [name for name, run in by_key.items() if run not in done]
+    return list(sweep.divide(context, by_key, missing, store, size))
+
+
+def test_what_other_sweeps_have_left_is_packed_by_itself(context, tmp_path):
+    wanted, store = runs("b_v", seeds=range(10)), Store(tmp_path)
+    whole = list(sweep.pack(context, wanted, 3))
+    assert [len(bank) for bank in whole] == [2, 3, 2, 3]
+    assert divided(context, store, [], wanted, 3) == whole
+    assert divided(context, store, [*whole[0], *whole[2]], wanted, 3) == [whole[1], whole[3]]
+    assert divided(context, store, wanted[:3], wanted, 3) == list(sweep.pack(context, wanted[3:], 3))
+    assert divided(context, store, wanted, wanted, 3) == []
+
+
+def test_a_bank_with_a_checkpoint_keeps_its_runs_whatever_the_size_of_banks_now(context, tmp_path, monkeypatch):
+    wanted, store = runs("b_v", seeds=range(6)), Store(tmp_path)
+    begun = wanted[1:4]
+
+    def stopping(*arguments, **more):
+        for epoch in fit(*arguments, **more):
+            if epoch.number == 2:
+                raise KeyboardInterrupt
+            yield epoch
+
+    monkeypatch.setattr(sweep, "fit", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.train(context, begun, store)
+    assert divided(context, store, [], wanted, 2) == [begun, *sweep.pack(context, [wanted[0], *wanted[4:]], 2)]
+    assert divided(context, store, begun[:2], wanted, 6)[0] == begun
+    # who wants some of them only, or has them all, does not go on with it
+    assert divided(context, store, [], wanted[:2], 6) == [wanted[:2]]
+    assert divided(context, store, begun, wanted, 6) == [[wanted[0], *wanted[4:]]]

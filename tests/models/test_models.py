@@ -10,7 +10,9 @@ import pytest
 import small_models
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, GptOssConfig
 
+from beft.bank.baselines import open_bank
 from beft.errors import BeftError
 from beft.models import files as model_files
 from beft.models import loading as models
@@ -232,6 +234,25 @@ def test_a_language_model_is_loaded_frozen_in_eval_mode_in_its_precision(decoder
     assert not loaded.model.training and not any(p.requires_grad for p in loaded.model.parameters())
     assert {p.dtype for p in loaded.model.parameters()} == {getattr(torch, dtype)}
     assert (loaded.source, loaded.sha256) == ("folder mine", model_files.weight_hash(decoder))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("sizes", [{}, {"hidden_size": 62, "intermediate_size": 30}])
+def test_experts_of_any_width_work_in_either_precision(tmp_path, dtype, sizes):
+    """torch's product of all experts at once takes rows of whole 16 bytes only: others go one expert at a time."""
+    settings = dict(null_key_bias.ARCHITECTURES["gpt-oss"].settings) | sizes
+    del settings["experts_implementation"]
+    tokenizer = small_models.tokenizer_for("tiny-llama", count=50)
+    config = GptOssConfig(**settings | {"vocab_size": len(tokenizer)})
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "mine")
+    tokenizer.save_pretrained(tmp_path / "mine")
+    model = models.load_causal(str(tmp_path / "mine"), dtype=dtype).model
+    assert model.config._experts_implementation == ("eager" if sizes else "grouped_mm")
+    with open_bank(model, ["b_v"], [0]) as bank:
+        logits = bank(torch.zeros(2, dtype=torch.long), None, input_ids=torch.arange(3, 17).view(2, 7))
+        logits.square().mean().backward()
+        assert torch.isfinite(logits).all() and all(slot.values.grad.abs().max() > 0 for slot in bank.slots)
 
 
 def test_an_encoder_is_no_causal_language_model(tmp_path, tiny):

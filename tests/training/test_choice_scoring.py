@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from windowed_models import windowed
 
 from beft.bank.baselines import open_bank
 from beft.data.batching import ChunkCost, EncodedOptions
@@ -84,6 +85,19 @@ def test_every_run_of_a_bank_scores_as_it_does_alone(name):
             for scored, wanted in zip(mine, one_at_a_time(alone, examples), strict=True):
                 np.testing.assert_allclose(scored.total, wanted, atol=2e-4, rtol=1e-5)
     assert not np.allclose(both[0].total, both[len(examples)].total, atol=1e-2)
+
+
+@pytest.mark.parametrize("demonstrations", [0, 11])
+def test_a_window_that_no_text_fills_changes_no_bit(demonstrations):
+    """Nor does the care for windows: the scores are those of the same weights without one."""
+    examples = some_examples(demonstrations=demonstrations)
+    longest = max(len(ids) for e in examples for ids in e.sequences)
+    found = [
+        option_scores(windowed("Mistral, every layer", sliding_window=window), examples)
+        for window in (None, longest + 10)
+    ]
+    for without, within in zip(*found, strict=True):
+        assert without.total.tolist() == within.total.tolist()
 
 
 def test_nothing_to_score_is_nothing():

@@ -195,6 +195,8 @@ def test_an_interrupted_bank_goes_on_to_the_same_result(tmp_path, tiny, sentimen
     again = trained(tiny, sentiment, study, RUNS, checkpoint=path, at_epoch=lambda b, epoch: seen.append(epoch))
     assert seen == [2, 3, 4]
     assert same(whole, again)
+    padding = [r.bank["padding_efficiency"] for r in (*whole[0], *again[0])]
+    assert len(set(padding)) == 1 and 0.5 < padding[0] < 1
     assert list(path.parent.iterdir()) == []
     assert whole[0][2].outcome == again[0][2].outcome != "ok"
 
