@@ -138,7 +138,8 @@ def _merged(source: Notebook, built: Notebook, profile: str, name: str) -> Noteb
     again = f"run `python -m beft.reproduce --profile {profile} --only {name}` again"
     if fault := incomplete(built):
         raise BeftError(f"build/{profile}/{name}.ipynb is not whole, {fault}: {again}")
-    parameters = dict(built.metadata.get("papermill", {}).get("parameters", {}))
+    given = built.metadata.get("papermill", {}).get("parameters", {})
+    parameters = {name: value for name, value in given.items() if name not in settings.INJECTED}
     if parameters != {"profile": profile}:
         extra = ", ".join(sorted(parameters.keys() - {"profile"})) or "another profile"
         raise BeftError(f"build/{profile}/{name}.ipynb was run with {extra}, not with the plain profile: {again}")

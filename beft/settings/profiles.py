@@ -27,8 +27,10 @@ from ..study import Study
 from .parameters import COMMON, NOTEBOOKS, PARAMETERS, Parameters, checked
 
 DEFAULT_PROFILE = "embedded"
+INJECTED = frozenset({"PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"})
+"""What papermill adds to the parameters of a notebook with `--inject-paths` and the two options like it."""
 # Besides `profile`, what IPython puts into a notebook's namespace and does not begin with an underscore.
-_NO_PARAMETERS = frozenset({"profile", "In", "Out", "get_ipython", "exit", "quit", "open"})
+_NO_PARAMETERS = INJECTED | {"profile", "In", "Out", "get_ipython", "exit", "quit", "open"}
 
 
 def profile_names() -> list[str]:
