@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from peft import BeftConfig, PeftModel, TaskType
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -133,6 +133,21 @@ def load_tuned(model: Any, folder: str | Path) -> PeftModel:
     """The base model (as `models.load` gives it) with an adapter on it, through PEFT."""
     _read(Path(folder))  # PEFT would go to the hub for a folder that is not there
     return PeftModel.from_pretrained(model, str(folder)).eval()
+
+
+def fault_of(folder: Path) -> str | None:
+    """Why no adapter can be read from a folder, in words, or None: a file that is missing, cut short or not itself."""
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            if not list(file.keys()):
+                return f"{WEIGHTS} is empty"
+    except (OSError, SafetensorError):
+        return f"{WEIGHTS} is missing or cut short"
+    try:
+        whole = isinstance(json.loads((folder / CONFIG).read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        whole = False
+    return None if whole else f"{CONFIG} is missing or cut short"
 
 
 def holds_adapter(bank: BiasBank, run: int) -> bool:

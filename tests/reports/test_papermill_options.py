@@ -1,7 +1,7 @@
 """A user runs a notebook with papermill and has it told where the notebook lies (`--inject-paths` and the like).
 
-What papermill then adds is papermill's, not a setting: the notebook runs as it does without. A misspelt parameter beside
-it is still refused.
+What papermill then adds is papermill's, not a setting: the notebook runs as it does without. A misspelt parameter
+beside it is still refused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ OPTIONS = ["--inject-paths", "--inject-input-path", "--inject-output-path"]
 def prepared(tmp_path: Path, *options: str) -> dict[str, Any]:
     """The variables that papermill's own command line gives the notebook, up to where it reads its settings."""
     target = tmp_path / "out.ipynb"
-    done = CliRunner().invoke(papermill, [str(SOURCE), str(target), "--prepare-only", "-p", "profile", "smoke", *options])
+    done = CliRunner().invoke(
+        papermill, [str(SOURCE), str(target), "--prepare-only", "-p", "profile", "smoke", *options]
+    )
     assert done.exit_code == 0, done.output
     namespace: dict[str, Any] = {}
     for cell in nbformat.read(target, as_version=4).cells:
