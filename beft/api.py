@@ -10,6 +10,8 @@ from .bank.peft_adapter import save_adapter
 from .data import sources as data_module
 from .models import files as model_files
 from .models import loading as models
+from .paths import check_folder
+from .records.folders import explained
 from .study import Result, Run, Study
 from .training.classification import predict
 from .training.loop import fit
@@ -44,8 +46,10 @@ class Tuned:
 
     def save(self, folder: str | Path) -> None:
         """Write a plain checkpoint that AutoModelForSequenceClassification loads."""
-        self.model.save_pretrained(str(folder))
-        self.tokenizer.save_pretrained(str(folder))
+        check_folder(folder, "folder of the model")
+        with explained(f"the folder {folder}"):
+            self.model.save_pretrained(str(folder))
+            self.tokenizer.save_pretrained(str(folder))
 
 
 def tune(
@@ -72,6 +76,8 @@ def tune(
     """
     fields: dict[str, Any] = {"regime": "all", "task": str(task), "epochs": epochs} | study
     plan = Study(**fields)
+    if adapter is not None:
+        check_folder(adapter, "adapter folder")
     rows = data_module.load(plan.task, offline=plan.offline)
     loaded = models.load(plan.model, labels=rows.task.outputs, offline=plan.offline)
     run, label = Run(method, seed, rate), f"{method} on {rows.task.name}"
@@ -81,5 +87,6 @@ def tune(
             result.raise_if_lost()
             merged = merge(epoch.bank, 0)
             if adapter is not None:
-                save_adapter(epoch.bank, 0, adapter, model_files.HUB.get(plan.model, plan.model))
+                with explained(f"the adapter folder {adapter}"):
+                    save_adapter(epoch.bank, 0, adapter, model_files.HUB.get(plan.model, plan.model))
     return Tuned(merged, loaded.tokenizer, rows.task.labels, result, plan.max_length)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from ..errors import BeftError, unknown
 
@@ -72,6 +73,18 @@ class Axis:
         return [match.group() for match in self.pattern.finditer(text)]
 
 
+def _well_formed(content: Any) -> bool:
+    """Whether an axis of a file has groups, and sets of words for them, all text."""
+
+    def texts(value: Any) -> bool:
+        return isinstance(value, list) and bool(value) and all(isinstance(v, str) and v.strip() for v in value)
+
+    if not isinstance(content, dict) or not texts(content.get("groups")):
+        return False
+    words, names = content.get("words"), content.get("names", [])
+    return isinstance(words, list) and bool(words) and isinstance(names, list) and all(map(texts, words + names))
+
+
 def axis(name: str, names: bool = False, path: str | Path | None = None) -> Axis:
     """An axis by name: "gender", "race", "religion", or one of a user's file.
 
@@ -86,10 +99,12 @@ def axis(name: str, names: bool = False, path: str | Path | None = None) -> Axis
     try:
         file = _OWN if path is None else Path(path)
         axes = json.loads(file.read_text(encoding="utf-8"))["axes"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BeftError(f"{where} is no list of words by axis ({error}): see {OWN_LISTS} for the form") from error
-    if name not in axes:
-        raise unknown("bias axis", name, axes)
+    if not isinstance(axes, dict) or not isinstance(name, str) or name not in axes:
+        raise unknown("bias axis", name, axes if isinstance(axes, dict) else ())
+    if not _well_formed(axes[name]):
+        raise BeftError(f"axis {name} in {where} has no groups and sets of words, all text: see {OWN_LISTS}")
     groups = tuple(axes[name]["groups"])
     listed = (*axes[name]["words"], *(axes[name].get("names", ()) if names else ()))
     sets = tuple(tuple(str(word).lower() for word in words) for words in listed)

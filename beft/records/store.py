@@ -24,7 +24,8 @@ RUN_LOG = "BEFT_RUN_LOG"
 
 def _slug(value: object) -> str:
     """A file-name part: the last part of a path or hub name, letters, digits, dot and underscore only."""
-    last = str(value).rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
+    text = re.sub(r"\\(ud[89a-f][0-9a-f]{2})", r"_\1", str(value))  # half a character, see `jsonable`
+    last = text.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
     return re.sub(r"[^A-Za-z0-9._]+", "_", last).strip("._")[:40] or "unnamed"
 
 
@@ -96,14 +97,15 @@ class Store:
 
         Other kinds than runs have their `kind` in the place of the method.
         """
-        own = key(settings)
+        own, settings = key(settings), jsonable(settings)
         words = [_slug(settings[n]) for n in ("task", "model") if n in settings]
         words.append(_slug(settings.get("method") or settings.get("kind") or "record"))
         if settings.get("seed") is not None:
             words.append(f"seed{_slug(settings['seed'])}")
         if settings.get("rate") is not None:
             rate = settings["rate"]
-            words.append(f"rate{rate:g}" if isinstance(rate, float | int) else f"rate{_slug(rate)}")
+            number = isinstance(rate, float) or (isinstance(rate, int) and abs(rate) < 2**53)
+            words.append(f"rate{rate:g}" if number else f"rate{_slug(rate)}")
         return f"{'-'.join(words)}-{own}.json"
 
     def find(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:

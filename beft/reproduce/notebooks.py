@@ -29,6 +29,8 @@ def find(folder: Path, only: Sequence[str] = ()) -> list[Path]:
     paths = {path.stem: path for path in sorted(folder.glob("*.ipynb")) if not path.name.startswith(".")}
     if not paths:
         raise BeftError(f"there are no notebooks in {folder}: restore them with `git checkout notebooks`")
+    if isinstance(only, str) or not isinstance(only, Sequence) or not all(isinstance(name, str) for name in only):
+        raise BeftError(f"notebooks {only!r} are no list of names: give e.g. ['02_ranking']")
     wanted = [name.removesuffix(".ipynb") for name in only]
     for name in wanted:
         if name not in paths:
@@ -91,7 +93,8 @@ def publish_outputs(profile: str, only: Sequence[str] = ()) -> list[Path]:
     written: BeftError where an executed notebook is missing, unfinished, was run with other parameters than the
     profile's or from other sources, or an output holds a path or the name of this machine.
     """
-    if profile not in (names := settings.profile_names()):
+    names = settings.profile_names()
+    if not isinstance(profile, str) or profile not in names:
         raise unknown("profile", profile, names)
     notebooks = {}
     for source in find(paths.repository() / "notebooks", only):
