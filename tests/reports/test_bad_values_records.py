@@ -317,10 +317,7 @@ def test_any_argument_of_the_runner_is_taken_or_refused(monkeypatch: pytest.Monk
     monkeypatch.setattr(run, "_run", lambda source, *a: run.Result(source.stem))  # no notebook runs
     monkeypatch.setattr(run, "_kernel", lambda *a: contextlib.nullcontext())
     one: dict[str, Any] = {"only": ["01_expressiveness"]}
-    for more in (
-        {"only": value},
-        *({name: given} | one for name, given in (("parameters", value), ("scheduler", value))),
-    ):
+    for more in ({"only": value}, one | {"parameters": value}, one | {"scheduler": value}):
         with refused_or_right():
             assert all(isinstance(r, run.Result) for r in run.reproduce("smoke", **more))
     for call in (run.reproduce, notebooks.publish_outputs, lambda v: notebooks.publish_outputs("smoke", v)):
