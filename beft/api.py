@@ -17,6 +17,8 @@ from .data import sources as data_module
 from .data.datasets import Dataset
 from .errors import BeftError, unknown
 from .models import loading as models
+from .paths import check_folder
+from .records.folders import explained
 from .study import Result, Run, Study
 from .training.classification import predict
 from .training.loop import fit
@@ -86,11 +88,10 @@ class Tuned:
         `Tuned.load` reads either. How PEFT loads an adapter is printed, and in its README.md. Raises BeftError: the
         folder is a file or cannot be written, or holds an adapter beside which a model cannot be.
         """
-        try:
+        check_folder(folder, "folder of the model")
+        with explained(f"the folder {folder}"):
             code = save_model(self.model, self.tokenizer, folder)
             write_about(folder, self.about)
-        except OSError as error:
-            raise BeftError(f"cannot save to {folder} ({error.strerror or error}): give another folder") from error
         if code is not None:
             print(code)
 
@@ -162,6 +163,8 @@ def tune(
         raise BeftError(f"cannot tune on {type(task).__name__} {task!r}: give a file, a table or the name of a task")
     fields: dict[str, Any] = {"regime": "all", "task": task if named else type(task).__name__, "epochs": epochs} | study
     plan, run = Study(**fields), Run(method, seed, rate)
+    if adapter is not None:
+        check_folder(adapter, "adapter folder")
     given = {"kind": kind, "drop": drop or None, "validation": validation, "columns": columns}
     reading = {name: value for name, value in given.items() if value is not None}
     rows = data_module.load(plan.task if named else task, offline=plan.offline, **reading)
@@ -178,13 +181,15 @@ def tune(
             result.raise_if_lost()
             model = tuned_model(epoch.bank, 0, names, plan.model)
             if adapter is not None:
-                code = share_adapter(epoch.bank, 0, adapter, plan.model, names, loaded.tokenizer)
+                with explained(f"the adapter folder {adapter}"):
+                    code = share_adapter(epoch.bank, 0, adapter, plan.model, names, loaded.tokenizer)
                 if progress:
                     print(code)
     about = (rows.task.text_columns, rows.task.metric, _majority(rows))
     tuned = Tuned(model, loaded.tokenizer, names, result, plan.max_length, *about)
     if adapter is not None:
-        write_about(adapter, tuned.about)
+        with explained(f"the adapter folder {adapter}"):
+            write_about(adapter, tuned.about)
     return tuned
 
 

@@ -152,7 +152,7 @@ def _tune(task: str, quiet: bool, save: str | None = None, column: Sequence[str]
         settings["columns"] = {name: theirs for name, _, theirs in (text.partition("=") for text in column)}
     folders = {"adapter": settings.get("adapter"), "model": save}
     for folder in filter(None, folders.values()):
-        paths.writable(folder)  # before the first step
+        paths.check_folder(folder, "folder")  # before the first step
     if quiet:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # read by transformers too
     from .api import tune
@@ -176,7 +176,7 @@ def _predict(folder: str, texts: str, offline: bool, output: str | None = None, 
     if output is not None and texts != "-" and Path(output).exists() and Path(output).samefile(texts):
         raise BeftError(f"{output} is the file of the texts: give another --output")
     if output is not None:
-        paths.writable(Path(output).absolute().parent)
+        paths.check_folder(Path(output).absolute().parent, "folder of the labels")
     from .api import Tuned
     from .records.folders import write_whole
 
@@ -211,7 +211,7 @@ def _texts(place: str) -> Any:
 
 
 def _export(source: str, folder: str, offline: bool, **where: str) -> None:
-    paths.writable(folder)
+    paths.check_folder(folder, "folder")
     from .experiments.exports import export_saved
 
     export_saved(source, folder, offline=offline, **where)

@@ -165,7 +165,7 @@ class Study:
             ("validate", ("each", "last")),
             ("schedule", ("constant", "linear")),
         ):
-            if getattr(self, name) not in valid:
+            if not isinstance(getattr(self, name), str) or getattr(self, name) not in valid:
                 raise unknown(name, getattr(self, name), valid)
         for name in ("epochs", "batch_size", "max_length"):
             if not _whole(getattr(self, name), 1):

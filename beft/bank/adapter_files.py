@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from peft import PeftConfig
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from ..anatomy.sites import width_of
 from ..errors import BeftError
+from ..paths import check_folder
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 MODEL = "config.json"  # of a plain model
@@ -62,7 +63,7 @@ def prefix_of(kind: str) -> str:
 
 def write(folder: Path, config: PeftConfig, tensors: dict[str, Tensor], about: dict[str, Any]) -> Path:
     """Write a folder as `PeftModel.from_pretrained` reads it. Raises BeftError for a folder that cannot be written."""
-    check_folder(folder, MODEL)
+    check_apart(folder, MODEL)
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(str(folder))
     # PEFT writes the names of a set in an order that changes from process to process
@@ -101,6 +102,21 @@ def read(folder: Path) -> AdapterFiles:
     return AdapterFiles(folder, config, bare, about if isinstance(about, dict) else {})
 
 
+def fault_of(folder: Path) -> str | None:
+    """Why no adapter can be read from a folder, in words, or None: a file that is missing, cut short or not itself."""
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            if not list(file.keys()):
+                return f"{WEIGHTS} is empty"
+    except (OSError, SafetensorError):
+        return f"{WEIGHTS} is missing or cut short"
+    try:
+        whole = isinstance(json.loads((folder / CONFIG).read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError):
+        whole = False
+    return None if whole else f"{CONFIG} is missing or cut short"
+
+
 def folder_of(name: Any) -> Path:
     """A folder by its name. Raises BeftError for what names none."""
     try:
@@ -113,18 +129,14 @@ def folder_of(name: Any) -> Path:
     return folder
 
 
-def check_folder(folder: Path, apart_from: str) -> None:
-    """Raise BeftError where a folder cannot be made or written to, or is a file.
+def check_apart(folder: str | Path, apart_from: str) -> None:
+    """Raise BeftError where a folder cannot be written, as `paths.check_folder`, or has what must not be beside it.
 
     Args:
         apart_from: the file of what must not be in it already: with a model and an adapter in one folder, transformers
             would put the one on the other.
     """
-    there = next((place for place in (folder, *folder.resolve().parents) if place.exists()), Path("/"))
-    if not there.is_dir():
-        raise BeftError(f"folder {folder} cannot be made, {there} is a file: give another folder")
-    if not os.access(there, os.W_OK):
-        raise BeftError(f"folder {folder} cannot be written, {there} does not allow it: give another folder")
+    folder = check_folder(folder, "folder")
     if os.path.isfile(folder / apart_from):
         what = "an adapter" if apart_from == CONFIG else "a model"
         raise BeftError(f"folder {folder} holds {what} ({apart_from}), which would be mixed up: give another folder")

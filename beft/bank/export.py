@@ -12,7 +12,7 @@ from torch import nn
 from ..anatomy.projections import describe
 from ..anatomy.sites import TERMS
 from ..errors import BeftError
-from .adapter_files import CONFIG, check_folder, folder_of
+from .adapter_files import CONFIG, check_apart, folder_of
 from .bank import BiasBank, filled
 from .labels import name_labels
 from .slots import BiasSlot
@@ -37,7 +37,7 @@ def merge(
     """
     if folder is not None:
         folder = folder_of(folder)
-        check_folder(folder, apart_from=CONFIG)
+        check_apart(folder, apart_from=CONFIG)
     bare = _without_bias(bank, run)
     changes = bank.changes(run)
     # a model that is made draws weights, though they are replaced at once

@@ -12,7 +12,7 @@ from ..errors import BeftError, unknown
 from ..models.files import TINY, reference
 from ..study import ALL_METHODS
 from . import adapter_files
-from .adapter_files import CONFIG, EMBEDDINGS, MODEL, check_folder, folder_of, prefix_of
+from .adapter_files import CONFIG, EMBEDDINGS, MODEL, check_apart, folder_of, prefix_of
 from .bank import BiasBank
 from .export import check_mergeable, merge
 from .labels import label_names, name_labels
@@ -59,7 +59,7 @@ def check_handover(bank: BiasBank, run: int, labels: Sequence[Any], adapter: str
         return
     if reason := why_no_adapter(bank, run):
         raise BeftError(f"{reason}; in tune leave `adapter` out, `save` of what it returns writes that checkpoint")
-    check_folder(folder_of(adapter), MODEL)
+    check_apart(folder_of(adapter), MODEL)
 
 
 def tuned_model(bank: BiasBank, run: int, labels: Sequence[Any], model_name: str) -> Any:
@@ -92,7 +92,7 @@ def save_model(model: Any, tokenizer: Any, folder: str | Path) -> str | None:
         None for a plain checkpoint, which the `AutoModelFor...` of its kind loads; else the line that loads it.
     """
     folder = folder_of(folder)
-    check_folder(folder, MODEL if isinstance(model, PeftModel) else CONFIG)
+    check_apart(folder, MODEL if isinstance(model, PeftModel) else CONFIG)
     tokenizer.save_pretrained(str(folder))
     if not isinstance(model, PeftModel):
         model.save_pretrained(str(folder))

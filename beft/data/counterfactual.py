@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from ..errors import BeftError, unknown
 from . import word_contexts as contexts
@@ -103,6 +104,18 @@ class Axis:
         return [found.word for found in _found(sentence, self)]
 
 
+def _well_formed(content: Any) -> bool:
+    """Whether an axis of a file has groups, and sets of words for them, all text."""
+
+    def texts(value: Any) -> bool:
+        return isinstance(value, list) and bool(value) and all(isinstance(v, str) and v.strip() for v in value)
+
+    if not isinstance(content, dict) or not texts(content.get("groups")):
+        return False
+    words, names = content.get("words"), content.get("names", [])
+    return isinstance(words, list) and bool(words) and isinstance(names, list) and all(map(texts, words + names))
+
+
 def axis(name: str, names: bool = False, path: str | Path | None = None) -> Axis:
     """An axis by name: "gender", "race", "religion", or one of a user's file.
 
@@ -117,15 +130,17 @@ def axis(name: str, names: bool = False, path: str | Path | None = None) -> Axis
     try:
         file = _OWN if path is None else Path(path)
         axes = json.loads(file.read_text(encoding="utf-8"))["axes"]
-        if name not in axes:
-            raise unknown("bias axis", name, axes)
-        groups = tuple(map(str, axes[name]["groups"]))
-        first_names = axes[name].get("names", []) if names else []
-        sets = tuple(_row(words) for words in (*axes[name]["words"], *first_names))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BeftError(f"{where} is no list of words by axis ({error}): see {OWN_LISTS} for the form") from error
-    if len(groups) < 2 or not sets:
-        raise BeftError(f"axis {name} in {where} needs two groups or more, and words: see {OWN_LISTS} for the form")
+    if not isinstance(axes, dict) or not isinstance(name, str) or name not in axes:
+        raise unknown("bias axis", name, axes if isinstance(axes, dict) else ())
+    if not _well_formed(axes[name]):
+        raise BeftError(f"axis {name} in {where} has no groups and sets of words, all text: see {OWN_LISTS}")
+    groups = tuple(axes[name]["groups"])
+    first_names = axes[name].get("names", []) if names else []
+    sets = tuple(_row(words) for words in (*axes[name]["words"], *first_names))
+    if len(groups) < 2:
+        raise BeftError(f"axis {name} in {where} needs two groups or more: see {OWN_LISTS} for the form")
     sides: dict[str, int] = {}
     for words in sets:
         if len(words) != len(groups):

@@ -87,6 +87,8 @@ def fine_tune(
     """
     settings = [tuning.settings(w.key, w.method, w.seed, rate) for w in wanted]
     missing = [i for i, s in enumerate(settings) if store.find(s) is None]
+    if missing:
+        store.check_writable()
     total, quiet = len(missing) * tuning.study.epochs, not (progress and missing)
     label = f"fine-tuning {len(missing)} models"
     with tqdm(total=total, desc=label, unit="epoch", mininterval=5.0, disable=quiet) as bar:

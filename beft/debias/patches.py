@@ -152,6 +152,15 @@ def load_patch(folder: str | Path) -> Patch:
         raise BeftError(f"{path} is truncated or no patch: train it again") from error
 
 
+def fault_of(folder: Path) -> str | None:
+    """Why no patch can be read from a folder, in words, or None."""
+    try:
+        load_patch(folder)
+    except BeftError:
+        return f"{FILE} is missing or cut short"
+    return None
+
+
 def patch_of(bank: BiasBank, run: int, base: str, method: str | None = None) -> Patch:
     """What one run of a bank has trained (on a language model, which has no head of its own)."""
     tensors: dict[str, Tensor] = {}

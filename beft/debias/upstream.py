@@ -29,7 +29,7 @@ from ..study import BIAS_PATCHES, PATCHES, Run, Study
 from ..training.device import default_device
 from ..training.language_modelling import LanguageModelling, MaskedTokens, NextTokens
 from ..training.loop import Epoch, fit
-from .patches import Patch, load_patch, patch_of, save_peft
+from .patches import Patch, fault_of, load_patch, patch_of, save_peft
 
 Record = dict[str, Any]
 Measure = Callable[[Any, int], dict[str, Any]]  # a model or a bank, and its run -> intrinsic measures
@@ -80,6 +80,7 @@ def untouched(phase: Phase, store: Store) -> Record:
     """The record of the model as it is, without a patch."""
     wanted = phase.settings(None)
     if store.find(wanted) is None:
+        store.check_writable()
         began = time.perf_counter()
         measures = phase.measure(phase.loaded.model.to(default_device()), 0)
         nothing: Record = {"parameters": {}, "epochs": [], "patch": {}, "bank": {}}
@@ -95,6 +96,8 @@ def train_patches(phase: Phase, runs: Sequence[Run], store: Store, progress: boo
     """
     settings = [phase.settings(run) for run in runs]
     todo = [run for run, s in zip(runs, settings, strict=True) if store.find(s) is None]
+    if todo:
+        store.check_writable()
     biases = {key(phase.settings(run)): run for run in runs if run.method in BIAS_PATCHES}
     left = [run for run in todo if run.method in BIAS_PATCHES]
     # what an interruption broke off is gone on with by the same runs together
@@ -109,7 +112,8 @@ def train_patches(phase: Phase, runs: Sequence[Run], store: Store, progress: boo
             with store.lock(_name(phase, bank)):  # another process may have trained it while we waited
                 if any(store.find(phase.settings(run)) is None for run in bank):
                     _train(phase, bank, store, bar)
-    log_runs(done=len(todo), reused=len(runs) - len(todo), failed=0)
+    done = sum(key(phase.settings(run)) in store.written for run in todo)  # another process may have been first
+    log_runs(done=done, reused=len(runs) - done, failed=0)
     return [record for s in settings if (record := store.find(s)) is not None]
 
 
@@ -120,8 +124,9 @@ def patch(phase: Phase, run: Run, store: Store) -> Patch:
     the run diverged.
     """
     wanted = phase.settings(run)
-    folder, record = store.fetch(key(wanted)), store.find(wanted)
+    folder, record = store.fetch(key(wanted), fault_of), store.find(wanted)
     if folder is None:
+        store.check_writable()
         members = [Run(*member) for member in record["bank"].get("of", [])] if record else []
         runs = members if len(members) > 1 else [run]
         with tqdm(total=len(runs) * phase.study.epochs, desc=f"{run.method} again", unit="epoch") as bar:
@@ -145,10 +150,11 @@ def _train(phase: Phase, runs: Sequence[Run], store: Store, bar: tqdm) -> None:
     if runs[0].method == "sparse":
         more["entries"] = most_moved(phase, runs[0], bar)
     trained_as = [replace(run, method="mask") if run.method == "sparse" else run for run in runs]
-    for epoch in _epochs(phase, trained_as, bar, **more):
-        if epoch.last:
-            for i, run in enumerate(runs):
-                _keep(phase, epoch, i, run, store)
+    with store.explained():  # of checkpoints and patches
+        for epoch in _epochs(phase, trained_as, bar, **more):
+            if epoch.last:
+                for i, run in enumerate(runs):
+                    _keep(phase, epoch, i, run, store)
 
 
 def _epochs(phase: Phase, runs: Sequence[Run], bar: tqdm | None, **more: Any) -> Iterator[Epoch]:

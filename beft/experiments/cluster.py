@@ -14,10 +14,12 @@ import torch
 from ..errors import BeftError
 from ..records.schema import key
 from ..study import Run, Study
+from . import lost_workers
 from .context import Context, Shelf
 
 Task = tuple[Study, list[Run], list[str]]  # the runs of a bank or of a ranking, and the keys of their records
-Work = Callable[[Study, list[Run], list[str], str, int], list[str]]  # a task, the store's location, threads -> keys
+# a task, the store's location, threads -> the keys of the records that were written
+Work = Callable[[Study, list[Run], list[str], str, int], list[str]]
 _LOCAL = re.compile(r"local:([1-9]\d*)")
 TIMEOUT = 10  # seconds for a scheduler to answer
 
@@ -25,8 +27,8 @@ _one_at_a_time = threading.Lock()  # a worker with several threads has one model
 _shelf: Shelf | None = None
 
 
-def run_each(address: str, work: Work, tasks: Sequence[Task], location: str) -> Iterator[int]:
-    """Give every task to some worker; yields the number of each as it ends.
+def run_each(address: str, work: Work, tasks: Sequence[Task], location: str) -> Iterator[tuple[int, list[str]]]:
+    """Give every task to some worker; yields the number of each as it ends, and what the worker returned.
 
     A task whose worker dies is given to another one; a bank goes on from its checkpoint where the store is a shared
     folder. A task that fails stops none of the others.
@@ -36,36 +38,54 @@ def run_each(address: str, work: Work, tasks: Sequence[Task], location: str) -> 
         work: what a worker does with a task; it calls `on_worker`.
         location: folder or URL of the store, the same for all workers.
 
-    Raises BeftError: the scheduler does not answer, or the error of the first task that failed.
+    Raises BeftError: the scheduler does not answer, or the error of the first task that failed; of one that Dask gave
+    up, whether memory or lost workers were the cause.
     """
     with connect(address) as client:
         from distributed import as_completed
 
         threads, failure = torch.get_num_threads(), None
+        killed = lost_workers.killed_for_memory()
         futures = {
             client.submit(work, *task, location, threads, pure=False, key=f"beft{work.__name__}-{i}-{task[2][0]}"): i
             for i, task in enumerate(tasks)
         }
         try:
             for future in as_completed(futures):
-                if future.status == "finished":
-                    yield futures[future]
+                try:
+                    result = future.result()
+                except Exception as error:
+                    here = bool(_LOCAL.fullmatch(address)) and lost_workers.killed_for_memory() > killed
+                    failure = failure or _failure(error, client, tasks[futures[future]], here)
                 else:
-                    failure = failure or future.exception() or BeftError("a task was cancelled: run again")
+                    yield futures[future], result
         finally:
             client.cancel([f for f in futures if not f.done()])
     if failure is not None:
-        if isinstance(failure, BeftError):
-            raise failure
-        raise BeftError(
-            f"a task failed on the cluster, {type(failure).__name__}: {failure}; finished runs are kept, the same "
-            "command goes on"
-        ) from failure
+        raise failure
+
+
+def _failure(error: Exception, client: Any, task: Task, memory_was_full: bool) -> BeftError:
+    """The error of a task that failed, as a sentence; see `lost_workers.why_given_up` for the last argument."""
+    from distributed import KilledWorker
+
+    if isinstance(error, BeftError):
+        return error
+    kept = "finished runs are kept, the same command goes on"
+    if isinstance(error, KilledWorker):
+        study, runs, _ = task
+        methods = ", ".join(dict.fromkeys(run.method for run in runs))
+        why = lost_workers.why_given_up(error, client, memory_was_full)
+        failure = BeftError(f"{len(runs)} runs ({methods}) on {study.task} were given up {why}; {kept}")
+    else:
+        failure = BeftError(f"a task failed on the cluster, {type(error).__name__}: {error}; {kept}")
+    failure.__cause__ = error
+    return failure
 
 
 def reach(address: str) -> None:
     """Nothing where the scheduler answers (or is to be started here). Raises BeftError as `connect`."""
-    if _LOCAL.fullmatch(address):
+    if isinstance(address, str) and _LOCAL.fullmatch(address):
         _dask(address)
     else:
         with connect(address):
@@ -76,8 +96,11 @@ def reach(address: str) -> None:
 def connect(address: str) -> Iterator[Any]:
     """A client of the scheduler at `address`; "local:N" starts one with N workers, closed at the end.
 
-    Raises BeftError: Dask is not installed, or no scheduler answers within `TIMEOUT` seconds.
+    Raises BeftError: `address` is none, Dask is not installed, or no scheduler answers within `TIMEOUT` seconds.
     """
+    form = "give tcp://host:port, or local:N for N workers here"
+    if not isinstance(address, str):
+        raise BeftError(f"scheduler {address!r} is not an address: {form}")
     Client, LocalCluster = _dask(address)
     local = _LOCAL.fullmatch(address)
     if local:
@@ -101,7 +124,7 @@ def connect(address: str) -> Iterator[Any]:
             yield client
         return
     if not re.fullmatch(r"(tcp|tls|ucx|ws|wss|inproc)://\S+", address):
-        raise BeftError(f"scheduler {address!r} is not an address: give tcp://host:port, or local:N for N workers here")
+        raise BeftError(f"scheduler {address!r} is not an address: {form}")
     try:
         with ThreadPoolExecutor(1) as apart:  # a notebook's own thread has a loop that runs already
             apart.submit(lambda: asyncio.run(_identity(address))).result()
@@ -151,8 +174,8 @@ def on_worker(
     threads: int,
     settings: Callable[[Context, list[Run]], list[dict[str, Any]]],
     work: Callable[[Context], Any],
-) -> list[str]:
-    """On a worker: work on the data and the model of a study where the records have the keys `names`, and return them.
+) -> None:
+    """On a worker: work on the data and the model of a study where the records have the keys `names`.
 
     Args:
         threads: as many as the process that asks has: sums over another number of threads differ by rounding.
@@ -167,7 +190,7 @@ def on_worker(
             context = Context(study, _shelf)
             if [key(s) for s in settings(context, runs)] == names:
                 work(context)
-                return names
+                return
     raise BeftError(
         f"a worker finds other data or another model than this process for {study.task} and {study.model}: give all "
         "workers the same BEFT_DATA and the same version of the model and of beft"

@@ -258,6 +258,7 @@ def measured(
     record = store.find(settings)
     if record is not None:
         return record
+    store.check_writable()
     config = config_of(shape)
     expected = estimate(config, ["b_v"] * runs, tokens, rows, dtype).total(runs)
     free = free_memory(device)

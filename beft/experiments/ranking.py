@@ -61,6 +61,8 @@ def score_all(
         wanted.append(ranking_settings(context, runs))
         if left := [run for run, s in zip(runs, wanted[-1], strict=True) if store.find(s) is None]:
             missing.append((context, left))
+    if missing:
+        store.check_writable()
     address = scheduler or os.environ.get("BEFT_SCHEDULER")
     with tqdm(total=len(missing), desc="rankings", disable=not progress or len(missing) < 2) as bar:
         if address and missing:
@@ -75,9 +77,9 @@ def score_all(
 
 
 def _rank_on_worker(study: Study, runs: list[Run], names: list[str], location: str, threads: int) -> list[str]:
-    return cluster.on_worker(
-        study, runs, names, threads, ranking_settings, lambda c: score_missing(c, runs, Store(location), False)
-    )
+    store = Store(location)
+    cluster.on_worker(study, runs, names, threads, ranking_settings, lambda c: score_missing(c, runs, store, False))
+    return sorted(store.written)
 
 
 def ranking_settings(context: Context, runs: Sequence[Run]) -> list[dict[str, Any]]:

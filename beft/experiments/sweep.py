@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from ..bank.adapter_files import fault_of
 from ..bank.baselines import open_bank
 from ..bank.export import merge
 from ..bank.peft_adapter import holds_adapter, load_adapter, save_adapter
@@ -19,6 +20,8 @@ from ..bank.slots import anatomy_in_bank, must_run_alone
 from ..data.batching import CHUNKS
 from ..errors import BeftError, OutOfMemory
 from ..models import files as model_files
+from ..paths import check_folder
+from ..records.folders import explained
 from ..records.schema import key
 from ..records.store import Store, log_runs
 from ..study import WEIGHT_METHODS, Run, Study, parse_method
@@ -52,8 +55,10 @@ def run_all(
         scheduler: a Dask scheduler ("tcp://host:8786") or "local:N" for N workers here; by default the environment's
             BEFT_SCHEDULER, else this process. `store` must then be a folder or URL that all workers reach.
 
-    Raises BeftError: bad data, model, memory or cluster; records already written stay.
+    Raises BeftError: bad data, model, memory or cluster, a store that cannot be written (before anything is trained);
+    records already written stay.
     """
+    _check(jobs, store, bank_size, scheduler)
     shelf = Shelf()
     contexts = [Context(study, shelf) for study, _ in jobs]
     settings = [_settings(c, runs) for c, (_, runs) in zip(contexts, jobs, strict=True)]
@@ -65,8 +70,10 @@ def run_all(
     missing = [{name for name in runs if records[name] is None} for _, runs in wanted.values()]
     todo = [(context, runs, names) for (context, runs), names in zip(wanted.values(), missing, strict=True) if names]
     address = scheduler or os.environ.get("BEFT_SCHEDULER")
+    if todo:
+        store.check_writable()
     work = sum(_row_visits(context, [runs[name] for name in names]) for context, runs, names in todo)
-    count, failed = sum(len(names) for _, _, names in todo), 0
+    outcomes = []  # of what this sweep has trained; another one may have been first
     with tqdm(total=work, desc="sweep", unit="row", unit_scale=True, disable=not (progress and todo)) as bar:
         banks = ((c, members) for c, runs, names in todo for members in divide(c, runs, names, store, bank_size))
         here = (train(c, members, store, progress=not bar.disable, advance=bar.update) for c, members in banks)
@@ -74,8 +81,9 @@ def run_all(
         for written in finished:
             new = {record["key"]: record for record in written if records.get(record["key"], 0) is None}
             records |= new
-            failed += sum(record["outcome"] != "ok" for record in new.values())
-    log_runs(done=count - failed, reused=len(records) - count, failed=failed)
+            outcomes += [record["outcome"] for name, record in new.items() if name in store.written]
+    done = outcomes.count("ok")
+    log_runs(done=done, reused=len(records) - len(outcomes), failed=len(outcomes) - done)
     return [[records[key(s)] or recorded(store, s) for s in own] for own in settings]  # type: ignore[misc]
 
 
@@ -115,6 +123,30 @@ def unfinished(wanted: Mapping[str, Run], store: Store) -> Iterator[dict[str, Ru
                 yield bank
 
 
+def _check(jobs: Sequence[Job], store: Store, bank_size: int | None, scheduler: str | None) -> None:
+    """Raise BeftError for an argument of a sweep that is not what it has to be."""
+    for job in jobs if isinstance(jobs, Sequence) else [jobs]:
+        if not (isinstance(job, Sequence) and len(job) == 2 and isinstance(job[0], Study)):
+            raise BeftError(f"{job!r} is no study with its runs: give a Study, and a list of Run")
+        runs = job[1]
+        if not isinstance(runs, Sequence) or not all(isinstance(run, Run) for run in runs):
+            raise BeftError(f"runs {runs!r} are no list of Run: give e.g. [Run('b_v', seed=0, rate=1e-3)]")
+    _check_store(store)
+    if bank_size is not None and not (type(bank_size) is int and bank_size >= 1):
+        raise BeftError(f"bank_size {bank_size!r} is not a whole number of at least 1")
+    if not isinstance(scheduler, str | None):
+        raise BeftError(f"scheduler {scheduler!r} is not an address: give tcp://host:port, or local:N")
+
+
+def _check_store(store: object) -> None:
+    if not isinstance(store, Store):
+        raise BeftError(f"store {store!r} is no Store: give Store({store!r}), or one of another folder or URL")
+
+
+def _check_run(study: Study, run_: Run, store: Store) -> None:
+    _check([(study, [run_])], store, None, None)
+
+
 def pack(context: Context, runs: Sequence[Run], size: int | None = None) -> Iterator[list[Run]]:
     """Which runs share a bank of at most `size`, by default as many as fit into memory.
 
@@ -141,17 +173,19 @@ def pack(context: Context, runs: Sequence[Run], size: int | None = None) -> Iter
 def _on_cluster(
     address: str, banks: list[tuple[Context, list[Run]]], store: Store, bar: tqdm
 ) -> Iterator[list[Record]]:
-    """Train every bank on some worker."""
+    """Train every bank on some worker. What the workers write counts as written by `store`."""
     tasks = [(c.study, runs, [key(s) for s in _settings(c, runs)]) for c, runs in banks]
-    for i in cluster.run_each(address, _train_on_worker, tasks, store.location):
+    for i, written in cluster.run_each(address, _train_on_worker, tasks, store.location):
         context, runs = banks[i]
+        store.written.update(written)
         bar.update(_row_visits(context, runs))
         yield [record for r in runs if (record := store.find(context.settings(r))) is not None]
 
 
 def _train_on_worker(study: Study, runs: list[Run], names: list[str], location: str, threads: int) -> list[str]:
     store = Store(location)
-    return cluster.on_worker(study, runs, names, threads, _settings, lambda c: train(c, runs, store))
+    cluster.on_worker(study, runs, names, threads, _settings, lambda c: train(c, runs, store))
+    return sorted(store.written)
 
 
 def _settings(context: Context, runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -214,7 +248,7 @@ def _train(
     checkpoint = store.folder / "checkpoints" / f"{name}.safetensors"
     label = f"{', '.join(dict.fromkeys(r.method for r in runs))} x {len(runs)}"
     total, visited = _row_visits(context, runs), 0
-    for epoch in fit(
+    epochs = fit(
         context.loaded,
         context.data,
         context.study,
@@ -222,12 +256,14 @@ def _train(
         checkpoint=None if runs[0].method == "full" else checkpoint,  # three times the model at every epoch
         progress=label if progress else False,
         **_chunks(context, runs[0].method),
-    ):
-        rows = total * epoch.number // context.study.epochs - visited
-        visited += rows
-        advance(rows)
-        if epoch.last:
-            _write(context, epoch, settings, store)
+    )
+    with store.explained():  # of checkpoints and adapters
+        for epoch in epochs:
+            rows = total * epoch.number // context.study.epochs - visited
+            visited += rows
+            advance(rows)
+            if epoch.last:
+                _write(context, epoch, settings, store)
 
 
 def _chunks(context: Context, method: str) -> dict[str, Any]:
@@ -257,11 +293,14 @@ def _row_visits(context: Context, runs: Sequence[Run]) -> int:
 
 
 def adapter(study: Study, run_: Run, store: Store) -> Path:
-    """Folder of a run's PEFT adapter. Weights are kept beside the records; where they are not, the run is repeated.
+    """Folder of a run's PEFT adapter.
+
+    Weights are kept beside the records; where they are not, or not whole, the run is repeated.
 
     Raises BeftError: the run has no adapter because it diverged, trains weights or a bias that PEFT's BEFT cannot hold,
     or is a head-only run of a model without a pooler.
     """
+    _check_run(study, run_, store)
     if run_.method in WEIGHT_METHODS:
         raise BeftError(
             f"a {run_.method} run trains weights, which no BEFT adapter holds: export() writes a plain model"
@@ -273,7 +312,7 @@ def adapter(study: Study, run_: Run, store: Store) -> Path:
     if record is not None:
         context.study = replace(study, validate=record["settings"]["validate"])
     name = key(context.settings(run_))
-    folder = store.fetch(name)
+    folder = store.fetch(name, fault_of)
     if folder is None:
         if not _may_hold(context, run_):
             raise BeftError(
@@ -282,7 +321,7 @@ def adapter(study: Study, run_: Run, store: Store) -> Path:
             )
         if record is None or record["outcome"] == "ok":
             record = train(context, [run_], store, progress=True, again=True)[0]
-        folder = store.fetch(name)
+        folder = store.fetch(name, fault_of)
         if folder is None:
             raise BeftError(f"the {run_.method} run of seed {run_.seed} has no adapter: {record['outcome']}")
     return folder
@@ -297,19 +336,23 @@ def _may_hold(context: Context, run_: Run) -> bool:
 def export(study: Study, run_: Run, store: Store, folder: str | Path) -> Path:
     """Write a run as a plain checkpoint with its tokenizer, which any loader takes: see `bank.export.merge`.
 
-    Its bias comes from its adapter; a run without one is repeated. Raises BeftError: as `merge`, and for a run that
-    diverged.
+    Its bias comes from its adapter; a run without one is repeated. Raises BeftError: as `merge`, for a run that
+    diverged, and for a folder that cannot be written (before anything is trained).
     """
-    context, folder = Context(study), Path(folder)
+    _check_run(study, run_, store)
+    folder = check_folder(folder, "folder of the export")
+    context = Context(study)
     tokenizer, labels = context.loaded.tokenizer, context.data.task.labels
     if run_.method in WEIGHT_METHODS or not _may_hold(context, run_):
         for epoch in fit(context.loaded, context.data, study, [run_], progress=run_.method):
             if epoch.last:
                 epoch.results[0].raise_if_lost()
-                merge(epoch.bank, 0, folder, tokenizer, labels)
+                with explained(f"the folder {folder}"):
+                    merge(epoch.bank, 0, folder, tokenizer, labels)
         return folder
     kept = adapter(study, run_, store)
     with open_bank(context.loaded.model, [parse_method(run_.method).base], [run_.seed], sites=study.sites) as bank:
         load_adapter(bank, 0, kept)
-        merge(bank, 0, folder, tokenizer, labels)
+        with explained(f"the folder {folder}"):
+            merge(bank, 0, folder, tokenizer, labels)
     return folder

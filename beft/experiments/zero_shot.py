@@ -45,6 +45,7 @@ def score_untuned(study: Study, seeds: Sequence[int], store: Store, demonstratio
         wanted = common | {"kind": "untuned", "demonstrations": demonstrations, "seed": seed}
         wanted |= {"regime": study.regime} if demonstrations else {}
         if store.find(wanted) is None:
+            store.check_writable()
             store.write(_record(context, wanted))
         records.append(store.read(store.name(wanted)))
     return records

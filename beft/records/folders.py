@@ -9,13 +9,16 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
 import uuid
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from ..errors import BeftError
+from safetensors import SafetensorError
+
+from ..errors import BeftError, reason_of
 from ..paths import cache
 
 COMPLETE = ".complete"  # written after the other files of a folder behind a URL
@@ -23,6 +26,33 @@ WAITS = 2.0  # seconds of waiting for another sweep before a message says so
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Fault = Callable[[Path], str | None]
+"""Why a folder of tensors cannot be used, in words, or None."""
+
+
+def unchecked(folder: Path) -> None:
+    """No fault is looked for."""
+
+
+def _is_sound(folder: Path, name: str, fault: Fault) -> bool:
+    """Whether a folder has no fault; one that has is named."""
+    found = fault(folder)
+    if found is not None:
+        print(f"{name} in the results folder is damaged ({found}): it is made again", flush=True)
+    return found is None
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Let an OSError, or a tensor file that cannot be written, end in a BeftError that names `what`."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or reason_of(error)
+        raise BeftError(
+            f"{what} cannot be used, {reason}: correct its address or permissions, or free its disk, and run the same "
+            "command again (finished runs are kept)"
+        ) from error
 
 
 def explain_os_errors(method: Callable[Concatenate[Any, P], T]) -> Callable[Concatenate[Any, P], T]:
@@ -30,13 +60,8 @@ def explain_os_errors(method: Callable[Concatenate[Any, P], T]) -> Callable[Conc
 
     @functools.wraps(method)
     def call(self: Any, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
+        with self.explained():
             return method(self, *args, **kwargs)
-        except OSError as error:
-            raise BeftError(
-                f"the results folder {self.label} cannot be used, {error.strerror or error}: correct its address or "
-                "permissions, or free its disk, and run the same command again (finished runs are kept)"
-            ) from error
 
     return call
 
@@ -55,12 +80,25 @@ class Folder:
     def __init__(self, path: str | Path) -> None:
         self.local = Path(path)
         self.label = str(path)
-        self.location = str(self.local.expanduser().resolve())
+        try:
+            self.location = str(self.local.expanduser().resolve())
+        except (OSError, RuntimeError, ValueError) as error:  # no such user, links in a circle, a byte of zero
+            raise BeftError(f"the results folder {str(path)!r} cannot be used, {reason_of(error)}: give another") from (
+                error
+            )
+
+    def explained(self) -> AbstractContextManager[None]:
+        """A context in which an OSError ends in a BeftError that names this folder."""
+        return explained(f"the results folder {self.label}")
 
     @explain_os_errors
     def names(self) -> list[str]:
-        """Names of the records, sorted."""
-        return sorted(path.name for path in self.local.glob("*.json"))
+        """Names of the files *.json, sorted, but for hidden ones."""
+        try:
+            names = os.listdir(self.local)
+        except FileNotFoundError:
+            return []
+        return sorted(name for name in names if name.endswith(".json") and not name.startswith("."))
 
     def address(self, name: str) -> str:
         """The path or URL of a record, as messages name it."""
@@ -79,6 +117,18 @@ class Folder:
         """Write a record, whole or not at all. Raises OSError."""
         write_whole(self.local / name, text)
 
+    def set_aside(self, name: str) -> None:
+        """Rename what cannot be read as a record, so that a new one can be written. Raises OSError."""
+        os.replace(self.local / name, self.local / _aside(name))
+
+    @explain_os_errors
+    def check_writable(self) -> None:
+        """Nothing where records, checkpoints and adapters can be written, else a BeftError: before the training."""
+        for folder in (self.local / "locks", self.local / "checkpoints", self.local / "adapters", self.local):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as probe:
+                probe.write(b"0" * 4096)  # a block: an empty file needs none
+
     @explain_os_errors
     def keep(self, folder: Path, name: str) -> None:
         """Move a finished folder to `name`, in the place of one that is there already."""
@@ -90,16 +140,19 @@ class Folder:
                 os.replace(folder, target)  # a folder only takes the place of an empty one or of none
                 break
             except OSError as error:
-                if attempt == 9 or error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES):
+                if attempt == 9 or error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES, errno.ENOTDIR):
                     raise
             with suppress(FileNotFoundError):  # where there are no locks, another process may replace it at this moment
                 os.replace(target, old)
             shutil.rmtree(old, ignore_errors=True)
+            with suppress(OSError):  # a file in the place of a folder
+                old.unlink()
 
     @explain_os_errors
-    def fetch(self, name: str) -> Path | None:
-        """The folder `name` on this machine, or None."""
-        return path if (path := self.local / name).is_dir() else None
+    def fetch(self, name: str, fault: Fault = unchecked) -> Path | None:
+        """The folder `name` on this machine, or None: there is none, or it has a `fault`, which is printed."""
+        path = self.local / name
+        return path if path.is_dir() and _is_sound(path, name, fault) else None
 
     @explain_os_errors
     def lock(self, name: str) -> AbstractContextManager[Any]:
@@ -110,10 +163,8 @@ class Folder:
         """
         from filelock import FileLock, Timeout
 
-        path = self.local / "locks" / f"{name}.lock"
-        # What cannot be written fails here, before the training.
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
+        self.check_writable()
+        lock = FileLock(self.local / "locks" / f"{name}.lock")
         try:
             try:
                 return lock.acquire(timeout=WAITS)
@@ -125,11 +176,14 @@ class Folder:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write `text` to `path` so that `path` never holds a part of it: temporary name, flush to disk, rename."""
+    """Write `text` to `path` so that `path` never holds a part of it: temporary name, flush to disk, rename.
+
+    Half a character, which UTF-8 has not, becomes its escape.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(path)
     try:
-        with open(temporary, "x", encoding="utf-8") as file:
+        with open(temporary, "x", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -141,6 +195,11 @@ def write_whole(path: Path, text: str) -> None:
 def _temporary(path: Path) -> Path:
     """A name in the same folder, because a rename is atomic in one file system; not *.json, so no reader sees it."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+
+
+def _aside(name: str) -> str:
+    """Where a damaged record goes; not *.json, so no reader sees it."""
+    return f"{name}.{uuid.uuid4().hex[:8]}.damaged"
 
 
 class RemoteFolder(Folder):
@@ -202,6 +261,18 @@ class RemoteFolder(Folder):
                 self._call("rm_file", temporary)
             raise
 
+    def set_aside(self, name: str) -> None:
+        self._call("mv", f"{self.root}/{name}", f"{self.root}/{_aside(name)}", recursive=True)
+
+    @explain_os_errors
+    def check_writable(self) -> None:
+        super().check_writable()
+        probe = f"{self.root}/.writable"
+        self._call("makedirs", self.root, exist_ok=True)
+        self._call("pipe_file", probe, b"0")
+        with suppress(OSError):  # a store that nothing may be deleted from
+            self._call("rm_file", probe)
+
     @explain_os_errors
     def keep(self, folder: Path, name: str) -> None:
         target = f"{self.root}/{name}"
@@ -212,8 +283,8 @@ class RemoteFolder(Folder):
         super().keep(folder, name)
 
     @explain_os_errors
-    def fetch(self, name: str) -> Path | None:
-        here = super().fetch(name)
+    def fetch(self, name: str, fault: Fault = unchecked) -> Path | None:
+        here = super().fetch(name, fault)
         if here is not None or not self.has(f"{name}/{COMPLETE}"):
             return here
         partial = self.local / f"{name}.{uuid.uuid4().hex[:8]}.tmp"
@@ -223,6 +294,8 @@ class RemoteFolder(Folder):
                 file = path.rsplit("/", 1)[-1]
                 if file != COMPLETE:
                     self._call("get_file", path, str(partial / file))
+            if not _is_sound(partial, name, fault):
+                return None
             super().keep(partial, name)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -230,6 +303,7 @@ class RemoteFolder(Folder):
 
     def lock(self, name: str) -> AbstractContextManager[Any]:
         """No lock, as object stores have none: two sweeps may train the same bank, and write the same records."""
+        self.check_writable()
         return nullcontext()
 
 
@@ -239,7 +313,12 @@ def redacted(url: str) -> str:
 
 
 def open_folder(where: str | Path) -> Folder:
-    """A `Folder`, or a `RemoteFolder` of a text with "://". Raises BeftError for a URL that cannot be used."""
+    """A `Folder`, or a `RemoteFolder` of a text with "://".
+
+    Raises BeftError for what is neither a path nor a URL, and for one that cannot be used.
+    """
+    if not isinstance(where, str | os.PathLike) or not isinstance(os.fspath(where), str) or not str(where).strip():
+        raise BeftError(f"{where!r} is no results folder: give the path of a folder, or a URL")
     if not isinstance(where, str) or "://" not in where:
         return Folder(where)
     import fsspec

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import BeftError
+from ..errors import BeftError, reason_of
 
 SCHEMA = 1
 """Version of the record format. A record of another version is refused, never guessed at."""
@@ -36,30 +36,46 @@ EPOCH_FIELDS: dict[str, Any] = {
 
 
 def jsonable(value: Any) -> Any:
-    """`value` in JSON's own types: tuples become lists, paths text, NumPy and torch scalars numbers, NaN null."""
-    if value is None or isinstance(value, (bool, int, str)):
+    """`value` in JSON's own types: tuples become lists, paths text, NumPy and torch scalars numbers, NaN null.
+
+    Half a character (a lone surrogate, as in the name of a file that is not UTF-8) becomes its escape `\\udcff`, in
+    text that can be written. Raises BeftError for what has no such form.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(k): jsonable(v) for k, v in value.items()}
+        return {jsonable(str(k)): jsonable(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [jsonable(v) for v in value]
     if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if hasattr(value, "tolist"):  # NumPy scalars and arrays, torch tensors
+        return jsonable(os.fspath(value))
+    if hasattr(value, "tolist") and not isinstance(value, type):  # NumPy scalars and arrays, torch tensors
         return jsonable(value.tolist())
     raise BeftError(f"a record cannot hold {value!r} ({type(value).__name__}): give numbers, text, lists or dicts")
 
 
 def _hash(value: Any) -> str:
     """SHA-256 (hex) of JSON with sorted keys and no spaces: the same for equal content, whatever the keys' order."""
-    text = json.dumps(jsonable(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    try:
+        text = json.dumps(jsonable(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (RecursionError, ValueError) as error:  # what holds itself; a number of thousands of digits
+        if isinstance(error, BeftError):
+            raise
+        raise BeftError(f"a record cannot hold this, {reason_of(error)}: give numbers, text, lists or dicts") from error
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def key(settings: Mapping[str, Any]) -> str:
-    """The first 12 hex digits of the SHA-256 of the settings' canonical JSON: the identity of a run."""
+    """The first 12 hex digits of the SHA-256 of the settings' canonical JSON: the identity of a run.
+
+    Raises BeftError: no mapping, or a value that JSON cannot hold.
+    """
+    if not isinstance(settings, Mapping):
+        raise BeftError(f"settings {settings!r} are no dict: give the names and values that identify a run")
     return _hash(settings)[:12]
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..records.folders import write_whole
+from ..errors import BeftError
+from ..records.folders import explained, write_whole
 from .names import MISSING
 
 if TYPE_CHECKING:
@@ -110,9 +111,10 @@ def save_table(
         f"{name}.md": f"{markdown(table)}\n{caption}\n",
         f"{name}.tex": tex(table, caption, name),
     }
-    for file, text in texts.items():
-        write_whole(s.figures / file, text)
-    _register(s, "table", name, caption, list(texts), records)
+    with explained(f"the folder of figures {s.figures}"):
+        for file, text in texts.items():
+            write_whole(s.figures / file, text)
+        _register(s, "table", name, caption, list(texts), records)
     return table
 
 
@@ -129,14 +131,14 @@ def save_figure(
 
     from .style import RC
 
-    s.figures.mkdir(parents=True, exist_ok=True)
     caption = full_caption(caption, s, measured, records)
     pdf, png = f"{name}.pdf", f"{name}.png"
-    with plt.rc_context(RC):
+    with explained(f"the folder of figures {s.figures}"), plt.rc_context(RC):
+        s.figures.mkdir(parents=True, exist_ok=True)
         fig.savefig(s.figures / pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
         fig.savefig(s.figures / png, dpi=DPI, metadata={"Software": None})
+        _register(s, "figure", name, caption, [pdf, png], records)
     plt.close(fig)
-    _register(s, "figure", name, caption, [pdf, png], records)
     print(f"{name}: {caption}")
     return fig
 
@@ -144,7 +146,10 @@ def save_figure(
 def _register(s: Settings, kind: str, name: str, caption: str, files: list[str], records: Sources) -> None:
     """Put one figure or table into `index.json`, the list that ties each file to its command and records."""
     path = s.figures / "index.json"
-    entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    except ValueError as error:
+        raise BeftError(f"{path} is not valid JSON: move it away and run the notebooks of this folder again") from error
     entry: dict[str, Any] = {"name": name, "kind": kind, "notebook": s.notebook, "caption": caption}
     entry |= {"files": files, "command": s.command}
     entry |= {"records": sorted({r if isinstance(r, str) else str(r["key"]) for r in records})}

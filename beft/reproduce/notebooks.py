@@ -29,6 +29,8 @@ def find(folder: Path, only: Sequence[str] = ()) -> list[Path]:
     paths = {path.stem: path for path in sorted(folder.glob("*.ipynb")) if not path.name.startswith(".")}
     if not paths:
         raise BeftError(f"there are no notebooks in {folder}: restore them with `git checkout notebooks`")
+    if isinstance(only, str) or not isinstance(only, Sequence) or not all(isinstance(name, str) for name in only):
+        raise BeftError(f"notebooks {only!r} are no list of names: give e.g. ['02_ranking']")
     wanted = [name.removesuffix(".ipynb") for name in only]
     for name in wanted:
         if name not in paths:
@@ -91,7 +93,8 @@ def publish_outputs(profile: str, only: Sequence[str] = ()) -> list[Path]:
     written: BeftError where an executed notebook is missing, unfinished, was run with other parameters than the
     profile's or from other sources, or an output holds a path or the name of this machine.
     """
-    if profile not in (names := settings.profile_names()):
+    names = settings.profile_names()
+    if not isinstance(profile, str) or profile not in names:
         raise unknown("profile", profile, names)
     notebooks = {}
     for source in find(paths.repository() / "notebooks", only):
@@ -138,7 +141,8 @@ def _merged(source: Notebook, built: Notebook, profile: str, name: str) -> Noteb
     again = f"run `python -m beft.reproduce --profile {profile} --only {name}` again"
     if fault := incomplete(built):
         raise BeftError(f"build/{profile}/{name}.ipynb is not whole, {fault}: {again}")
-    parameters = dict(built.metadata.get("papermill", {}).get("parameters", {}))
+    given = built.metadata.get("papermill", {}).get("parameters", {})
+    parameters = {name: value for name, value in given.items() if name not in settings.INJECTED}
     if parameters != {"profile": profile}:
         extra = ", ".join(sorted(parameters.keys() - {"profile"})) or "another profile"
         raise BeftError(f"build/{profile}/{name}.ipynb was run with {extra}, not with the plain profile: {again}")

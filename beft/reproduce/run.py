@@ -72,6 +72,10 @@ def reproduce(
     Raises BeftError: unknown profile, notebook or parameter, a bad value, or a notebook without its `parameters` cell;
     nothing has run then.
     """
+    if not isinstance(parameters, Mapping | None) or not all(isinstance(name, str) for name in parameters or ()):
+        raise BeftError(f"parameters {parameters!r} are no dict: give values by name, e.g. {{'epochs': 3}}")
+    if not isinstance(scheduler, str | None):
+        raise BeftError(f"scheduler {scheduler!r} is not an address: give tcp://host:port, or local:N")
     offline = settings.read_profile(profile).get("common", {}).get("offline", False)
     plan = _plan(profile, only, plain(dict(parameters or {})))  # papermill writes them as code
     results = []
@@ -95,6 +99,7 @@ def _plan(profile: str, only: Sequence[str], parameters: Mapping[str, Any]) -> l
     Everything that can be refused before a notebook runs is refused here.
     """
     declared = {path: parameter_names(path) for path in find(paths.repository() / "notebooks", only)}
+    paths.check_folder(paths.home() / "build" / profile, "folder of executed notebooks")
     if "profile" in parameters:
         raise BeftError("profile is given twice: use --profile NAME instead of -p profile NAME")
     names = list(dict.fromkeys(itertools.chain(*declared.values())))
@@ -120,12 +125,12 @@ def _run(source: Path, parameters: dict[str, Any], figures: Path, progress: bool
 
     place = f"build/{parameters['profile']}/{source.name}"
     target = paths.home() / place
-    target.parent.mkdir(parents=True, exist_ok=True)
     log = target.with_suffix(".runs.jsonl")
-    log.unlink(missing_ok=True)
     result = Result(source.stem)
     start = time.monotonic()
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        log.unlink(missing_ok=True)
         with _environment({RUN_LOG: str(log)}):
             options = {"kernel_name": "python3", "language": "python", "request_save_on_cell_execute": True}
             papermill.execute_notebook(source, target, parameters, progress_bar=progress, **options)
@@ -139,12 +144,18 @@ def _run(source: Path, parameters: dict[str, Any], figures: Path, progress: bool
         result.failure = f"{type(error).__name__}: {error}"
     result.seconds = time.monotonic() - start
     result.runs = count_runs(log)
-    log.unlink(missing_ok=True)
-    index = figures / "index.json"
-    entries = json.loads(index.read_text(encoding="utf-8")) if index.exists() else []
-    made = [entry["kind"] for entry in entries if entry["notebook"] == result.notebook]
+    with contextlib.suppress(OSError):
+        log.unlink(missing_ok=True)
+    made = [kind for notebook, kind in _index(figures / "index.json") if notebook == result.notebook]
     result.figures, result.tables = made.count("figure"), made.count("table")
     return result
+
+
+def _index(path: Path) -> list[tuple[str, str]]:
+    """(notebook, "figure" or "table") of each entry of the index of figures and tables; none where there is none."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        return [(entry["notebook"], entry["kind"]) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    return []
 
 
 @contextlib.contextmanager

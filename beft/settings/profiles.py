@@ -27,8 +27,10 @@ from ..study import Study
 from .parameters import COMMON, NOTEBOOKS, PARAMETERS, Parameters, checked
 
 DEFAULT_PROFILE = "embedded"
+INJECTED = frozenset({"PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"})
+"""What papermill adds to the parameters of a notebook with `--inject-paths` and the two options like it."""
 # Besides `profile`, what IPython puts into a notebook's namespace and does not begin with an underscore.
-_NO_PARAMETERS = frozenset({"profile", "In", "Out", "get_ipython", "exit", "quit", "open"})
+_NO_PARAMETERS = INJECTED | {"profile", "In", "Out", "get_ipython", "exit", "quit", "open"}
 
 
 def profile_names() -> list[str]:
@@ -41,8 +43,8 @@ def read_profile(name: object) -> dict[str, dict[str, Any]]:
 
     Raises BeftError: no such profile; not YAML; an unknown or ill-typed section or parameter.
     """
-    if name not in (names := profile_names()):
-        raise unknown("profile", name, names)
+    if not isinstance(name, str) or name not in profile_names():
+        raise unknown("profile", name, profile_names())
     file = f"notebooks/profiles/{name}.yaml"
     try:
         content = yaml.safe_load((paths.repository() / file).read_text(encoding="utf-8"))
@@ -84,7 +86,7 @@ class Settings:
     figures: Path
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self.values:
+        if not isinstance(name, str) or name not in self.values:
             raise unknown("parameter", name, self.values)
         return self.values[name]
 
@@ -136,14 +138,17 @@ def load(notebook: str, namespace: Mapping[str, Any]) -> Settings:
             Numbers and lists given as text, as `papermill -p seeds "[0, 1]"` does, are accepted.
 
     Raises BeftError: an unknown notebook, profile or parameter (with the nearest names), a value of the wrong type, a
-    broken profile, or one that leaves a parameter of this notebook without a value.
+    broken profile, or one that leaves a parameter of this notebook without a value; a folder of figures that cannot be
+    written, or a results folder that is a file.
     """
+    if not isinstance(namespace, Mapping) or not all(isinstance(name, str) for name in namespace):
+        raise BeftError(f"{namespace!r} holds no parameters: give the notebook's variables, globals()")
     # Warnings of libraries about other libraries: of tqdm.auto where there are no ipywidgets, and of transformers about
     # a name that PEFT uses. They hold a path of this machine, and would stand in every notebook.
     warnings.filterwarnings("ignore", message="IProgress not found")
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
     profile = DEFAULT_PROFILE if namespace.get("profile") is None else namespace["profile"]
-    if notebook not in NOTEBOOKS:
+    if not isinstance(notebook, str) or notebook not in NOTEBOOKS:
         raise unknown("notebook", notebook, NOTEBOOKS)
     sections = read_profile(profile)
     base = sections.get("common", {}) | sections.get(notebook, {})
@@ -170,7 +175,7 @@ def load(notebook: str, namespace: Mapping[str, Any]) -> Settings:
         # The profile's number of rows was chosen for its own task: "low" takes fewer where a file has fewer.
         values.setdefault("regime", "low")
     overrides = {name: value for name, value in values.items() if value != base[name]}
-    figures = paths.home() / "figures" / f"{profile}{_suffix(overrides)}"
+    figures = paths.check_folder(paths.home() / "figures" / f"{profile}{_suffix(overrides)}", "folder of figures")
     store = Store(paths.results(str(profile)))
     return Settings(notebook, str(profile), base | values, overrides, store, figures)
 

@@ -18,6 +18,7 @@ from beft.data.microworld.biographies import biographies
 from beft.data.microworld.people import AXES, stereotype_pairs, stereotype_triples
 from beft.debias import downstream, upstream
 from beft.debias.bias_metrics import of_biographies, of_posts
+from beft.debias.patches import FILE
 from beft.debias.stereotypes import intrinsic
 from beft.errors import BeftError
 from beft.models import loading as models
@@ -82,6 +83,9 @@ def test_what_is_recorded_is_not_trained_again_and_a_lost_file_is(base, tmp_path
     again = upstream.patch(phase, RUNS[0], store)
     assert again.sha256() == first[0]["patch"]["sha256"]  # trained in the company it had, to the last bit
     assert again.method == RUNS[0].method and upstream.train_patches(phase, RUNS[:2], store) == first
+    for file in (tmp_path / "adapters").rglob(FILE):
+        file.write_bytes(file.read_bytes()[:-8])  # cut short is as good as lost
+    assert upstream.patch(phase, RUNS[0], store).sha256() == first[0]["patch"]["sha256"]
 
 
 def test_the_file_of_a_patch_has_pefts_form_beside_it(base, tmp_path):

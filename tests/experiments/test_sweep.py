@@ -296,15 +296,6 @@ def test_a_diverged_run_is_recorded_once_and_has_no_adapter(store, banks):
     assert len(banks) == 1
 
 
-def test_a_damaged_record_is_named_not_trained_over(store, banks):
-    go(store, RUNS[:1])
-    (path,) = store.folder.glob("*.json")
-    path.write_text(path.read_text()[:-50])
-    with pytest.raises(BeftError, match="not valid JSON: delete this file"):
-        go(store, RUNS[:1])
-    assert len(banks) == 1
-
-
 def test_ones_own_file_is_named_in_its_record_without_its_folder(store, tmp_path):
     rows = "".join(f"{word} {i},{label}\n" for label, word in (("yes", "good"), ("no", "bad")) for i in range(12))
     (tmp_path / "mine.csv").write_text("text,label\n" + rows)

@@ -75,8 +75,13 @@ def test_a_damaged_record_is_refused_by_its_full_name(where):
     store = Store(where)
     store.write(record())
     store.place.write(store.name(settings()), "{")
-    with pytest.raises(BeftError, match=r"records/sst2-tiny-b_v-seed0-rate0.0004-\w+.json is not valid JSON: delete"):
-        store.find(settings())
+    where = r"records/sst2-tiny-b_v-seed0-rate0.0004-\w+.json cannot be used, it is not valid JSON: run"
+    with pytest.raises(BeftError, match=where):
+        store.read(store.name(settings()))
+    assert store.find(settings()) is None
+    store.write(record())
+    assert store.find(settings()) is not None
+    assert [name[-8:] for name in everything(store.location) if not name.endswith(".json")] == [".damaged"]
 
 
 @pytest.mark.parametrize("where", ["folder", *REMOTE], indirect=True)
