@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from .bank.adapter_files import folder_of
 from .bank.handover import check_handover, check_method, save_model, share_adapter, tuned_model
 from .bank.saved import About, read_classifier, write_about
 from .bank.virtual_tokens import reserve_virtual_tokens
 from .data import sources as data_module
 from .data.datasets import Dataset
-from .errors import BeftError, unknown
+from .errors import BeftError, brief, unknown
 from .models import loading as models
 from .paths import check_folder
 from .records.folders import explained
@@ -107,7 +108,7 @@ class Tuned:
 
         Raises BeftError: there is neither in the folder, or its files are damaged or belong to something else.
         """
-        loaded, about = read_classifier(Path(folder).expanduser(), offline)
+        loaded, about = read_classifier(folder_of(folder), offline)
         return cls(loaded.model, loaded.tokenizer, about.labels, None, about.max_length, about.columns)
 
 
@@ -160,13 +161,17 @@ def tune(
     _check_names(study)
     named = isinstance(task, str | os.PathLike)
     if not named and not (isinstance(task, Mapping) or hasattr(task, "columns") or hasattr(task, "column_names")):
-        raise BeftError(f"cannot tune on {type(task).__name__} {task!r}: give a file, a table or the name of a task")
+        raise BeftError(
+            f"cannot tune on {type(task).__name__} {brief(task)}: give a file, a table or the name of a task"
+        )
     fields: dict[str, Any] = {"regime": "all", "task": task if named else type(task).__name__, "epochs": epochs} | study
     plan, run = Study(**fields), Run(method, seed, rate)
     if adapter is not None:
         check_folder(adapter, "adapter folder")
-    given = {"kind": kind, "drop": drop or None, "validation": validation, "columns": columns}
-    reading = {name: value for name, value in given.items() if value is not None}
+    given = {"kind": kind, "drop": drop, "validation": validation, "columns": columns}
+    reading = {
+        name: value for name, value in given.items() if not (value is None or isinstance(value, tuple) and not value)
+    }
     rows = data_module.load(plan.task if named else task, offline=plan.offline, **reading)
     if progress and rows.summary:
         print(rows.summary)

@@ -1,6 +1,7 @@
 """The one exception a user meets: a sentence that names the input and the remedy."""
 
 import difflib
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
@@ -30,7 +31,15 @@ _OTHER_NAMES = {
 
 
 class BeftError(ValueError):
-    """Bad input. The message is one clear sentence naming the input and what to do about it."""
+    """Bad input. The message is one clear sentence, naming the input and what to do about it.
+
+    Whatever input it names, it is a line that can be printed: without line breaks, half characters, or words of more
+    than some hundred letters, of which the middle is left out.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        line = " ".join(str(message).splitlines()).encode("utf-8", "backslashreplace").decode("utf-8")
+        super().__init__(re.sub(r"\S{400,}", lambda word: f"{word[0][:100]}...{word[0][-60:]}", line))
 
 
 class OutOfMemory(BeftError):
@@ -49,7 +58,7 @@ def unknown(kind: str, name: object, valid: Iterable[str]) -> BeftError:
         if here in names and str(name) in other.split():
             hint = f"{name} is called {names[here]} here "
             break
-    return BeftError(f"unknown {kind} {str(name)!r}: {hint}(valid: {', '.join(names.values())})")
+    return BeftError(f"unknown {kind} {brief(str(name))}: {hint}(valid: {', '.join(names.values())})")
 
 
 def rows_named(rows: Sequence[int]) -> str:
@@ -60,6 +69,15 @@ def rows_named(rows: Sequence[int]) -> str:
     if len(rows) > 10:
         return f"rows {', '.join(first)} and {len(rows) - 10} more ({len(rows)} in all)"
     return f"rows {', '.join(first[:-1])} and {first[-1]}"
+
+
+def brief(value: object) -> str:
+    """A value as a message shows it: its repr, on one line and at most about a hundred characters of it."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # of an object whose own repr fails
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 100 else f"{text[:60]}...{text[-30:]}"
 
 
 def reason_of(error: Exception) -> str:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .errors import BeftError, unknown
+from .errors import BeftError, brief, unknown
 
 METHODS = ("head", "b_k", "b_q", "b_v", "all_biases")
 # A single term in another form than d free numbers; see `bank.forms`.
@@ -53,7 +53,7 @@ class Method:
 def parse_method(name: str) -> Method:
     """The method of that name. Raises BeftError, with the nearest names, where there is none."""
     valid = (*ALL_METHODS, *(patch for patch in PATCHES if patch not in ALL_METHODS))
-    if name not in valid:
+    if not isinstance(name, str) or name not in valid:
         raise unknown("method", name, valid)
     base, _, form = name.partition(":")
     return Method(name, base, base[2:] if base in ("b_q", "b_k", "b_v") else "", form)
@@ -99,6 +99,12 @@ def _whole(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def check_seed(seed: Any) -> None:
+    """Raise BeftError for what no generator takes as a seed."""
+    if not (_whole(plain(seed), 0) and seed < 2**31):
+        raise BeftError(f"seed {brief(seed)} is not a whole number between 0 and 2147483647")
+
+
 @_settings
 @dataclass(frozen=True)
 class Run:
@@ -114,9 +120,8 @@ class Run:
     def __post_init__(self) -> None:
         parse_method(self.method)
         if not (_real(self.rate) and 0 < self.rate <= sys.float_info.max):
-            raise BeftError(f"rate {self.rate!r} is not a positive number: give a learning rate like 1e-3")
-        if not (_whole(self.seed, 0) and self.seed < 2**31):
-            raise BeftError(f"seed {self.seed!r} is not a whole number between 0 and 2147483647")
+            raise BeftError(f"rate {brief(self.rate)} is not a positive number: give a learning rate like 1e-3")
+        check_seed(self.seed)
 
 
 @_settings
@@ -159,7 +164,7 @@ class Study:
             if isinstance(value, os.PathLike):
                 object.__setattr__(self, name, os.fspath(value))
             elif not (isinstance(value, str) and value.strip() and "\0" not in value):
-                raise BeftError(f"{name} {value!r} is no name and no path: give one as text")
+                raise BeftError(f"{name} {brief(value)} is no name and no path: give one as text")
         for name, valid in (
             ("dtype", ("float32", "bfloat16")),
             ("validate", ("each", "last")),
@@ -169,29 +174,31 @@ class Study:
                 raise unknown(name, getattr(self, name), valid)
         for name in ("epochs", "batch_size", "max_length"):
             if not _whole(getattr(self, name), 1):
-                raise BeftError(f"{name} {getattr(self, name)!r} is not a whole number of at least 1")
+                raise BeftError(f"{name} {brief(getattr(self, name))} is not a whole number of at least 1")
         for name in ("clip", "eps"):
             value = getattr(self, name)
             if not (_real(value) and 0 < value <= sys.float_info.max):
-                raise BeftError(f"{name} {value!r} is not a positive number")
+                raise BeftError(f"{name} {brief(value)} is not a positive number")
         self._check_rows()
         for name in ("offline", "prompted"):
             if not isinstance(getattr(self, name), bool):
-                raise BeftError(f"{name} {getattr(self, name)!r} is neither True nor False")
+                raise BeftError(f"{name} {brief(getattr(self, name))} is neither True nor False")
 
     def _check_rows(self) -> None:
         """Raise BeftError for a regime or a tuning share that no task can have."""
         named = isinstance(self.regime, str) and self.regime.strip()
         if not (named or _whole(self.regime, 1)):
-            raise BeftError(f"regime {self.regime!r} is neither a regime's name nor a number of rows of at least 1")
+            raise BeftError(
+                f"regime {brief(self.regime)} is neither a regime's name nor a number of rows of at least 1"
+            )
         if not (_real(self.tuning) and 0 <= self.tuning <= 0.5):
-            raise BeftError(f"tuning share {self.tuning!r} is out of range: give a number from 0 to 0.5")
+            raise BeftError(f"tuning share {brief(self.tuning)} is out of range: give a number from 0 to 0.5")
 
         if self.sites is not None:
             given = self.sites if isinstance(self.sites, Mapping) else {}
             if not given or not all(isinstance(x, str) for x in (*given, *given.values())):
                 raise BeftError(
-                    f"sites {self.sites!r} name no projections: give some by q, k or v, such as "
+                    f"sites {brief(self.sites)} name no projections: give some by q, k or v, such as "
                     '{"v": "layers.{layer}.attn.v_proj"}'
                 )
             if self.prompted:

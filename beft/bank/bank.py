@@ -19,7 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..anatomy.projections import classifier, last_mixer
 from ..errors import BeftError, unknown
-from ..study import ALL_METHODS, WEIGHT_METHODS
+from ..study import ALL_METHODS, WEIGHT_METHODS, check_seed
 from .dropout import ForwardState, drop_weights_of, keep_weights_of, use_keyed_attention
 from .slots import BiasSlot, Change, Sites, Slot, anatomy_in_bank, bias_slots, head_slots, must_run_alone
 
@@ -66,8 +66,11 @@ class BiasBank(nn.Module):
         if model in _BANKED:
             raise BeftError("this model already has a bank on it: call its detach() first")
         for name in methods:
-            if name not in ALL_METHODS:  # such as "sparse", a patch that is trained as a mask
+            # such as "sparse", a patch that is trained as a mask
+            if not isinstance(name, str) or name not in ALL_METHODS:
                 raise unknown("method", name, ALL_METHODS)
+        for seed in seeds:
+            check_seed(seed)
         if make_slots is None and set(methods) & set(WEIGHT_METHODS):
             raise BeftError(f"{', '.join(methods)} train weights: use open_bank(), which gives them their own bank")
         self.methods, self.dtype, self.R = tuple(methods), dtype, len(methods)

@@ -44,9 +44,9 @@ model = {auto}.from_pretrained({arguments})"""
 def check_method(method: str) -> None:
     """Raise BeftError for a method that no classifier is tuned with."""
     valid = [name for name in ALL_METHODS if name != "prefix"]
-    if method == "prefix":
+    if isinstance(method, str) and method == "prefix":
         raise BeftError("a prefix is for causal language models, which have no head to tune: choose another method")
-    if method not in valid:
+    if not isinstance(method, str) or method not in valid:
         raise unknown("method", method, valid)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BeftError, reason_of, rows_named
+from ..errors import BeftError, brief, reason_of, rows_named
 from .delimited import parse
 
 if TYPE_CHECKING:
@@ -193,9 +193,19 @@ def _json(text: str, where: str) -> Any:
         return _JSON.decode(text)
     except json.JSONDecodeError as error:
         raise BeftError(f"{where} is not JSON ({error.msg}): repair or remove it") from None
+    except RecursionError:
+        raise BeftError(f"{where} is JSON nested too deep: write it as {{column: value}}") from None
     except _Repeated as error:
         (names,) = error.args
         refuse_repeated(names, where)
+
+
+def file_of(path: Any) -> Path:
+    """The path of a file by its name. Raises BeftError for what is none."""
+    try:
+        return Path(path).expanduser()
+    except (TypeError, ValueError, RuntimeError) as error:  # no text, no such user
+        raise BeftError(f"{brief(path)} is no path: give that of a file, as text") from error
 
 
 def require_columns(table: Table, columns: tuple[str, ...], where: str) -> None:

@@ -32,7 +32,7 @@ class Column(NamedTuple):
 
 def plain(value: Any) -> Any:
     """A cell as a value of Python: texts without surrounding spaces, whole numbers as int, None for nothing."""
-    if type(value).__module__ == "numpy" and hasattr(value, "item"):
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
         value = value.item()
     if isinstance(value, str):
         return value.strip() or None

@@ -72,7 +72,7 @@ def _options(kind: Any, drop: Any, columns: Any) -> tuple[str, ...]:
             raise unknown("use of a column", role, ROLES)
     drops = (drop,) if isinstance(drop, str) else tuple(drop) if isinstance(drop, Iterable) else (drop,)
     for name in drops:
-        if name not in DROPS:
+        if not isinstance(name, str) or name not in DROPS:
             raise unknown("kind of rows to drop", name, DROPS)
     return drops
 

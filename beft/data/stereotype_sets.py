@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BeftError
-from .files import code_of, names_of, read, require_suffix, rows_of, texts_of
+from .files import code_of, file_of, names_of, read, require_suffix, rows_of, texts_of
 from .sources import folder_tables, hub_parquet
 
 CROWS, BLANK = "crows_pairs", "BLANK"
@@ -88,8 +88,9 @@ def crows_pairs(path: str | Path | None = None, offline: bool = False) -> list[S
     be asked.
     """
     if path is not None:
-        require_suffix(Path(path), f"cannot read {str(path)!r}")
-        where, table = Path(path).name, read(Path(path).expanduser())
+        path = file_of(path)
+        require_suffix(path, f"cannot read {str(path)!r}")
+        where, table = path.name, read(path)
     elif tables := folder_tables(CROWS, CROWS, ("test",), None):
         where, table = tables[0]
     else:
@@ -116,12 +117,13 @@ def stereoset(path: str | Path | None = None, offline: bool = False) -> list[Tri
         rows = rows_of(read(hub_parquet(name, "intrasentence/validation", "stereoset/dev.json", offline)))
         where = f"{name} on the hub"
     else:
-        where = Path(path).name
+        path = file_of(path)
+        where = path.name
         try:
-            rows = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))["data"]["intrasentence"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            rows = json.loads(path.read_text(encoding="utf-8"))["data"]["intrasentence"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise BeftError(f"{where} is no StereoSet ({error}): give its dev.json") from error
-    if not rows:
+    if not isinstance(rows, list) or not rows:
         raise BeftError(f"{where} has no intrasentence entries: give StereoSet's dev.json")
     return [_triple(row, n, where) for n, row in enumerate(rows, 1)]
 

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..bank.adapter_files import folder_of
 from ..bank.bank import BiasBank
 from ..bank.baselines import WeightBank, add_lora, remove_lora
 from ..bank.peft_adapter import save_adapter, why_no_adapter
@@ -141,14 +142,14 @@ def _parameter(model: Any, change: Change, undo: list[Callable[[], None]]) -> Te
 
 def load_patch(folder: str | Path) -> Patch:
     """Read a patch. Raises BeftError for a file that is missing, truncated or no patch."""
-    path = Path(folder) / FILE
+    path = folder_of(folder) / FILE
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})["patch"])
             return Patch(about["method"], about["base"], {n: file.get_tensor(n) for n in file.keys()})  # noqa: SIM118
     except FileNotFoundError as error:
         raise BeftError(f"no patch in {folder} ({FILE} is missing): train one there first") from error
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
         raise BeftError(f"{path} is truncated or no patch: train it again") from error
 
 

@@ -18,7 +18,7 @@ from ..bank.export import merge
 from ..bank.peft_adapter import holds_adapter, load_adapter, save_adapter
 from ..bank.slots import anatomy_in_bank, must_run_alone
 from ..data.batching import CHUNKS
-from ..errors import BeftError, OutOfMemory
+from ..errors import BeftError, OutOfMemory, brief
 from ..models import files as model_files
 from ..paths import check_folder
 from ..records.folders import explained
@@ -127,20 +127,22 @@ def _check(jobs: Sequence[Job], store: Store, bank_size: int | None, scheduler: 
     """Raise BeftError for an argument of a sweep that is not what it has to be."""
     for job in jobs if isinstance(jobs, Sequence) else [jobs]:
         if not (isinstance(job, Sequence) and len(job) == 2 and isinstance(job[0], Study)):
-            raise BeftError(f"{job!r} is no study with its runs: give a Study, and a list of Run")
+            raise BeftError(f"{brief(job)} is no study with its runs: give a Study, and a list of Run")
         runs = job[1]
         if not isinstance(runs, Sequence) or not all(isinstance(run, Run) for run in runs):
-            raise BeftError(f"runs {runs!r} are no list of Run: give e.g. [Run('b_v', seed=0, rate=1e-3)]")
+            raise BeftError(f"runs {brief(runs)} are no list of Run: give e.g. [Run('b_v', seed=0, rate=1e-3)]")
     _check_store(store)
     if bank_size is not None and not (type(bank_size) is int and bank_size >= 1):
-        raise BeftError(f"bank_size {bank_size!r} is not a whole number of at least 1")
+        raise BeftError(f"bank_size {brief(bank_size)} is not a whole number of at least 1")
     if not isinstance(scheduler, str | None):
-        raise BeftError(f"scheduler {scheduler!r} is not an address: give tcp://host:port, or local:N")
+        raise BeftError(f"scheduler {brief(scheduler)} is not an address: give tcp://host:port, or local:N")
 
 
 def _check_store(store: object) -> None:
     if not isinstance(store, Store):
-        raise BeftError(f"store {store!r} is no Store: give Store({store!r}), or one of another folder or URL")
+        raise BeftError(
+            f"store {brief(store)} is no Store: give Store({brief(store)}), or one of another folder or URL"
+        )
 
 
 def _check_run(study: Study, run_: Run, store: Store) -> None:

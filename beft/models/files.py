@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, PreTrai
 
 from ..data.microworld import sentences
 from ..data.sources import hub_is_offline
-from ..errors import BeftError, unknown
+from ..errors import BeftError, brief, unknown
 from ..paths import ROOT
 
 DEFAULT = "all-MiniLM-L6-v2"
@@ -91,7 +92,7 @@ class Identified(Protocol):
 
 def find(name: str, *, offline: bool = False) -> ModelFiles:
     """The place and the weights' hash of model `name`, without reading the weights into memory. As `load` otherwise."""
-    if name == TINY:
+    if isinstance(name, str) and name == TINY:
         return ModelFiles(None, "random initialisation, seed 0", "none", tiny(2, 0)[2])
     folder, source, revision = _place(name, offline)
     weights, config = weight_hash(folder), config_hash(folder)
@@ -182,8 +183,15 @@ def _sha256(path: Path) -> str:
 
 def _place(name: str, offline: bool) -> tuple[Path, str, str]:
     """The folder that holds model `name`, its source in words and its revision."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    try:
+        name = os.fspath(name)
+        folder = Path(name).expanduser()
+        there = folder.is_dir()
+        if not name.strip() or "\0" in name:
+            raise ValueError(name)
+    except (TypeError, ValueError, OSError, RuntimeError) as error:  # no text, too long, no such user
+        raise BeftError(f"model {brief(name)} is no name and no folder: give one as text") from error
+    if there:
         return folder, f"folder {folder.name}", "local"
     if "://" in name:
         raise BeftError(

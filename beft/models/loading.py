@@ -1,5 +1,6 @@
 """Models by name, frozen and in eval mode: sequence classifiers, causal and masked language models."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def load(name: str, *, labels: int, seed: int = 0, offline: bool = False) -> Loa
     that comes with a model is run. Raises BeftError: no such model here, a wrong hash, truncated or pickled weights, or
     some that are no numbers, a model with code of its own, a tokenizer that is missing or of another model.
     """
-    if name == TINY:
+    if isinstance(name, str) and name == TINY:
         model, tokenizer, digest = tiny(labels, seed)
         source = f"random initialisation, seed {seed}"
         return Loaded(model.requires_grad_(False).eval(), tokenizer, TINY, source, "none", digest)
@@ -175,7 +176,7 @@ def _read(name: str, files: ModelFiles, auto: Any, seed: int, head: bool = False
     # what is in no file: an adapter has to bring it along
     model.drawn_parameters = frozenset(report["missing_keys"])
     model.requires_grad_(False).eval()
-    return Loaded(model, tokenizer, name, files.source, files.revision, files.sha256, files.config_sha256)
+    return Loaded(model, tokenizer, os.fspath(name), files.source, files.revision, files.sha256, files.config_sha256)
 
 
 def _refuse(config: dict[str, Any], folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 
-from ..errors import BeftError, unknown
+from ..errors import BeftError, brief, unknown
 from ..study import ALL_METHODS, PATCHES, plain
 
 Item = TypeVar("Item")
@@ -33,13 +33,13 @@ def checked(parameters: Parameters, values: Mapping[str, Any], source: str, kind
         words, adapter = parameters[name]
         if words.startswith("a list") and isinstance(value, str) and "," in value and value.lstrip()[:1] not in "[{-":
             remedy = "write it so" if ":" in value else f"write it as '[{value}]'"
-            raise BeftError(f"{name} in {source} must be {words}, not {value!r}: {remedy}")
+            raise BeftError(f"{name} in {source} must be {words}, not {brief(value)}: {remedy}")
         try:
             result[name] = adapter.validate_python(value)
         except ValidationError as error:
             cause = error.errors()[0].get("ctx", {}).get("error")
             # An unknown name inside the value comes with its nearest ones.
-            message = f": {cause}" if isinstance(cause, BeftError) else f" must be {words}, not {value!r}"
+            message = f": {cause}" if isinstance(cause, BeftError) else f" must be {words}, not {brief(value)}"
             raise BeftError(f"{name} in {source}{message}") from error
     return result
 

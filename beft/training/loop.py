@@ -115,7 +115,7 @@ def fit(
         open_bank(loaded.model.to(where), methods, seeds, study.dtype, **options) as bank,
     ):
         rates = torch.tensor([run.rate for run in runs], dtype=torch.float32, device=where)
-        optimizer = StackedAdam(bank.slots, rates, study.clip, study.eps)
+        optimizer = StackedAdam(bank.slots, rates, float(study.clip), float(study.eps))
         results = _empty_results(runs, learnt, bank)
         done, before = load_checkpoint(checkpoint, optimizer, results, learnt.padding)
         steps = math.ceil(len(learnt.draws[0].train) / study.batch_size)
