@@ -17,6 +17,7 @@ from ..bank.baselines import open_bank
 from ..bank.export import merge
 from ..bank.peft_adapter import holds_adapter, load_adapter, save_adapter
 from ..bank.slots import anatomy_in_bank, must_run_alone
+from ..bank.virtual_tokens import VIRTUAL
 from ..data.batching import CHUNKS
 from ..errors import BeftError, OutOfMemory, brief
 from ..models import files as model_files
@@ -72,6 +73,9 @@ def run_all(
     address = scheduler or os.environ.get("BEFT_SCHEDULER")
     if todo:
         store.check_writable()
+    if progress:  # what was read of rows of one's own
+        for line in dict.fromkeys(context.data.summary for context, _, _ in todo if context.data.summary):
+            tqdm.write(line)
     work = sum(_row_visits(context, [runs[name] for name in names]) for context, runs, names in todo)
     outcomes = []  # of what this sweep has trained; another one may have been first
     with tqdm(total=work, desc="sweep", unit="row", unit_scale=True, disable=not (progress and todo)) as bar:
@@ -304,9 +308,10 @@ def adapter(study: Study, run_: Run, store: Store) -> Path:
     """
     _check_run(study, run_, store)
     if run_.method in WEIGHT_METHODS:
-        raise BeftError(
-            f"a {run_.method} run trains weights, which no BEFT adapter holds: export() writes a plain model"
+        remedy = (
+            "save_adapter() of its bank writes PEFT's" if run_.method in VIRTUAL else "export() writes a plain model"
         )
+        raise BeftError(f"a {run_.method} run trains weights, of which a sweep keeps no adapter: {remedy}")
     context = Context(study)
     wanted = context.settings(run_)
     # when validation is scored has no bearing on the weights

@@ -57,6 +57,7 @@ def load(name: str, *, labels: int, seed: int = 0, offline: bool = False) -> Loa
         return Loaded(model.requires_grad_(False).eval(), tokenizer, TINY, source, "none", digest)
     # A head for another number of classes is ignored here; `_check_complete` looks at the other mismatches.
     settings: dict[str, Any] = {"num_labels": labels, "dtype": torch.float32, "ignore_mismatched_sizes": True}
+    settings["problem_type"] = "regression" if labels == 1 else None  # not that of a task it was tuned on before
     loaded = _read(name, find(name, offline=offline), AutoModelForSequenceClassification, seed, **settings)
     decide_sides(loaded.tokenizer)
     return loaded

@@ -303,3 +303,12 @@ def test_a_shipped_model_is_what_its_training_record_says(name):
 
 def test_the_models_of_the_profiles_are_shipped():
     assert model_files.shipped() == ["tiny-bert", "tiny-gpt2", "tiny-llama", "tiny-opt"]
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 3), (3, 2)])
+def test_a_checkpoint_of_one_kind_of_task_is_loaded_for_another(tmp_path, before, after):
+    loaded = models.load(models.TINY, labels=before)
+    loaded.model.config.problem_type = "regression" if before == 1 else "single_label_classification"
+    loaded.model.save_pretrained(tmp_path)
+    loaded.tokenizer.save_pretrained(tmp_path)
+    assert models.load(str(tmp_path), labels=after, offline=True).model.config.num_labels == after
