@@ -143,7 +143,7 @@ def test_an_interrupt_is_a_sentence_without_what_was_interrupted(reviews, tmp_pa
 
 def test_a_folder_that_is_a_file_is_refused(reviews, tmp_path):
     tuned = beft.tune(reviews, model=models.TINY, epochs=1, offline=True, progress=False)
-    with pytest.raises(beft.BeftError, match="reviews.csv is a file: give another folder"):
+    with pytest.raises(beft.BeftError, match="reviews.csv is not a folder: give another"):
         tuned.save(reviews)
 
 

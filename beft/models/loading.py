@@ -57,7 +57,7 @@ def load(name: str, *, labels: int, seed: int = 0, offline: bool = False) -> Loa
         return Loaded(model.requires_grad_(False).eval(), tokenizer, TINY, source, "none", digest)
     # A head for another number of classes is ignored here; `_check_complete` looks at the other mismatches.
     settings: dict[str, Any] = {"num_labels": labels, "dtype": torch.float32, "ignore_mismatched_sizes": True}
-    settings["problem_type"] = "regression" if labels == 1 else None  # not that of a task it was tuned on before
+    settings["problem_type"] = None  # that of a task it was tuned on before
     loaded = _read(name, find(name, offline=offline), AutoModelForSequenceClassification, seed, **settings)
     decide_sides(loaded.tokenizer)
     return loaded
@@ -162,6 +162,10 @@ def _read(name: str, files: ModelFiles, auto: Any, seed: int, head: bool = False
             torch.random.fork_rng(devices=[]),
         ):
             torch.manual_seed(seed)
+            if settings.get("num_labels") == 1:  # transformers refuses one output while the old task is in the config
+                own = AutoConfig.from_pretrained(folder, problem_type=settings.pop("problem_type"), **options)
+                own.num_labels = settings.pop("num_labels")
+                settings["config"] = own
             model, report = auto.from_pretrained(
                 folder, use_safetensors=True, output_loading_info=True, **options, **settings
             )
