@@ -156,7 +156,7 @@ def test_a_folder_that_is_a_file_is_named(tiny, tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     with open_bank(tiny.model, ["b_v"], [0]) as bank:
         for folder in (tmp_path / "file", tmp_path / "file" / "below"):
-            with pytest.raises(BeftError, match=r"cannot be made, .*file is a file: give another folder"):
+            with pytest.raises(BeftError, match=r"cannot be used, .*file is not a folder: give another"):
                 save_adapter(bank, 0, folder)
 
 

@@ -144,7 +144,7 @@ def test_the_notebooks_are_run_with_the_same_arguments(capsys: pytest.CaptureFix
         (["predict", "model", "reviews.csv", "--output", "reviews.csv/x"], "reviews.csv is not a folder"),
         (["predict", "model", "reviews.csv", "--max-length", "1"], "max_length 1 leaves no token"),
         (["export", "nothing", "out"], "nothing holds no saved model and no adapter"),
-        (["export", "nothing.json", "out"], "cannot read the record"),
+        (["export", "nothing.json", "out"], "there is no record nothing.json"),
         (["export", "adapter", "reviews.csv"], "reviews.csv is not a folder: give another"),
         (["describe", "tiny", "--offline"], "unknown model 'tiny'"),
     ],

@@ -127,7 +127,7 @@ def test_an_adapter_that_cannot_be_written_is_refused_before_the_first_step(
 def test_so_is_a_folder_that_is_a_file(pairs, bases, tmp_path, monkeypatch):
     _refuse_steps(monkeypatch)
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(beft.BeftError, match="is a file: give another folder"):
+    with pytest.raises(beft.BeftError, match="is not a folder: give another"):
         tune(pairs, bases["BERT"], "b_v", adapter=tmp_path / "file")
 
 
