@@ -138,7 +138,7 @@ def axis(name: str, names: bool = False, path: str | Path | None = None) -> Axis
         raise BeftError(f"axis {name} in {where} has no groups and sets of words, all text: see {OWN_LISTS}")
     groups = tuple(axes[name]["groups"])
     first_names = axes[name].get("names", []) if names else []
-    sets = tuple(_row(words) for words in (*axes[name]["words"], *first_names))
+    sets = tuple(tuple(" ".join(word.split()) for word in words) for words in (*axes[name]["words"], *first_names))
     if len(groups) < 2:
         raise BeftError(f"axis {name} in {where} needs two groups or more: see {OWN_LISTS} for the form")
     sides: dict[str, int] = {}
@@ -152,14 +152,6 @@ def axis(name: str, names: bool = False, path: str | Path | None = None) -> Axis
                 )
     called = frozenset(str(word).lower() for words in first_names for word in words)
     return Axis(name, groups, sets, name == "gender", called)
-
-
-def _row(words: object) -> tuple[str, ...]:
-    """A set of words with single spaces. Raises ValueError for what is none, or an empty word."""
-    row = tuple(" ".join(str(word).split()) for word in words) if isinstance(words, list) else ()
-    if not all(row) or not row:
-        raise ValueError(f"{words!r} is no list of words")
-    return row
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from sample_records import record, settings
 from small_sweep import RUNS, STUDY, timeless
 
 from beft.bank import peft_adapter as adapters
+from beft.bank.adapter_files import ABOUT
 from beft.errors import BeftError
 from beft.experiments import sweep
 from beft.paths import ROOT
@@ -89,7 +90,7 @@ def test_a_sweep_leaves_its_records_and_adapters_there(where, tmp_path, monkeypa
     records = sweep.run(STUDY, RUNS[:2], Store(where), progress=False)
     local = sweep.run(STUDY, RUNS[:2], Store(tmp_path / "local"), progress=False)
     assert [timeless(r) for r in records] == [timeless(r) for r in local]
-    assert sum(name.endswith(".json") and name != adapters.CONFIG for name in everything(where)) == 2
+    assert sum(name.endswith(".json") and name not in (adapters.CONFIG, ABOUT) for name in everything(where)) == 2
     monkeypatch.setenv("BEFT_HOME", str(tmp_path / "another machine"))
     monkeypatch.setattr(sweep, "fit", lambda *a, **k: pytest.fail("trained again"))
     assert sweep.run(STUDY, RUNS[:2], Store(where), progress=False) == records

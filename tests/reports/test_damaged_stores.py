@@ -16,7 +16,7 @@ import pytest
 from sample_records import record, settings
 from small_sweep import RUNS, STUDY, timeless
 
-from beft.bank import peft_adapter
+from beft.bank import adapter_files, peft_adapter
 from beft.bank.baselines import open_bank
 from beft.errors import BeftError
 from beft.experiments import sweep
@@ -145,7 +145,7 @@ def test_a_file_in_the_place_of_an_adapter_is_no_adapter(tmp_path: Path, tiny) -
     (tmp_path / "adapters" / "x").write_text("mine")
     with open_bank(tiny.model, ["b_v"], [0]) as bank:
         store.keep(peft_adapter.save_adapter(bank, 0, tmp_path / "made"), "x")
-    assert peft_adapter.fault_of(store.fetch("x", peft_adapter.fault_of)) is None
+    assert adapter_files.fault_of(store.fetch("x", adapter_files.fault_of)) is None
     assert [path.name for path in (tmp_path / "adapters").iterdir()] == ["x"]
 
 
