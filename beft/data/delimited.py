@@ -54,7 +54,7 @@ def parse(text: str, separator: str, where: str, quoted: bool = True) -> Grid:
     remarks: tuple[str, ...] = ()
     if quoted and separator not in head[0] and len(others) == 1:
         (separator,) = others
-        remarks = (f"{NAMES[separator]}-separated",)
+        remarks = (f"a {NAMES[separator]} separates the columns",)
     rows, how = _cut(text, separator, where) if quoted else (_fields(text, separator, quoted=False), ())
     header, rows = [name.strip() for name in rows[0]], rows[1:]
     return Grid(header, _filled(header, rows, separator, where), remarks + how)
@@ -73,7 +73,7 @@ def _cut(text: str, separator: str, where: str) -> tuple[list[list[str]], tuple[
         try:
             escaped = _fields(text, separator, escaped=True)
             if _regular(escaped):
-                return escaped, ("backslashes before quotation marks taken out",)
+                return escaped, ("backslashes before quotation marks are taken out",)
         except _BadQuotes:
             pass
     if fits:

@@ -48,7 +48,7 @@ def load_own(
     name, tables = _sources(source, validation)
     tables = [replace(one, table=_renamed(one, columns or {})) for one in tables]
     texts = ("text_a", "text_b") if {"text_a", "text_b"} & set(tables[0].table) else ("text",)
-    told = Told(seen=[f"{one.where} {remark}" for one in tables for remark in one.remarks])
+    told = Told(seen=[f"in {one.where} {remark}" for one in tables for remark in one.remarks])
     parts = [own_rows.usable(one.table, one.where, texts, kind, drops, told) for one in tables]
     found = labels.kind_of([labels.Column(part.labels, part.numbers, part.where) for part in parts], kind)
     parts = own_rows.named(parts, told) if found == "classes" else own_rows.valued(parts)

@@ -67,7 +67,7 @@ def test_another_separator_is_seen_and_told(tmp_path, separator, name):
     frame = pd.DataFrame(rows_with(["a", "b"] * 4)).assign(text=[f'one, two "{i}"' for i in range(8)])
     data = load(write_text(tmp_path / "a.csv", frame.to_csv(index=False, sep=separator)))
     assert sorted(texts_of(data)) == [f'one, two "{i}"' for i in range(8)]
-    assert f"a.csv {name}-separated" in data.summary
+    assert f"in a.csv a {name} separates the columns" in data.summary
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
