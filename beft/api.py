@@ -190,7 +190,8 @@ def tune(
                     code = share_adapter(epoch.bank, 0, adapter, plan.model, names, loaded.tokenizer)
                 if progress:
                     print(code)
-    about = (rows.task.text_columns, rows.task.metric, _majority(rows))
+    read = tuple((columns or {}).get(column, column) for column in rows.task.text_columns)
+    about = (read, rows.task.metric, _majority(rows))
     tuned = Tuned(model, loaded.tokenizer, names, result, plan.max_length, *about)
     if adapter is not None:
         with explained(f"the adapter folder {adapter}"):

@@ -154,3 +154,13 @@ def test_a_model_of_pairs_takes_pairs_only(paired: beft.Tuned, texts: object, sa
 def test_a_model_of_single_texts_takes_no_pairs(single: beft.Tuned) -> None:
     with pytest.raises(beft.BeftError, match="text 1 of 3 is a pair, and the model reads single texts"):
         single.predict(PAIRS)
+
+
+def test_a_table_is_read_by_the_names_that_its_columns_had_in_tuning(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"review": [f"{'fine' if i % 2 else 'dull'} {i}" for i in range(20)], "stars": [1, 5] * 10})
+    named = {"text": "review", "label": "stars"}
+    tuned = beft.tune(rows, columns=named, model=TINY, epochs=1, max_length=16, offline=True, progress=False)
+    assert tuned.predict(rows) == tuned.predict(rows["review"])
+    assert tuned.predict(rows.rename(columns={"review": "text"})) == tuned.predict(rows)
+    tuned.save(tmp_path)
+    assert beft.Tuned.load(tmp_path).predict(rows) == tuned.predict(rows)
