@@ -255,7 +255,7 @@ def text_faults(cells: Sequence[Any], column: str) -> Iterator[tuple[int, str]]:
 
 def has_half_a_character(text: str) -> bool:
     """Whether a text has a lone surrogate, which cannot be written as UTF-8."""
-    return any("\ud800" <= letter <= "\udfff" for letter in text)
+    return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def refuse(faults: Mapping[str, list[int]], where: str, remedy: str = "") -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..errors import BeftError
+from .files import has_half_a_character
 
 PAIR = ("text_a", "text_b")
 
@@ -113,7 +114,7 @@ def _check(text: Any, where: str) -> None:
         raise BeftError(f"{where} is {_named(text)}: give it as text or leave it out")
     if not text.strip():
         raise BeftError(f"{where} is empty: fill it in or leave it out")
-    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+    if has_half_a_character(text):
         raise BeftError(f"{where} has half a character (a lone surrogate): repair it")
 
 
