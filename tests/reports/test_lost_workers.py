@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -78,16 +79,25 @@ def test_lost_workers_are_named_where_no_limit_was_passed(scheduler: str) -> Non
     assert "for lost workers" in says and "was killed by signal 9: if nobody and no batch system did that" in says
 
 
-def test_what_was_done_before_comes_with_its_result(scheduler: str) -> None:
+def test_what_was_done_before_comes_with_its_result(scheduler: str, tmp_path: Path) -> None:
+    received = str(tmp_path / "received")
+
     def second_leaves(_: Any, runs: list[Any], *__: Any) -> list[str]:
         import os
+        import time
 
-        return ["written"] if runs else os._exit(3)
+        if runs:
+            return ["written"]
+        began = time.monotonic()
+        while not os.path.exists(received) and time.monotonic() - began < 60:  # else it could take the result with it
+            time.sleep(0.01)
+        os._exit(3)
 
     done, tasks = [], [(STUDY, RUNS[:1], ["a"]), (STUDY, [], ["b"])]
     with pytest.raises(BeftError, match="lost workers"):
         for one in cluster.run_each(scheduler, second_leaves, tasks, "memory://x"):
-            done.append(one)  # noqa: PERF402
+            done.append(one)
+            Path(received).touch()
     assert done == [(0, ["written"])]
 
 
