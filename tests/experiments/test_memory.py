@@ -17,7 +17,8 @@ from beft.records.store import Store
 from beft.theory import null_key_bias as tiny_models
 
 ENCODERS = (
-    "BERT", "RoBERTa", "DistilBERT", "ELECTRA", "MPNet", "ViT", "DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)", "T5", "BART",
+    "BERT", "RoBERTa", "DistilBERT", "ELECTRA", "MPNet", "ViT", "DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)",
+    "T5", "BART",
 )  # fmt: skip
 SMALL = ["OPT", "LLaMA", "GPT-2", "GPT-J"]
 DECODERS = [n for n in tiny_models.ARCHITECTURES if n not in ENCODERS]

@@ -24,6 +24,7 @@ from beft.models import loading as models
 from beft.theory import null_key_bias as tiny_models
 
 ENCODERS = ["BERT", "RoBERTa", "DistilBERT", "ELECTRA", "MPNet", "DeBERTa-v2 (c2p, p2c)"]
+WITHOUT_POOLER = ["RoBERTa", "DistilBERT", "ELECTRA", "MPNet"]  # in their classifiers
 OUTPUTS = {"two classes": ("bad", "good"), "three classes": ("bad", "good", "mixed"), "a value": ()}
 
 
