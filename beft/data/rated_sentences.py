@@ -24,8 +24,10 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from .. import carriers
 from ..errors import BeftError, unknown
 from .files import Table
 
@@ -52,6 +54,17 @@ class Sentence:
     rating: float
     part_of: str = ""
 
+    @cached_property
+    def key(self) -> str:
+        """What sentences have in common that differ in case, spaces and punctuation alone; of punctuation, ""."""
+        return re.sub(r"[\W_]+", "", self.text.lower())
+
+    @cached_property
+    def triples(self) -> frozenset[tuple[str, ...]]:
+        """Every three words that follow each other."""
+        words = re.findall(r"\w+", self.text.lower())
+        return frozenset(zip(words, words[1:], words[2:]))
+
 
 @dataclass(frozen=True)
 class Rated:
@@ -70,8 +83,8 @@ def load(kind: str) -> Rated:
     if kind not in KINDS:
         raise unknown("kind of rated sentences", kind, KINDS)
     name, share = KINDS[kind]
-    read = _read(_folder() / name)
-    usable = [s for s in read if key(s.text)]
+    read = _read(carriers.folder(CARRIER) / name)
+    usable = [s for s in read if s.key]
     different = list({s.text: s for s in reversed(usable)}.values())[::-1]  # the first of each text
     held_out = _held_out(different, share)
     validation = [s for s, held in zip(different, held_out, strict=True) if held]
@@ -119,17 +132,6 @@ def texts(kinds: str | Iterable[str], split: str = "train") -> list[str]:
     return [s.text for kind in chosen for s in _split(load(kind), split)]
 
 
-def key(text: str) -> str:
-    """What texts have in common that differ in case, spaces and punctuation alone; "" for one of punctuation."""
-    return re.sub(r"[\W_]+", "", text.lower())
-
-
-def _folder() -> Path:
-    from .. import carriers
-
-    return carriers.folder(CARRIER)
-
-
 def _split(rated: Rated, split: str) -> list[Sentence]:
     if split not in _SPLITS:
         raise unknown("split of rated sentences", split, _SPLITS)
@@ -168,9 +170,9 @@ def _damaged(path: Path, fault: str) -> BeftError:
 def _held_out(sentences: Sequence[Sentence], share: float) -> list[bool]:
     """Whether each sentence is held out, with all others of the text that it is a part of."""
     texts: dict[str, set[str]] = defaultdict(set)
-    of = [f"{s.part_of}_" if s.part_of else key(s.text) for s in sentences]
+    of = [f"{s.part_of}_" if s.part_of else s.key for s in sentences]
     for text, sentence in zip(of, sentences, strict=True):
-        texts[text].add(key(sentence.text))
+        texts[text].add(sentence.key)
     held = {text: _place("\n".join(sorted(keys))) < share for text, keys in texts.items()}
     return [held[text] for text in of]
 
@@ -182,21 +184,15 @@ def _place(content: str) -> float:
 
 def _near(sentences: Sequence[Sentence], validation: Sequence[Sentence]) -> list[bool]:
     """Whether each sentence is one of the validation split, or nearly so: same key, or ALIKE in their word triples."""
-    keys = {key(s.text) for s in validation}
-    sizes = [len(_triples(s.text)) for s in validation]
+    keys = {s.key for s in validation}
     having: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for i, other in enumerate(validation):
-        for triple in _triples(other.text):
+        for triple in other.triples:
             having[triple].append(i)
 
-    def straddles(text: str) -> bool:
-        triples = _triples(text)
-        shared = Counter(i for triple in triples for i in having.get(triple, ()))
-        return key(text) in keys or any(n >= ALIKE * (len(triples) + sizes[i] - n) for i, n in shared.items())
+    def straddles(s: Sentence) -> bool:
+        shared = Counter(i for triple in s.triples for i in having.get(triple, ()))
+        both = {i: len(s.triples) + len(validation[i].triples) - n for i, n in shared.items()}
+        return s.key in keys or any(n >= ALIKE * both[i] for i, n in shared.items())
 
-    return [straddles(s.text) for s in sentences]
-
-
-def _triples(text: str) -> set[tuple[str, ...]]:
-    words = re.findall(r"\w+", text.lower())
-    return set(zip(words, words[1:], words[2:]))
+    return list(map(straddles, sentences))
