@@ -43,8 +43,8 @@ class Prompt:
 
     Attributes:
         task: its name.
-        suite: "glue", "super_glue", the data set's own name on the hub, "rated_sentences", or "microworld" for text that
-            is generated.
+        suite: "glue", "super_glue", the data set's own name on the hub, "rated_sentences", or "microworld" for
+            generated text.
         columns: those that are read, in the order of a generated row.
         write: row -> Example.
         form: "options" (cross-entropy over the options' mean log-probabilities), "choice" (trained on the tokens of

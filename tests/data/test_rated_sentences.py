@@ -121,7 +121,8 @@ def test_odd_rows_are_read_as_they_are_meant_and_counted(given):
     texts = _texts(made.train) + _texts(made.validation)
     assert {'She said: "what a film', "Bread & butter <3 and more", "Ça alors, that café"} < set(texts)
     assert made.source.endswith("left out: 2 without a letter or digit, 1 repeated")
-    assert made.train.labels[made.train.rows.index((odd[-1][1],))] == rated_rows.rows("film")[0][1]
+    labels = np.concatenate([made.train.labels, made.validation.labels])
+    assert labels[texts.index(odd[-1][1])] == rated_rows.rows("film")[0][1]  # that of the first
 
 
 @pytest.mark.parametrize(
@@ -189,8 +190,7 @@ def test_a_known_name_goes_before_a_folder_of_that_name(given, tmp_path, monkeyp
 
 
 def test_without_the_package_the_remedy_is_said(tmp_path, monkeypatch):
-    monkeypatch.setenv("BEFT_HOME", str(tmp_path))
-    monkeypatch.setattr(carriers, "_places", lambda: [tmp_path])
+    monkeypatch.setenv("BEFT_CACHE", str(tmp_path))
     with pytest.raises(BeftError, match="is not here: `python -m beft fetch rated-sentences`"):
         data.load("film_sentiment")
     with pytest.raises(BeftError, match="is not here: `python -m beft fetch rated-sentences`"):
