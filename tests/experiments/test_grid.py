@@ -150,3 +150,17 @@ def test_each_method_is_reported_at_its_chosen_rate_and_an_untried_key_bias_at_t
     rates = {run.method: run.rate for run in found[0].runs(methods)}
     assert rates == {"head": 0.1, "b_k": 0.1, "b_v": 0.2, "b_q": 0.5, "full": 1e-5}
     assert found[1].runs(["b_k"]) == [Run("b_k", 1, 0.3)]
+
+
+@pytest.mark.parametrize("notebook, rows", [("04_bias_free_injection", 200), (NOTEBOOK, 500)])
+def test_cells_score_as_many_validation_rows_as_are_asked_for(notebook, rows):
+    from beft.experiments.context import Context
+
+    found = {}
+    for evaluated in ("paper", 50):
+        s = settings.load(notebook, {"profile": "smoke", "evaluated": evaluated})
+        found[evaluated] = Context(cells(s, prompted=rows == 200)[0].study)
+    assert [len(context.data.validation) for context in found.values()] == [rows, 50]
+    names = [set(context.common()) for context in found.values()]
+    assert names[1] - names[0] == {"evaluated"}  # records of before keep their keys
+    assert set(found[50].data.validation.rows) <= set(found["paper"].data.validation.rows)
