@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:  # else imported where needed: the process that deals the tests out to others waits for no torch
     from beft.data.datasets import Dataset
@@ -25,7 +25,8 @@ if TYPE_CHECKING:  # else imported where needed: the process that deals the test
 ROOT = Path(__file__).resolve().parent.parent
 # What the tests expect bit for bit is of a CPU; those of a GPU name it. Read by subprocesses too.
 os.environ["BEFT_DEVICE"] = "cpu"
-settings.register_profile("beft", deadline=None)  # no test is about time, and machines are busy
+# No test is about time, and machines are busy.
+settings.register_profile("beft", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("beft")
 # Modules with minutes of work each, the longest first: begun last, one would keep a single process busy at the end.
 LONG = (

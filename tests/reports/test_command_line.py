@@ -186,7 +186,7 @@ def test_the_public_names_are_listed_and_help_has_them_without_loading_torch_bef
         "from beft.__main__ import main; status = main(); assert 'torch' not in sys.modules; sys.exit(status)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=paths.ROOT, capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", script], cwd=paths.ROOT, capture_output=True, text=True, check=True, timeout=300
     )
     names, _, usage = done.stdout.partition("\n")
     assert set(beft.__all__) <= set(names.split()) and usage.startswith("usage: python -m beft")
@@ -223,6 +223,6 @@ def test_an_interrupt_of_the_process_before_it_does_anything_is_one_sentence_and
     )
     command = [sys.executable, "-c", script, "tune", "reviews.csv", *SMALL, "--epochs", "100000"]
     environment = os.environ | {"PYTHONPATH": str(paths.ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     error = done.stderr
     assert done.returncode == 130 and error.strip().startswith("interrupted") and "Traceback" not in error, error
