@@ -11,21 +11,25 @@ import pytest
 import torch
 from fitting import fitted
 from transformers import (
+    AlbertConfig,
     AutoModelForSequenceClassification,
     BertConfig,
     DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
+    ModernBertConfig,
     MPNetConfig,
     RobertaConfig,
 )
 
 from beft.anatomy import projections as anatomy
+from beft.bank import slots
 from beft.bank.bank import BiasBank
 from beft.bank.baselines import open_bank
+from beft.bank.dropout import example_keys
 from beft.bank.export import merge
 from beft.bank.optimizer import StackedAdam
-from beft.bank.slots import HeadSlot
+from beft.bank.slots import BiasSlot, HeadSlot
 from beft.data.batching import encode
 from beft.errors import BeftError
 from beft.models import loading as models
@@ -44,6 +48,10 @@ FAMILIES = {
     "roberta": RobertaConfig(**SMALL, max_position_embeddings=40),
     "electra": ElectraConfig(**SMALL, embedding_size=16),
     "mpnet": MPNetConfig(**SMALL, max_position_embeddings=40),
+    "albert": AlbertConfig(**SMALL | {"num_hidden_layers": 4}, embedding_size=8),
+    "modernbert": ModernBertConfig(
+        **SMALL, pad_token_id=0, bos_token_id=1, eos_token_id=2, local_attention=4, attention_bias=True, norm_bias=True
+    ),
     "deberta-v2": DebertaV2Config(**SMALL, relative_attention=True, pos_att_type=["p2c", "c2p"]),
     "deberta-v2 sharing": DebertaV2Config(
         **SMALL, relative_attention=True, pos_att_type=["p2c", "c2p"], share_att_key=True
@@ -88,7 +96,7 @@ def test_a_lone_run_has_the_gradients_of_the_models_own_biases(family, method):
     labels = torch.tensor([0, 1, 1, 0])
     bank = BiasBank(model, [method], [0])
     torch.nn.functional.cross_entropy(bank(torch.zeros(4, dtype=torch.long), **inputs), labels).backward()
-    seen = {s.parameter: s.values.grad[0].clone() for s in bank.slots}
+    seen = [(s, s.values.grad[0].clone()) for s in bank.slots]
     plain = bank.bare_copy()
     bank.detach()
     with torch.no_grad():
@@ -97,8 +105,10 @@ def test_a_lone_run_has_the_gradients_of_the_models_own_biases(family, method):
                 plain.get_parameter(slot.parameter).copy_(slot.values[0])
     plain.requires_grad_(True)
     torch.nn.functional.cross_entropy(plain(**inputs).logits, labels).backward()
-    for name, gradient in seen.items():
-        expected = plain.get_parameter(name).grad
+    for slot, gradient in seen:
+        expected = plain.get_parameter(slot.parameter).grad
+        if isinstance(slot, BiasSlot):
+            expected = slot.part.take(expected)
         torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-7)
 
 
@@ -115,6 +125,37 @@ def test_each_example_sees_only_its_own_run(family):
     for example, run in enumerate(rows.tolist()):
         torch.testing.assert_close(together[example], every[run, example], rtol=1e-5, atol=1e-6)
     assert (every[0] - every[1]).abs().max() > 1e-3
+
+
+def test_a_wide_head_has_the_same_gradients_by_a_product_for_each_run(monkeypatch):
+    """In bfloat16 a product for each run takes the place of one for each row; in float32 nothing changes."""
+    model, inputs, found = build("roberta"), some_inputs(), {}
+    for wide in (slots.WIDE, 1):
+        monkeypatch.setattr(slots, "WIDE", wide)
+        for dtype in ("float32", "bfloat16"):
+            with open_bank(model, ["b_v"] * 3, [0, 1, 2], dtype) as bank:
+                logits = bank(torch.tensor([2, 0, 2, 0]), None, **inputs)
+                logits.square().sum().backward()
+                assert ("HeadPerRun" in str(logits.grad_fn.next_functions)) is (wide == 1 and dtype == "bfloat16")
+                found[wide, dtype] = [logits.detach(), *(s.values.grad.clone() for s in bank.slots)]
+    assert all(torch.equal(a, b) for a, b in zip(found[slots.WIDE, "float32"], found[1, "float32"], strict=True))
+    for one, other in zip(found[1, "bfloat16"], found[2**16, "bfloat16"], strict=True):
+        assert other.abs().max() > 0
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3 * float(other.abs().max()))
+
+
+def test_albert_drops_other_units_at_every_depth():
+    config = AlbertConfig(**SMALL | {"num_hidden_layers": 3}, embedding_size=8, hidden_dropout_prob=0.5)
+    model = AutoModelForSequenceClassification.from_config(config).eval().requires_grad_(False)
+    masks = []
+    with open_bank(model, ["b_v"], [0]) as bank:
+        dropout = model.albert.encoder.albert_layer_groups[0].albert_layers[0].attention.output_dropout
+        dropout.register_forward_hook(lambda module, args, output: masks.append(output != 0))
+        for _ in range(2):
+            bank(torch.zeros(4, dtype=torch.long), example_keys(torch.zeros(4), 0, torch.arange(4)), **some_inputs())
+    assert all(0.3 < float(mask.float().mean()) < 0.7 for mask in masks)
+    assert not any(torch.equal(masks[i], masks[j]) for i in range(3) for j in range(i))
+    assert all(torch.equal(masks[i], masks[i + 3]) for i in range(3))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
