@@ -57,12 +57,13 @@ def cells(s: Settings, name: str = "cells", prompted: bool = False) -> list[Cell
     """The cells that the parameter `name` of a notebook lists, in its order; `prompted` for language models.
 
     Under other settings of the main runs than the profile's, and without cells given, a notebook has the one cell of
-    those settings: nobody who asks for another task or rate means a grid of others with it. Raises BeftError: as
-    `Study` and `Run`; an unknown task.
+    those settings: nobody who asks for another task or rate means a grid of others with it. Of `transfer_cells` it then
+    has none, unless targets are given: those of the profile belong to its own source. Raises BeftError: as `Study` and
+    `Run`; an unknown task.
     """
     entries: Sequence[Mapping[str, Any]] = s[name]
     if MAIN & s.overrides.keys() and name not in s.overrides:
-        entries = [{}]
+        entries = [] if name == "transfer_cells" and "transfer_targets" not in s.overrides else [{}]
     return [cell for entry in entries for cell in _expand(s, entry, prompted)]
 
 
