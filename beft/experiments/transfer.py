@@ -8,7 +8,7 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -65,17 +65,18 @@ def transfer_all(
         transfer_settings(context, runs, targets_of(context, targets))
         for context, (_, runs) in zip(contexts, jobs, strict=True)
     ]
-    todo = []
+    todo: list[_Missing] = []
     for context, (_, runs), settings in zip(contexts, jobs, wanted, strict=True):
         missing = [run for run, s in zip(runs, settings, strict=True) if store.find(s) is None]
+        kept = [run for run in missing if _kept(context, run, store) is not None]
         if missing:
-            todo.append((context, runs, [run for run in missing if _kept(context, run, store) is None], missing))
+            todo.append(_Missing(context, runs, kept, [run for run in missing if run not in kept]))
     if todo:
         store.check_writable()
     address = scheduler or os.environ.get("BEFT_SCHEDULER")
-    work = sum(sweep.row_visits(context, trained) for context, _, trained, _ in todo)
+    work = sum(sweep.row_visits(part.context, part.trained) for part in todo)
     with tqdm(total=work, desc="transfer", unit="row", unit_scale=True, disable=not (progress and todo)) as bar:
-        banks = ((c, bank) for c, *parts in todo for bank in _banks(c, *parts, store))
+        banks = ((part.context, bank) for part in todo for bank in part.banks(store))
         if address and todo:
             _on_cluster(address, list(banks), targets, store, bar)
         else:
@@ -86,13 +87,21 @@ def transfer_all(
     return records
 
 
-def _banks(
-    context: Context, runs: Sequence[Run], trained: Sequence[Run], missing: Sequence[Run], store: Store
-) -> Iterator[list[Run]]:
-    """Which of the missing runs share a bank: those to be trained as in a sweep of all `runs`, the others apart."""
-    yield from sweep.pack(context, [run for run in missing if run not in trained])
-    names = {run: key(context.settings(run)) for run in runs}
-    yield from sweep.divide(context, {name: run for run, name in names.items()}, {names[r] for r in trained}, store)
+@dataclass(frozen=True)
+class _Missing:
+    """The runs of a job that have no transfer record: `kept` by their adapters or lost, and those to be `trained`."""
+
+    context: Context
+    runs: Sequence[Run]
+    kept: list[Run]
+    trained: list[Run]
+
+    def banks(self, store: Store) -> Iterator[list[Run]]:
+        """Which of them share a bank: those to be trained as in a sweep of all runs of the job, the others apart."""
+        yield from sweep.pack(self.context, self.kept)
+        names = {run: key(self.context.settings(run)) for run in self.runs}
+        wanted = {name: run for run, name in names.items()}
+        yield from sweep.divide(self.context, wanted, {names[run] for run in self.trained}, store)
 
 
 def _log(records: Sequence[Sequence[Record]], store: Store) -> None:
@@ -106,9 +115,7 @@ def _log(records: Sequence[Sequence[Record]], store: Store) -> None:
 def _on_cluster(
     address: str, banks: Sequence[tuple[Context, list[Run]]], targets: Sequence[str], store: Store, bar: tqdm
 ) -> None:
-    tasks = [
-        (c.study, runs, [key(s) for s in transfer_settings(c, runs, targets_of(c, targets))]) for c, runs in banks
-    ]
+    tasks = [(c.study, runs, [key(s) for s in transfer_settings(c, runs, targets_of(c, targets))]) for c, runs in banks]
     work = functools.update_wrapper(functools.partial(_score_on_worker, list(targets)), _score_on_worker)
     for i, written in cluster.run_each(address, work, tasks, store.location):
         store.written.update(written)
@@ -160,9 +167,7 @@ def targets_of(context: Context, names: Sequence[str]) -> dict[str, Dataset]:
     return found
 
 
-def transfer_settings(
-    context: Context, runs: Sequence[Run], targets: Mapping[str, Dataset]
-) -> list[dict[str, Any]]:
+def transfer_settings(context: Context, runs: Sequence[Run], targets: Mapping[str, Dataset]) -> list[dict[str, Any]]:
     """What identifies the transfer of each run: the run, and the targets' rows."""
     more = {"kind": "transfer", "targets": {name: data.fingerprint for name, data in targets.items()}}
     # when validation is scored has no bearing on the weights
@@ -238,9 +243,7 @@ def _score_kept(
         yield run, kept[run][0], own, seconds
 
 
-def score_targets(
-    context: Context, bank: BiasBank, targets: Mapping[str, Dataset]
-) -> list[dict[str, float | None]]:
+def score_targets(context: Context, bank: BiasBank, targets: Mapping[str, Dataset]) -> list[dict[str, float | None]]:
     """The source's metric of every run of a bank on the targets' validation splits, {target: value} each.
 
     None where the logits are no numbers. Raises BeftError for texts with tokens that the model does not know.

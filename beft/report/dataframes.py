@@ -36,6 +36,32 @@ def frame(records: Records) -> pd.DataFrame:
     return _numeric(pd.DataFrame(rows, columns=_FRAME), [*_SCORES, "seconds", "rate"])
 
 
+def transfers(records: Records) -> pd.DataFrame:
+    """Transfer records as a row per run and target (records of other kinds are left out).
+
+    Columns: key; model, task (trained on), regime, method, seed, rate, train_size, tuning_size, epochs, dtype; target;
+    metric; source, final (scores on the validation splits of the task and the target); source_largest, largest (the
+    scores of their largest class); change (final - source); trained (numbers, head included); outcome.
+    """
+    rows = []
+    for r in [r for r in records if r["kind"] == "transfer"]:
+        run = {"key": r["key"]} | {n: r["settings"].get(n) for n in _SETTINGS} | {"metric": r["data"]["metric"]}
+        run |= {"source": r["source"]["score"], "source_largest": r["source"]["largest_class"]}
+        run |= {"trained": sum(r["parameters"].values()), "outcome": r["outcome"]}
+        for target, on in r["targets"].items():
+            rows.append(run | {"target": target, "final": on["score"], "largest": on["largest_class"]})
+    numbers = ["source", "final", "source_largest", "largest"]
+    columns = ["key", *_SETTINGS, "target", "metric", *numbers, "trained", "outcome"]
+    table = _numeric(pd.DataFrame(rows, columns=columns), [*numbers, "rate"])
+    return table.assign(change=table["final"] - table["source"])
+
+
+def by_trained_numbers(frame: pd.DataFrame) -> list[str]:
+    """The methods of a frame of `transfers`, those that train the fewest numbers first."""
+    sizes = frame.drop_duplicates("method").sort_values("trained", kind="stable")
+    return [str(method) for method in sizes["method"]]
+
+
 def _runs(records: Records) -> Records:
     return [r for r in records if r["kind"] == "run"]
 

@@ -72,9 +72,8 @@ class Classification(Objective):
         scores, task = no_scores(bank.R), self.data.task
         if len(self.draws[0].tuning):
             tuned = logits(bank, self.train, [d.tuning for d in self.draws], cost)
-            scores["tuning"] = [
-                score_of(task.metric, self.data.train.labels[d.tuning], x) for d, x in zip(self.draws, tuned, strict=True)
-            ]
+            held = [self.data.train.labels[d.tuning] for d in self.draws]
+            scores["tuning"] = [score_of(task.metric, own, x) for own, x in zip(held, tuned, strict=True)]
         if not validate:
             return scores
         metrics: list[dict[str, float | None]] = [{} for _ in range(bank.R)]
