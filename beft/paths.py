@@ -54,11 +54,16 @@ def results(profile: str) -> str | Path:
 
 
 def cache() -> Path:
-    """The folder of files that can be fetched again: $BEFT_HOME, or the user's cache folder on this platform.
+    """The folder of files that can be fetched again: $BEFT_CACHE, $BEFT_HOME, or the user's cache folder.
 
-    Raises BeftError: BEFT_HOME names no folder.
+    Raises BeftError: BEFT_CACHE or BEFT_HOME names no folder.
     """
-    return _chosen("BEFT_HOME") or platformdirs.user_cache_path("beft", appauthor=False, opinion=False)
+    return _chosen("BEFT_CACHE") or _chosen("BEFT_HOME") or user_cache()
+
+
+def user_cache() -> Path:
+    """The user's cache folder on this platform."""
+    return platformdirs.user_cache_path("beft", appauthor=False, opinion=False)
 
 
 def _chosen(variable: str) -> Path | None:

