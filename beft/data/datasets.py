@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import BeftError, unknown
 from .prompts import Example, Prompt
-from .tasks import GENERATED, PAPER, Task
+from .tasks import GENERATED, PAPER, RATED, Task
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def prompt_dataset(
 ) -> Dataset:
     """Examples of a prompted task."""
     regimes = {"low": min(1000, len(train))}
-    text, origin = (prompt.task, prompt.suite, prompt.columns, "label", ()), GENERATED if substitute else PAPER
+    origin = {"microworld": GENERATED, "rated_sentences": RATED}.get(prompt.suite, PAPER)
+    text = (prompt.task, prompt.suite, prompt.columns, "label", ())
     task = Task(*text, (prompt.metric,), regimes, prompt.rate, {"any": 5}, origin)
     content = [[asdict(example) for example in examples] for examples in (train, validation)]
     learn, test = (Split(tuple(examples), _right_options(examples)) for examples in (train, validation))

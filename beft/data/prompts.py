@@ -1,6 +1,6 @@
-"""The eleven decoder tasks of the paper and four generated ones as text: prompts, options and right answers.
+"""Decoder tasks as text: the paper's eleven, four of rated sentences and four generated ones.
 
-Prompts and options are those of PROTOCOL, decoders. Another task is another entry of `PROMPTS`.
+Prompts and options are those of PROTOCOL, decoders; those of rated sentences are SST-2's. Another task is another entry of `PROMPTS`.
 """
 
 import json
@@ -42,7 +42,8 @@ class Prompt:
 
     Attributes:
         task: its name.
-        suite: "glue", "super_glue", the data set's own name on the hub, or "microworld" for generated text.
+        suite: "glue", "super_glue", the data set's own name on the hub, "rated_sentences", or "microworld" for generated
+            text.
         columns: those that are read, in the order of a generated row.
         write: row -> Example.
         form: "options" (cross-entropy over the options' mean log-probabilities), "choice" (trained on the tokens of
@@ -70,6 +71,9 @@ def _after(context: str, question: str, options: tuple[str, ...], label: int) ->
 
 def _opinion(end: str, options: tuple[str, str], row: Row) -> Example:
     return Example(f"{row['sentence'].strip()} {end}", options, row["label"])
+
+
+_sentiment = partial(_opinion, "It was", (" terrible", " great"))
 
 
 def _rte(row: Row) -> Example:
@@ -165,7 +169,7 @@ def _drop(row: Row) -> Example:
 PROMPTS: dict[str, Prompt] = {
     prompt.task: prompt
     for prompt in (
-        Prompt("sst2", "glue", ("sentence", "label"), partial(_opinion, "It was", (" terrible", " great"))),
+        Prompt("sst2", "glue", ("sentence", "label"), _sentiment),
         Prompt("rte", "glue", ("sentence1", "sentence2", "label"), _rte),
         Prompt("cb", "super_glue", ("premise", "hypothesis", "label"), _cb, rate=1e-2),
         Prompt("boolq", "super_glue", ("question", "passage", "label"), _boolq),
@@ -177,6 +181,8 @@ PROMPTS: dict[str, Prompt] = {
         Prompt("record", "super_glue", ("passage", "query", "entities", "answers"), _record, "choice", rate=1e-4),
         Prompt("squad", "squad", ("title", "context", "question", "answers"), _squad, "answer", "f1"),
         Prompt("drop", "drop", ("context", "question", "answers"), _drop, "answer", "f1", max_length=1536),
+        *(Prompt(f"{kind}_sentiment", "rated_sentences", ("sentence", "label"), _sentiment)
+          for kind in ("film", "product", "tweet", "editorial")),
         # In words that the small models know but never read about an aspect, so that it must be tuned.
         Prompt("microworld_sentiment", "microworld", ("sentence", "label"),
                partial(_opinion, "All in all,", (" bad", " good"))),

@@ -1,4 +1,4 @@
-"""Rows of text for a task: from a user's file, the generated micro-world, a folder of data sets, or the hub.
+"""Rows of text for a task: from a user's file, the micro-world, rated sentences, a folder of data sets, or the hub.
 
 A task that cannot be found is an error. No other data ever takes its place.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BeftError, reason_of
-from . import files, own_file
+from . import files, own_file, rated_sentences
 from .datasets import Dataset, Split, label_array, labelled_dataset, prompt_dataset
 from .files import USER_SUFFIXES as USER_SUFFIXES
 from .files import Table, read
@@ -43,7 +43,7 @@ def load(
     validation: Any = None,
     columns: Mapping[str, str] | None = None,
 ) -> Dataset:
-    """The rows of a task: of one's own (1), generated (2), or of a known task (3, 4), looked for in this order.
+    """The rows of a task: of one's own (1), generated (2), rated (3), or of a known task (4, 5), looked for in this order.
 
     1. Rows of one's own, with the columns `text`, or `text_a` and `text_b`, and `label`:
 
@@ -72,9 +72,11 @@ def load(
        Its regimes low, medium and high are SST-2's 1,000, 5,000 and 11,000 rows, or all its training rows where it has
        fewer. A number of rows that is given explicitly must be there.
     2. A micro-world task: generated.
-    3. A known task: `<folder>/<suite>/<task>/<split>.jsonl` (or .parquet, or .tsv as GLUE publishes it: no quoting).
+    3. A task of rated sentences, from the files that `python -m beft fetch rated-sentences` got; see
+       `rated_sentences` for its splits, and for why it goes together with SST-2 in no experiment.
+    4. A known task: `<folder>/<suite>/<task>/<split>.jsonl` (or .parquet, or .tsv as GLUE publishes it: no quoting).
        A folder `wsc.fixed` comes before `wsc`.
-    4. The hub, unless `offline` or the environment's HF_HUB_OFFLINE is set.
+    5. The hub, unless `offline` or the environment's HF_HUB_OFFLINE is set.
 
     Args:
         task: rows of one's own as above, or a name in `tasks.TASKS`, which goes before a folder of that name.
@@ -114,7 +116,7 @@ def load(
 def load_prompts(
     task: Any, *, offline: bool = False, folder: str | Path | None = None, evaluated: int = EVALUATED
 ) -> Dataset:
-    """The examples of a decoder task of `prompts.PROMPTS`: generated, or from a folder or the hub as in `load`.
+    """The examples of a decoder task of `prompts.PROMPTS`: generated, or from where `load` has them.
 
     The validation examples are the first `evaluated` of the permutation of `RandomState(0)`, or all in their order
     where there are no more. They are the same for every seed of a run. Raises BeftError for an unknown task, one that
@@ -178,8 +180,10 @@ def tables_of(
 ) -> tuple[list[tuple[str, Table]], str]:
     """(name for messages, columns) of each split of a task, from the folder or else the hub; and the source in words.
 
-    Raises BeftError where neither has it.
+    Rated sentences are in neither: they are `rated_sentences.tables`. Raises BeftError where the task is not found.
     """
+    if suite == rated_sentences.SUITE:
+        return rated_sentences.tables(name, splits)
     tables, home = folder_tables(suite, name, splits, folder), _homes(suite, name)[0]
     if tables is not None:
         return tables, f"data folder, {tables[0][0].rpartition('/')[0]}"

@@ -13,6 +13,7 @@ from ..errors import BeftError, unknown
 METRICS = ("accuracy", "f1", "macro_f1", "matthews", "spearman", "pearson")
 PAPER = "Huang et al. 2026 and their published code"
 GENERATED = "generated text; sizes, rate and epochs are this package's choice, not the paper's"
+RATED = "sentences that people rated; sizes, rate and epochs are this package's choice, not the paper's"
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Task:
 
     Attributes:
         name: as in settings and on the command line.
-        suite: the folder of `BEFT_DATA` that holds it (see `HUB` for its place on the hub).
+        suite: the folder of `BEFT_DATA` that holds it (see `HUB` for its place on the hub), or where else it is from:
+            "microworld", "rated_sentences".
         text_columns: the columns a model reads, in order, one or two; "word+sentence1" joins two by a colon.
         label_column: the column with the label codes 0..len(labels) - 1, or with the values of a regression.
         labels: the names of the codes, in order; none for a regression.
@@ -78,8 +80,8 @@ HUB = {  # suite -> its data set on the Hugging Face hub; the task is a configur
 }
 # Tasks whose configuration, and folder, has another name: WSC with corrected spans, as in the paper's code.
 CONFIGURATIONS = {"wsc": "wsc.fixed"}
-# The table of encoder settings of the paper (PROTOCOL), and the generated tasks. `source` names settings that neither
-# the paper nor the published code gives.
+# The table of encoder settings of the paper (PROTOCOL), the tasks of rated sentences and the generated ones. `source`
+# names settings that neither the paper nor the published code gives.
 _TABLE = files(__package__).joinpath("tasks.json").read_text(encoding="utf-8")
 TASKS: dict[str, Task] = {task.name: task for task in TypeAdapter(list[Task]).validate_json(_TABLE)}
 
