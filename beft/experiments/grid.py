@@ -11,9 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..data import own_file, sources
 from ..data.prompts import PROMPTS, Prompt
 from ..data.tasks import TASKS, Task
+from ..errors import BeftError
+from ..paper import DECODER_EPOCHS
 from ..study import Run, Study
+from .context import short
 
 if TYPE_CHECKING:
     from ..settings.profiles import Settings
@@ -21,7 +25,6 @@ if TYPE_CHECKING:
 
 MAIN = {"model", "task", "regime", "batch_size", "max_length", "seeds", "rate", "epochs", "held_out", "dtype"}
 """Parameters of the main runs of a notebook."""
-DECODER_EPOCHS = 5  # PROTOCOL, decoders
 
 
 @dataclass(frozen=True)
@@ -102,3 +105,24 @@ def _setting(entry: Mapping[str, Any], name: str, s: Settings, task: Task | Prom
 def jobs(cells: Sequence[Cell], methods: Sequence[str]) -> list[tuple[Study, list[Run]]]:
     """The cells as `sweep.run_all` takes them."""
     return [(cell.study, cell.runs(methods)) for cell in cells]
+
+
+def at_hand(cells: Sequence[Cell]) -> tuple[list[Cell], list[dict[str, str]]]:
+    """The cells whose rows are at hand, and the others as {"model", "task", "regime", "reason"} for a table.
+
+    Raises BeftError where no cell has rows, with what is missing.
+    """
+    asked = {(c.study.task, c.study.prompted): c.study.offline for c in cells}
+    reasons = {
+        (t, p): "" if own_file.is_own(t) else sources.missing(t, prompted=p, offline=offline)
+        for (t, p), offline in asked.items()
+    }
+    found = [(cell, reasons[cell.study.task, cell.study.prompted]) for cell in cells]
+    if cells and all(reason for _, reason in found):
+        raise BeftError(f"none of the cells can be run: {found[0][1]}; set BEFT_DATA to a folder that holds it")
+    absent = [
+        {"model": short(c.study.model), "task": c.study.task, "regime": str(c.study.regime), "reason": reason}
+        for c, reason in found
+        if reason
+    ]
+    return [cell for cell, reason in found if not reason], absent
