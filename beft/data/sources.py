@@ -146,6 +146,22 @@ def load_prompts(
     return prompt_dataset(prompt, train, validation, source)
 
 
+def missing(task: str, *, prompted: bool = False, offline: bool = False) -> str:
+    """What of a named task is not at hand, in words without the paths of one machine; "" where its rows are.
+
+    Rows that no folder has are looked for as by `load` or `load_prompts`. Raises BeftError for an unknown task.
+    """
+    places = _homes((get_prompt if prompted else get_task)(task).suite, task)
+    folder = os.environ.get("BEFT_DATA")
+    if task in GENERATORS or (folder and any((Path(folder).expanduser() / home).is_dir() for home in places)):
+        return ""
+    try:
+        (load_prompts if prompted else load)(task, offline=offline)
+    except BeftError:
+        return f"no rows of {places[0]} at hand"
+    return ""
+
+
 def _task_split(task: Task, table: Table, where: str) -> Split:
     """The rows of a known task, whose labels are codes already, or values."""
     columns = [column.split("+") for column in task.text_columns]

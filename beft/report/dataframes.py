@@ -10,30 +10,50 @@ from ..records.schema import EPOCH_FIELDS
 
 Records = Sequence[Mapping[str, Any]]
 _RUN = ("model", "task", "regime", "method", "seed", "rate")
-_SETTINGS = (*_RUN, "train_size", "tuning_size", "epochs", "dtype")
+_SETTINGS = (*_RUN, "train_size", "tuning_size", "epochs", "dtype", "prompted")
 _SCORES = ("final", "final_tuning", "best", "best_tuning")
 _PARAMETERS = ("bias", "head", "pooler")
 _DATA = ("metric", "substitute")
-_FRAME = ("key", *_SETTINGS, *_DATA, *_SCORES, "best_epoch", "chosen_on", *_PARAMETERS, "seconds", "outcome")
+_NUMBERS = ("majority", *_SCORES)
+_FRAME = ("key", *_SETTINGS, *_DATA, *_NUMBERS, "best_epoch", "chosen_on", *_PARAMETERS, "seconds", "outcome")
 
 
 def frame(records: Records) -> pd.DataFrame:
     """One row per run (records of other kinds are left out).
 
-    Columns: key; model, task, regime, method, seed, rate, train_size, tuning_size, epochs, dtype; metric, substitute;
-    final, final_tuning (scores of the last epoch); best, best_tuning, best_epoch, chosen_on; bias, head, pooler
-    (numbers of trained parameters); seconds; outcome.
+    Columns: key; model, task, regime, method, seed, rate, train_size, tuning_size, epochs, dtype,
+    prompted (True or None); metric, substitute; majority (what one answer for all validation rows scores; nan where no
+    record of the same rows says it); final, final_tuning (scores of the last epoch); best, best_tuning, best_epoch,
+    chosen_on; bias, head, pooler (numbers of trained parameters); seconds; outcome.
     """
-    rows = []
+    rows, known = [], majorities(records)
     for r in _runs(records):
         row = {"key": r["key"]} | {n: r["settings"].get(n) for n in _SETTINGS}
         row |= {n: r["data"].get(n) for n in _DATA}
+        row["majority"] = majority_in(r, known).get(r["data"].get("metric"))
         for name in ("final", "best"):
             row |= {name: r[name].get("validation"), f"{name}_tuning": r[name].get("tuning")}
         row |= {"best_epoch": r["best"].get("epoch"), "chosen_on": r["best"].get("chosen_on")}
         row |= {n: r["parameters"].get(n) for n in _PARAMETERS}
         rows.append(row | {"seconds": r["seconds"], "outcome": r["outcome"]})
-    return _numeric(pd.DataFrame(rows, columns=_FRAME), [*_SCORES, "seconds", "rate"])
+    return _numeric(pd.DataFrame(rows, columns=_FRAME), [*_NUMBERS, "seconds", "rate"])
+
+
+def finished(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose outcome is "ok"."""
+    return frame[frame["outcome"] == "ok"]
+
+
+def majorities(records: Records) -> dict[str, dict[str, float]]:
+    """The majority by metric of all data, by their fingerprints, of which any of the records knows it."""
+    blocks = [r.get("data", {}) for r in records]
+    return {data["fingerprint"]: data["majority"] for data in blocks if {"fingerprint", "majority"} <= data.keys()}
+
+
+def majority_in(record: Mapping[str, Any], known: Mapping[str, dict[str, float]]) -> dict[str, float]:
+    """The majority by metric of one record: its own, or that of another record of the same rows; {} if unknown."""
+    data = record["data"]
+    return data.get("majority") or known.get(data.get("fingerprint"), {})
 
 
 def transfers(records: Records) -> pd.DataFrame:
