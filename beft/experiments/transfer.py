@@ -21,7 +21,7 @@ from ..bank.peft_adapter import load_adapter
 from ..bank.virtual_tokens import reserve_virtual_tokens
 from ..data.batching import CHUNKS, encode
 from ..data.datasets import Dataset
-from ..data.tasks import score
+from ..data.tasks import majority_score
 from ..errors import BeftError, brief
 from ..models.tokens import check_ids
 from ..records.provenance import build_record
@@ -289,8 +289,7 @@ def _record(
 
 
 def _about(data: Dataset, metric: str, value: float | None) -> dict[str, Any]:
-    """A score on a validation split beside that of its largest class, given as the one answer for all rows."""
+    """A score on a validation split beside that of its majority class."""
     labels = data.validation.labels
-    largest = np.full_like(labels, np.bincount(labels).argmax())
-    about = {"score": value, "largest_class": score(metric, labels, largest), "rows": len(labels)}
+    about = {"score": value, "majority": majority_score(metric, labels), "rows": len(labels)}
     return about | {"source": data.source, "substitute": data.substitute}

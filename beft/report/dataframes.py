@@ -59,21 +59,28 @@ def majority_in(record: Mapping[str, Any], known: Mapping[str, dict[str, float]]
 def transfers(records: Records) -> pd.DataFrame:
     """Transfer records as a row per run and target (records of other kinds are left out).
 
-    Columns: key; model, task (trained on), regime, method, seed, rate, train_size, tuning_size, epochs, dtype; target;
-    metric; source, final (scores on the validation splits of the task and the target); source_largest, largest (the
-    scores of their largest class); change (final - source); trained (numbers, head included); outcome.
+    Columns: key; model, task (trained on), regime, method, seed, rate, train_size, tuning_size, epochs, dtype,
+    prompted; target; metric; source and final (scores on the validation splits of the task and of the target), with
+    source_majority and majority (of one answer for all of their rows); change (final - source); trained (numbers, the
+    head's included); outcome.
     """
     rows = []
     for r in [r for r in records if r["kind"] == "transfer"]:
         run = {"key": r["key"]} | {n: r["settings"].get(n) for n in _SETTINGS} | {"metric": r["data"]["metric"]}
-        run |= {"source": r["source"]["score"], "source_largest": r["source"]["largest_class"]}
+        run |= {"source": r["source"]["score"], "source_majority": r["source"]["majority"]}
         run |= {"trained": sum(r["parameters"].values()), "outcome": r["outcome"]}
         for target, on in r["targets"].items():
-            rows.append(run | {"target": target, "final": on["score"], "largest": on["largest_class"]})
-    numbers = ["source", "final", "source_largest", "largest"]
+            rows.append(run | {"target": target, "final": on["score"], "majority": on["majority"]})
+    numbers = ["source", "final", "source_majority", "majority"]
     columns = ["key", *_SETTINGS, "target", "metric", *numbers, "trained", "outcome"]
     table = _numeric(pd.DataFrame(rows, columns=columns), [*numbers, "rate"])
     return table.assign(change=table["final"] - table["source"])
+
+
+def on_own_task(transferred: pd.DataFrame) -> pd.DataFrame:
+    """The runs of a frame of `transfers` with the scores on the task that they were trained on: a row per run."""
+    runs = transferred.drop_duplicates("key")
+    return runs.assign(final=runs["source"], majority=runs["source_majority"])
 
 
 def by_trained_numbers(frame: pd.DataFrame) -> list[str]:

@@ -128,7 +128,7 @@ def test_a_run_is_scored_on_other_tasks_as_it_is_after_its_last_epoch(scored):
     for r in records:
         own, same, opposite = r["source"], r["targets"]["same"], r["targets"]["opposite"]
         assert own["rows"] == same["rows"] == 18
-        assert own["largest_class"] == same["largest_class"] == opposite["largest_class"] == pytest.approx(12 / 18)
+        assert own["majority"] == same["majority"] == opposite["majority"] == pytest.approx(12 / 18)
         assert same["score"] == own["score"] and opposite["score"] == pytest.approx(1 - own["score"])
         assert sum(r["parameters"].values()) > 0 and r["outcome"] == "ok"
     assert records[3]["source"]["score"] > 0.9 and len({r["source"]["score"] for r in records}) > 1
