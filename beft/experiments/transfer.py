@@ -195,20 +195,24 @@ def score_bank(
     def missing(some: Sequence[Run]) -> bool:
         return any(store.find(wanted[run]) is None for run in some)
 
+    def keep(run: Run, ended: Ended, own: Mapping[str, float | None], seconds: float) -> None:
+        if missing([run]):
+            store.write(_record(context, wanted[run], data, ended, own, seconds))
+
     def finish(epoch: Epoch) -> None:
         began = time.perf_counter()
         scores = score_targets(context, epoch.bank, data)
         seconds = (time.perf_counter() - began) / len(scores)
         for result, own in zip(epoch.results, scores, strict=True):
             ended = {"parameters": result.parameters, "final": result.final, "outcome": result.outcome}
-            store.write(_record(context, wanted[result.run], data, ended, own, seconds))
+            keep(result.run, ended, own, seconds)
 
     kept = {run: found for run in runs if (found := _kept(context, run, store)) is not None}
-    if not missing(runs):  # the same run in another job
+    if not missing(runs):  # the same runs in another job
         advance(sweep.row_visits(context, [run for run in runs if run not in kept]))
     elif len(kept) == len(runs):
-        for run, ended, own, seconds in _score_kept(context, kept, data):
-            store.write(_record(context, wanted[run], data, ended, own, seconds))
+        for scored in _score_kept(context, kept, data):
+            keep(*scored)
     else:
         sweep.train(context, runs, store, progress, advance, missing, finish)
 
