@@ -41,6 +41,21 @@ def run(method="b_v", seed=0, rate=1e-3, final=0.8, tuning=None, epochs=3, outco
     }
 
 
+def transferred(method="b_v", seed=0, source=0.8, outcome="ok", trained=3458, task="films", train_size=1000, **targets):
+    """One transfer record with these scores on the targets, whose largest classes have half of the rows."""
+    made = run(method, seed, final=source, outcome=outcome, task=task, train_size=train_size)
+    settings = made["settings"] | {"kind": "transfer", "targets": dict.fromkeys(targets, "00")}
+    ok = outcome == "ok"
+    return made | {
+        "kind": "transfer",
+        "key": key(settings),
+        "settings": settings,
+        "parameters": {"bias": trained - 770, "head": 770},
+        "source": {"score": source if ok else None, "majority": 0.5},
+        "targets": {n: {"score": x if ok else None, "majority": 0.5} for n, x in targets.items()},
+    }
+
+
 def grid(methods=("head", "b_k", "b_q", "b_v", "all_biases"), seeds=(0, 1, 2), rates=(1e-3,), tuning=False):
     """Runs of every method, seed and rate; b_k equals the head, as where it is null."""
     level = {"head": 0.6, "b_k": 0.6, "b_q": 0.7, "b_v": 0.8, "all_biases": 0.82}

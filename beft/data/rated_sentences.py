@@ -5,7 +5,7 @@ Sentiment Analysis of Social Media Text", ICWSM 2014), whose files `carriers` ha
 more for films and of 20 or more for the rest.
 
 *Reading.* Lines are an ID, a rating and a text between tabs, where a quotation mark is text. Of a text, HTML's entities
-are resolved ("&amp;", in 2% of the tweets and fewer of the rest) and runs of spaces become one. Left out are texts
+are resolved ("&amp;", in 4% of the tweets and fewer of the rest) and runs of spaces become one. Left out are texts
 without a letter or digit, and repeats of a text; the source of a task counts them, and what else it leaves out.
 
 *Splits.* A product's review or an editorial ("12_3" is the third sentence of text 12) is held out as a whole, a film
@@ -13,9 +13,10 @@ sentence or tweet by itself: nothing says which review a film sentence is from. 
 in lower case without spaces and punctuation, so that it depends on no order. Of the training split, sentences are
 left out that are in the validation split too, with other case, spaces or punctuation, or but for a few words.
 
-*SST-2* was made of the same film reviews: 6,370 of the 10,605 film sentences, compared without case, spaces and
-punctuation (49 as they are), are rows of SST-2's training split (5,638) or validation split (732 of its 872 rows), and
-859 of those 872 are at least a part of a film sentence. A model trained on one must not be reported on the other.
+*SST-2* was made of the same film reviews: 6,370 of the 10,605 film sentences are rows of SST-2 when compared without
+case, spaces and punctuation (49 when without case alone), 5,638 of its training split and 732 of its validation split;
+859 of the 872 rows of the latter are at least a part of a film sentence. A model trained on one must not be reported on
+the other.
 """
 
 import hashlib

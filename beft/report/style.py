@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .intervals import Interval, finished, mean_interval
-from .names import MISSING, method_name
+from .majority import is_learned, majority_of
+from .names import MISSING, NO_ROOM, lost_runs, method_name
 
 _LOOKS = {  # method -> colour and marker, in the order in which methods are drawn
     "zero_shot": ("#bbbbbb", "_"),
@@ -83,7 +84,12 @@ def mean_bar(ax: Axes, x: float, interval: Interval, scale: float, **look: Any) 
 
 
 def methods_as_points(ax: Axes, frame: pd.DataFrame, methods: Sequence[str]) -> None:
-    """One column per method: a small point per seed, the mean with its interval, the mean as text, lost runs named."""
+    """One column per method: a small point per seed, the mean with its interval, the mean as text, lost runs named.
+
+    `frame` holds runs of one cell. A mean that is not learned (`majority`) is an open mark; a dashed line is the
+    majority class.
+    """
+    majority_line(ax, frame)
     for x, method in enumerate(methods):
         runs = frame[frame["method"] == method]
         values = 100 * finished(runs)["final"].dropna().to_numpy()
@@ -93,16 +99,27 @@ def methods_as_points(ax: Axes, frame: pd.DataFrame, methods: Sequence[str]) -> 
         i = mean_interval(values)
         if i.n:
             half = 0.0 if i.n == 1 else i.high - i.mean
-            ax.errorbar(x + 0.17, i.mean, half, fmt=look["marker"], color=look["color"], ms=6, capsize=3)
+            inside = look["color"] if is_learned(runs) else "white"
+            ax.errorbar(x + 0.17, i.mean, half, fmt=look["marker"], color=look["color"], mfc=inside, ms=6, capsize=3)
             ax.annotate(f"{i.mean:.1f}", (x + 0.27, i.mean), va="center", fontsize=8.5)
         note: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "ha": "center", "fontsize": 8}
         if not len(runs):
             ax.annotate(MISSING, (x, 0.5), **note)
-        if lost := len(runs) - len(finished(runs)):
+        if len(runs) and (runs["outcome"] == NO_ROOM).all():
+            ax.annotate(NO_ROOM, (x, 0.5), rotation=90, va="center", **note)
+        if lost := lost_runs(runs):
             ax.annotate(f"{lost} lost", (x, 0.02), **note)
     ax.set_xticks(range(len(methods)), [method_name(m) for m in methods])
     ax.set_xlim(-0.5, len(methods) - 0.3)
     ax.grid(axis="x", visible=False)
+
+
+def majority_line(ax: Axes, runs: pd.DataFrame) -> None:
+    """A dashed line at the majority class of the cell that these runs are of, where it is known."""
+    if np.isfinite(majority := 100 * majority_of(runs)):
+        ax.axhline(majority, color="#999999", lw=1, ls="--", zorder=0)
+        look: dict[str, Any] = {"ha": "left", "va": "bottom", "fontsize": 7.5, "color": "#666666"}
+        ax.annotate("majority", (0.005, majority), xycoords=("axes fraction", "data"), **look)
 
 
 def panels(
@@ -126,6 +143,13 @@ def with_legend(fig: Figure, ax: Axes | None = None, **options: Any) -> Figure:
     """`fig` with a legend at its right: of one of its panels, or of the `handles` given."""
     entries = () if ax is None else ax.get_legend_handles_labels()
     fig.legend(*entries, loc="outside right center", **options)
+    return fig
+
+
+def with_legend_below(fig: Figure, handles: Sequence[Any]) -> Figure:
+    """`fig` with a legend below it, a line per entry; none without handles."""
+    if handles:
+        fig.legend(handles=list(handles), loc="outside lower center", fontsize=8.5)
     return fig
 
 

@@ -133,14 +133,19 @@ PARAMETERS = _table(
     (
         "a list of distinct methods, e.g. [b_q, b_v]",
         Distinct[Method],
-        "methods rate_methods form_methods cell_methods size_methods baseline_methods",
+        "methods rate_methods form_methods cell_methods size_methods baseline_methods transfer_methods",
     ),
     ("rates by method, e.g. {full: 1e-5, mask: 1e-3}", By[Method, Positive], "method_rates"),
     ("a list of distinct patches, e.g. [b_v, lora]", Distinct[Patch], "patches second_patches"),
     ("rates by patch, e.g. {lora: 1e-3}", By[Patch, Positive], "patch_rates"),
     ("lists of rates by method, perhaps none, e.g. {full: [3e-5, 1e-4]}", By[Method, Rates], "rate_grids"),
     ("lists of rates by patch, perhaps none, e.g. {lora: [1e-3, 1e-2]}", By[Patch, Rates], "tried_rates"),
-    ("a list of cells, e.g. [{task: rte, regime: [low, high], epochs: 6}]", Cells, "cells size_cells baseline_cells"),
+    (
+        "a list of cells, e.g. [{task: rte, regime: [low, high], epochs: 6}]",
+        Cells,
+        "cells size_cells baseline_cells transfer_cells",
+    ),
+    ("a list of names or paths of tasks", Distinct[Text], "transfer_targets"),
     ("a list of names of small models", Distinct[Text], "explained"),
     ("a list of names of shapes, see beft/experiments/shapes.json", Distinct[Text], "shapes"),
     ("a list, perhaps empty, of names of shapes", DistinctOrEmpty[Text], "measured"),
@@ -158,7 +163,7 @@ NOTEBOOKS: dict[str, Parameters] = {
         "02_ranking": "seeds rate rates rate_grids rate_methods rate_seeds epochs tuning held_out dtype dtypes cells",
         "03_fine_tuning": "methods seeds rate rates rate_grids rate_methods rate_seeds form_methods form_seeds epochs "
         "rate_epochs tuning held_out validate dtype cells cell_methods size_cells size_methods baseline_cells "
-        "baseline_methods method_rates",
+        "baseline_methods transfer_cells transfer_targets transfer_methods method_rates",
         "04_bias_free_injection": "methods seeds rate rates rate_grids rate_seeds tuning method_rates epochs held_out "
         "dtype cells demonstrations explained shapes measured",
         "05_debiasing": "seeds axis word_list names corpus corpus_rows patches patch_rate patch_rates patch_epochs "

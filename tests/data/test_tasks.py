@@ -29,7 +29,7 @@ def test_every_task_is_complete(name):
 
 def test_generated_tasks_say_so():
     generated = [task for name, task in TASKS.items() if name.startswith("microworld_")]
-    assert len(generated) == 4 and all("generated" in task.source for task in generated)
+    assert len(generated) == 5 and all("generated" in task.source for task in generated)
 
 
 def test_tasks_of_rated_sentences_say_that_their_settings_are_not_the_papers():

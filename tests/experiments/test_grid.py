@@ -82,6 +82,15 @@ def test_other_main_settings_leave_one_cell_of_those_settings(given):
     assert len(cells(load(**given, cells=[{"regime": [10, 20]}]))) == 2
 
 
+def test_other_main_settings_leave_no_transfer_unless_targets_are_given():
+    mine = {"task": "mine.csv", "rate": 0.5}
+    assert [cell.study.task for cell in cells(load(), "transfer_cells")] == ["microworld_sentiment"]
+    assert cells(load(**mine), "transfer_cells") == []
+    (cell,) = cells(load(**mine, transfer_targets="[tweets.csv]"), "transfer_cells")
+    assert (cell.study.task, cell.rate) == ("mine.csv", 0.5)
+    assert [cell.rate for cell in cells(load(**mine, transfer_cells=[{"rate": 0.25}]), "transfer_cells")] == [0.25]
+
+
 def test_every_profile_lists_cells_that_are_studies_of_known_tasks():
     from beft.data.tasks import TASKS
 

@@ -65,8 +65,8 @@ def test_the_notebooks_wrote_under_the_given_home_and_their_records_are_sound(sm
     home, results = smoke
     records = Store(home / "data" / "results" / "smoke").all()
     done = sum(r.runs["done"] for r in results.values())
-    assert sum(r["kind"] in ("run", "patch", "debias") for r in records) >= done > 0
-    assert {r["kind"] for r in records} == {"run", "ranking", "untuned", "patch", "debias"}
+    assert sum(r["kind"] in ("run", "transfer", "patch", "debias") for r in records) >= done > 0
+    assert {r["kind"] for r in records} == {"run", "transfer", "ranking", "untuned", "patch", "debias"}
     assert str(home) not in json.dumps(records)
 
 
