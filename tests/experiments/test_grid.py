@@ -6,7 +6,7 @@ import pytest
 
 from beft.errors import BeftError
 from beft.experiments import sweep
-from beft.experiments.grid import at_chosen_rates, cells, jobs, rate_trials
+from beft.experiments.grid import at_chosen_rates, at_hand, cells, jobs, rate_trials
 from beft.settings import profiles as settings
 from beft.study import Run
 
@@ -173,3 +173,15 @@ def test_cells_score_as_many_validation_rows_as_are_asked_for(notebook, rows):
     names = [set(context.common()) for context in found.values()]
     assert names[1] - names[0] == {"evaluated"}  # records of before keep their keys
     assert set(found[50].data.validation.rows) <= set(found["paper"].data.validation.rows)
+
+
+def test_cells_without_rows_are_told_apart_with_the_reason_and_without_a_path(monkeypatch, tmp_path):
+    (tmp_path / "glue" / "rte").mkdir(parents=True)  # there is a folder: what is in it is read when it is run
+    monkeypatch.setenv("BEFT_DATA", str(tmp_path))
+    given = {"cells": "[{task: [rte, wsc, microworld_choices], regime: low}]", "offline": True}
+    listed = cells(settings.load("04_bias_free_injection", {"profile": "smoke", **given}), prompted=True)
+    found, absent = at_hand(listed)
+    assert [cell.study.task for cell in found] == ["rte", "microworld_choices"]
+    reason = "no rows of super_glue/wsc.fixed at hand"
+    assert absent == [{"model": "tiny-llama", "task": "wsc", "regime": "low", "reason": reason}]
+    assert at_hand(listed[1:2]) == (listed[1:2], [])  # of nothing at hand, the run says what to do
