@@ -33,6 +33,7 @@ SCORE_NAMES = {
     "reach": "Reach",
     "norms": "Pre-trained norm",
 }
+MODEL_NAMES = {"SmolLM2-135M-Instruct-Q4_1": "SmolLM2-135M-Instruct, 4-bit weights"}
 PAPER_ORDER = ("b_v", "b_q", "b_k")  # in the order of the paper's accuracies, Fig. 2
 
 
@@ -40,6 +41,13 @@ def method_name(method: str) -> str:
     """The name of a method in figures and tables."""
     term, _, form = method.partition(":")
     return f"{term}, {FORM_NAMES[form]}" if form else METHOD_NAMES.get(method, method)
+
+
+def model_names(text: str) -> str:
+    """A text in which models are called what they are."""
+    for name, words in MODEL_NAMES.items():
+        text = text.replace(name, words)
+    return text
 
 
 def counted(count: int, unit: str) -> str:
