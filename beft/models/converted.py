@@ -37,7 +37,8 @@ def converted(name: str, digest: str, make: Callable[[Path], None], needed: int)
         check_room(needed, target.parent, f"{name} as safetensors")
         folder = scratch / MADE
         make(folder)
-        (folder / MARK).write_text(json.dumps({"from": name, "weights": weight_hash(folder)}), encoding="utf-8")
+        about = {"from": name, "sha256": digest, "weights": weight_hash(folder)}
+        (folder / MARK).write_text(json.dumps(about), encoding="utf-8")
 
     try:
         make_folder(target, write, lambda folder: (folder / MARK).is_file())
@@ -49,6 +50,15 @@ def converted(name: str, digest: str, make: Callable[[Path], None], needed: int)
             "folder writable, or choose another with BEFT_CACHE"
         ) from error
     return target
+
+
+def origin(folder: str | Path) -> tuple[str, str] | None:
+    """Name and hash of what a folder was converted from; None where it was not."""
+    try:
+        about = json.loads((Path(folder) / MARK).read_text(encoding="utf-8"))
+        return about["from"], about["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _check(folder: Path, name: str) -> None:

@@ -15,8 +15,9 @@ from tokenizers.pre_tokenizers import Digits, Sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from .. import carriers
 from ..errors import BeftError, reason_of
-from .converted import converted
+from .converted import converted, origin
 from .hashes import sha256_of
 
 EXACT = (torch.bfloat16, torch.float16)
@@ -72,6 +73,22 @@ def dequantised(path: Path, digest: str = "") -> tuple[Path, str]:
 
     # 4-bit weights become 32-bit ones: eight times the size, and one more for the tokenizer as text
     return converted(path.name, digest, make, 9 * path.stat().st_size), digest
+
+
+def base_note(folder: str | Path) -> str:
+    """What has to be said of a base model that was read from GGUF: which file, and where it is had; else "".
+
+    Args:
+        folder: that the model was loaded from, `config.name_or_path`.
+    """
+    file, digest = (origin(folder) if folder else None) or ("", "")
+    if not file.endswith(".gguf"):
+        return ""
+    said = f"{file} (sha256 {digest}), dequantised"
+    for name, carrier in carriers.CARRIERS.items():
+        if any(content.sha256 == digest for content in carrier.files.values()):
+            said += f": {name}, of the {carrier.source}, which `python -m beft fetch {name}` downloads"
+    return said
 
 
 def _write(path: Path, digest: str, folder: Path) -> None:

@@ -109,6 +109,13 @@ def paper_note(runs: pd.DataFrame) -> str:
     return f" Black lines: {paper_described(results[0])}; marks: {described(runs)}." if results else ""
 
 
+def model_names(text: str) -> str:
+    """A text in which models are called what they are."""
+    for name, words in MODEL_NAMES.items():
+        text = text if words in text else text.replace(name, words)
+    return text
+
+
 def counted(count: int, unit: str) -> str:
     """ "1 cell", "4 cells"."""
     return f"{count} {unit}{'' if count == 1 else 's'}"

