@@ -116,9 +116,7 @@ def test_an_adapter_says_elsewhere_what_the_run_said_here(name, outputs, tmp_pat
     ("name", "method"),
     [
         *((name, method) for name in ENCODERS for method in ("all_biases", "lora", "adapter", "prompt")),
-        *(
-            (name, "head") for name in ENCODERS if name not in ("RoBERTa", "DistilBERT", "ELECTRA", "MPNet")
-        ),  # have no pooler
+        *((name, "head") for name in ENCODERS if name not in WITHOUT_POOLER),
     ],
 )
 def test_so_does_every_method_that_peft_has_a_format_for(name, method, tmp_path):
