@@ -224,6 +224,25 @@ def test_a_classifier_of_it_is_refused_as_of_any_causal_model(written, tmp_path,
     assert "is a causal language model" in capsys.readouterr().err
 
 
+def test_fetching_a_package_with_such_a_file_dequantises_it_too(written, tmp_path, monkeypatch, capsys):
+    _, path = written()
+    content = carriers.Content("x", gguf.sha256_of(path), path.stat().st_size)
+    package = carriers.Package("small==1.0", "small-1.0.whl", "", 1)
+    carrier = carriers.Carrier("a small model", "MIT", "wheel", [package], {path.name: content})
+    name = "SmolLM2-135M-Instruct-Q4_1"
+    monkeypatch.setattr(carriers, "CARRIERS", {name: carrier})
+    carriers.by_hand().mkdir(parents=True)
+    shutil.copytree(path.parent, carriers.by_hand() / name)
+    assert command_line.main(["fetch", name]) == 0
+    assert f"{name}: its weights become safetensors, once" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(gguf, "_write", lambda *a: pytest.fail("dequantised again"))
+        patch.setattr(gguf, "sha256_of", lambda *a: pytest.fail("what was checked is hashed again"))
+        assert loading.load_causal(name, offline=True).source == "wheel small==1.0"
+    assert command_line.main(["fetch", name]) == 0
+    assert capsys.readouterr().err == ""
+
+
 # --- the package ------------------------------------------------------------------------------------------------------
 
 
