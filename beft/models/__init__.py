@@ -1,6 +1,7 @@
 """Models by name, checked by hash, frozen and in eval mode.
 
-Only safetensors weights and JSON are read, and no code that comes with a model is run.
+Weights are read as safetensors; GGUF files and pytorch_model.bin are converted to it once, by readers that run no code.
+No code that comes with a model is run.
 """
 
 from .._lazy import hand_on

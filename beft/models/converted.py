@@ -5,6 +5,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from .. import paths
 from ..cached import MADE, check_room, make_folder, no_room
 from ..errors import BeftError, reason_of
@@ -21,17 +23,15 @@ def converted(name: str, digest: str, make: Callable[[Path], None], needed: int)
         name: of the original, for the name of the folder and for errors.
         digest: sha256 of the original and of whatever else decides what is made.
         make: writes config, tokenizer and safetensors into a folder that is there.
-        needed: bytes that it writes, about.
+        needed: bytes that it writes, at least.
 
     Raises BeftError: what `make` raises; no room on the disk; a cache that cannot be written; a damaged copy.
     """
-    stem = f"{Path(name).stem}-{digest}"
-    for place in paths.caches():
-        folder = place / "converted" / stem
-        if (folder / MARK).is_file():
-            _check(folder, name)
-            return folder
-    target = paths.check_folder(paths.cache() / "converted", "cache folder (BEFT_CACHE chooses another)") / stem
+    if folder := made(name, digest):
+        _check(folder, name)
+        return folder
+    home = paths.check_folder(paths.cache() / "converted", "cache folder (BEFT_CACHE chooses another)")
+    target = home / _stem(name, digest)
 
     def write(scratch: Path) -> None:
         check_room(needed, target.parent, f"{name} as safetensors")
@@ -42,14 +42,25 @@ def converted(name: str, digest: str, make: Callable[[Path], None], needed: int)
 
     try:
         make_folder(target, write, lambda folder: (folder / MARK).is_file())
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
+    except (OSError, SafetensorError) as error:
+        if f"os error {errno.ENOSPC}" in str(error) or getattr(error, "errno", None) == errno.ENOSPC:
             raise no_room(needed, target.parent, f"{name} as safetensors") from error
+        reason = getattr(error, "strerror", None) or reason_of(error)
         raise BeftError(
-            f"{name} cannot be converted to safetensors in {target}, {error.strerror or reason_of(error)}: make the "
-            "folder writable, or choose another with BEFT_CACHE"
+            f"{name} cannot be converted to safetensors in {target}, {reason}: make the folder writable, or choose "
+            "another with BEFT_CACHE"
         ) from error
     return target
+
+
+def made(name: str, digest: str) -> Path | None:
+    """The folder of the converted weights, unchecked, where it is there."""
+    folders = (place / "converted" / _stem(name, digest) for place in paths.caches())
+    return next((folder for folder in folders if (folder / MARK).is_file()), None)
+
+
+def _stem(name: str, digest: str) -> str:
+    return f"{Path(name).stem}-{digest}"
 
 
 def origin(folder: str | Path) -> tuple[str, str] | None:

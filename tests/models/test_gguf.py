@@ -129,7 +129,7 @@ def test_an_export_is_a_whole_checkpoint_of_its_own(written, tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path / "out")(TEXT).input_ids == loaded.tokenizer(TEXT).input_ids
 
 
-def test_an_adapter_names_its_base_and_loads_on_it_without_beft(written, tmp_path, run_elsewhere):
+def test_an_adapter_names_its_base_and_says_how_both_are_loaded(written, tmp_path):
     model, path = written()
     loaded = loading.load_causal(str(path))
     with open_bank(loaded.model, ["b_v"], [0]) as bank:
@@ -143,11 +143,10 @@ def test_an_adapter_names_its_base_and_loads_on_it_without_beft(written, tmp_pat
     assert (
         json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == path.name
     )
-    torch.save({"ids": ids, "wanted": wanted}, tmp_path / "case.pt")
     code = card.split("```")[1].removeprefix("python").replace("the folder of that file", str(path.parent))
-    code = code.replace("this folder", str(tmp_path / "adapter"))
-    check = "case = torch.load('case.pt')\ntorch.testing.assert_close(model(case['ids']).logits, case['wanted'])\n"
-    run_elsewhere(f"import torch\n{code}\n{check}", tmp_path)
+    names: dict = {}
+    exec(code.replace("this folder", str(tmp_path / "adapter")), names)
+    torch.testing.assert_close(names["model"](ids).logits, wanted)
 
 
 @pytest.mark.parametrize("carrier", list(carriers.CARRIERS))
@@ -222,6 +221,25 @@ def test_a_classifier_of_it_is_refused_as_of_any_causal_model(written, tmp_path,
     (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"the cat sat {i},{i % 2}\n" for i in range(12)))
     assert command_line.main(["tune", str(tmp_path / "rows.csv"), "--model", str(path), "--offline", "--quiet"]) == 2
     assert "is a causal language model" in capsys.readouterr().err
+
+
+def test_fetching_a_package_with_such_a_file_dequantises_it_too(written, tmp_path, monkeypatch, capsys):
+    _, path = written()
+    content = carriers.Content("x", gguf.sha256_of(path), path.stat().st_size)
+    package = carriers.Package("small==1.0", "small-1.0.whl", "", 1)
+    carrier = carriers.Carrier("a small model", "MIT", "wheel", [package], {path.name: content})
+    name = "SmolLM2-135M-Instruct-Q4_1"
+    monkeypatch.setattr(carriers, "CARRIERS", {name: carrier})
+    carriers.by_hand().mkdir(parents=True)
+    shutil.copytree(path.parent, carriers.by_hand() / name)
+    assert command_line.main(["fetch", name]) == 0
+    assert f"{name}: its weights become safetensors, once" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(gguf, "_write", lambda *a: pytest.fail("dequantised again"))
+        patch.setattr(gguf, "sha256_of", lambda *a: pytest.fail("what was checked is hashed again"))
+        assert loading.load_causal(name, offline=True).source == "wheel small==1.0"
+    assert command_line.main(["fetch", name]) == 0
+    assert capsys.readouterr().err == ""
 
 
 # --- the package ------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections import namedtuple
@@ -9,7 +10,7 @@ from collections import namedtuple
 import huggingface_hub
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from beft.errors import BeftError
 from beft.models import files as model_files
@@ -278,3 +279,23 @@ def test_safetensors_come_first(published):
     model, folder = published("OPT")
     model.save_pretrained(folder)
     assert loading.load_causal(str(folder)).source == "folder mine"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+            "there is no room",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), "there is no room for mine as safetensors on the disk of"),
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied: make the folder writable, or choose"),
+    ],
+)
+def test_a_copy_that_cannot_be_written_is_a_sentence(published, cache, monkeypatch, error, text):
+    def fails(*arguments):
+        raise error
+
+    _, folder = published("GPT-J")
+    monkeypatch.setattr(pickled, "save_file", fails)
+    assert text in refused(folder) and not any(path.is_dir() for path in cache.iterdir())
