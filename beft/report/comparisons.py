@@ -138,8 +138,8 @@ def compare_views(views: Mapping[str, pd.DataFrame], pairs: Pairs) -> pd.DataFra
 
 def _pair(runs: pd.DataFrame, first: str, second: str) -> dict[str, Any]:
     """`first` minus `second` in the runs of one cell."""
-    pair = runs[runs["method"].isin([first, second])]
-    row = {"first": first, "second": second, "not_learned": tuple(not_learned(pair))}
+    unlearned = not_learned(runs[runs["method"].isin([first, second])])
+    row = {"first": first, "second": second, "not_learned": tuple(m for m in (first, second) if m in unlearned)}
     return row | difference(paired_differences(runs, first, second))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .. import paper
 from .comparisons import LEAST
 from .intervals import Interval, finished, mean_interval
 from .majority import is_learned, marked
@@ -92,6 +93,27 @@ def paper_described(result: Mapping[str, Any]) -> str:
     s = result["settings"]
     settings = f"{s['train_size']:,} rows, {counted(s['epochs'], 'epoch')}, seed {s['seed']}"
     return f"{short_name(result['model'])}: {settings}, as printed"
+
+
+def paper_results(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """The paper's results for the task and rows of the runs of one cell (`paper.beside`); none for several cells."""
+    if len(runs.drop_duplicates(["model", "task", "train_size"])) != 1:
+        return []
+    settings = {str(name): value for name, value in runs.iloc[0].items()}
+    return paper.beside(settings, bool(settings["substitute"]))
+
+
+def paper_note(runs: pd.DataFrame) -> str:
+    """What a caption says of the paper's marks beside these runs; "" where there are none."""
+    results = [r for r in paper_results(runs) if set(r["percent"]) & set(runs["method"])]
+    return f" Black lines: {paper_described(results[0])}; marks: {described(runs)}." if results else ""
+
+
+def model_names(text: str) -> str:
+    """A text in which models are called what they are."""
+    for name, words in MODEL_NAMES.items():
+        text = text if words in text else text.replace(name, words)
+    return text
 
 
 def counted(count: int, unit: str) -> str:

@@ -86,10 +86,8 @@ def mean_bar(ax: Axes, x: float, interval: Interval, scale: float, **look: Any) 
 def methods_as_points(ax: Axes, frame: pd.DataFrame, methods: Sequence[str]) -> None:
     """One column per method: a small point per seed, the mean with its interval, the mean as text, lost runs named.
 
-    `frame` holds runs of one cell. A mean that is not learned (`majority`) is an open mark; a dashed line is the
-    majority class.
+    `frame` holds runs of one cell. A mean that is not learned (`majority`) is an open mark, its number in brackets.
     """
-    majority_line(ax, frame)
     for x, method in enumerate(methods):
         runs = frame[frame["method"] == method]
         values = 100 * finished(runs)["final"].dropna().to_numpy()
@@ -99,9 +97,9 @@ def methods_as_points(ax: Axes, frame: pd.DataFrame, methods: Sequence[str]) -> 
         i = mean_interval(values)
         if i.n:
             half = 0.0 if i.n == 1 else i.high - i.mean
-            inside = look["color"] if is_learned(runs) else "white"
+            inside, text = (look["color"], "{:.1f}") if is_learned(runs) else ("white", "({:.1f})")
             ax.errorbar(x + 0.17, i.mean, half, fmt=look["marker"], color=look["color"], mfc=inside, ms=6, capsize=3)
-            ax.annotate(f"{i.mean:.1f}", (x + 0.27, i.mean), va="center", fontsize=8.5)
+            ax.annotate(text.format(i.mean), (x + 0.27, i.mean), va="center", fontsize=8.5)
         note: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "ha": "center", "fontsize": 8}
         if not len(runs):
             ax.annotate(MISSING, (x, 0.5), **note)
@@ -114,12 +112,22 @@ def methods_as_points(ax: Axes, frame: pd.DataFrame, methods: Sequence[str]) -> 
     ax.grid(axis="x", visible=False)
 
 
-def majority_line(ax: Axes, runs: pd.DataFrame) -> None:
-    """A dashed line at the majority class of the cell that these runs are of, where it is known."""
-    if np.isfinite(majority := 100 * majority_of(runs)):
-        ax.axhline(majority, color="#999999", lw=1, ls="--", zorder=0)
-        look: dict[str, Any] = {"ha": "left", "va": "bottom", "fontsize": 7.5, "color": "#666666"}
-        ax.annotate("majority", (0.005, majority), xycoords=("axes fraction", "data"), **look)
+def majority_line(ax: Axes, runs: pd.DataFrame, label: bool = True) -> None:
+    """A dashed line at the majority class of the cell that these runs are of, where it is known; drawn last.
+
+    Where it lies so far below everything else that it would squeeze that, a note at the bottom says so instead.
+    """
+    majority = 100 * majority_of(runs)
+    low, high = ax.get_ylim()
+    look: dict[str, Any] = {"ha": "left", "va": "bottom", "fontsize": 7.5, "color": "#666666"}
+    if not np.isfinite(majority):
+        return
+    if majority < low - (high - low) / 2:
+        ax.annotate(f"majority {majority:.1f}, below", (0.01, 0.01), xycoords="axes fraction", **look)
+        return
+    ax.axhline(majority, color="#999999", lw=1, ls="--", zorder=0)
+    if label:
+        ax.annotate("majority", (0.01, majority), xycoords=("axes fraction", "data"), **look)
 
 
 def panels(

@@ -13,7 +13,7 @@ import pandas as pd
 from ..errors import BeftError
 from ..records.folders import explained, write_whole
 from .majority import NOT_LEARNED, UNKNOWN
-from .names import MISSING
+from .names import MISSING, model_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +54,7 @@ def _text(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float | np.floating):
         return f"{value:.4g}"
-    return str(value)
+    return model_names(str(value))
 
 
 def display(*frames: pd.DataFrame) -> None:
@@ -90,7 +90,7 @@ def full_caption(caption: str, s: Settings, measured: bool = True, records: Sour
     note = s.substitute_note if measured else ""
     if not note and any(not isinstance(r, str) and r["data"].get("substitute") for r in records):
         note = "(Substitute: some of it is generated micro-world text.)"
-    return f"{caption.rstrip()} {note}".rstrip()
+    return model_names(f"{caption.rstrip()} {note}".rstrip())
 
 
 def _on_majority(table: pd.DataFrame) -> str:

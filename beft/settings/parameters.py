@@ -118,6 +118,7 @@ PARAMETERS = _table(
     ("the name of a regime (low, medium, high, all) or a number of rows of at least 1", Size, "regime"),
     (_COUNT, AtLeast1, "batch_size max_length sentences demonstrations corpus_rows link_rows test_rows pairs triples"),
     (_COUNT, AtLeast1, "epochs rate_epochs patch_epochs link_epochs"),
+    ("a whole number of at least 1, or paper", Literal["paper"] | AtLeast1, "evaluated"),
     ("a whole number of at least 0", Natural, "seed"),
     (_SEEDS, Distinct[Natural], "seeds rate_seeds form_seeds tried_seeds"),
     ("a positive number", Positive, "rate patch_rate link_rate"),
@@ -154,7 +155,7 @@ PARAMETERS = _table(
     ("microworld_posts, a path of posts, or none", Text, "transfer"),
     ("mnli, a path of sentence pairs, or none", Text, "nli"),
 )
-COMMON = "model task regime batch_size max_length offline"
+COMMON = "model task regime batch_size max_length evaluated offline"
 NOTEBOOKS: dict[str, Parameters] = {
     notebook: {name: PARAMETERS[name] for name in f"{COMMON} {names}".split()}
     for notebook, names in {

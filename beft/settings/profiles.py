@@ -109,7 +109,10 @@ class Settings:
         Raises BeftError for an override that is not a field of Study.
         """
         names = [field.name for field in fields(Study)]
-        return Study(**({n: self.values[n] for n in names if n in self.values} | overrides))
+        values = {n: self.values[n] for n in names if n in self.values}
+        if values["evaluated"] == "paper":
+            values["evaluated"] = None
+        return Study(**(values | overrides))
 
     @property
     def command(self) -> str:

@@ -102,11 +102,11 @@ def test_truncated_weights_are_refused(folder):
     assert "truncated" in refused(folder)
 
 
-def test_pickled_weights_are_not_read(folder):
+def test_pickles_of_other_names_are_not_read(folder):
     (folder / WEIGHTS).unlink()
-    torch.save({"x": torch.zeros(1)}, folder / "pytorch_model.bin")
+    torch.save({"x": torch.zeros(1)}, folder / "weights.pt")
     text = refused(folder)
-    assert "pytorch_model.bin, a pickle" in text and "safetensors" in text
+    assert "weights.pt, a pickle, which is not read" in text and "safetensors" in text
 
 
 def test_a_folder_without_weights_or_config_is_refused(folder):

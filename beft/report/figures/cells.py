@@ -52,6 +52,7 @@ def by_task(scores: pd.DataFrame) -> Figure:
         zero = finished(part[part["method"] == "zero_shot"])["final"]
         if len(zero):
             ax.axhline(100 * zero.iloc[0], color="#666666", lw=1.2, ls=":")
+        majority_line(ax, part, label=False)
         low, high = ax.get_ylim()
         ax.set_ylim(max(low, -5), min(high, 108))  # intervals of few seeds go beyond what a metric can be
         ax.tick_params(axis="x", rotation=60, labelsize=8)
@@ -79,7 +80,6 @@ def by_size(runs: pd.DataFrame) -> Figure:
     for ax, (model, task) in zip(axes, places):
         part = runs[(runs["model"] == model) & (runs["task"] == task)]
         sizes = sorted(set(part["train_size"]))
-        majority_line(ax, part)
         for n, method in enumerate(methods):
             shift = max(sizes[-1] / sizes[0], 2) ** (0.012 * (n - (len(methods) - 1) / 2))
             table = summary(part[part["method"] == method], ("train_size",)).sort_values("train_size")
@@ -89,6 +89,7 @@ def by_size(runs: pd.DataFrame) -> Figure:
             ax.errorbar(x, y, half, ms=5, lw=1.5, capsize=2.5, **look_of(method))
             # A cross at the bottom: a run was lost.
             ax.plot(lost, [0.03] * len(lost), "x", color=color_of(method), transform=ax.get_xaxis_transform())
+        majority_line(ax, part)
         ax.set_xscale("log")
         ax.set_xlim(sizes[0] / 1.25, sizes[-1] * 1.25)
         ax.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=8.5)

@@ -11,9 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ... import paper
 from ..intervals import mean_interval, summary
-from ..names import described, method_name, paper_described
+from ..names import described, method_name, paper_described, paper_results
 from ..style import (
     DASHES,
     color_of,
@@ -36,13 +35,11 @@ def paper_marks(ax: Axes, runs: pd.DataFrame, methods: Sequence[str]) -> list[Li
     which model, rows, epochs and seeds the lines and the coloured marks are; none where no line is drawn, as beside a
     stand-in (`paper.beside`).
     """
-    if len(runs.drop_duplicates(["model", "task", "train_size"])) != 1:
-        return []
-    settings = {str(name): value for name, value in runs.iloc[0].items()}
-    results = paper.beside(settings, bool(settings["substitute"]))
+    results = paper_results(runs)
     percent = {m: x for r in results for m, x in r["percent"].items() if m in methods}
     if not percent:
         return []
+    ax.margins(y=0.1)  # room for the number of the highest
     for method, value in percent.items():
         x = list(methods).index(method)
         ax.hlines(value, x - 0.36, x + 0.1, color="black", lw=1.6)
@@ -68,7 +65,9 @@ def accuracy_by_method(runs: pd.DataFrame, before: float | None = None, metric: 
         look = {"ha": "right", "va": "bottom", "fontsize": 8}
         ax.annotate("before tuning", (0.995, 100 * before), xycoords=("axes fraction", "data"), **look)
     ax.set(ylabel=f"validation {metric} (%)", title="Last epoch: seeds, mean, 95% interval")
-    return with_legend_below(fig, paper_marks(ax, runs, methods))
+    handles = paper_marks(ax, runs, methods)
+    majority_line(ax, runs)
+    return with_legend_below(fig, handles)
 
 
 def _label_curves(axes: Sequence[Axes], metric: str) -> None:
@@ -111,8 +110,6 @@ def coincidence(curves: pd.DataFrame, metric: str = "accuracy") -> Figure:
 def _sweep(ax: Axes, grid: pd.DataFrame, chosen: Mapping[str, float], equal: float | None, value: str) -> None:
     """Metric against rate on one pair of axes; a ring marks each method's chosen rate, a cross a lost run."""
     methods = methods_of(grid)
-    if value == "final":
-        majority_line(ax, grid)
     for n, method in enumerate(methods):
         table = summary(grid[grid["method"] == method], ("rate",), value).sort_values("rate")
         look = look_of(method)
@@ -124,6 +121,8 @@ def _sweep(ax: Axes, grid: pd.DataFrame, chosen: Mapping[str, float], equal: flo
         ax.plot(x[ring], y[ring], "o", ms=13, mfc="none", mec=look["color"], mew=1.4)
         lost = table[table["lost"] > 0]["rate"] * shift
         ax.plot(lost, [0.02 + 0.035 * n] * len(lost), "x", color=look["color"], transform=ax.get_xaxis_transform())
+    if value == "final":  # the majority is that of the validation split
+        majority_line(ax, grid)
     if equal is not None:
         ax.axvline(equal, color="#999999", lw=1, ls=":", zorder=0)
         ax.annotate(" equal rate", (equal, 0.97), xycoords=("data", "axes fraction"), fontsize=8, va="top")
@@ -164,6 +163,8 @@ def two_views(equal: pd.DataFrame, own: pd.DataFrame, metric: str = "accuracy") 
         methods_as_points(ax, runs, methods)
         handles = paper_marks(ax, runs, methods) or handles
         ax.set_title(title)
+    for ax, runs in zip(axes, (equal, own), strict=True):  # after both: they share their axis
+        majority_line(ax, runs)
     rates = {m: g["rate"].iloc[0] for m, g in own.groupby("method")}
     names = [method_name(m) + (f"\n{rates[m]:g}" if m in rates else "") for m in methods]
     axes[1].set_xticks(range(len(methods)), names)
@@ -187,4 +188,5 @@ def overview(
     _sweep(axes[1], grid, chosen, equal, "final")
     axes[1].set_ylabel(f"validation {metric} (%)")
     handles = paper_marks(axes[0], runs, methods_of(runs))
+    majority_line(axes[0], runs)
     return with_legend_below(with_legend(fig, axes[1]), handles)

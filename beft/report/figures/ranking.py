@@ -75,6 +75,7 @@ def heatmaps(scores: pd.DataFrame, runs: pd.DataFrame, names: Sequence[str], met
         _heat(fig.add_subplot(grid[n // 2, n % 2]), _layer_table(scores, name), SCORE_NAMES[name])
     ax = fig.add_subplot(grid[:, 2])
     methods_as_points(ax, runs, [f"b_{t}" for t in TERMS])
+    majority_line(ax, runs)
     ax.set(title="After tuning", ylabel=f"validation {metric} (%)")
     return fig
 
@@ -105,13 +106,13 @@ def rank_vs_accuracy(averages: pd.DataFrame, runs: pd.DataFrame, metric: str = "
         line.sort()
         joined = [(rank, mean) for rank, mean, term in line if f"b_{term}" not in unlearned]
         ax.plot([r for r, _ in joined], [a for _, a in joined], "-", color="#999999", lw=1, zorder=1)
-        majority_line(ax, runs)
         for rank, mean, term in line:
             inside = "white" if f"b_{term}" in unlearned else COLORS[term]
             ax.plot(rank, mean, "o", ms=9, color=COLORS[term], mfc=inside)
             ax.annotate(TERM_NAMES[term], (rank, mean), (0, 8), textcoords="offset points", ha="center")
         ax.set(title=SCORE_NAMES[name], xlabel="rank by score", xticks=[1, 2, 3], xlim=(0.5, 3.5))
         ax.margins(y=0.18)
+        majority_line(ax, runs, label=ax is axes[0])
     axes[0].set_ylabel(f"validation {metric} (%)")
     return fig
 

@@ -97,11 +97,11 @@ def table1(rankings: Records, runs_records: Records, names: Sequence[str] | None
 
 def _learned_order(accuracies: Mapping[str, float], unlearned: Sequence[str]) -> str:
     """The order of the learned terms, and which are not learned: "v > q; not learned: k"."""
-    texts = [order({m[2:]: v for m, v in accuracies.items() if m not in unlearned})] if accuracies else [MISSING]
-    if not unlearned:
-        return texts[0]
-    note = f"{NOT_LEARNED}: {', '.join(m[2:] for m in unlearned)}"
-    return note if len(unlearned) == len(accuracies) else f"{texts[0]}; {note}"
+    ranked = order({m[2:]: v for m, v in accuracies.items() if m not in unlearned})
+    texts = [ranked] if ranked != MISSING or not unlearned else []
+    if unlearned:
+        texts.append(f"{NOT_LEARNED}: {', '.join(m[2:] for m in unlearned)}")
+    return "; ".join(texts)
 
 
 def _score_columns(
@@ -174,7 +174,7 @@ def _beside_paper(settings: dict[str, Any], group: pd.DataFrame, prefix: str = "
     return {f"{prefix}paper, %": paper.column(settings), f"{prefix}ours - paper": ours}
 
 
-def table3(records: Records) -> pd.DataFrame:
+def table3(records: Records, untuned: Records = ()) -> pd.DataFrame:
     """Table 3: cells x methods, the metric of the last epoch as "mean [low, high]" in percent.
 
     Columns: model, task, regime, rows, metric, majority, seeds; epochs, with the paper's where it has more; rate, by
@@ -182,8 +182,10 @@ def table3(records: Records) -> pd.DataFrame:
     the paper for any cell has "<method>: paper, %" and "<method>: ours - paper" (points) too; if none has, one column
     `paper` says why. Where the paper prints numbers of BERT-base for the task and rows of another real model, they
     stand in "paper (BERT-base)". Raises BeftError where a cell has several runs of a method for one seed.
+
+    Records of the `untuned` model add nothing but the majority of their rows.
     """
-    runs = frame(records)
+    runs = frame([*records, *untuned])
     comparisons.one_run_each(runs)
     settings = {r["key"]: r["settings"] for r in records if r["kind"] == "run"}
     printed = {s["method"] for s in settings.values() if paper.printed(s)}
@@ -231,14 +233,14 @@ def _papers_epochs(settings: Mapping[str, Any]) -> int | None:
 
 
 def _rates(part: pd.DataFrame) -> str:
-    """The rate of a cell; where methods have their own, by name: "b_v, b_k 0.003, b_q 0.01"."""
+    """The rate of a cell; where methods have their own, by name: "b_k, b_v 0.003; b_q 0.01"."""
     by_rate: dict[float, list[str]] = {}
     for method in _methods(part):
         for rate in part[part["method"] == method]["rate"].unique():
             by_rate.setdefault(float(rate), []).append(method_name(method))
     if len(by_rate) == 1:
         return f"{next(iter(by_rate)):g}"
-    return ", ".join(f"{' and '.join(names)} {rate:g}" for rate, names in by_rate.items())
+    return "; ".join(f"{', '.join(names)} {rate:g}" for rate, names in by_rate.items())
 
 
 def further_metrics(records: Records) -> pd.DataFrame:

@@ -98,7 +98,7 @@ def table5(records: Records, untuned: Records = (), absent: Sequence[Mapping[str
     changes, and in context with the number of demonstrations that the model's context had room for. Cells that are
     `absent` ({"model", "task", "regime", "reason"}, as `grid.at_hand` gives them) have a row and a column `reason`.
     """
-    table = table3(records)
+    table = table3(records, untuned)
     cells = {tuple(cell.values()): part for cell, part in comparisons.by_cell(scores(records, untuned))}
     texts = []
     for cell, _ in comparisons.by_cell(frame(records)):

@@ -39,10 +39,10 @@ def accuracy_order(runs: pd.DataFrame, methods: Sequence[str] | None = None) -> 
     means = 100 * summary(chosen).set_index("method")["mean"]
     unlearned = not_learned(chosen)
     ranked = order({method_name(str(m)): v for m, v in means.items() if m not in unlearned}, ".1f")
-    if not unlearned:
-        return ranked
-    note = f"{NOT_LEARNED}: {', '.join(f'{method_name(m)} ({means[m]:.1f})' for m in unlearned)}"
-    return note if len(unlearned) == len(means) else f"{ranked}; {note}"
+    texts = [ranked] if ranked != MISSING or not unlearned else []
+    if unlearned:
+        texts.append(f"{NOT_LEARNED}: {', '.join(f'{method_name(m)} ({means[m]:.1f})' for m in unlearned)}")
+    return "; ".join(texts)
 
 
 def lost(*frames: pd.DataFrame) -> str:
