@@ -55,8 +55,13 @@ def transferred(method="b_v", seed=0, source=0.8, outcome="ok", trained=3458, ta
         "key": key(settings),
         "settings": settings,
         "parameters": {"bias": trained - 770, "head": 770},
-        "source": {"score": source if ok else None, "majority": 0.5},
-        "targets": {n: {"score": x if ok else None, "majority": 0.5} for n, x in targets.items()},
+        "source": {"score": source if ok else None, "majority": 0.5, "classes": [50, 50]},
+        "targets": {
+            n: {"score": x, "recalls": [x, x], "majority": 0.5, "classes": [50, 50]}
+            if ok
+            else {"score": None, "recalls": None, "majority": 0.5, "classes": [50, 50]}
+            for n, x in targets.items()
+        },
     }
 
 

@@ -28,7 +28,7 @@ from ..records.provenance import build_record
 from ..records.schema import key
 from ..records.store import Store, log_runs
 from ..study import Run, Study, parse_method
-from ..training.classification import logits, score_of
+from ..training.classification import logits, predictions, score_of
 from ..training.device import default_device, repeatable
 from ..training.loop import Epoch
 from . import cluster, sweep
@@ -37,6 +37,8 @@ from .context import Context, Shelf
 Record = dict[str, Any]
 Ended = Mapping[str, Any]
 """How a run ended: `parameters`, `final` and `outcome` of its record."""
+Scores = dict[str, dict[str, Any]]
+"""Of a run on each target, see `score_targets`."""
 
 
 def transfer_all(
@@ -195,7 +197,7 @@ def score_bank(
     def missing(some: Sequence[Run]) -> bool:
         return any(store.find(wanted[run]) is None for run in some)
 
-    def keep(run: Run, ended: Ended, own: Mapping[str, float | None], seconds: float) -> None:
+    def keep(run: Run, ended: Ended, own: Scores, seconds: float) -> None:
         if missing([run]):
             store.write(_record(context, wanted[run], data, ended, own, seconds))
 
@@ -228,7 +230,7 @@ def _kept(context: Context, run: Run, store: Store) -> tuple[Record, Any] | None
 
 def _score_kept(
     context: Context, kept: Mapping[Run, tuple[Record, Any]], targets: Mapping[str, Dataset]
-) -> Iterator[tuple[Run, Ended, Mapping[str, float | None], float]]:
+) -> Iterator[tuple[Run, Ended, Scores, float]]:
     """Runs by their adapters: each with its record, its scores on the targets and the seconds that they took."""
     whole = {run: folder for run, (_, folder) in kept.items() if folder is not None}
     for run in kept.keys() - whole.keys():
@@ -247,14 +249,16 @@ def _score_kept(
         yield run, kept[run][0], own, seconds
 
 
-def score_targets(context: Context, bank: BiasBank, targets: Mapping[str, Dataset]) -> list[dict[str, float | None]]:
-    """The source's metric of every run of a bank on the targets' validation splits, {target: value} each.
+def score_targets(context: Context, bank: BiasBank, targets: Mapping[str, Dataset]) -> list[Scores]:
+    """Every run of a bank on the targets' validation splits, {target: {"score", "recalls"}} each.
 
-    None where the logits are no numbers. Raises BeftError for texts with tokens that the model does not know.
+    The score is by the source's metric; recalls are the shares of the rows of each class that are predicted right, by
+    which the report takes out of it how many rows of each class a target has. None where logits are no numbers. Raises
+    BeftError for texts with tokens that the model does not know.
     """
     metric = context.data.task.metric
     longest = reserve_virtual_tokens(context.study, bank.model, bank.methods).max_length
-    scores: list[dict[str, float | None]] = [{} for _ in range(bank.R)]
+    scores: list[Scores] = [{} for _ in range(bank.R)]
     for name, data in targets.items():
         rows, labels = data.validation.rows, data.validation.labels
         encoded = encode(context.loaded.tokenizer, rows, longest)
@@ -262,8 +266,14 @@ def score_targets(context: Context, bank: BiasBank, targets: Mapping[str, Datase
         with repeatable(bank.device):
             values = logits(bank, encoded, [np.arange(len(rows))] * bank.R, CHUNKS[bank.device.type])
         for own, x in zip(scores, values, strict=True):
-            own[name] = score_of(metric, labels, x)
+            value = score_of(metric, labels, x)
+            own[name] = {"score": value, "recalls": None if value is None else recalls(labels, predictions(x).numpy())}
     return scores
+
+
+def recalls(labels: np.ndarray, predicted: np.ndarray) -> list[float]:
+    """The share of the rows of each class with rows, of labels (N,), that are predicted right."""
+    return [float((predicted[own] == code).mean()) for code in range(labels.max() + 1) if (own := labels == code).any()]
 
 
 def _record(
@@ -271,12 +281,13 @@ def _record(
     settings: dict[str, Any],
     targets: Mapping[str, Dataset],
     ended: Ended,
-    scores: Mapping[str, float | None],
+    scores: Scores,
     seconds: float,
 ) -> Record:
     """The record of a transfer; a run that was lost has no scores on the targets."""
     ok, metric = ended["outcome"] == "ok", context.data.task.metric
-    own = {name: _about(data, metric, scores.get(name) if ok else None) for name, data in targets.items()}
+    nothing = {"score": None, "recalls": None}
+    own = {name: (scores[name] if ok else nothing) | _about(data, metric) for name, data in targets.items()}
     subject = context.subject()
     subject["data"]["substitute"] |= any(data.substitute for data in targets.values())
     return build_record(
@@ -285,15 +296,15 @@ def _record(
         subject,
         default_device(),
         parameters=ended["parameters"],
-        source=_about(context.data, metric, ended["final"]["validation"]),
+        source={"score": ended["final"]["validation"]} | _about(context.data, metric),
         targets=own,
         seconds=seconds,
         outcome=ended["outcome"],
     )
 
 
-def _about(data: Dataset, metric: str, value: float | None) -> dict[str, Any]:
-    """A score on a validation split beside that of its majority class."""
+def _about(data: Dataset, metric: str) -> dict[str, Any]:
+    """A validation split: the score of its majority class, the rows of each class, and where they are from."""
     labels = data.validation.labels
-    about = {"score": value, "majority": majority_score(metric, labels), "rows": len(labels)}
+    about = {"majority": majority_score(metric, labels), "classes": np.bincount(labels, minlength=data.task.outputs)}
     return about | {"source": data.source, "substitute": data.substitute}

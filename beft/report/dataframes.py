@@ -61,8 +61,11 @@ def transfers(records: Records) -> pd.DataFrame:
 
     Columns: key; model, task (trained on), regime, method, seed, rate, train_size, tuning_size, epochs, dtype,
     prompted; target; metric; source and final (scores on the validation splits of the task and of the target), with
-    source_majority and majority (of one answer for all of their rows); change (final - source); trained (numbers, the
-    head's included); outcome.
+    source_majority and majority (of one answer for all of their rows); raw (final on the target's rows as they are);
+    change (final - source); trained (numbers, the head's included); outcome.
+
+    Accuracies on a target are those that it would have with the class shares of the task trained on (the shares times
+    the recalls): a run that favours a class must not gain because the target has more of it.
     """
     rows = []
     for r in [r for r in records if r["kind"] == "transfer"]:
@@ -70,11 +73,20 @@ def transfers(records: Records) -> pd.DataFrame:
         run |= {"source": r["source"]["score"], "source_majority": r["source"]["majority"]}
         run |= {"trained": sum(r["parameters"].values()), "outcome": r["outcome"]}
         for target, on in r["targets"].items():
-            rows.append(run | {"target": target, "final": on["score"], "majority": on["majority"]})
-    numbers = ["source", "final", "source_majority", "majority"]
+            final, majority = on["score"], on["majority"]
+            if r["data"]["metric"] == "accuracy" and 0 not in on["classes"]:
+                majority = r["source"]["majority"]
+                final = None if final is None else _at_shares(r["source"]["classes"], on["recalls"])
+            rows.append(run | {"target": target, "final": final, "majority": majority, "raw": on["score"]})
+    numbers = ["source", "final", "source_majority", "majority", "raw"]
     columns = ["key", *_SETTINGS, "target", "metric", *numbers, "trained", "outcome"]
     table = _numeric(pd.DataFrame(rows, columns=columns), [*numbers, "rate"])
     return table.assign(change=table["final"] - table["source"])
+
+
+def _at_shares(classes: Sequence[int], recalls: Sequence[float]) -> float:
+    """The accuracy with so many rows of each class, of which these shares are predicted right."""
+    return sum(n * recall for n, recall in zip(classes, recalls, strict=True)) / sum(classes)
 
 
 def on_own_task(transferred: pd.DataFrame) -> pd.DataFrame:

@@ -127,8 +127,10 @@ def test_a_run_is_scored_on_other_tasks_as_it_is_after_its_last_epoch(scored):
     assert [(r["settings"]["method"], r["settings"]["seed"]) for r in records] == [(r.method, r.seed) for r in RUNS]
     for r in records:
         own, same, opposite = r["source"], r["targets"]["same"], r["targets"]["opposite"]
-        assert own["rows"] == same["rows"] == 18
+        assert own["classes"] == same["classes"] == [6, 12] and opposite["classes"] == [12, 6]
         assert own["majority"] == same["majority"] == opposite["majority"] == pytest.approx(12 / 18)
+        right = [n * recall for n, recall in zip(same["classes"], same["recalls"], strict=True)]
+        assert sum(right) / 18 == pytest.approx(own["score"])
         assert same["score"] == own["score"] and opposite["score"] == pytest.approx(1 - own["score"])
         assert sum(r["parameters"].values()) > 0 and r["outcome"] == "ok"
     assert records[3]["source"]["score"] > 0.9 and len({r["source"]["score"] for r in records}) > 1

@@ -1,7 +1,7 @@
 """Records as frames: which rows there are, and that what is missing stays a number."""
 
 import pytest
-from fake_records import ranking, run
+from fake_records import ranking, run, transferred
 
 from beft.errors import BeftError
 from beft.report import dataframes
@@ -31,3 +31,13 @@ def test_scores_that_were_not_taken_are_numbers_all_the_same():
     assert frame["final_tuning"].dtype == "float64" and frame["final_tuning"].isna().all()
     assert dataframes.curves([run(tuning=None)])["tuning"].dtype == "float64"
     assert dataframes.frame([])["final"].dtype == "float64"
+
+
+def test_accuracy_on_a_target_is_that_at_the_class_shares_of_the_task_trained_on():
+    record = transferred(source=0.6, tweets=0.75)
+    record["targets"]["tweets"] |= {"recalls": [0.0, 1.0], "majority": 0.75, "classes": [25, 75]}
+    row = dataframes.transfers([record]).iloc[0]
+    assert (row["final"], row["majority"], row["raw"]) == (0.5, 0.5, 0.75)  # one answer for all rows
+    assert row["change"] == pytest.approx(-0.1)
+    record["data"] = record["data"] | {"metric": "matthews"}
+    assert dataframes.transfers([record]).iloc[0]["final"] == 0.75
