@@ -31,8 +31,8 @@ class Family:
         pooler: path of the pooler's dense layer inside the backbone.
         head_pooler: path of the pooler where it stands beside the backbone, in the model with a head.
         mixed: in models whose head reads the first token only, the path from a layer to the module that takes the
-            attention's output and the layer's input; it and everything behind it treat tokens separately. None if not
-            known.
+            attention's output and the layer's input, or their sum; it and everything behind it treat tokens separately.
+            None if not known.
     """
 
     stack: str
@@ -137,6 +137,7 @@ def _named(path: str) -> dict[str, str]:
 _LEARNED = _fixed("learned absolute")
 _DISTILBERT = _either("sinusoidal_pos_embds", "sinusoidal absolute", "learned absolute")
 _FALCON = _either("alibi", "ALiBi (relative)", "rotary")
+_RELATIVE = _fixed("learned absolute and additive relative")
 _BERT = {"q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value"}
 _DEBERTA = {term: f"{path}_proj" for term, path in _BERT.items()}
 _PROJ = _named("self_attn.{}_proj")
@@ -162,6 +163,9 @@ FAMILIES: Mapping[str, Family] = {
     "bert": Family("encoder.layer", _BERT, _LEARNED, pooler="pooler.dense", mixed="attention.output"),
     "roberta": Family("encoder.layer", _BERT, _LEARNED, pooler="pooler.dense", mixed="attention.output"),
     "electra": Family("encoder.layer", _BERT, _LEARNED, mixed="attention.output"),
+    "mpnet": Family(
+        "encoder.layer", _named("attention.attn.{}"), _RELATIVE, pooler="pooler.dense", mixed="attention.LayerNorm"
+    ),
     "distilbert": Family("transformer.layer", _named("attention.{}_lin"), _DISTILBERT),
     "deberta-v2": Family("encoder.layer", _DEBERTA, _deberta, head_pooler="pooler.dense"),
     "vit": Family("layers", _named("attention.{}_proj"), _LEARNED, pooler="pooler.dense"),

@@ -92,6 +92,7 @@ def key_bias_is_null(model: nn.Module) -> KeyBias:
         "none": "there are no positions",
         "ALiBi (relative)": "ALiBi adds to the logits what depends on the distance alone",
         "additive relative": "what is added to the logits depends on the distance alone",
+        "learned absolute and additive relative": "what is added to the logits depends on the distance alone",
     }.get(positions, "relative positions meet the query only")
     return KeyBias(True, f"all keys carry the same bias and {how}: one constant per query, which the softmax removes")
 
@@ -175,8 +176,8 @@ def classifier(model: Any, by_hand: bool = False) -> ClassifierHead:
 def last_mixer(model: nn.Module) -> str | None:
     """Name of the module of the last layer behind which a classifier depends on the first token only.
 
-    It takes two inputs (B, T, d), the attention's output and the residual. Neither it nor anything behind it mixes
-    tokens. None where the head reads more tokens, or where this is not known for the family.
+    It takes the attention's output and the residual, (B, T, d) each, or their sum. Neither it nor anything behind it
+    mixes tokens. None where the head reads more tokens, or where this is not known for the family.
     """
     name, backbone, family = backbone_of(model)
     if family.mixed is None or not classifier(model).modules:

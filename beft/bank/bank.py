@@ -100,7 +100,7 @@ class BiasBank(nn.Module):
         if self.language_model:
             return
         kind = f"{type(self.model).__name__} ({self.anatomy.family})"
-        known = "bert, roberta, electra, distilbert, deberta-v2 or vit"
+        known = "bert, roberta, electra, mpnet, distilbert, deberta-v2 or vit"
         if not self.head and self.anatomy.causal:
             raise BeftError(
                 f"{kind} is a causal language model, which beft tunes on prompts and not with a classifier's head: to "

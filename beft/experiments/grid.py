@@ -1,19 +1,21 @@
 """Cells of a table: model x task x regime, as a profile lists them, and the runs of each.
 
 A profile writes `cells: [{task: rte, regime: [low, medium], epochs: 6}, ...]`; what a cell does not say is the
-notebook's own parameter, `paper` is the paper's value for that task and model.
+notebook's own parameter, `paper` is the paper's value for that task and model. `rate: chosen` gives each method the
+rate that its tuning split chooses: see `at_chosen_rates`.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..data.prompts import PROMPTS, Prompt
 from ..data.tasks import TASKS, Task
 from ..study import Run, Study
+from . import sweep
 
 if TYPE_CHECKING:
     from ..settings.profiles import Settings
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 MAIN = {"model", "task", "regime", "batch_size", "max_length", "seeds", "rate", "epochs", "held_out", "dtype"}
 """Parameters of the main runs of a notebook."""
 DECODER_EPOCHS = 5  # PROTOCOL, decoders
+CHOSEN = "chosen"
+Record = dict[str, Any]
+Choice = Callable[[list[list[Record]]], list[dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -33,12 +38,14 @@ class Cell:
         seeds: of every method.
         rate: of the methods that `rates` does not name.
         rates: method -> its own rate; baselines that train weights need smaller ones than biases.
+        chosen: whether each method is to have the rate that its tuning split chooses.
     """
 
     study: Study
     seeds: tuple[int, ...]
     rate: float
     rates: Mapping[str, float]
+    chosen: bool = False
 
     def runs(self, methods: Sequence[str]) -> list[Run]:
         """Every method with every seed, at its rate."""
@@ -83,8 +90,9 @@ def _expand(s: Settings, entry: Mapping[str, Any], prompted: bool) -> Iterator[C
         yield Cell(
             study,
             tuple(entry.get("seeds", s["seeds"])),
-            _setting(entry, "rate", s, known, model),
+            s["rate"] if entry.get("rate") == CHOSEN else _setting(entry, "rate", s, known, model),
             dict(s.get("method_rates") or {}),
+            entry.get("rate") == CHOSEN,
         )
 
 
@@ -102,3 +110,43 @@ def _setting(entry: Mapping[str, Any], name: str, s: Settings, task: Task | Prom
 def jobs(cells: Sequence[Cell], methods: Sequence[str]) -> list[tuple[Study, list[Run]]]:
     """The cells as `sweep.run_all` takes them."""
     return [(cell.study, cell.runs(methods)) for cell in cells]
+
+
+def trial_runs(s: Settings, methods: Sequence[str]) -> list[Run]:
+    """The runs that choose the rates of these methods: each at its rates with every one of `rate_seeds`.
+
+    The rates of a method are those that `rate_grids` has for it, else `rates`. Methods that the notebook's
+    `rate_methods` does not name are not tried.
+    """
+    tried = [method for method in methods if method in (s.get("rate_methods") or methods)]
+    grids = s.get("rate_grids") or {}
+    return [Run(m, seed, rate) for m in tried for rate in grids.get(m, s["rates"]) for seed in s["rate_seeds"]]
+
+
+def rate_trials(s: Settings, cells: Sequence[Cell], methods: Sequence[str]) -> list[tuple[Study, list[Run]]]:
+    """`trial_runs` of every cell, as `sweep.run_all` takes them; none for a cell whose rates are not chosen.
+
+    They have as many epochs as the cell's reported runs, and train without the share `tuning` of the rows, on which
+    they are scored.
+    """
+    runs = trial_runs(s, methods)
+    return [(replace(cell.study, tuning=s["tuning"]), runs if cell.chosen else []) for cell in cells]
+
+
+def at_chosen_rates(
+    s: Settings, cells: Sequence[Cell], methods: Sequence[str], choose: Choice
+) -> tuple[list[Cell], list[Record]]:
+    """The cells with the rates that their tuning splits choose, and the records of the runs that decided.
+
+    A b_k that was not tried has the rate of the head alone: where it is null (THEORY section 1) it is the head alone.
+    Other methods that were not tried keep the rate that the cell has for them, as cells do whose rates are not chosen.
+
+    Args:
+        choose: records of the trials of each cell -> {method: rate} of each; `intervals.choose_rates`.
+    """
+    trials = sweep.run_all(rate_trials(s, cells, methods), s.store)
+    found = [
+        replace(cell, rates={**cell.rates} | ({"b_k": rates["head"]} if "head" in rates else {}) | rates)
+        for cell, rates in zip(cells, choose(trials), strict=True)
+    ]
+    return found, [record for records in trials for record in records]

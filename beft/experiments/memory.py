@@ -68,6 +68,7 @@ KEPT = {
     "bert": _BERT,
     "roberta": _BERT,
     "electra": _BERT,
+    "mpnet": _BERT,
     "distilbert": Kept(2, 1, hidden32=2, scores=3),
     "opt": Kept(3, 1, 3),
     "gpt2": Kept(3, 4, 3),

@@ -16,6 +16,7 @@ from scipy import stats
 
 from ..errors import BeftError
 from ..theory import scores
+from . import dataframes
 
 LEVEL = 0.95
 FLIPS = 2**16  # sign patterns: all of them where there are no more, else a seeded sample of as many
@@ -104,6 +105,11 @@ def choose_rate(frame: pd.DataFrame, on: str = "tuning") -> dict[str, float]:
     table = summary(frame, ("method", "rate"), SPLIT[on])
     table = table[table["n"] > 0].sort_values(["lost", "mean", "rate"], ascending=[True, False, True])
     return by_name(table.drop_duplicates("method").set_index("method")["rate"])
+
+
+def choose_rates(records_by_cell: Sequence[Sequence[dict]]) -> list[dict[str, float]]:
+    """`choose_rate` on the tuning split for the trials of every cell; nothing for a cell without any."""
+    return [choose_rate(dataframes.frame(records)) if records else {} for records in records_by_cell]
 
 
 def first_finished(records: Sequence[dict], prefer: str = "b_v") -> dict:

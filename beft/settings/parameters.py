@@ -105,7 +105,7 @@ CELL = _table(
     ("a name or a list of names", Distinct[Text], "model task"),
     ("a regime, a number of rows, or a list of them", Distinct[Size], "regime"),
     (_SEEDS, Distinct[Natural], "seeds"),
-    ("a positive number or `paper`", Literal["paper"] | Positive, "rate"),
+    ("a positive number, `paper` or `chosen`", Literal["paper", "chosen"] | Positive, "rate"),
     ("a whole number of at least 1 or `paper`", Literal["paper"] | AtLeast1, "epochs"),
 )
 """Some cells of a table: every combination of these models, tasks and regimes."""
@@ -137,6 +137,7 @@ PARAMETERS = _table(
     ("rates by method, e.g. {full: 1e-5, mask: 1e-3}", By[Method, Positive], "method_rates"),
     ("a list of distinct patches, e.g. [b_v, lora]", Distinct[Patch], "patches second_patches"),
     ("rates by patch, e.g. {lora: 1e-3}", By[Patch, Positive], "patch_rates"),
+    ("lists of rates by method, perhaps none, e.g. {full: [3e-5, 1e-4]}", By[Method, Rates], "rate_grids"),
     ("lists of rates by patch, perhaps none, e.g. {lora: [1e-3, 1e-2]}", By[Patch, Rates], "tried_rates"),
     ("a list of cells, e.g. [{task: rte, regime: [low, high], epochs: 6}]", Cells, "cells size_cells baseline_cells"),
     ("a list of names of small models", Distinct[Text], "explained"),
@@ -153,12 +154,12 @@ NOTEBOOKS: dict[str, Parameters] = {
     notebook: {name: PARAMETERS[name] for name in f"{COMMON} {names}".split()}
     for notebook, names in {
         "01_expressiveness": "seed sentences",
-        "02_ranking": "seeds rate epochs held_out dtype dtypes cells",
-        "03_fine_tuning": "methods seeds rate rates rate_methods rate_seeds form_methods form_seeds epochs rate_epochs "
-        "tuning held_out validate dtype cells cell_methods size_cells size_methods baseline_cells baseline_methods "
-        "method_rates",
-        "04_bias_free_injection": "methods seeds rate method_rates epochs held_out dtype cells demonstrations "
-        "explained shapes measured",
+        "02_ranking": "seeds rate rates rate_grids rate_methods rate_seeds epochs tuning held_out dtype dtypes cells",
+        "03_fine_tuning": "methods seeds rate rates rate_grids rate_methods rate_seeds form_methods form_seeds epochs "
+        "rate_epochs tuning held_out validate dtype cells cell_methods size_cells size_methods baseline_cells "
+        "baseline_methods method_rates",
+        "04_bias_free_injection": "methods seeds rate rates rate_grids rate_seeds tuning method_rates epochs held_out "
+        "dtype cells demonstrations explained shapes measured",
         "05_debiasing": "seeds axis word_list names corpus corpus_rows patches patch_rate patch_rates patch_epochs "
         "tried_rates tried_seeds second_axis second_patches pairs triples strength origin_strength strengths link_rows "
         "link_epochs link_rate rate epochs test_rows transfer nli",

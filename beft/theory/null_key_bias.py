@@ -52,6 +52,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     for name, config, settings in (
         ("BERT", "Bert", _COMMON),
         ("RoBERTa", "Roberta", _COMMON | {"pad_token_id": 1}),
+        ("MPNet", "MPNet", _COMMON | {"pad_token_id": 1}),
         ("DistilBERT", "DistilBert",
          _WEIGHTS | {"dim": WIDTH, "n_layers": LAYERS, "n_heads": HEADS, "hidden_dim": 2 * WIDTH}),
         ("ELECTRA", "Electra", _COMMON | {"embedding_size": 32}),

@@ -11,7 +11,7 @@ from beft.errors import BeftError
 from beft.theory import null_key_bias
 from beft.theory.expressiveness import capture, perturb
 
-ENCODERS = ["BERT", "RoBERTa", "DistilBERT", "ELECTRA", "ViT", "DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)"]
+ENCODERS = ["BERT", "RoBERTa", "DistilBERT", "ELECTRA", "MPNet", "ViT", "DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)"]
 DECODERS = [name for name in null_key_bias.ARCHITECTURES if name not in ENCODERS]
 # family -> heads of key and value, where they are fewer than the query's
 GROUPED = {name: 2 for name in DECODERS if name.startswith(("LLaMA", "Mistral", "Qwen", "Gemma", "gpt-oss"))}
@@ -33,6 +33,7 @@ NAMES = {
         None,
         ("classifier.dense", "classifier.out_proj"),
     ),
+    "MPNet": ("mpnet.encoder.layer", "attention.attn.q", None, ("classifier.dense", "classifier.out_proj")),
     "DistilBERT": ("distilbert.transformer.layer", "attention.q_lin", None, ("pre_classifier", "classifier")),
     "DeBERTa-v2 (c2p)": (
         "deberta.encoder.layer",
@@ -202,6 +203,7 @@ def test_the_pooler_of_a_bare_bert_is_no_bias_module():
 
 def test_positions_in_words():
     assert describe(null_key_bias.build("BERT")).positions == "learned absolute"
+    assert describe(null_key_bias.build("MPNet")).positions == "learned absolute and additive relative"
     deberta = describe(null_key_bias.build("DeBERTa-v2 (c2p, p2c)"))
     assert deberta.positions.startswith("disentangled relative")
     assert deberta.extras == ("content-to-position", "position-to-content")

@@ -15,6 +15,7 @@ from transformers import (
     DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
+    MPNetConfig,
     RobertaConfig,
 )
 
@@ -41,6 +42,7 @@ FAMILIES = {
     "bert": BertConfig(**SMALL),
     "roberta": RobertaConfig(**SMALL, max_position_embeddings=40),
     "electra": ElectraConfig(**SMALL, embedding_size=16),
+    "mpnet": MPNetConfig(**SMALL, max_position_embeddings=40),
     "deberta-v2": DebertaV2Config(**SMALL, relative_attention=True, pos_att_type=["p2c", "c2p"]),
     "deberta-v2 sharing": DebertaV2Config(
         **SMALL, relative_attention=True, pos_att_type=["p2c", "c2p"], share_att_key=True

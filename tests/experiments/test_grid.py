@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from beft.errors import BeftError
-from beft.experiments.grid import cells, jobs
+from beft.experiments import sweep
+from beft.experiments.grid import at_chosen_rates, cells, jobs, rate_trials
 from beft.settings import profiles as settings
 from beft.study import Run
 
@@ -97,7 +98,7 @@ def test_every_profile_lists_cells_that_are_studies_of_known_tasks():
         ("[]", "cells in the parameters must be a list of cells"),
         ("rte", "cells in the parameters must be a list of cells"),
         ("[{epochs: 0}]", "epochs in a cell must be a whole number of at least 1 or `paper`, not 0"),
-        ("[{rate: fast}]", "rate in a cell must be a positive number or `paper`, not 'fast'"),
+        ("[{rate: fast}]", "rate in a cell must be a positive number, `paper` or `chosen`, not 'fast'"),
         ("[{regime: -3}]", "regime in a cell must be a regime"),
         ("[{task: }]", "task in a cell must be a name"),
         ("[{", "cells in the parameters must be a list of cells"),
@@ -124,3 +125,28 @@ def test_cells_and_rates_are_told_in_a_command_that_gives_them_again():
     again = load(**given)
     assert again.values == s.values and again.figures == s.figures
     assert "{task: rte, regime: low, 9, rate: 0.5}" in repr(s)
+
+
+def test_rates_are_tried_on_a_held_out_share_for_as_many_epochs_as_are_reported():
+    given = {"rates": [0.1, 0.2], "rate_grids": "{lora: [1e-3]}", "rate_seeds": [5], "tuning": 0.3}
+    cell_list = "[{task: rte, rate: chosen, epochs: 7}, {task: cola}]"
+    s = load(cells=cell_list, rate_methods=["head", "b_v", "lora"], **given)
+    found = cells(s)
+    assert [cell.chosen for cell in found] == [True, False] and found[0].rate == s["rate"]
+    (study, runs), (_, none) = rate_trials(s, found, ["head", "b_k", "b_v", "lora"])
+    assert (study.task, study.epochs, study.tuning, study.validate) == ("rte", 7, 0.3, "last")
+    assert runs == [Run(m, 5, r) for m in ("head", "b_v") for r in (0.1, 0.2)] + [Run("lora", 5, 1e-3)]
+    assert none == []
+
+
+def test_each_method_is_reported_at_its_chosen_rate_and_an_untried_key_bias_at_that_of_the_head(monkeypatch):
+    asked = []
+    monkeypatch.setattr(sweep, "run_all", lambda jobs, store: asked.append(jobs) or [["r0"], []])
+    s = load(cells="[{task: [rte, cola], rate: chosen, seeds: [1]}]", method_rates="{full: 1e-5}", rate=0.5)
+    methods = ["head", "b_k", "b_v", "b_q", "full"]
+    choices = [{"head": 0.1, "b_v": 0.2}, {"head": 0.1, "b_k": 0.3}]
+    found, trials = at_chosen_rates(s, cells(s), methods, lambda records: choices if records == [["r0"], []] else None)
+    assert trials == ["r0"] and asked == [rate_trials(s, cells(s), methods)]
+    rates = {run.method: run.rate for run in found[0].runs(methods)}
+    assert rates == {"head": 0.1, "b_k": 0.1, "b_v": 0.2, "b_q": 0.5, "full": 1e-5}
+    assert found[1].runs(["b_k"]) == [Run("b_k", 1, 0.3)]

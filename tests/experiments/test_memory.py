@@ -17,7 +17,8 @@ from beft.records.store import Store
 from beft.theory import null_key_bias as tiny_models
 
 ENCODERS = (
-    "BERT", "RoBERTa", "DistilBERT", "ELECTRA", "ViT", "DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)", "T5", "BART",
+    "BERT", "RoBERTa", "DistilBERT", "ELECTRA", "MPNet", "ViT", "DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)",
+    "T5", "BART",
 )  # fmt: skip
 SMALL = ["OPT", "LLaMA", "GPT-2", "GPT-J"]
 DECODERS = [n for n in tiny_models.ARCHITECTURES if n not in ENCODERS]
@@ -69,7 +70,7 @@ def test_the_estimate_of_a_family_that_is_not_listed_is_no_less_than_what_it_kee
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", ["BERT", "RoBERTa", "ELECTRA", "DistilBERT"])
+@pytest.mark.parametrize("name", ["BERT", "RoBERTa", "ELECTRA", "MPNet", "DistilBERT"])
 def test_the_estimate_of_a_layer_of_an_encoder_is_what_it_keeps_with_dropout(name, dtype):
     layers = "n_layers" if name == "DistilBERT" else "num_hidden_layers"
     ids, keys, kept_by = torch.full((2, 32), 5), torch.arange(2, dtype=torch.int32), []

@@ -23,7 +23,8 @@ from beft.bank.handover import loading_arguments, share_adapter
 from beft.models import loading as models
 from beft.theory import null_key_bias as tiny_models
 
-ENCODERS = ["BERT", "RoBERTa", "DistilBERT", "ELECTRA", "DeBERTa-v2 (c2p, p2c)"]
+ENCODERS = ["BERT", "RoBERTa", "DistilBERT", "ELECTRA", "MPNet", "DeBERTa-v2 (c2p, p2c)"]
+WITHOUT_POOLER = ["RoBERTa", "DistilBERT", "ELECTRA", "MPNet"]  # in their classifiers
 OUTPUTS = {"two classes": ("bad", "good"), "three classes": ("bad", "good", "mixed"), "a value": ()}
 
 
@@ -113,7 +114,9 @@ def test_an_adapter_says_elsewhere_what_the_run_said_here(name, outputs, tmp_pat
     ("name", "method"),
     [
         *((name, method) for name in ENCODERS for method in ("all_biases", "lora", "adapter", "prompt")),
-        *((name, "head") for name in ENCODERS if name not in ("RoBERTa", "DistilBERT", "ELECTRA")),  # have no pooler
+        *(
+            (name, "head") for name in ENCODERS if name not in ("RoBERTa", "DistilBERT", "ELECTRA", "MPNet")
+        ),  # have no pooler
     ],
 )
 def test_so_does_every_method_that_peft_has_a_format_for(name, method, tmp_path):

@@ -24,7 +24,7 @@ def auto_of(name: str) -> str:
         return "AutoModelForSeq2SeqLM"
     if name == "ViT":
         return "AutoModelForImageClassification"
-    encoders = ("BERT", "RoBERTa", "DistilBERT", "ELECTRA", "DeBERTa")
+    encoders = ("BERT", "RoBERTa", "DistilBERT", "ELECTRA", "MPNet", "DeBERTa")
     return "AutoModelForMaskedLM" if name.startswith(encoders) else "AutoModelForCausalLM"
 
 

@@ -157,8 +157,8 @@ def test_the_name_that_another_library_has_for_a_parameter_is_refused_with_ours(
 
 
 def test_a_parameter_of_another_notebook_is_unknown() -> None:
-    with pytest.raises(BeftError, match="unknown parameter of 02_ranking 'rate_seeds'"):
-        settings.load("02_ranking", {"profile": "smoke", "rate_seeds": [0]})
+    with pytest.raises(BeftError, match="unknown parameter of 02_ranking 'form_seeds'"):
+        settings.load("02_ranking", {"profile": "smoke", "form_seeds": [0]})
 
 
 def test_what_a_notebook_holds_besides_parameters_is_left_alone() -> None:
@@ -324,7 +324,7 @@ def test_profiles_are_found_from_any_working_folder(tmp_path: Path) -> None:
     [
         ([], "must be a list of cells"),
         ([{"tsk": "rte"}], "unknown setting of a cell 'tsk': did you mean task"),
-        ([{"rate": -1}], "rate in a cell must be a positive number or `paper`, not -1"),
+        ([{"rate": -1}], "rate in a cell must be a positive number, `paper` or `chosen`, not -1"),
         ([{3: "rte"}], "unknown setting of a cell '3'"),
     ],
 )

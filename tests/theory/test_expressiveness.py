@@ -125,6 +125,7 @@ def test_reach_of_a_model_whose_key_bias_is_not_null_is_refused():
     ("name", "reason"),
     [
         ("DeBERTa-v2 (c2p)", "adds terms of the position"),
+        ("MPNet", "adds terms of the position"),
         ("BLOOM", "adds terms of the position"),
         ("BART", "another one than the formula's"),
         ("LLaMA", "RoPE"),
