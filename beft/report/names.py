@@ -34,6 +34,14 @@ SCORE_NAMES = {
     "norms": "Pre-trained norm",
 }
 PAPER_ORDER = ("b_v", "b_q", "b_k")  # in the order of the paper's accuracies, Fig. 2
+MODEL_NAMES = {  # what a model is, where its name does not say it
+    "SmolLM2-135M-Instruct-Q4_1": "SmolLM2-135M-Instruct, 4-bit weights",
+}
+
+
+def model_name(model: str) -> str:
+    """The name of a model in tables, figures and captions, which says what it is."""
+    return MODEL_NAMES.get(str(model), str(model))
 
 
 def method_name(method: str) -> str:

@@ -35,6 +35,11 @@ def over_tasks(overall: pd.DataFrame) -> pd.DataFrame:
     return _judged(overall, "tasks", "p_tasks", "task")
 
 
+def over_occupations(compared: pd.DataFrame) -> pd.DataFrame:
+    """As `over_seeds`, over the occupations of which a difference was taken, with the patches as they were trained."""
+    return _judged(compared, "n", "p", "occupation")
+
+
 def _judged(frame: pd.DataFrame, count: str, p: str, unit: str) -> pd.DataFrame:
     least = frame[count].map(least_p).astype(float)
     corrected, smallest = holm(frame[p]), holm(least)

@@ -2,4 +2,4 @@
 
 from ..._lazy import hand_on
 
-__getattr__, __all__ = hand_on(__name__, modules=("cells", "debiasing", "decoders", "fine_tuning", "ranking"))
+__getattr__, __all__ = hand_on(__name__, modules=("cells", "debiasing", "decoders", "fine_tuning", "ranking", "real"))
