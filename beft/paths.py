@@ -54,11 +54,25 @@ def results(profile: str) -> str | Path:
 
 
 def cache() -> Path:
-    """The folder of files that can be fetched again: $BEFT_HOME, or the user's cache folder on this platform.
+    """The folder of files that can be fetched again: $BEFT_CACHE, $BEFT_HOME, or the user's cache folder.
 
-    Raises BeftError: BEFT_HOME names no folder.
+    Raises BeftError: BEFT_CACHE or BEFT_HOME names no folder.
     """
-    return _chosen("BEFT_HOME") or platformdirs.user_cache_path("beft", appauthor=False, opinion=False)
+    return _chosen("BEFT_CACHE") or _chosen("BEFT_HOME") or user_cache()
+
+
+def caches() -> list[Path]:
+    """The folders in which what was once fetched or made is looked for, that of `cache` first.
+
+    Another BEFT_HOME does not hide what is in the user's cache; BEFT_CACHE does. Raises BeftError: as `cache`.
+    """
+    others = [] if os.environ.get("BEFT_CACHE") else [user_cache()]
+    return list(dict.fromkeys([cache(), *others]))
+
+
+def user_cache() -> Path:
+    """The user's cache folder on this platform."""
+    return platformdirs.user_cache_path("beft", appauthor=False, opinion=False)
 
 
 def _chosen(variable: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -15,8 +16,10 @@ import torch
 from hypothesis import settings
 from transformers import AutoModelForImageClassification, ViTConfig
 
+from beft import carriers
 from beft.data import sources as data
 from beft.models import loading as models
+from beft.models.files import DEFAULT, WHEEL_PACKAGE
 
 ROOT = Path(__file__).resolve().parent.parent
 # What the tests expect bit for bit is of a CPU; those of a GPU name it. Read by subprocesses too.
@@ -66,6 +69,26 @@ def real_data() -> Path:
         if folder and (Path(folder) / "glue" / "sst2" / "train.jsonl").exists():
             return Path(folder)
     pytest.skip("no real data: BEFT_DATA does not name a folder with glue/sst2")
+
+
+@pytest.fixture(scope="session")
+def carried() -> Callable[[str], str]:
+    """Gives the name of a carrier back; the test is skipped where it was not fetched."""
+
+    def name_of(name: str) -> str:
+        if not carriers.is_fetched(name):
+            pytest.skip(f"{name} is not in the cache: python -m beft fetch {name}")
+        return name
+
+    return name_of
+
+
+@pytest.fixture(scope="session")
+def default_model() -> str:
+    """The name of the default model; the test is skipped where neither its files nor its wheel is here."""
+    if not carriers.is_fetched(DEFAULT) and importlib.util.find_spec(WHEEL_PACKAGE) is None:
+        pytest.skip(f"{DEFAULT} is not in the cache: python -m beft fetch")
+    return DEFAULT
 
 
 @pytest.fixture

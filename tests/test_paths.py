@@ -37,7 +37,8 @@ def test_without_a_repository_the_error_says_what_to_do(monkeypatch, tmp_path):
 
 
 def test_the_local_part_of_a_url_is_in_the_cache(monkeypatch, tmp_path):
-    monkeypatch.delenv("BEFT_HOME", raising=False)
+    for variable in ("BEFT_HOME", "BEFT_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(platformdirs, "PlatformDirs", Unix)
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
@@ -61,8 +62,11 @@ def test_results_go_where_the_environment_says(monkeypatch, tmp_path):
     assert paths.results("laptop") == tmp_path / "laptop"
     monkeypatch.delenv("BEFT_RESULTS")
     monkeypatch.setenv("BEFT_HOME", str(tmp_path))
+    monkeypatch.delenv("BEFT_CACHE", raising=False)
     assert paths.results("laptop") == tmp_path.resolve() / "data" / "results" / "laptop"
     assert paths.home() == paths.cache() == tmp_path.resolve()
+    monkeypatch.setenv("BEFT_CACHE", str(tmp_path / "cache"))
+    assert paths.cache() == tmp_path.resolve() / "cache"
 
 
 def test_paths_load_neither_torch_nor_yaml():

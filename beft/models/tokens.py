@@ -11,7 +11,8 @@ from torch import Tensor
 from ..anatomy.architectures import text_positions
 from ..data.batching import Encoded
 from ..errors import BeftError
-from .files import TINY, VOCABULARY
+from .files import TINY
+from .hashes import VOCABULARY
 
 WARNED, REFUSED = 0.1, 0.9  # shares of unknown tokens in the texts
 

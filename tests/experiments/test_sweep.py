@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -21,7 +20,6 @@ from beft.bank import peft_adapter as adapters
 from beft.data import sources as data_module
 from beft.errors import BeftError
 from beft.experiments import sweep
-from beft.models import files as model_files
 from beft.models import loading as models
 from beft.records.store import Store
 from beft.study import Run, Study
@@ -304,11 +302,7 @@ def test_ones_own_file_is_named_in_its_record_without_its_folder(store, tmp_path
     assert str(tmp_path) not in json.dumps(record)
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec(model_files.WHEEL_PACKAGE) is None,
-    reason=f"the wheel {model_files.WHEEL} is not installed",
-)
-def test_on_real_data_a_short_run_of_b_v_is_better_than_the_head_alone(store, real_data, monkeypatch):
+def test_on_real_data_a_short_run_of_b_v_is_better_than_the_head_alone(store, real_data, default_model, monkeypatch):
     """200 sentences of SST-2, 3 epochs, two seeds: about 0.63 against 0.52 of all 872 validation sentences."""
     monkeypatch.setenv("BEFT_DATA", str(real_data))
     study = Study(task="sst2", regime=200, epochs=3, validate="last", offline=True)

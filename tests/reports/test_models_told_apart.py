@@ -168,15 +168,6 @@ def test_large_weights_whose_sum_is_infinite_are_no_fault(mine):
     assert loading.load(str(mine), labels=2).name == str(mine)
 
 
-def test_a_gguf_file_is_told_what_to_do_with(mine, reviews):
-    (mine / "model.safetensors").unlink()
-    (mine / "model-q4.gguf").write_bytes(b"GGUF")
-    for model in (mine, mine / "model-q4.gguf"):
-        text = told(reviews, model=str(model))
-        assert "model-q4.gguf" in text and "in the GGUF format, which is not read" in text
-        assert f"from_pretrained('{mine}', gguf_file='model-q4.gguf').save_pretrained(" in text
-
-
 def test_a_file_of_a_model_is_told_to_be_a_folder(mine, reviews):
     assert "is a file: give the folder of the model" in told(reviews, model=str(mine / "model.safetensors"))
 
