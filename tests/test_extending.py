@@ -10,6 +10,7 @@ import transformers
 
 from beft import paths, report, study
 from beft.anatomy.architectures import FAMILIES
+from beft.data import rated_sentences
 from beft.data.prompts import PROMPTS
 from beft.data.sources import GENERATORS
 from beft.data.tasks import HUB, TASKS
@@ -41,7 +42,8 @@ def test_every_architecture_has_a_tiny_model_on_which_its_anatomy_is_checked():
 
 @pytest.mark.parametrize("tasks", [TASKS, PROMPTS])
 def test_every_task_has_a_place_where_its_rows_come_from(tasks):
-    assert not [name for name, task in tasks.items() if task.suite not in HUB and name not in GENERATORS]
+    suites = {*HUB, rated_sentences.SUITE}
+    assert not [name for name, task in tasks.items() if task.suite not in suites and name not in GENERATORS]
 
 
 def test_every_score_of_a_bias_has_a_name_in_figures():

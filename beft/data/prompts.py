@@ -1,6 +1,7 @@
 """Decoder tasks as text: the paper's eleven, four of rated sentences and four generated ones.
 
-Prompts and options are those of PROTOCOL, decoders; those of rated sentences are SST-2's. Another task is another entry of `PROMPTS`.
+Prompts and options are those of PROTOCOL, decoders; those of rated sentences are SST-2's. Another task
+is another entry of `PROMPTS`.
 """
 
 import json
@@ -42,8 +43,8 @@ class Prompt:
 
     Attributes:
         task: its name.
-        suite: "glue", "super_glue", the data set's own name on the hub, "rated_sentences", or "microworld" for generated
-            text.
+        suite: "glue", "super_glue", the data set's own name on the hub, "rated_sentences", or "microworld" for
+            generated text.
         columns: those that are read, in the order of a generated row.
         write: row -> Example.
         form: "options" (cross-entropy over the options' mean log-probabilities), "choice" (trained on the tokens of

@@ -5,7 +5,7 @@ Sentiment Analysis of Social Media Text", ICWSM 2014), whose files `carriers` ha
 more for films and of 20 or more for the rest.
 
 *Reading.* Lines are an ID, a rating and a text between tabs, where a quotation mark is text. Of a text, HTML's entities
-are resolved ("&amp;", in 2% of the tweets and fewer of the rest) and runs of spaces become one. Left out are texts
+are resolved ("&amp;", in 4% of the tweets and fewer of the rest) and runs of spaces become one. Left out are texts
 without a letter or digit, and repeats of a text; the source of a task counts them, and what else it leaves out.
 
 *Splits.* A product's review or an editorial ("12_3" is the third sentence of text 12) is held out as a whole, a film
@@ -13,9 +13,10 @@ sentence or tweet by itself: nothing says which review a film sentence is from. 
 in lower case without spaces and punctuation, so that it depends on no order. Of the training split, sentences are
 left out that are in the validation split too, with other case, spaces or punctuation, or but for a few words.
 
-*SST-2* was made of the same film reviews: 6,370 of the 10,605 film sentences, compared without case, spaces and
-punctuation (49 as they are), are rows of SST-2's training split (5,638) or validation split (732 of its 872 rows), and
-859 of those 872 are at least a part of a film sentence. A model trained on one must not be reported on the other.
+*SST-2* was made of the same film reviews: 6,370 of the 10,605 film sentences are rows of SST-2 when compared without
+case, spaces and punctuation (49 when without case alone), 5,638 of its training split and 732 of its validation split;
+859 of the 872 rows of the latter are at least a part of a film sentence. A model trained on one must not be reported on
+the other.
 """
 
 import hashlib
@@ -24,8 +25,10 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from .. import carriers
 from ..errors import BeftError, unknown
 from .files import Table
 
@@ -52,6 +55,17 @@ class Sentence:
     rating: float
     part_of: str = ""
 
+    @cached_property
+    def key(self) -> str:
+        """What sentences have in common that differ in case, spaces and punctuation alone; of punctuation, ""."""
+        return re.sub(r"[\W_]+", "", self.text.lower())
+
+    @cached_property
+    def triples(self) -> frozenset[tuple[str, ...]]:
+        """Every three words that follow each other."""
+        words = re.findall(r"\w+", self.text.lower())
+        return frozenset(zip(words, words[1:], words[2:]))
+
 
 @dataclass(frozen=True)
 class Rated:
@@ -70,8 +84,8 @@ def load(kind: str) -> Rated:
     if kind not in KINDS:
         raise unknown("kind of rated sentences", kind, KINDS)
     name, share = KINDS[kind]
-    read = _read(_folder() / name)
-    usable = [s for s in read if key(s.text)]
+    read = _read(carriers.folder(CARRIER) / name)
+    usable = [s for s in read if s.key]
     different = list({s.text: s for s in reversed(usable)}.values())[::-1]  # the first of each text
     held_out = _held_out(different, share)
     validation = [s for s, held in zip(different, held_out, strict=True) if held]
@@ -119,17 +133,6 @@ def texts(kinds: str | Iterable[str], split: str = "train") -> list[str]:
     return [s.text for kind in chosen for s in _split(load(kind), split)]
 
 
-def key(text: str) -> str:
-    """What texts have in common that differ in case, spaces and punctuation alone; "" for one of punctuation."""
-    return re.sub(r"[\W_]+", "", text.lower())
-
-
-def _folder() -> Path:
-    from .. import carriers
-
-    return carriers.folder(CARRIER)
-
-
 def _split(rated: Rated, split: str) -> list[Sentence]:
     if split not in _SPLITS:
         raise unknown("split of rated sentences", split, _SPLITS)
@@ -168,9 +171,9 @@ def _damaged(path: Path, fault: str) -> BeftError:
 def _held_out(sentences: Sequence[Sentence], share: float) -> list[bool]:
     """Whether each sentence is held out, with all others of the text that it is a part of."""
     texts: dict[str, set[str]] = defaultdict(set)
-    of = [f"{s.part_of}_" if s.part_of else key(s.text) for s in sentences]
+    of = [f"{s.part_of}_" if s.part_of else s.key for s in sentences]
     for text, sentence in zip(of, sentences, strict=True):
-        texts[text].add(key(sentence.text))
+        texts[text].add(sentence.key)
     held = {text: _place("\n".join(sorted(keys))) < share for text, keys in texts.items()}
     return [held[text] for text in of]
 
@@ -182,21 +185,15 @@ def _place(content: str) -> float:
 
 def _near(sentences: Sequence[Sentence], validation: Sequence[Sentence]) -> list[bool]:
     """Whether each sentence is one of the validation split, or nearly so: same key, or ALIKE in their word triples."""
-    keys = {key(s.text) for s in validation}
-    sizes = [len(_triples(s.text)) for s in validation]
+    keys = {s.key for s in validation}
     having: dict[tuple[str, ...], list[int]] = defaultdict(list)
     for i, other in enumerate(validation):
-        for triple in _triples(other.text):
+        for triple in other.triples:
             having[triple].append(i)
 
-    def straddles(text: str) -> bool:
-        triples = _triples(text)
-        shared = Counter(i for triple in triples for i in having.get(triple, ()))
-        return key(text) in keys or any(n >= ALIKE * (len(triples) + sizes[i] - n) for i, n in shared.items())
+    def straddles(s: Sentence) -> bool:
+        shared = Counter(i for triple in s.triples for i in having.get(triple, ()))
+        both = {i: len(s.triples) + len(validation[i].triples) - n for i, n in shared.items()}
+        return s.key in keys or any(n >= ALIKE * both[i] for i, n in shared.items())
 
-    return [straddles(s.text) for s in sentences]
-
-
-def _triples(text: str) -> set[tuple[str, ...]]:
-    words = re.findall(r"\w+", text.lower())
-    return set(zip(words, words[1:], words[2:]))
+    return list(map(straddles, sentences))

@@ -43,7 +43,7 @@ def load(
     validation: Any = None,
     columns: Mapping[str, str] | None = None,
 ) -> Dataset:
-    """The rows of a task: of one's own (1), generated (2), rated (3), or of a known task (4, 5), looked for in this order.
+    """The rows of a task: one's own (1), generated (2), rated (3), or of a known task (4, 5), looked for in this order.
 
     1. Rows of one's own, with the columns `text`, or `text_a` and `text_b`, and `label`:
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from beft.data.tasks import METRICS, TASKS, get_task, score
+from beft.data.tasks import METRICS, RATED, TASKS, get_task, score
 from beft.errors import BeftError
 
 
@@ -30,6 +30,12 @@ def test_every_task_is_complete(name):
 def test_generated_tasks_say_so():
     generated = [task for name, task in TASKS.items() if name.startswith("microworld_")]
     assert len(generated) == 4 and all("generated" in task.source for task in generated)
+
+
+def test_tasks_of_rated_sentences_say_that_their_settings_are_not_the_papers():
+    rated = [task for task in TASKS.values() if task.suite == "rated_sentences"]
+    assert len(rated) == 5 and {task.source for task in rated} == {RATED}
+    assert [task.name for task in rated if task.regression] == ["film_rating"]
 
 
 @pytest.mark.parametrize(
