@@ -34,7 +34,7 @@ help:
 	@echo '     ARGS="-p epochs 3"          parameters of the notebooks'
 	@echo '     SCHEDULER=tcp://host:8786   train on the workers of a Dask cluster; local:N starts N here'
 	@echo 'make publish PROFILE=laptop      put the outputs in build/laptop into the notebooks'
-	@echo 'make test                        the tests'
+	@echo 'make test                        the tests, on every core; ARGS="tests/data -n 0" those of a folder in one process'
 	@echo 'make bench                       the four below, one after another (over an hour)'
 	@echo 'make bench-steps                 time and memory against the plain protocol'
 	@echo 'make bench-sweep                 time a grid in banks against one by one, and Dask'
@@ -76,7 +76,7 @@ publish: $(READY)
 	@$(RUN) publish --profile $(PROFILE) $(if $(strip $(ONLY)),--only $(ONLY))
 
 test: $(READY)
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench:
 	@for part in steps prompting debiasing sweep; do $(MAKE) bench-$$part ARGS= || exit 1; done

@@ -1,7 +1,8 @@
 """The paper's settings and printed numbers, as data with their source (`paper.json`, beside this file).
 
-A printed number stands beside one of ours only where model, task and training size are the paper's; anywhere else
-the cell says why it does not. Nothing is interpolated.
+A printed number is compared with one of ours only where model, task and training size are the paper's; anywhere else
+the cell says why it is not. Beside another real model on the same task and training size it is shown as that of the
+paper's model (`beside`), never beside a stand-in. Nothing is interpolated.
 """
 
 import json
@@ -9,6 +10,9 @@ import math
 from functools import cache
 from importlib.resources import files
 from typing import Any
+
+DECODER_EPOCHS = 5  # PROTOCOL, decoders
+CLASSIFIER = "bert-base-cased"  # whose numbers stand beside those of other encoders
 
 
 @cache
@@ -68,3 +72,21 @@ def difference(settings: dict[str, Any], percent: float) -> float | None:
     """
     result = printed(settings)
     return percent - result["percent"] if result is not None and math.isfinite(percent) else None
+
+
+def is_stand_in(model: str) -> bool:
+    """Whether a model is one of the tiny ones, made for tests and demonstrations: nothing of the paper is beside it."""
+    return model.startswith("tiny-") or "data/models/" in model
+
+
+def beside(settings: dict[str, Any], substitute: bool = False) -> list[dict[str, Any]]:
+    """The printed results of the paper's BERT-base on the task and training size of a run of any model.
+
+    The results are those of `data`, with {"percent", "settings", "source"}. Empty for prompted runs, for a stand-in of
+    model or data (`substitute`), and where the paper prints none. `settings` needs model, task and train_size.
+    """
+    if substitute or settings.get("prompted") or is_stand_in(str(settings["model"])):
+        return []
+    wanted = (CLASSIFIER, settings["task"], settings["train_size"])
+    results = [r for r in data()["results"] if not r.get("prompted") and r.get("printed", True)]
+    return [r for r in results if (r["model"], r["task"], r["settings"]["train_size"]) == wanted]

@@ -24,7 +24,7 @@ PATCHES = (*BIAS_PATCHES, "lora", "adapter", "prompt", "prefix", "sparse", "full
 
 
 # Settings of a study that came after the first records.
-LATER = ("schedule", "prompted", "sites")
+LATER = ("schedule", "prompted", "sites", "evaluated")
 Settings = TypeVar("Settings")
 
 
@@ -138,6 +138,8 @@ class Study:
         schedule: of the rate, "constant" or "linear": falling to zero over all steps (PROTOCOL, decoders).
         sites: where query, key and value are in a classifier whose architecture `anatomy.describe` does not know, as of
             its argument: {"v": "layers.{layer}.attn.v_proj"}.
+        evaluated: most validation rows that are scored, the same ones for every seed; None for the protocol's: all, and
+            of a prompted task 1,000.
 
     Raises BeftError: an unknown name, or a value that it cannot have.
     """
@@ -157,6 +159,7 @@ class Study:
     schedule: str = "constant"
     prompted: bool = False
     sites: Mapping[str, str] | None = None
+    evaluated: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("model", "task"):
@@ -183,6 +186,8 @@ class Study:
         for name in ("offline", "prompted"):
             if not isinstance(getattr(self, name), bool):
                 raise BeftError(f"{name} {brief(getattr(self, name))} is neither True nor False")
+        if self.evaluated is not None and not _whole(self.evaluated, 1):
+            raise BeftError(f"evaluated {brief(self.evaluated)} is not a whole number of rows of at least 1")
 
     def _check_rows(self) -> None:
         """Raise BeftError for a regime or a tuning share that no task can have."""

@@ -4,39 +4,69 @@ from __future__ import annotations
 
 import importlib.util
 import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # read when torch is imported, here and in the processes that a test starts
+    os.environ["OMP_NUM_THREADS"] = "1"
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
-import torch
-from hypothesis import settings
-from transformers import AutoModelForImageClassification, ViTConfig
+from hypothesis import HealthCheck, settings
 
 from beft import carriers
-from beft.data import sources as data
-from beft.models import loading as models
-from beft.models.files import DEFAULT, WHEEL_PACKAGE
+
+if TYPE_CHECKING:  # else imported where needed: the process that deals the tests out to others waits for no torch
+    from beft.data.datasets import Dataset
+    from beft.models.loading import Loaded
 
 ROOT = Path(__file__).resolve().parent.parent
 # What the tests expect bit for bit is of a CPU; those of a GPU name it. Read by subprocesses too.
 os.environ["BEFT_DEVICE"] = "cpu"
-settings.register_profile("beft", deadline=None)  # no test is about time, and machines are busy
+# No test is about time, and machines are busy.
+settings.register_profile("beft", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("beft")
+# Modules with minutes of work each, the longest first: begun last, one would keep a single process busy at the end.
+LONG = (
+    "reproduce/test_notebooks.py",
+    "experiments/test_sweep.py",
+    "experiments/test_cluster.py",
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """The processes of `-n auto`: one a core, at most eight, and for each 2 GB of free memory."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, 8, psutil.virtual_memory().available // 2**31))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long modules first; all others as they lie."""
+    rank = {ROOT / "tests" / name: i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: rank.get(item.path, len(LONG)))
 
 
 @pytest.fixture
-def tiny() -> models.Loaded:
+def tiny() -> Loaded:
     """A fresh tiny random BERT with two classes and its tokenizer."""
+    from beft.models import loading as models
+
     return models.load(models.TINY, labels=2)
 
 
 @pytest.fixture
-def still() -> models.Loaded:
+def still() -> Loaded:
     """The same without dropout."""
+    import torch
+
+    from beft.models import loading as models
+
     loaded = models.load(models.TINY, labels=2)
     for module in loaded.model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -47,6 +77,8 @@ def still() -> models.Loaded:
 @pytest.fixture
 def small_vit() -> Callable[..., Any]:
     """Makes a small random image classifier on frozen weights; keyword arguments change its config."""
+    from transformers import AutoModelForImageClassification, ViTConfig
+
     size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
     def make(**changes: Any) -> Any:
@@ -57,9 +89,13 @@ def small_vit() -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def sentiment() -> data.Dataset:
-    """The micro-world's sentiment task."""
-    return data.load("microworld_sentiment")
+def sentiment() -> Dataset:
+    """The micro-world's sentiment task with a short validation split, which most tests score after every epoch."""
+    from beft.data import sources as data
+    from beft.data.datasets import Split
+
+    whole = data.load("microworld_sentiment")
+    return replace(whole, validation=Split(whole.validation.rows[:60], whole.validation.labels[:60]))
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +122,8 @@ def carried() -> Callable[[str], str]:
 @pytest.fixture(scope="session")
 def default_model() -> str:
     """The name of the default model; the test is skipped where neither its files nor its wheel is here."""
+    from beft.models.files import DEFAULT, WHEEL_PACKAGE
+
     if not carriers.is_fetched(DEFAULT) and importlib.util.find_spec(WHEEL_PACKAGE) is None:
         pytest.skip(f"{DEFAULT} is not in the cache: python -m beft fetch")
     return DEFAULT

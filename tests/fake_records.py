@@ -12,8 +12,11 @@ from beft.records.schema import key
 TERMS = ("q", "k", "v")
 
 
-def run(method="b_v", seed=0, rate=1e-3, final=0.8, tuning=None, epochs=3, outcome="ok", **settings):
-    """One run record whose validation curve rises to `final`; a lost run stops after its first epoch."""
+def run(method="b_v", seed=0, rate=1e-3, final=0.8, tuning=None, epochs=3, outcome="ok", majority=None, **settings):
+    """One run record whose validation curve rises to `final`; a lost run stops after its first epoch.
+
+    Without a `majority` it is one of the older records, which do not hold it.
+    """
     settings = {"model": "all-MiniLM-L6-v2", "task": "sst2", "regime": "low", "train_size": 1000, **settings}
     settings |= {"tuning_size": 0 if tuning is None else 200, "method": method, "seed": seed, "rate": rate}
     settings |= {"epochs": epochs, "batch_size": 16, "dtype": settings.get("dtype", "float32")}
@@ -31,13 +34,29 @@ def run(method="b_v", seed=0, rate=1e-3, final=0.8, tuning=None, epochs=3, outco
         "checksum": "",
         "settings": settings,
         "model": {"name": settings["model"]},
-        "data": {"task": settings["task"], "metric": "accuracy", "substitute": False},
+        "data": {"task": settings["task"], "metric": "accuracy", "substitute": False}
+        | ({} if majority is None else {"majority": {"accuracy": majority}}),
         "parameters": {"bias": bias, "head": 770, "pooler": 384},
         "epochs": curve,
         "final": last,
         "best": {**last, "chosen_on": "validation" if tuning is None else "tuning"},
         "seconds": 1.0,
         "outcome": outcome,
+    }
+
+
+def transferred(method="b_v", seed=0, source=0.8, outcome="ok", trained=3458, task="films", train_size=1000, **targets):
+    """One transfer record with these scores on the targets, whose largest classes have half of the rows."""
+    made = run(method, seed, final=source, outcome=outcome, task=task, train_size=train_size)
+    settings = made["settings"] | {"kind": "transfer", "targets": dict.fromkeys(targets, "00")}
+    ok = outcome == "ok"
+    return made | {
+        "kind": "transfer",
+        "key": key(settings),
+        "settings": settings,
+        "parameters": {"bias": trained - 770, "head": 770},
+        "source": {"score": source if ok else None, "majority": 0.5},
+        "targets": {n: {"score": x if ok else None, "majority": 0.5} for n, x in targets.items()},
     }
 
 

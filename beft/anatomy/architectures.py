@@ -4,9 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import BeftError
+
 Positions = Callable[[Any], tuple[str, tuple[str, ...]]]
 # Families whose positions begin behind that of padding.
 FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+# The extra of a model that uses a layer at several depths: one bias there, added as often.
+SHARED = "a layer at several depths"
 # Extras that end the proof that b_k is null (THEORY section 1), with the reason.
 NOT_NULL = {
     "position-to-content": "position-to-content attention multiplies each key, bias included, by an embedding of its "
@@ -76,6 +80,18 @@ def _either(flag: str, scheme: str, otherwise: str) -> Positions:
     return lambda config: (scheme if getattr(config, flag) else otherwise, ())
 
 
+def _albert(config: Any) -> tuple[str, tuple[str, ...]]:
+    """Raises BeftError: groups of several layers, of which no published model has any."""
+    if config.inner_group_num != 1:
+        raise BeftError(
+            f"this albert model has groups of {config.inner_group_num} layers and beft knows groups of one: name its "
+            'projections by hand, e.g. sites={"v": "albert.encoder.albert_layer_groups.{layer}.albert_layers.0.'
+            'attention.value"}'
+        )
+    shared = config.num_hidden_groups < config.num_hidden_layers
+    return "learned absolute", ((SHARED,) if shared else ())
+
+
 def _deberta(config: Any) -> tuple[str, tuple[str, ...]]:
     relative = getattr(config, "relative_attention", False)
     terms = config.pos_att_type or ()
@@ -139,6 +155,8 @@ _DISTILBERT = _either("sinusoidal_pos_embds", "sinusoidal absolute", "learned ab
 _FALCON = _either("alibi", "ALiBi (relative)", "rotary")
 _RELATIVE = _fixed("learned absolute and additive relative")
 _BERT = {"q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value"}
+_ROBERTA = Family("encoder.layer", _BERT, _LEARNED, pooler="pooler.dense", mixed="attention.output")
+_ALBERT = {term: path.replace("attention.self", "albert_layers.0.attention") for term, path in _BERT.items()}
 _DEBERTA = {term: f"{path}_proj" for term, path in _BERT.items()}
 _PROJ = _named("self_attn.{}_proj")
 
@@ -161,11 +179,15 @@ def _encoder_decoder(stack: str, own: str, cross: str, positions: Positions) -> 
 FAMILIES: Mapping[str, Family] = {
     # encoders
     "bert": Family("encoder.layer", _BERT, _LEARNED, pooler="pooler.dense", mixed="attention.output"),
-    "roberta": Family("encoder.layer", _BERT, _LEARNED, pooler="pooler.dense", mixed="attention.output"),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
     "electra": Family("encoder.layer", _BERT, _LEARNED, mixed="attention.output"),
     "mpnet": Family(
         "encoder.layer", _named("attention.attn.{}"), _RELATIVE, pooler="pooler.dense", mixed="attention.LayerNorm"
     ),
+    "albert": Family("encoder.albert_layer_groups", _ALBERT, _albert, pooler="pooler"),
+    "modernbert": Family("layers", _named("attn.Wqkv"), _rotary, fused=_query_blocks),
     "distilbert": Family("transformer.layer", _named("attention.{}_lin"), _DISTILBERT),
     "deberta-v2": Family("encoder.layer", _DEBERTA, _deberta, head_pooler="pooler.dense"),
     "vit": Family("layers", _named("attention.{}_proj"), _LEARNED, pooler="pooler.dense"),

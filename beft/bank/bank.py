@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from ..anatomy.architectures import FAMILIES, SHARED
 from ..anatomy.projections import classifier, last_mixer
 from ..errors import BeftError, unknown
 from ..study import ALL_METHODS, WEIGHT_METHODS, check_seed
@@ -100,7 +101,7 @@ class BiasBank(nn.Module):
         if self.language_model:
             return
         kind = f"{type(self.model).__name__} ({self.anatomy.family})"
-        known = "bert, roberta, electra, mpnet, distilbert, deberta-v2 or vit"
+        known = ", ".join(name for name, family in FAMILIES.items() if not family.causal and not family.further)
         if not self.head and self.anatomy.causal:
             raise BeftError(
                 f"{kind} is a causal language model, which beft tunes on prompts and not with a classifier's head: to "
@@ -120,7 +121,8 @@ class BiasBank(nn.Module):
         """Refuse runs that would train nothing."""
         kind = f"{type(self.model).__name__} ({self.anatomy.family})"
         for run, method in enumerate(self.methods):
-            if not self.trained(run):
+            own = {slot.group for slot in self.trained(run)}
+            if not own or (method != "head" and own <= {"head", "pooler"}):
                 raise BeftError(f"{method} trains nothing of {kind}: choose another method")
 
     # what a run trains ----------------------------------------------------------------------------------------
@@ -192,7 +194,7 @@ class BiasBank(nn.Module):
     @contextmanager
     def _as(self, run_ids: Tensor | None, keys: Tensor | None) -> Iterator[None]:
         cast = torch.autocast(self.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
-        self.state.run_ids, self.state.keys = run_ids, keys
+        self.state.run_ids, self.state.keys, self.state.depth = run_ids, keys, 0
         try:
             with cast:
                 yield
@@ -235,6 +237,8 @@ class BiasBank(nn.Module):
                 self._handles.append(module.register_forward_hook(self.state.hook(place := place + 1, module.p)))
         for attention in self._attentions():
             drop_weights_of(attention, self.state, place := place + 1)
+            if SHARED in self.anatomy.extras:
+                self._handles.append(attention.register_forward_pre_hook(self.state.deeper))
         for slot in self.slots:
             self._handles += slot.attach(self.model, self.state)
         mixer = last_mixer(self.model) if self.sites is None else None

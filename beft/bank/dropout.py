@@ -16,6 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask
 
+PLACES = 4096  # more than the dropouts of a network
 KEYED = "beft"  # the name of `keyed_attention` in transformers
 
 
@@ -94,17 +95,24 @@ class ForwardState:
         R: runs of the bank.
         run_ids: the run of each row of the chunk (B,); None where all runs see the same rows, and between calls.
         keys: a dropout key per row (B,); None without dropout.
+        depth: layers begun so far, in models that use a layer at several depths: each has masks of its own.
     """
 
     def __init__(self, R: int) -> None:
         self.R = R
         self.run_ids: Tensor | None = None
         self.keys: Tensor | None = None
+        self.depth = 0
+
+    def deeper(self, *_: Any) -> None:
+        """A forward pre-hook: another layer begins."""
+        self.depth += 1
 
     def dropout(self, x: Tensor, place: int, p: float) -> Tensor:
         """x (B, ...) with dropout if it is on; `place` tells the dropouts of a network apart."""
         if self.keys is None or p == 0.0:
             return x
+        place += PLACES * self.depth
         return dropout(x, mix(self.keys + _constant(place * _GOLDEN, self.keys.device)), p)
 
     def hook(self, place: int, p: float) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .peft_adapter import Adapter
 
 Sites = Mapping[str, str]  # as of `anatomy.describe`
+WIDE = 2**16  # numbers of a head's layer, from which a product for each run is worth while
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)  # their outputs have the bias on axis 1
 
 
@@ -178,6 +179,32 @@ class BiasSlot(Slot):
         adapter.set(name, self.values[run], value)
 
 
+class HeadPerRun(torch.autograd.Function):
+    """Rows x (B, d) times the weight (C, d) of their run, out of (R, C, d): (B, C), a product for each run.
+
+    With a product for each row, a CPU spends a fifth of the time of a bank of MPNet on the gradients of the rows'
+    copies of the head's dense layer. The sums differ by rounding, so float32 keeps the other way.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, run_ids: Tensor) -> Tensor:
+        ctx.rows = [(run, (run_ids == run).nonzero().flatten()) for run in run_ids.unique().tolist()]
+        ctx.save_for_backward(x, weight)
+        out = x.new_empty(len(x), weight.shape[1])
+        for run, rows in ctx.rows:
+            out[rows] = x[rows] @ weight[run].T
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        x, weight = ctx.saved_tensors
+        of_x, of_weight = torch.empty_like(x), torch.zeros_like(weight)
+        for run, rows in ctx.rows:
+            of_x[rows] = gradient[rows] @ weight[run]
+            of_weight[run] = gradient[rows].T @ x[rows]
+        return of_x, of_weight, None
+
+
 class HeadSlot(Slot):
     """The weight (R, C, d) or the offset (R, C) of a linear layer of a classification head, a head per run."""
 
@@ -191,13 +218,17 @@ class HeadSlot(Slot):
         weight, offset = self.values, self.offset.values
 
         def replace(_: nn.Module, args: Any, output: Tensor) -> Tensor:
+            in_bfloat16 = torch.is_autocast_enabled(weight.device.type)
             with torch.autocast(weight.device.type, enabled=False):  # heads are small: always float32
                 x = args[0].float()
                 if state.run_ids is None:
                     x = x if x.dim() == 3 else x.expand(state.R, *x.shape)  # (R, B, d)
                     return torch.baddbmm(offset[:, None], x, weight.transpose(1, 2))  # (R, B, C)
+                own = offset.index_select(0, state.run_ids)
+                if in_bfloat16 and x.dim() == 2 and x.device.type == "cpu" and weight[0].numel() >= WIDE:
+                    return cast(Tensor, HeadPerRun.apply(x, weight, state.run_ids)) + own
                 W = weight.index_select(0, state.run_ids)  # (B, C, d)
-                return torch.einsum("b...d,bcd->b...c", x, W) + offset.index_select(0, state.run_ids)
+                return torch.einsum("b...d,bcd->b...c", x, W) + own
 
         return [model.get_submodule(self.module).register_forward_hook(replace)]
 

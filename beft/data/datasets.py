@@ -7,13 +7,16 @@ import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from ..errors import BeftError, unknown
-from .prompts import Example, Prompt
-from .tasks import GENERATED, PAPER, RATED, Task
+from .prompts import Example, Prompt, majority_option
+from .tasks import GENERATED, PAPER, RATED, Task, majority_score
+
+TEXT = "text"  # the suite of texts without labels
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,24 @@ class Dataset:
     prompt: Prompt | None = None
     summary: str = ""
 
+    @cached_property
+    def majority(self) -> dict[str, float]:
+        """What one answer for all rows reaches: of every metric on the validation split, and of further splits.
+
+        The most frequent class or option; 0 for correlations and generated answers; nothing for texts without labels.
+        Further splits are named as in records, "accuracy (validation_mismatched)".
+        """
+        if self.task.suite == TEXT:
+            return {}
+        if self.prompt is not None:
+            return {self.prompt.metric: majority_option(self.prompt.metric, self.validation.rows)}
+        splits = {"": self.validation, **{f" ({name})": split for name, split in self.further.items()}}
+        return {
+            metric + name: majority_score(metric, split.labels)
+            for name, split in splits.items()
+            for metric in self.task.metrics
+        }
+
 
 def labelled_dataset(
     task: Task, train: Split, validation: Split, source: str, substitute: bool = False, **further: Split
@@ -76,7 +97,7 @@ def text_dataset(
     name: str, train: Sequence[str], validation: Sequence[str], source: str, substitute: bool = False
 ) -> Dataset:
     """Texts to model, without labels."""
-    task = Task(name, "text", ("text",), "text", (), ("accuracy",), {}, 1e-3, {"any": 1}, "language modelling")
+    task = Task(name, TEXT, ("text",), "text", (), ("accuracy",), {}, 1e-3, {"any": 1}, "language modelling")
     learn, test = (Split(tuple((t,) for t in texts), np.arange(len(texts))) for texts in (train, validation))
     return Dataset(task, learn, test, source, _fingerprint([[list(train), list(validation)]]), substitute)
 

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from ..errors import BeftError, unknown
 from .files import Table, require_columns, rows_of
+from .tasks import score
 
 Row = Mapping[str, Any]
 
@@ -234,3 +237,15 @@ def _example(prompt: Prompt, row: Row, where: str) -> Example:
             f"{where} has the label {row.get('label', label)!r}: use a labelled split, with labels 0 to {count - 1}"
         )
     return example
+
+
+def choice_score(metric: str, examples: Sequence[Example], best: np.ndarray) -> float:
+    """The metric of chosen options (N,); where several are right, any of them is."""
+    labels = np.array([int(b) if b in e.right else e.label for e, b in zip(examples, best, strict=True)])
+    return score(metric, labels, best)
+
+
+def majority_option(metric: str, examples: Sequence[Example]) -> float:
+    """The metric of one option for every example, the one that is right most often; 0 where answers are generated."""
+    counts = np.bincount([option for e in examples for option in (e.right or (e.label,)) if option >= 0])
+    return choice_score(metric, examples, np.full(len(examples), counts.argmax())) if len(counts) else 0.0

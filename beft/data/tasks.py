@@ -129,3 +129,14 @@ def score(metric: str, labels: np.ndarray, predictions: np.ndarray) -> float:
         return float(metrics.matthews_corrcoef(labels, predictions))
     average = "binary" if metric == "f1" else "macro"
     return float(metrics.f1_score(labels, predictions, average=average, zero_division=0.0))
+
+
+def majority_score(metric: str, labels: np.ndarray) -> float:
+    """The metric of the most frequent code of labels (N,) as the answer to every row.
+
+    0 for correlations, which one answer for all rows leaves undefined.
+    """
+    if metric in ("matthews", "spearman", "pearson"):
+        return 0.0
+    labels = np.asarray(labels)
+    return score(metric, labels, np.full_like(labels, np.bincount(labels).argmax()))

@@ -25,7 +25,7 @@ MODEL_AND_DATA = ("model", "model_sha256", "model_config_sha256", "task", "data_
 class Shelf:
     """What the studies of one sweep share: each task's rows, where each model is, and the model read last."""
 
-    data: dict[tuple[str, bool, bool], Dataset] = field(default_factory=dict)
+    data: dict[tuple[str, bool, bool, int | None], Dataset] = field(default_factory=dict)
     files: dict[tuple[str, bool], files.ModelFiles] = field(default_factory=dict)
     model: dict[tuple[str, int | None], loading.Loaded] = field(default_factory=dict)
 
@@ -40,10 +40,16 @@ class Context:
 
     def __init__(self, study: Study, shelf: Shelf | None = None) -> None:
         self.study, self.shelf = study, shelf or Shelf()
-        task, model = (study.task, study.offline, study.prompted), (study.model, study.offline)
+        task = (study.task, study.offline, study.prompted, study.evaluated)
+        model = (study.model, study.offline)
         if task not in self.shelf.data:
-            load = data_sources.load_prompts if study.prompted else data_sources.load
-            self.shelf.data[task] = load(study.task, offline=study.offline)
+            self.shelf.data[task] = (
+                data_sources.load_prompts(
+                    study.task, offline=study.offline, evaluated=study.evaluated or data_sources.EVALUATED
+                )
+                if study.prompted
+                else data_sources.load(study.task, offline=study.offline, evaluated=study.evaluated)
+            )
         if model not in self.shelf.files:
             self.shelf.files[model] = files.find(study.model, offline=study.offline)
         self.data, self.files = self.shelf.data[task], self.shelf.files[model]

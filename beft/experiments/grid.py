@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from ..data import own_file, sources
 from ..data.prompts import PROMPTS, Prompt
 from ..data.tasks import TASKS, Task
+from ..paper import DECODER_EPOCHS
 from ..study import Run, Study
 from . import sweep
+from .context import short
 
 if TYPE_CHECKING:
     from ..settings.profiles import Settings
@@ -23,7 +26,6 @@ if TYPE_CHECKING:
 
 MAIN = {"model", "task", "regime", "batch_size", "max_length", "seeds", "rate", "epochs", "held_out", "dtype"}
 """Parameters of the main runs of a notebook."""
-DECODER_EPOCHS = 5  # PROTOCOL, decoders
 CHOSEN = "chosen"
 Record = dict[str, Any]
 Choice = Callable[[list[list[Record]]], list[dict[str, float]]]
@@ -64,12 +66,13 @@ def cells(s: Settings, name: str = "cells", prompted: bool = False) -> list[Cell
     """The cells that the parameter `name` of a notebook lists, in its order; `prompted` for language models.
 
     Under other settings of the main runs than the profile's, and without cells given, a notebook has the one cell of
-    those settings: nobody who asks for another task or rate means a grid of others with it. Raises BeftError: as
-    `Study` and `Run`; an unknown task.
+    those settings: nobody who asks for another task or rate means a grid of others with it. Of `transfer_cells` it then
+    has none, unless targets are given: those of the profile belong to its own source. Raises BeftError: as `Study` and
+    `Run`; an unknown task.
     """
     entries: Sequence[Mapping[str, Any]] = s[name]
     if MAIN & s.overrides.keys() and name not in s.overrides:
-        entries = [{}]
+        entries = [] if name == "transfer_cells" and "transfer_targets" not in s.overrides else [{}]
     return [cell for entry in entries for cell in _expand(s, entry, prompted)]
 
 
@@ -150,3 +153,24 @@ def at_chosen_rates(
         for cell, rates in zip(cells, choose(trials), strict=True)
     ]
     return found, [record for records in trials for record in records]
+
+
+def at_hand(cells: Sequence[Cell]) -> tuple[list[Cell], list[dict[str, str]]]:
+    """The cells whose rows are at hand, and the others as {"model", "task", "regime", "reason"} for a table.
+
+    Where none has, all of them are returned: whoever runs them meets the error that names the remedy.
+    """
+    asked = {(c.study.task, c.study.prompted): c.study.offline for c in cells}
+    reasons = {
+        (t, p): "" if own_file.is_own(t) else sources.missing(t, prompted=p, offline=offline)
+        for (t, p), offline in asked.items()
+    }
+    found = [(cell, reasons[cell.study.task, cell.study.prompted]) for cell in cells]
+    if cells and all(reason for _, reason in found):
+        return list(cells), []
+    absent = [
+        {"model": short(c.study.model), "task": c.study.task, "regime": str(c.study.regime), "reason": reason}
+        for c, reason in found
+        if reason
+    ]
+    return [cell for cell, reason in found if not reason], absent

@@ -53,10 +53,10 @@ def _signs(client: Any, worker: Any) -> tuple[int, str]:
     """Bytes with which a nanny stopped a worker for its memory (0: it did not), and how else the worker ended."""
     deadline = time.monotonic() + PATIENCE
     while True:
+        end = _end_of(client, worker)  # first: a nanny tells of the memory before it stops a worker
         for _, event in client.get_events("worker-restart-memory"):
             if (event["worker"], event["pid"]) == (worker.address, worker.pid):
                 return int(event["rss"]), ""
-        end = _end_of(client, worker)
         if end is not None or time.monotonic() > deadline:
             return 0, end or "broke its connection"
         time.sleep(0.1)

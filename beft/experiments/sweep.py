@@ -59,7 +59,7 @@ def run_all(
     Raises BeftError: bad data, model, memory or cluster, a store that cannot be written (before anything is trained);
     records already written stay.
     """
-    _check(jobs, store, bank_size, scheduler)
+    check(jobs, store, bank_size, scheduler)
     shelf = Shelf()
     contexts = [Context(study, shelf) for study, _ in jobs]
     settings = [_settings(c, runs) for c, (_, runs) in zip(contexts, jobs, strict=True)]
@@ -76,7 +76,7 @@ def run_all(
     if progress:  # what was read of rows of one's own
         for line in dict.fromkeys(context.data.summary for context, _, _ in todo if context.data.summary):
             tqdm.write(line)
-    work = sum(_row_visits(context, [runs[name] for name in names]) for context, runs, names in todo)
+    work = sum(row_visits(context, [runs[name] for name in names]) for context, runs, names in todo)
     outcomes = []  # of what this sweep has trained; another one may have been first
     with tqdm(total=work, desc="sweep", unit="row", unit_scale=True, disable=not (progress and todo)) as bar:
         banks = ((c, members) for c, runs, names in todo for members in divide(c, runs, names, store, bank_size))
@@ -127,7 +127,7 @@ def unfinished(wanted: Mapping[str, Run], store: Store) -> Iterator[dict[str, Ru
                 yield bank
 
 
-def _check(jobs: Sequence[Job], store: Store, bank_size: int | None, scheduler: str | None) -> None:
+def check(jobs: Sequence[Job], store: Store, bank_size: int | None = None, scheduler: str | None = None) -> None:
     """Raise BeftError for an argument of a sweep that is not what it has to be."""
     for job in jobs if isinstance(jobs, Sequence) else [jobs]:
         if not (isinstance(job, Sequence) and len(job) == 2 and isinstance(job[0], Study)):
@@ -150,7 +150,7 @@ def _check_store(store: object) -> None:
 
 
 def _check_run(study: Study, run_: Run, store: Store) -> None:
-    _check([(study, [run_])], store, None, None)
+    check([(study, [run_])], store)
 
 
 def pack(context: Context, runs: Sequence[Run], size: int | None = None) -> Iterator[list[Run]]:
@@ -184,7 +184,7 @@ def _on_cluster(
     for i, written in cluster.run_each(address, _train_on_worker, tasks, store.location):
         context, runs = banks[i]
         store.written.update(written)
-        bar.update(_row_visits(context, runs))
+        bar.update(row_visits(context, runs))
         yield [record for r in runs if (record := store.find(context.settings(r))) is not None]
 
 
@@ -212,13 +212,15 @@ def train(
     store: Store,
     progress: bool = False,
     advance: Callable[[int], Any] = lambda rows: None,
-    again: bool = False,
+    wanted: Callable[[Sequence[Run]], bool] = lambda runs: False,
+    finish: Callable[[Epoch], Any] = lambda epoch: None,
 ) -> list[Record]:
     """Train a bank and write its records; half of it at a time where memory does not do.
 
     Args:
         advance: is called with the number of training rows that were visited, epoch by epoch.
-        again: train even what has a record, for its adapter.
+        wanted: whether to train these runs even where all have records, for something else that comes of them.
+        finish: is called with the last epoch, once adapters and records are written.
 
     Raises OutOfMemory: not even one run fits.
     """
@@ -226,19 +228,19 @@ def train(
     name = key({"bank": [key(s) for s in settings]})
     with store.lock(name):  # another sweep on the same store may have trained it while we waited
         halves: list[list[Run]] = []
-        if again or None in [recorded(store, s) for s in settings]:
+        if None in [recorded(store, s) for s in settings] or wanted(runs):
             try:
-                _train(context, runs, settings, name, store, progress, advance)
+                _train(context, runs, settings, name, store, progress, advance, finish)
             except OutOfMemory as error:
                 if len(runs) == 1:
                     raise
                 tqdm.write(f"{error}; going on with banks of half the size")
                 halves = [runs[: len(runs) // 2], runs[len(runs) // 2 :]]
         else:
-            advance(_row_visits(context, runs))
+            advance(row_visits(context, runs))
         # after the handler: while it runs, the error's traceback holds the bank that did not fit
         for half in halves:
-            train(context, half, store, progress, advance, again)
+            train(context, half, store, progress, advance, wanted, finish)
     return [record for s in settings if (record := recorded(store, s)) is not None]
 
 
@@ -250,10 +252,11 @@ def _train(
     store: Store,
     progress: bool,
     advance: Callable[[int], Any],
+    finish: Callable[[Epoch], Any],
 ) -> None:
     checkpoint = store.folder / "checkpoints" / f"{name}.safetensors"
     label = f"{', '.join(dict.fromkeys(r.method for r in runs))} x {len(runs)}"
-    total, visited = _row_visits(context, runs), 0
+    total, visited = row_visits(context, runs), 0
     epochs = fit(
         context.loaded,
         context.data,
@@ -270,6 +273,7 @@ def _train(
             advance(rows)
             if epoch.last:
                 _write(context, epoch, settings, store)
+                finish(epoch)
 
 
 def _chunks(context: Context, method: str) -> dict[str, Any]:
@@ -293,7 +297,7 @@ def _write(context: Context, epoch: Epoch, settings: list[dict[str, Any]], store
             store.write(context.record(result, wanted))
 
 
-def _row_visits(context: Context, runs: Sequence[Run]) -> int:
+def row_visits(context: Context, runs: Sequence[Run]) -> int:
     """Training rows that these runs visit over all epochs."""
     return sum(context.settings(r)["train_size"] for r in runs) * context.study.epochs
 
@@ -327,7 +331,7 @@ def adapter(study: Study, run_: Run, store: Store) -> Path:
                 "writes a plain checkpoint"
             )
         if record is None or record["outcome"] == "ok":
-            record = train(context, [run_], store, progress=True, again=True)[0]
+            record = train(context, [run_], store, progress=True, wanted=lambda runs: True)[0]
         folder = store.fetch(name, fault_of)
         if folder is None:
             raise BeftError(f"the {run_.method} run of seed {run_.seed} has no adapter: {record['outcome']}")

@@ -8,14 +8,13 @@ import numpy as np
 
 from ..data.batching import encode_options
 from ..data.datasets import Dataset, draw
-from ..data.prompts import Example
+from ..data.prompts import Example, choice_score
 from ..errors import BeftError
 from ..models.tokens import check_length
 from ..records.provenance import build_record
 from ..records.store import Store
 from ..study import Study
 from ..training.device import default_device
-from ..training.multiple_choice import choice_score
 from ..training.prompting import NEW_TOKENS, generate, option_scores, token_f1
 from .context import MODEL_AND_DATA, Context
 

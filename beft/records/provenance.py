@@ -99,6 +99,7 @@ def origin(name: str, model: ModelFiles | Loaded, data: Dataset, rows: dict[str,
     weights |= {"config_sha256": model.config_sha256} if model.config_sha256 else {}
     about: dict[str, Any] = {"task": data.task.name, "source": data.source, "fingerprint": data.fingerprint}
     about |= {"metric": data.task.metric, "substitute": data.substitute}
+    about |= {"majority": data.majority} if data.majority else {}
     return {"model": weights, "data": about | ({"rows": rows} if rows else {})}
 
 

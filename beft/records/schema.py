@@ -28,6 +28,7 @@ _KIND_FIELDS: dict[str, dict[str, Any]] = {
     "patch": {"parameters": dict, "epochs": list, "measures": dict, "patch": dict},
     "debias": {"epochs": list, "measures": dict, "patch": dict},
     "ranking": {"scores": dict, "by_epoch": list, "key_bias_null": dict},
+    "transfer": {"parameters": dict, "source": dict, "targets": dict},
 }
 EPOCH_FIELDS: dict[str, Any] = {
     "epoch": int,

@@ -16,13 +16,15 @@ from scipy import stats
 from ..errors import BeftError
 from . import dataframes
 from .intervals import FLIPS, LEVEL, agreement, finished, mean_interval, paired_differences, sign_flip_p, term_scores
+from .majority import not_learned
 
 Pairs = Sequence[tuple[str, str]]
 CELL = ("model", "task", "regime")
 DRAWS = 9_999
 LEAST = 3  # values, or tasks, that a bootstrap needs: from two it can only draw the one, the other or both
 _OVER = ("cells", "tasks", "higher", "mean", "low", "high", "p", "p_tasks")
-_COMPARED = ("first", "second", "n", "mean", "low", "high", "boot_low", "boot_high", "p", "p_least", "p_holm")
+_NUMBERS = ("n", "mean", "low", "high", "boot_low", "boot_high", "p", "p_least", "p_holm")
+_COMPARED = ("first", "second", "not_learned", *_NUMBERS)
 
 
 def holm(p: ArrayLike) -> np.ndarray:
@@ -100,9 +102,10 @@ def difference(differences: ArrayLike) -> dict[str, Any]:
 def compare(runs: pd.DataFrame, pairs: Pairs, absent: bool = False) -> pd.DataFrame:
     """The paired difference first - second in every cell in which both methods have finished runs.
 
-    Columns: model, task, regime, first, second; n (common seeds), mean, low, high (Student t), boot_low, boot_high
-    (`bootstrap_interval`), p (sign-flip, exact up to 16 seeds), p_least (the smallest p that n allows), p_holm (Holm
-    over all rows with a p, so over every cell and pair of this call).
+    Columns: model, task, regime, first, second; not_learned (those of the two that are not, see `majority`); n (common
+    seeds), mean, low, high (Student t), boot_low, boot_high (`bootstrap_interval`), p (sign-flip, exact up to 16
+    seeds), p_least (the smallest p that n allows), p_holm (Holm over all rows with a p of which both methods are
+    learned, so over every cell and pair of this call).
 
     Where `absent`, a pair of which a method has no finished run has a row too, without numbers. Raises BeftError where
     a method has several finished runs for one seed in a cell.
@@ -111,8 +114,17 @@ def compare(runs: pd.DataFrame, pairs: Pairs, absent: bool = False) -> pd.DataFr
     for cell, part in by_cell(runs):
         methods = set(finished(part)["method"])
         rows += [cell | _pair(part, *pair) for pair in pairs if absent or methods >= {*pair}]
-    compared = pd.DataFrame(rows, columns=[*CELL, *_COMPARED])
-    return compared.assign(p_holm=holm(compared["p"]))
+    return _corrected(pd.DataFrame(rows, columns=[*CELL, *_COMPARED]))
+
+
+def _corrected(compared: pd.DataFrame) -> pd.DataFrame:
+    return compared.assign(p_holm=holm(compared["p"].astype(float).where(judged(compared))))
+
+
+def judged(compared: pd.DataFrame) -> pd.Series:
+    """Which differences count in agreements and verdicts: those of two methods that are both learned."""
+    unlearned = compared.get("not_learned")
+    return pd.Series(True, compared.index) if unlearned is None else unlearned.map(len).astype(int) == 0
 
 
 def compare_views(views: Mapping[str, pd.DataFrame], pairs: Pairs) -> pd.DataFrame:
@@ -121,26 +133,31 @@ def compare_views(views: Mapping[str, pd.DataFrame], pairs: Pairs) -> pd.DataFra
     Every pair has a row, without numbers where a method was not run. Raises as `compare`.
     """
     rows = [{"view": view} | _pair(runs, *pair) for view, runs in views.items() for pair in pairs]
-    compared = pd.DataFrame(rows, columns=["view", *_COMPARED])
-    return compared.assign(p_holm=holm(compared["p"]))
+    return _corrected(pd.DataFrame(rows, columns=["view", *_COMPARED]))
 
 
 def _pair(runs: pd.DataFrame, first: str, second: str) -> dict[str, Any]:
-    return {"first": first, "second": second} | difference(paired_differences(runs, first, second))
+    """`first` minus `second` in the runs of one cell."""
+    unlearned = not_learned(runs[runs["method"].isin([first, second])])
+    row = {"first": first, "second": second, "not_learned": tuple(m for m in (first, second) if m in unlearned)}
+    return row | difference(paired_differences(runs, first, second))
 
 
 def overall(compared: pd.DataFrame) -> pd.DataFrame:
     """The rows of `compare` over cells: one row per pair. Points of different metrics are averaged as they are.
 
-    Columns: first, second; cells (with a difference), tasks, higher (cells in which the first has the higher mean);
-    mean over cells, low, high (`cluster_interval` over tasks); p (sign-flip over the cells' means, which does take
-    them as independent), p_tasks (the same, each task's cells flipped together).
+    Cells in which one of the two is not learned are left out. Columns: first, second; left_out (such cells); cells
+    (with a difference), tasks, higher (cells in which the first has the higher mean); mean over cells, low, high
+    (`cluster_interval` over tasks); p (sign-flip over the cells' means, which does take them as independent), p_tasks
+    (the same, each task's cells flipped together).
     """
     rows = []
     for (first, second), part in compared.groupby(["first", "second"], sort=False):
         known = part.dropna(subset=["mean"])
-        rows.append({"first": first, "second": second} | _over_cells(known["mean"], known["task"]))
-    return pd.DataFrame(rows, columns=["first", "second", *_OVER])
+        counts = judged(known)
+        row = {"first": first, "second": second, "left_out": int((~counts).sum())}
+        rows.append(row | _over_cells(known[counts]["mean"], known[counts]["task"]))
+    return pd.DataFrame(rows, columns=["first", "second", "left_out", *_OVER])
 
 
 def _over_cells(values: pd.Series, tasks: pd.Series) -> dict[str, Any]:
@@ -155,8 +172,8 @@ def _over_cells(values: pd.Series, tasks: pd.Series) -> dict[str, Any]:
 def tau_by_cell(rankings: dataframes.Records, runs: pd.DataFrame) -> pd.DataFrame:
     """Kendall's tau of each score with the terms' accuracies, seed by seed (`agreement`), in every cell.
 
-    Columns: model, task, regime, score, view, seed, tau. A cell without a finished ranking, or without accuracies,
-    has no rows. Raises as `scored_cells`.
+    Columns: model, task, regime, score, view, seed, tau (nan below two learned terms). A cell without a finished
+    ranking, or without accuracies, has no rows. Raises as `scored_cells`.
     """
     cells = scored_cells(rankings, runs)
     frames = [agreement(averages, part).assign(**cell) for cell, averages, part in cells]

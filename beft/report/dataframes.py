@@ -10,30 +10,83 @@ from ..records.schema import EPOCH_FIELDS
 
 Records = Sequence[Mapping[str, Any]]
 _RUN = ("model", "task", "regime", "method", "seed", "rate")
-_SETTINGS = (*_RUN, "train_size", "tuning_size", "epochs", "dtype")
+_SETTINGS = (*_RUN, "train_size", "tuning_size", "epochs", "dtype", "prompted")
 _SCORES = ("final", "final_tuning", "best", "best_tuning")
 _PARAMETERS = ("bias", "head", "pooler")
 _DATA = ("metric", "substitute")
-_FRAME = ("key", *_SETTINGS, *_DATA, *_SCORES, "best_epoch", "chosen_on", *_PARAMETERS, "seconds", "outcome")
+_NUMBERS = ("majority", *_SCORES)
+_FRAME = ("key", *_SETTINGS, *_DATA, *_NUMBERS, "best_epoch", "chosen_on", *_PARAMETERS, "seconds", "outcome")
 
 
 def frame(records: Records) -> pd.DataFrame:
     """One row per run (records of other kinds are left out).
 
-    Columns: key; model, task, regime, method, seed, rate, train_size, tuning_size, epochs, dtype; metric, substitute;
-    final, final_tuning (scores of the last epoch); best, best_tuning, best_epoch, chosen_on; bias, head, pooler
-    (numbers of trained parameters); seconds; outcome.
+    Columns: key; model, task, regime, method, seed, rate, train_size, tuning_size, epochs, dtype,
+    prompted (True or None); metric, substitute; majority (what one answer for all validation rows scores; nan where no
+    record of the same rows says it); final, final_tuning (scores of the last epoch); best, best_tuning, best_epoch,
+    chosen_on; bias, head, pooler (numbers of trained parameters); seconds; outcome.
     """
-    rows = []
+    rows, known = [], majorities(records)
     for r in _runs(records):
         row = {"key": r["key"]} | {n: r["settings"].get(n) for n in _SETTINGS}
         row |= {n: r["data"].get(n) for n in _DATA}
+        row["majority"] = majority_in(r, known).get(r["data"].get("metric"))
         for name in ("final", "best"):
             row |= {name: r[name].get("validation"), f"{name}_tuning": r[name].get("tuning")}
         row |= {"best_epoch": r["best"].get("epoch"), "chosen_on": r["best"].get("chosen_on")}
         row |= {n: r["parameters"].get(n) for n in _PARAMETERS}
         rows.append(row | {"seconds": r["seconds"], "outcome": r["outcome"]})
-    return _numeric(pd.DataFrame(rows, columns=_FRAME), [*_SCORES, "seconds", "rate"])
+    return _numeric(pd.DataFrame(rows, columns=_FRAME), [*_NUMBERS, "seconds", "rate"])
+
+
+def finished(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose outcome is "ok"."""
+    return frame[frame["outcome"] == "ok"]
+
+
+def majorities(records: Records) -> dict[str, dict[str, float]]:
+    """The majority by metric of all data, by their fingerprints, of which any of the records knows it."""
+    blocks = [r.get("data", {}) for r in records]
+    return {data["fingerprint"]: data["majority"] for data in blocks if {"fingerprint", "majority"} <= data.keys()}
+
+
+def majority_in(record: Mapping[str, Any], known: Mapping[str, dict[str, float]]) -> dict[str, float]:
+    """The majority by metric of one record: its own, or that of another record of the same rows; {} if unknown."""
+    data = record["data"]
+    return data.get("majority") or known.get(data.get("fingerprint"), {})
+
+
+def transfers(records: Records) -> pd.DataFrame:
+    """Transfer records as a row per run and target (records of other kinds are left out).
+
+    Columns: key; model, task (trained on), regime, method, seed, rate, train_size, tuning_size, epochs, dtype,
+    prompted; target; metric; source and final (scores on the validation splits of the task and of the target), with
+    source_majority and majority (of one answer for all of their rows); change (final - source); trained (numbers, the
+    head's included); outcome.
+    """
+    rows = []
+    for r in [r for r in records if r["kind"] == "transfer"]:
+        run = {"key": r["key"]} | {n: r["settings"].get(n) for n in _SETTINGS} | {"metric": r["data"]["metric"]}
+        run |= {"source": r["source"]["score"], "source_majority": r["source"]["majority"]}
+        run |= {"trained": sum(r["parameters"].values()), "outcome": r["outcome"]}
+        for target, on in r["targets"].items():
+            rows.append(run | {"target": target, "final": on["score"], "majority": on["majority"]})
+    numbers = ["source", "final", "source_majority", "majority"]
+    columns = ["key", *_SETTINGS, "target", "metric", *numbers, "trained", "outcome"]
+    table = _numeric(pd.DataFrame(rows, columns=columns), [*numbers, "rate"])
+    return table.assign(change=table["final"] - table["source"])
+
+
+def on_own_task(transferred: pd.DataFrame) -> pd.DataFrame:
+    """The runs of a frame of `transfers` with the scores on the task that they were trained on: a row per run."""
+    runs = transferred.drop_duplicates("key")
+    return runs.assign(final=runs["source"], majority=runs["source_majority"])
+
+
+def by_trained_numbers(frame: pd.DataFrame) -> list[str]:
+    """The methods of a frame of `transfers`, those that train the fewest numbers first."""
+    sizes = frame.drop_duplicates("method").sort_values("trained", kind="stable")
+    return [str(method) for method in sizes["method"]]
 
 
 def _runs(records: Records) -> Records:

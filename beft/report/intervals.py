@@ -17,6 +17,8 @@ from scipy import stats
 from ..errors import BeftError
 from ..theory import scores
 from . import dataframes
+from .dataframes import finished as finished
+from .majority import not_learned
 
 LEVEL = 0.95
 FLIPS = 2**16  # sign patterns: all of them where there are no more, else a seeded sample of as many
@@ -45,11 +47,6 @@ def mean_interval(values: Iterable[float]) -> Interval:
         return Interval(mean, math.nan, math.nan, len(x))
     half = float(stats.t.ppf((1 + LEVEL) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
     return Interval(mean, mean - half, mean + half, len(x))
-
-
-def finished(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose outcome is "ok"."""
-    return frame[frame["outcome"] == "ok"]
 
 
 def summary(frame: pd.DataFrame, by: Sequence[str] = ("method",), value: str = "final") -> pd.DataFrame:
@@ -153,15 +150,19 @@ def agreement(averages: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
     Two views. "all terms": as scored. "null b_k excluded": a b_k that the anatomy proves null takes no part, which
     leaves b_q against b_v, so that tau is 1 or -1; where b_k is not null the two views are the same.
-    `averages` from `term_scores`, `runs` with one finished run per term and seed. Columns: score, view, seed, tau.
+    A term that is not learned (`majority`) has no rank among the accuracies and takes no part either.
+    `averages` from `term_scores`, `runs` of one cell with one finished run per term and seed. Columns: score, view,
+    seed, tau (nan below two learned terms), learned (how many those are).
     """
+    left_out = not_learned(runs)
     accuracies = finished(runs).set_index(["method", "seed"])["final"].astype(float).to_dict()
     rows = []
     for (score, seed), part in averages.groupby(["score", "seed"], sort=False):
         without = part[part["term"] != "k"] if part["key_null"].iloc[0] else part
         for view, kept in (("all terms", part), ("null b_k excluded", without)):
-            by_term = dict(zip(kept["term"], kept["value"], strict=True))
+            by_term = {t: x for t, x in zip(kept["term"], kept["value"], strict=True) if f"b_{t}" not in left_out}
             accuracy = {t: accuracies.get((f"b_{t}", seed), np.nan) for t in by_term}
             if np.isfinite(list(accuracy.values())).all():
-                rows.append((score, view, seed, scores.agreement(by_term, accuracy)))
-    return pd.DataFrame(rows, columns=["score", "view", "seed", "tau"])
+                tau = scores.agreement(by_term, accuracy) if len(by_term) > 1 else np.nan
+                rows.append((score, view, seed, tau, len(by_term)))
+    return pd.DataFrame(rows, columns=["score", "view", "seed", "tau", "learned"])

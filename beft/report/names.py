@@ -2,14 +2,18 @@
 
 import itertools
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from .. import paper
 from .comparisons import LEAST
 from .intervals import Interval, finished, mean_interval
+from .majority import is_learned, marked
 
 MISSING = "not run"
+NO_ROOM = "does not fit"  # the outcome of demonstrations that the context has no room for
 METHOD_NAMES = {
     "head": "head only",
     "all_biases": "all biases",
@@ -35,7 +39,23 @@ SCORE_NAMES = {
 }
 PAPER_ORDER = ("b_v", "b_q", "b_k")  # in the order of the paper's accuracies, Fig. 2
 MODEL_NAMES = {  # what a model is, where its name does not say it
+    "all-mpnet-base-v2": "MPNet-base (all-mpnet-base-v2)",
     "SmolLM2-135M-Instruct-Q4_1": "SmolLM2-135M-Instruct, 4-bit weights",
+}
+SHORT_NAMES = {
+    "all-mpnet-base-v2": "MPNet-base",
+    "all-MiniLM-L6-v2": "MiniLM",
+    "bert-base-cased": "BERT-base",
+    "meta-llama/Llama-2-7b-hf": "LLaMA-2-7B",
+    "deepseek-ai/deepseek-coder-1.3b-base": "DeepSeek-Coder-1.3B",
+    "EleutherAI/gpt-j-6b": "GPT-J-6B",
+}
+TASK_NAMES = {
+    "film_sentiment": "film sentences",
+    "film_rating": "film sentences, ratings",
+    "product_sentiment": "product sentences",
+    "tweet_sentiment": "tweets",
+    "editorial_sentiment": "editorial sentences",
 }
 
 
@@ -44,10 +64,49 @@ def model_name(model: str) -> str:
     return MODEL_NAMES.get(str(model), str(model))
 
 
+def short_name(model: str) -> str:
+    """The name of a model where there is little room, in legends and headers: that of `model_name` or a shorter one."""
+    return SHORT_NAMES.get(str(model), model_name(model))
+
+
+def task_name(task: str) -> str:
+    """The name of a task in tables, figures and captions."""
+    return TASK_NAMES.get(str(task), str(task))
+
+
 def method_name(method: str) -> str:
     """The name of a method in figures and tables."""
     term, _, form = method.partition(":")
     return f"{term}, {FORM_NAMES[form]}" if form else METHOD_NAMES.get(method, method)
+
+
+def described(runs: pd.DataFrame) -> str:
+    """Model, rows, epochs and seeds of the runs of a figure: "MPNet-base: 1,000 rows, 8 epochs, 6 seeds"."""
+    models, rows, epochs = (list(dict.fromkeys(runs[n])) for n in ("model", "train_size", "epochs"))
+    texts = [" / ".join(f"{n:,}" for n in rows) + " rows"]
+    texts.append(counted(epochs[0], "epoch") if len(epochs) == 1 else " / ".join(map(str, epochs)) + " epochs")
+    return f"{' / '.join(map(short_name, models))}: {', '.join(texts)}, {counted(runs['seed'].nunique(), 'seed')}"
+
+
+def paper_described(result: Mapping[str, Any]) -> str:
+    """The same of a result of the paper (`paper.beside`): "BERT-base: 1,000 rows, 16 epochs, seed 0, as printed"."""
+    s = result["settings"]
+    settings = f"{s['train_size']:,} rows, {counted(s['epochs'], 'epoch')}, seed {s['seed']}"
+    return f"{short_name(result['model'])}: {settings}, as printed"
+
+
+def paper_results(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """The paper's results for the task and rows of the runs of one cell (`paper.beside`); none for several cells."""
+    if len(runs.drop_duplicates(["model", "task", "train_size"])) != 1:
+        return []
+    settings = {str(name): value for name, value in runs.iloc[0].items()}
+    return paper.beside(settings, bool(settings["substitute"]))
+
+
+def paper_note(runs: pd.DataFrame) -> str:
+    """What a caption says of the paper's marks beside these runs; "" where there are none."""
+    results = [r for r in paper_results(runs) if set(r["percent"]) & set(runs["method"])]
+    return f" Black lines: {paper_described(results[0])}; marks: {described(runs)}." if results else ""
 
 
 def counted(count: int, unit: str) -> str:
@@ -88,23 +147,32 @@ def percent_text(interval: Interval) -> str:
 
 
 def runs_text(runs: pd.DataFrame, value: str = "final") -> str:
-    """Mean and interval of one column of some runs in percent, with the lost ones counted.
+    """Mean and interval of one column of some runs in percent, with the lost ones counted, and whether it is learned.
 
-    E.g. "77.2 [75.9, 78.5], 1 of 5 diverged or failed"; `not run` without a run.
+    E.g. "77.2 [75.9, 78.5], 1 of 5 diverged or failed"; "50.9 [50.9, 50.9], not learned"; `not run` without a run;
+    "does not fit" where all of them are demonstrations without room.
     """
-    ok = finished(runs)
-    interval, lost = mean_interval(ok[value]), len(runs) - len(ok)
-    if not lost:
-        return percent_text(interval)
-    note = f"{lost} of {len(runs)} diverged or failed"
-    return f"{percent_text(interval)}, {note}" if interval.n else note
+    interval, lost = mean_interval(finished(runs)[value]), lost_runs(runs)
+    no_room = int((runs["outcome"] == NO_ROOM).sum())
+    if no_room == len(runs) > 0:
+        return NO_ROOM
+    notes = [f"{lost} of {len(runs)} diverged or failed"] if lost else []
+    notes += [f"{no_room} of {len(runs)}: {NO_ROOM}"] if no_room else []
+    if notes and not interval.n:
+        return ", ".join(notes)
+    return ", ".join([marked(percent_text(interval), not is_learned(runs, value)), *notes])
 
 
-def tau_text(taus: pd.Series) -> str:
+def lost_runs(runs: pd.DataFrame) -> int:
+    """How many runs diverged or failed."""
+    return len(runs) - len(finished(runs)) - int((runs["outcome"] == NO_ROOM).sum())
+
+
+def tau_text(taus: pd.Series, undefined: str = "undefined, equal accuracies") -> str:
     """Kendall's tau over seeds: mean with interval, or what stands in the way of one."""
     i = mean_interval(taus)
     if i.n == 0:
-        return "undefined, equal accuracies" if len(taus) else MISSING
+        return undefined if len(taus) else MISSING
     if taus.dropna().nunique() == 1:  # no spread: an interval of no width would claim certainty
         return f"{i.mean:+.2f} in {'one seed' if i.n == 1 else f'each of {i.n} seeds'}"
     return f"{mean_text(i, '+.2f')} over {i.n} seeds"

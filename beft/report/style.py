@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .intervals import Interval, finished, mean_interval
-from .names import MISSING, method_name
+from .majority import is_learned, majority_of
+from .names import MISSING, NO_ROOM, lost_runs, method_name
 
 _LOOKS = {  # method -> colour and marker, in the order in which methods are drawn
     "zero_shot": ("#bbbbbb", "_"),
@@ -83,7 +84,10 @@ def mean_bar(ax: Axes, x: float, interval: Interval, scale: float, **look: Any) 
 
 
 def methods_as_points(ax: Axes, frame: pd.DataFrame, methods: Sequence[str]) -> None:
-    """One column per method: a small point per seed, the mean with its interval, the mean as text, lost runs named."""
+    """One column per method: a small point per seed, the mean with its interval, the mean as text, lost runs named.
+
+    `frame` holds runs of one cell. A mean that is not learned (`majority`) is an open mark, its number in brackets.
+    """
     for x, method in enumerate(methods):
         runs = frame[frame["method"] == method]
         values = 100 * finished(runs)["final"].dropna().to_numpy()
@@ -93,16 +97,37 @@ def methods_as_points(ax: Axes, frame: pd.DataFrame, methods: Sequence[str]) -> 
         i = mean_interval(values)
         if i.n:
             half = 0.0 if i.n == 1 else i.high - i.mean
-            ax.errorbar(x + 0.17, i.mean, half, fmt=look["marker"], color=look["color"], ms=6, capsize=3)
-            ax.annotate(f"{i.mean:.1f}", (x + 0.27, i.mean), va="center", fontsize=8.5)
+            inside, text = (look["color"], "{:.1f}") if is_learned(runs) else ("white", "({:.1f})")
+            ax.errorbar(x + 0.17, i.mean, half, fmt=look["marker"], color=look["color"], mfc=inside, ms=6, capsize=3)
+            ax.annotate(text.format(i.mean), (x + 0.27, i.mean), va="center", fontsize=8.5)
         note: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "ha": "center", "fontsize": 8}
         if not len(runs):
             ax.annotate(MISSING, (x, 0.5), **note)
-        if lost := len(runs) - len(finished(runs)):
+        if len(runs) and (runs["outcome"] == NO_ROOM).all():
+            ax.annotate(NO_ROOM, (x, 0.5), rotation=90, va="center", **note)
+        if lost := lost_runs(runs):
             ax.annotate(f"{lost} lost", (x, 0.02), **note)
     ax.set_xticks(range(len(methods)), [method_name(m) for m in methods])
     ax.set_xlim(-0.5, len(methods) - 0.3)
     ax.grid(axis="x", visible=False)
+
+
+def majority_line(ax: Axes, runs: pd.DataFrame, label: bool = True) -> None:
+    """A dashed line at the majority class of the cell that these runs are of, where it is known; drawn last.
+
+    Where it lies so far below everything else that it would squeeze that, a note at the bottom says so instead.
+    """
+    majority = 100 * majority_of(runs)
+    low, high = ax.get_ylim()
+    look: dict[str, Any] = {"ha": "left", "va": "bottom", "fontsize": 7.5, "color": "#666666"}
+    if not np.isfinite(majority):
+        return
+    if majority < low - (high - low) / 2:
+        ax.annotate(f"majority {majority:.1f}, below", (0.01, 0.01), xycoords="axes fraction", **look)
+        return
+    ax.axhline(majority, color="#999999", lw=1, ls="--", zorder=0)
+    if label:
+        ax.annotate("majority", (0.01, majority), xycoords=("axes fraction", "data"), **look)
 
 
 def panels(
@@ -126,6 +151,13 @@ def with_legend(fig: Figure, ax: Axes | None = None, **options: Any) -> Figure:
     """`fig` with a legend at its right: of one of its panels, or of the `handles` given."""
     entries = () if ax is None else ax.get_legend_handles_labels()
     fig.legend(*entries, loc="outside right center", **options)
+    return fig
+
+
+def with_legend_below(fig: Figure, handles: Sequence[Any]) -> Figure:
+    """`fig` with a legend below it, a line per entry; none without handles."""
+    if handles:
+        fig.legend(handles=list(handles), loc="outside lower center", fontsize=8.5)
     return fig
 
 

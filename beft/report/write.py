@@ -12,6 +12,7 @@ import pandas as pd
 
 from ..errors import BeftError
 from ..records.folders import explained, write_whole
+from .majority import NOT_LEARNED, UNKNOWN
 from .names import MISSING
 
 if TYPE_CHECKING:
@@ -92,6 +93,16 @@ def full_caption(caption: str, s: Settings, measured: bool = True, records: Sour
     return f"{caption.rstrip()} {note}".rstrip()
 
 
+def _on_majority(table: pd.DataFrame) -> str:
+    """What a caption must add where scores are marked as not learned, or where no record says whether they are."""
+    notes = []
+    if table.map(lambda text: NOT_LEARNED in text).to_numpy().any():
+        notes.append("Not learned: the mean is at or below the score of the most frequent answer for every row.")
+    if "majority" in table and (table["majority"] == UNKNOWN).any():
+        notes.append("Majority unknown: no record of these rows holds it, so nothing is marked there.")
+    return " ".join(notes)
+
+
 def save_table(
     frame: pd.DataFrame, s: Settings, name: str, caption: str, records: Sources = (), measured: bool = True
 ) -> TextFrame:
@@ -105,7 +116,8 @@ def save_table(
         records: the records the numbers come from, or their keys.
         measured: on the profile's model or data; False for what needs neither.
     """
-    table, caption = as_text(frame), full_caption(caption, s, measured, records)
+    table = as_text(frame)
+    caption = full_caption(f"{caption.rstrip()} {_on_majority(table)}".rstrip(), s, measured, records)
     texts = {
         f"{name}.csv": table.to_csv(index=False, lineterminator="\n"),
         f"{name}.md": f"{markdown(table)}\n{caption}\n",

@@ -123,6 +123,7 @@ PARAMETERS = _table(
         "real_rows real_held_out real_batch_size real_epochs real_task_rows real_test_rows real_task_epochs",
     ),
     (_COUNT, AtLeast1, "epochs rate_epochs patch_epochs link_epochs"),
+    ("a whole number of at least 1, or paper", Literal["paper"] | AtLeast1, "evaluated"),
     ("a whole number of at least 0", Natural, "seed"),
     (_SEEDS, Distinct[Natural], "seeds rate_seeds form_seeds tried_seeds real_seeds real_tried_seeds"),
     ("a positive number", Positive, "rate patch_rate link_rate real_task_rate"),
@@ -137,7 +138,7 @@ PARAMETERS = _table(
     (
         "a list of distinct methods, e.g. [b_q, b_v]",
         Distinct[Method],
-        "methods rate_methods form_methods cell_methods size_methods baseline_methods",
+        "methods rate_methods form_methods cell_methods size_methods baseline_methods transfer_methods",
     ),
     ("rates by method, e.g. {full: 1e-5, mask: 1e-3}", By[Method, Positive], "method_rates"),
     ("a list of distinct patches, e.g. [b_v, lora]", Distinct[Patch], "patches second_patches real_patches"),
@@ -148,7 +149,12 @@ PARAMETERS = _table(
         By[Patch, Rates],
         "tried_rates real_tried_rates",
     ),
-    ("a list of cells, e.g. [{task: rte, regime: [low, high], epochs: 6}]", Cells, "cells size_cells baseline_cells"),
+    (
+        "a list of cells, e.g. [{task: rte, regime: [low, high], epochs: 6}]",
+        Cells,
+        "cells size_cells baseline_cells transfer_cells",
+    ),
+    ("a list of names or paths of tasks", Distinct[Text], "transfer_targets"),
     ("a list of names of small models", Distinct[Text], "explained"),
     ("a list of names of shapes, see beft/experiments/shapes.json", Distinct[Text], "shapes"),
     ("a list, perhaps empty, of names of shapes", DistinctOrEmpty[Text], "measured"),
@@ -164,7 +170,7 @@ PARAMETERS = _table(
     ),
     ("the name of a task with a prompt, or none", Text, "real_task"),
 )
-COMMON = "model task regime batch_size max_length offline"
+COMMON = "model task regime batch_size max_length evaluated offline"
 NOTEBOOKS: dict[str, Parameters] = {
     notebook: {name: PARAMETERS[name] for name in f"{COMMON} {names}".split()}
     for notebook, names in {
@@ -172,7 +178,7 @@ NOTEBOOKS: dict[str, Parameters] = {
         "02_ranking": "seeds rate rates rate_grids rate_methods rate_seeds epochs tuning held_out dtype dtypes cells",
         "03_fine_tuning": "methods seeds rate rates rate_grids rate_methods rate_seeds form_methods form_seeds epochs "
         "rate_epochs tuning held_out validate dtype cells cell_methods size_cells size_methods baseline_cells "
-        "baseline_methods method_rates",
+        "baseline_methods transfer_cells transfer_targets transfer_methods method_rates",
         "04_bias_free_injection": "methods seeds rate rates rate_grids rate_seeds tuning method_rates epochs held_out "
         "dtype cells demonstrations explained shapes measured",
         "05_debiasing": "seeds axis word_list names corpus corpus_rows patches patch_rate patch_rates patch_epochs "

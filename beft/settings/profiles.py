@@ -22,6 +22,7 @@ import yaml
 from .. import paths
 from ..data.files import USER_SUFFIXES
 from ..errors import BeftError, unknown
+from ..paper import is_stand_in
 from ..records.store import Store
 from ..study import Study
 from .parameters import COMMON, NOTEBOOKS, PARAMETERS, Parameters, checked
@@ -108,7 +109,10 @@ class Settings:
         Raises BeftError for an override that is not a field of Study.
         """
         names = [field.name for field in fields(Study)]
-        return Study(**({n: self.values[n] for n in names if n in self.values} | overrides))
+        values = {n: self.values[n] for n in names if n in self.values}
+        if values["evaluated"] == "paper":
+            values["evaluated"] = None
+        return Study(**(values | overrides))
 
     @property
     def command(self) -> str:
@@ -122,7 +126,7 @@ class Settings:
         """What a caption must add when the numbers stand in for others; empty for a real model on real data."""
         substitutes = []
         model = str(self.values.get("model", ""))
-        if model.startswith("tiny-") or "data/models/" in model:
+        if is_stand_in(model):
             substitutes.append("a tiny random model" if "random" in model else "a tiny model")
         if str(self.values.get("task", "")).startswith("microworld"):
             substitutes.append("generated micro-world text")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..anatomy.architectures import SHARED
 from ..anatomy.projections import describe, key_bias_is_null
 from ..anatomy.sites import LINEAR, TERMS, Anatomy, Site
 from ..data.batching import encode
@@ -85,6 +86,8 @@ def sensitivity(model: nn.Module, batches: Batch | Sequence[Batch], spectral: bo
     reason = None if key_bias.null else key_bias.reason
     if "relative" in anatomy.positions:
         reason = reason or "its attention adds terms of the position"
+    if SHARED in anatomy.extras:
+        reason = reason or "it uses a layer at several depths"
     if "another scale of the logits" in anatomy.extras or anatomy.sites[0].attention != "self":
         reason = reason or "its attention is another one than the formula's"
     if reason is not None:

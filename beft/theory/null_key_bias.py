@@ -1,6 +1,6 @@
 """Tiny random models of every architecture, to test where the key bias is null and where it is not (THEORY 1).
 
-Each has two layers, and weights large enough that attention is far from uniform.
+Each has two layers (ALBERT uses each of them twice), and weights large enough that attention is far from uniform.
 """
 
 from collections.abc import Mapping
@@ -52,6 +52,12 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     for name, config, settings in (
         ("BERT", "Bert", _COMMON),
         ("RoBERTa", "Roberta", _COMMON | {"pad_token_id": 1}),
+        ("XLM-RoBERTa", "XLMRoberta", _COMMON | {"pad_token_id": 1}),
+        ("CamemBERT", "Camembert", _COMMON | {"pad_token_id": 1}),
+        ("ALBERT", "Albert",
+         _COMMON | {"embedding_size": 32, "num_hidden_layers": 2 * LAYERS, "num_hidden_groups": LAYERS}),
+        ("ModernBERT with biases", "ModernBert",
+         _COMMON | {"attention_bias": True, "local_attention": 8, "cls_token_id": 1, "sep_token_id": 2}),
         ("MPNet", "MPNet", _COMMON | {"pad_token_id": 1}),
         ("DistilBERT", "DistilBert",
          _WEIGHTS | {"dim": WIDTH, "n_layers": LAYERS, "n_heads": HEADS, "hidden_dim": 2 * WIDTH}),

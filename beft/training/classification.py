@@ -72,9 +72,8 @@ class Classification(Objective):
         scores, task = no_scores(bank.R), self.data.task
         if len(self.draws[0].tuning):
             tuned = logits(bank, self.train, [d.tuning for d in self.draws], cost)
-            scores["tuning"] = [
-                _score(task.metric, self.data.train.labels[d.tuning], x) for d, x in zip(self.draws, tuned, strict=True)
-            ]
+            held = [self.data.train.labels[d.tuning] for d in self.draws]
+            scores["tuning"] = [score_of(task.metric, own, x) for own, x in zip(held, tuned, strict=True)]
         if not validate:
             return scores
         metrics: list[dict[str, float | None]] = [{} for _ in range(bank.R)]
@@ -82,10 +81,10 @@ class Classification(Objective):
             labels = self.data.further[name].labels if name else self.data.validation.labels
             scored = logits(bank, encoded, [np.arange(len(labels))] * bank.R, cost)
             if not name:
-                scores["validation"] = [_score(task.metric, labels, x) for x in scored]
+                scores["validation"] = [score_of(task.metric, labels, x) for x in scored]
             for own, x in zip(metrics, scored, strict=True):
                 for metric in task.metrics:
-                    own[f"{metric} ({name})" if name else metric] = _score(metric, labels, x)
+                    own[f"{metric} ({name})" if name else metric] = score_of(metric, labels, x)
         if len(metrics[0]) > 1:
             scores["metrics"] = metrics
         return scores
@@ -99,8 +98,8 @@ def _only_drawn(data: Dataset, draws: Sequence[Draw]) -> tuple[Dataset, list[Dra
     return replace(data, train=split), moved
 
 
-def _score(metric: str, labels: np.ndarray, x: Tensor) -> float | None:
-    """The value of a metric; None for logits or a value that are no numbers."""
+def score_of(metric: str, labels: np.ndarray, x: Tensor) -> float | None:
+    """The value of a metric for logits (N, C); None for logits or a value that are no numbers."""
     if not torch.isfinite(x).all():
         return None
     value = score(metric, labels, predictions(x).numpy())

@@ -10,8 +10,7 @@ from torch import Tensor
 from ..bank.bank import BiasBank
 from ..data.batching import ChunkCost, EncodedOptions, Padding, encode_options, padded
 from ..data.datasets import Dataset, Draw
-from ..data.prompts import Example
-from ..data.tasks import score
+from ..data.prompts import Example, choice_score
 from ..models.loading import Loaded
 from ..models.tokens import check_ids, check_known
 from ..study import Study
@@ -142,9 +141,3 @@ class Prompted(Objective):
             example = getattr(self.data, split).rows[i]
             self._encoded[split, i] = encode_options(self.tokenizer, example, self.longest)
         return self._encoded[split, i]
-
-
-def choice_score(metric: str, examples: Sequence[Example], best: np.ndarray) -> float:
-    """The metric of chosen options (N,); where several are right, any of them is."""
-    labels = np.array([int(b) if b in e.right else e.label for e, b in zip(examples, best, strict=True)])
-    return score(metric, labels, best)

@@ -5,13 +5,17 @@ import torch
 import transformers
 from torch import nn
 
+from beft.anatomy.architectures import SHARED
 from beft.anatomy.projections import KeyBias, anatomy_summary, bias_modules, classifier, describe, key_bias_is_null
 from beft.anatomy.sites import TERMS, Site, width_of
 from beft.errors import BeftError
 from beft.theory import null_key_bias
 from beft.theory.expressiveness import capture, perturb
 
-ENCODERS = ["BERT", "RoBERTa", "DistilBERT", "ELECTRA", "MPNet", "ViT", "DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)"]
+ENCODERS = [
+    *("BERT", "RoBERTa", "XLM-RoBERTa", "CamemBERT", "DistilBERT", "ELECTRA", "MPNet", "ALBERT", "ViT"),
+    *("DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)", "ModernBERT with biases"),
+]
 DECODERS = [name for name in null_key_bias.ARCHITECTURES if name not in ENCODERS]
 # family -> heads of key and value, where they are fewer than the query's
 GROUPED = {name: 2 for name in DECODERS if name.startswith(("LLaMA", "Mistral", "Qwen", "Gemma", "gpt-oss"))}
@@ -26,6 +30,19 @@ NAMES = {
         "attention.self.query",
         None,
         ("classifier.dense", "classifier.out_proj"),
+    ),
+    "XLM-RoBERTa": (
+        "roberta.encoder.layer",
+        "attention.self.query",
+        None,
+        ("classifier.dense", "classifier.out_proj"),
+    ),
+    "ModernBERT with biases": ("model.layers", "attn.Wqkv", None, ("classifier",)),
+    "ALBERT": (
+        "albert.encoder.albert_layer_groups",
+        "albert_layers.0.attention.query",
+        "albert.pooler",
+        ("classifier",),
     ),
     "ELECTRA": (
         "electra.encoder.layer",
@@ -53,7 +70,7 @@ def with_head(name: str) -> nn.Module:
     return getattr(transformers, f"AutoModelFor{kind}Classification").from_config(config).double().eval()
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name != "ALBERT"])
 @pytest.mark.parametrize("build", [null_key_bias.build, with_head], ids=["bare", "with head"])
 def test_moving_one_site_moves_its_slice_of_that_projection_and_no_other(name, build):
     model = build(name)
@@ -204,9 +221,33 @@ def test_the_pooler_of_a_bare_bert_is_no_bias_module():
 def test_positions_in_words():
     assert describe(null_key_bias.build("BERT")).positions == "learned absolute"
     assert describe(null_key_bias.build("MPNet")).positions == "learned absolute and additive relative"
+    assert describe(null_key_bias.build("ModernBERT with biases")).positions == "rotary"
     deberta = describe(null_key_bias.build("DeBERTa-v2 (c2p, p2c)"))
     assert deberta.positions.startswith("disentangled relative")
     assert deberta.extras == ("content-to-position", "position-to-content")
+
+
+def test_albert_uses_each_of_its_layers_at_several_depths():
+    """A bias that is moved moves by as much the output of its projection at every depth, of that layer alone."""
+    model = null_key_bias.build("ALBERT")
+    anatomy = describe(model)
+    assert anatomy.layers == 2 and model.config.num_hidden_layers == 4 and anatomy.extras == (SHARED,)
+    own = transformers.AlbertConfig(**null_key_bias.ARCHITECTURES["ALBERT"].settings | {"num_hidden_groups": 4})
+    assert describe(transformers.AlbertModel(own)).extras == ()
+    site, calls = anatomy.of("v")[1], []
+    model.get_submodule(site.module).register_forward_hook(lambda module, args, output: calls.append(output))
+    with torch.no_grad():
+        model(**null_key_bias.inputs(model))
+        model.get_submodule(site.module).bias += 1
+        model(**null_key_bias.inputs(model))
+    assert len(calls) == 4
+    torch.testing.assert_close(calls[2] - calls[0], torch.ones_like(calls[0]), rtol=0, atol=1e-12)
+
+
+def test_albert_with_several_layers_in_a_group_is_refused():
+    settings = null_key_bias.ARCHITECTURES["ALBERT"].settings | {"inner_group_num": 2}
+    with pytest.raises(BeftError, match="groups of 2 layers and beft knows groups of one: name its projections by"):
+        describe(transformers.AlbertModel(transformers.AlbertConfig(**settings)))
 
 
 def test_a_projection_without_a_bias_is_described_so():

@@ -18,7 +18,10 @@ from beft.theory import null_key_bias as tiny_models
 from beft.theory.expressiveness import perturb
 
 SEQUENCES = ("T5", "BART")
-ENCODERS = ("BERT", "RoBERTa", "DistilBERT", "ELECTRA", "MPNet", "ViT", "DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)")
+ENCODERS = (
+    *("BERT", "RoBERTa", "XLM-RoBERTa", "CamemBERT", "DistilBERT", "ELECTRA", "MPNet", "ALBERT", "ViT"),
+    *("DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)", "ModernBERT with biases"),
+)
 DECODERS = [name for name in tiny_models.ARCHITECTURES if name not in ENCODERS]
 WITH_BIASES = ["GPT-2", "OPT", "BLOOM", "Qwen2", "GPT-NeoX", "Falcon (grouped)", "BART"]
 

@@ -106,27 +106,40 @@ def test_gradient_is_that_of_the_bias_carried_through_the_form(tiny, sentiment, 
         torch.testing.assert_close(gradient, trained.grad[0], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", VALUE)
-def test_a_run_beside_all_other_forms_is_the_run_alone(tiny, sentiment, method):
-    def values(runs, which):
-        kept = {}
+def trained_values(loaded, data, runs):
+    """Results of `runs`, and what each has trained, by parameter."""
+    kept = [{} for _ in runs]
 
-        def keep(bank, results):
-            for slot in bank.slots:
+    def keep(bank, results):
+        for slot in bank.slots:
+            for which, values in enumerate(kept):
                 if slot.trained[which]:
-                    kept[slot.parameter] = slot.values[which].detach().clone()
+                    values[slot.parameter] = slot.values[which].detach().clone()
 
-        return fitted(tiny, sentiment, STUDY, runs, at_end=keep)[which], kept
+    return fitted(loaded, data, STUDY, runs, at_end=keep), kept
 
-    mine = Run(method, 3, 1e-2)
+
+MINE = [Run(method, 3, 1e-2) for method in VALUE]
+
+
+@pytest.fixture(scope="module")
+def one_bank(sentiment):
+    """The runs `MINE` behind runs of other seeds: every form, a bias as it is, a form of another term, a head."""
     others = [Run(m, i, 1e-2) for i, m in enumerate((*VALUE, "b_v", "b_q:lora", "head"))]
-    one, alone = values([mine], 0)
-    two, banked = values([*others, mine], len(others))
-    assert alone.keys() == banked.keys() and one.final["validation"] == pytest.approx(two.final["validation"], abs=2e-3)
+    results, kept = trained_values(models.load(models.TINY, labels=2), sentiment, [*others, *MINE])
+    return results[len(others) :], kept[len(others) :]
+
+
+@pytest.mark.parametrize("which", range(len(MINE)), ids=VALUE)
+def test_a_run_beside_all_other_forms_is_the_run_alone(tiny, sentiment, one_bank, which):
+    (one,), (alone,) = trained_values(tiny, sentiment, [MINE[which]])
+    two, banked = (part[which] for part in one_bank)
+    # within one row of 60
+    assert alone.keys() == banked.keys() and one.final["validation"] == pytest.approx(two.final["validation"], abs=0.02)
     assert one.epochs[-1]["train_loss"] == pytest.approx(two.epochs[-1]["train_loss"], abs=1e-5)
     for name, value in alone.items():
         torch.testing.assert_close(banked[name], value, rtol=0, atol=1e-4)
-    again, same = values([mine], 0)
+    (again,), (same,) = trained_values(tiny, sentiment, [MINE[which]])
     assert again.epochs == one.epochs and all(torch.equal(same[name], value) for name, value in alone.items())
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from beft.data.tasks import METRICS, RATED, TASKS, get_task, score
+from beft.data.tasks import METRICS, RATED, TASKS, get_task, majority_score, score
 from beft.errors import BeftError
 
 
@@ -29,7 +29,7 @@ def test_every_task_is_complete(name):
 
 def test_generated_tasks_say_so():
     generated = [task for name, task in TASKS.items() if name.startswith("microworld_")]
-    assert len(generated) == 4 and all("generated" in task.source for task in generated)
+    assert len(generated) == 5 and all("generated" in task.source for task in generated)
 
 
 def test_tasks_of_rated_sentences_say_that_their_settings_are_not_the_papers():
@@ -106,3 +106,19 @@ def test_score_refuses_an_unknown_metric_and_rows_that_do_not_match():
         score("accuracy", np.zeros(2), np.zeros(3))
     with pytest.raises(BeftError, match="at least one row"):
         score("accuracy", np.zeros(0), np.zeros(0))
+
+
+@pytest.mark.parametrize(
+    ("metric", "labels", "value"),
+    [
+        ("accuracy", [0, 1, 1, 1], 0.75),
+        ("f1", [0, 1, 1, 1], 2 * 3 / (2 * 3 + 1)),  # every row predicted 1: 3 true and 1 false positive
+        ("f1", [0, 0, 0, 1], 0.0),  # the class that counts is never predicted
+        ("macro_f1", [0, 0, 1, 2], (2 * 2 / (2 * 2 + 2) + 0 + 0) / 3),
+        ("matthews", [0, 1, 1, 1], 0.0),
+        ("spearman", [0.0, 1.5, 5.0], 0.0),
+        ("pearson", [0.0, 1.5, 5.0], 0.0),
+    ],
+)
+def test_the_most_frequent_class_for_every_row_has_a_score(metric, labels, value):
+    assert majority_score(metric, np.array(labels)) == pytest.approx(value)

@@ -6,7 +6,7 @@ import pytest
 
 from beft.errors import BeftError
 from beft.experiments import sweep
-from beft.experiments.grid import at_chosen_rates, cells, jobs, rate_trials
+from beft.experiments.grid import at_chosen_rates, at_hand, cells, jobs, rate_trials
 from beft.settings import profiles as settings
 from beft.study import Run
 
@@ -82,6 +82,15 @@ def test_other_main_settings_leave_one_cell_of_those_settings(given):
     assert len(cells(load(**given, cells=[{"regime": [10, 20]}]))) == 2
 
 
+def test_other_main_settings_leave_no_transfer_unless_targets_are_given():
+    mine = {"task": "mine.csv", "rate": 0.5}
+    assert [cell.study.task for cell in cells(load(), "transfer_cells")] == ["microworld_sentiment"]
+    assert cells(load(**mine), "transfer_cells") == []
+    (cell,) = cells(load(**mine, transfer_targets="[tweets.csv]"), "transfer_cells")
+    assert (cell.study.task, cell.rate) == ("mine.csv", 0.5)
+    assert [cell.rate for cell in cells(load(**mine, transfer_cells=[{"rate": 0.25}]), "transfer_cells")] == [0.25]
+
+
 def test_every_profile_lists_cells_that_are_studies_of_known_tasks():
     from beft.data.tasks import TASKS
 
@@ -150,3 +159,29 @@ def test_each_method_is_reported_at_its_chosen_rate_and_an_untried_key_bias_at_t
     rates = {run.method: run.rate for run in found[0].runs(methods)}
     assert rates == {"head": 0.1, "b_k": 0.1, "b_v": 0.2, "b_q": 0.5, "full": 1e-5}
     assert found[1].runs(["b_k"]) == [Run("b_k", 1, 0.3)]
+
+
+@pytest.mark.parametrize("notebook, rows", [("04_bias_free_injection", 200), (NOTEBOOK, 500)])
+def test_cells_score_as_many_validation_rows_as_are_asked_for(notebook, rows):
+    from beft.experiments.context import Context
+
+    found = {}
+    for evaluated in ("paper", 50):
+        s = settings.load(notebook, {"profile": "smoke", "evaluated": evaluated})
+        found[evaluated] = Context(cells(s, prompted=rows == 200)[0].study)
+    assert [len(context.data.validation) for context in found.values()] == [rows, 50]
+    names = [set(context.common()) for context in found.values()]
+    assert names[1] - names[0] == {"evaluated"}  # records of before keep their keys
+    assert set(found[50].data.validation.rows) <= set(found["paper"].data.validation.rows)
+
+
+def test_cells_without_rows_are_told_apart_with_the_reason_and_without_a_path(monkeypatch, tmp_path):
+    (tmp_path / "glue" / "rte").mkdir(parents=True)  # there is a folder: what is in it is read when it is run
+    monkeypatch.setenv("BEFT_DATA", str(tmp_path))
+    given = {"cells": "[{task: [rte, wsc, microworld_choices], regime: low}]", "offline": True}
+    listed = cells(settings.load("04_bias_free_injection", {"profile": "smoke", **given}), prompted=True)
+    found, absent = at_hand(listed)
+    assert [cell.study.task for cell in found] == ["rte", "microworld_choices"]
+    reason = "no rows of super_glue/wsc.fixed at hand"
+    assert absent == [{"model": "tiny-llama", "task": "wsc", "regime": "low", "reason": reason}]
+    assert at_hand(listed[1:2]) == (listed[1:2], [])  # of nothing at hand, the run says what to do

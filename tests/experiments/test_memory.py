@@ -17,8 +17,8 @@ from beft.records.store import Store
 from beft.theory import null_key_bias as tiny_models
 
 ENCODERS = (
-    "BERT", "RoBERTa", "DistilBERT", "ELECTRA", "MPNet", "ViT", "DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)",
-    "T5", "BART",
+    "BERT", "RoBERTa", "XLM-RoBERTa", "CamemBERT", "DistilBERT", "ELECTRA", "MPNet", "ALBERT", "ViT",
+    "DeBERTa-v2 (c2p)", "DeBERTa-v2 (c2p, p2c)", "ModernBERT with biases", "T5", "BART",
 )  # fmt: skip
 SMALL = ["OPT", "LLaMA", "GPT-2", "GPT-J"]
 DECODERS = [n for n in tiny_models.ARCHITECTURES if n not in ENCODERS]
@@ -70,13 +70,16 @@ def test_the_estimate_of_a_family_that_is_not_listed_is_no_less_than_what_it_kee
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", ["BERT", "RoBERTa", "ELECTRA", "MPNet", "DistilBERT"])
+@pytest.mark.parametrize(
+    "name", ["BERT", "XLM-RoBERTa", "ELECTRA", "MPNet", "DistilBERT", "ALBERT", "ModernBERT with biases"]
+)
 def test_the_estimate_of_a_layer_of_an_encoder_is_what_it_keeps_with_dropout(name, dtype):
     layers = "n_layers" if name == "DistilBERT" else "num_hidden_layers"
     ids, keys, kept_by = torch.full((2, 32), 5), torch.arange(2, dtype=torch.int32), []
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    drops = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1} if name == "ALBERT" else {}
     for count in (3, 4):
-        c = config(name, **{layers: count})
+        c = config(name, **{layers: count}, **drops)
         model = transformers.AutoModelForSequenceClassification.from_config(c).eval().requires_grad_(False)
         with open_bank(model, ["all_biases"], [0], dtype) as bank:
             kept_by.append(saved(bank, partial(bank, torch.zeros(2, dtype=torch.long), keys, **inputs)))

@@ -12,7 +12,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from small_sweep import RUNS, STUDY, timeless
 
@@ -303,44 +302,55 @@ def test_ones_own_file_is_named_in_its_record_without_its_folder(store, tmp_path
 
 
 def test_on_real_data_a_short_run_of_b_v_is_better_than_the_head_alone(store, real_data, default_model, monkeypatch):
-    """200 sentences of SST-2, 3 epochs, two seeds: about 0.63 against 0.52 of all 872 validation sentences."""
+    """200 sentences of SST-2, 3 epochs, one seed: about 0.67 against 0.49 of all 872 validation sentences."""
     monkeypatch.setenv("BEFT_DATA", str(real_data))
     study = Study(task="sst2", regime=200, epochs=3, validate="last", offline=True)
-    runs = [Run(method, seed, 1e-2) for method in ("head", "b_v") for seed in (0, 1)]
-    records = go(store, runs, study)
-    assert all(r["data"]["rows"]["validation"] == 872 and not r["data"]["substitute"] for r in records)
-    head, b_v = np.array([r["final"]["validation"] for r in records]).reshape(2, 2).mean(1)
-    assert b_v > head + 0.04
+    head, b_v = go(store, [Run(method, 1, 1e-2) for method in ("head", "b_v")], study)
+    for record in (head, b_v):
+        assert record["data"]["rows"]["validation"] == 872 and not record["data"]["substitute"]
+    assert b_v["final"]["validation"] > head["final"]["validation"] + 0.08
 
 
 TWO = """
 import sys
 from beft.experiments import sweep
-from beft.records import Store
+from beft.records import Store, folders
 from small_sweep import RUNS, STUDY
+folders.WAITS = 0.1
 sweep.run(STUDY, RUNS, Store(sys.argv[1]), progress=False, bank_size=1)
 """
 
 
-def test_two_sweeps_on_one_folder_both_finish_and_train_every_run_once(tmp_path, store):
-    root, log = Path(__file__).resolve().parents[2], tmp_path / "log"
-    environment = {
-        "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
-        "BEFT_RUN_LOG": str(log),
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", TWO, str(store.folder)],
-            cwd=root,
-            env=os.environ | environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    errors = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
-    assert len(log.read_text().splitlines()) == 2
+def test_two_sweeps_on_one_folder_both_finish_and_train_every_run_once(tmp_path, store, monkeypatch):
+    """The other, in a process of its own, waits for the first bank of this one; then they go on side by side."""
+    root, log, others = Path(__file__).resolve().parents[2], tmp_path / "log", []
+    monkeypatch.setenv("BEFT_RUN_LOG", str(log))
+    environment = {"PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
+
+    def with_another(loaded, data, study, runs, **more):
+        for epoch in fit(loaded, data, study, runs, **more):
+            if not others:
+                others.append(
+                    subprocess.Popen(
+                        [sys.executable, "-c", TWO, str(store.folder)],
+                        env=os.environ | environment,
+                        stdout=subprocess.PIPE,
+                        stderr=subprocess.PIPE,
+                        text=True,
+                    )
+                )
+                said = others[0].stdout.readline()
+                assert said.startswith("another sweep is training bank"), others[0].communicate()[1]
+            yield epoch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep, "fit", with_another)
+        go(store, bank_size=1)
+    (other,) = others
+    errors = other.communicate(timeout=300)[1]
+    assert other.returncode == 0, errors
+    counts = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(counts) == 2 and sum(count["done"] for count in counts) == len(RUNS), counts
     fresh = go(Store(tmp_path / "fresh"), bank_size=1)
     assert [timeless(r) for r in go(store)] == [timeless(r) for r in fresh]
     assert len(list(store.folder.glob("*.json"))) == len(RUNS)

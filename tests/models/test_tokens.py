@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from small_tokenizers import byte_level
-from transformers import BertConfig, BertForSequenceClassification, XLMRobertaConfig
+from transformers import BertConfig, BertForSequenceClassification, BigBirdConfig
 
 from beft.anatomy.architectures import text_positions
 from beft.errors import BeftError
@@ -33,7 +33,7 @@ def test_the_most_tokens_of_a_text_are_computed_and_one_more_cannot_be(name):
 
 
 def test_an_architecture_that_beft_does_not_know_is_bounded_by_its_config():
-    assert text_positions(XLMRobertaConfig(max_position_embeddings=514)) == 512  # behind that of padding
+    assert text_positions(BigBirdConfig(max_position_embeddings=514)) == 514
 
 
 def test_a_tokenizer_without_special_tokens_fits_a_model_with_as_many_embeddings(tmp_path):

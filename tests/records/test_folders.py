@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -264,9 +262,10 @@ def test_the_location_of_a_url_is_a_url(url, monkeypatch, tmp_path):
     store.place.files.rm_file(f"{store.place.root}/{name}")
 
 
-def test_one_at_a_time_and_the_other_is_told_that_it_waits(tmp_path, monkeypatch, capsys):
+def test_one_at_a_time_and_the_other_is_told_that_it_waits(tmp_path, monkeypatch):
+    order, waits = [], threading.Event()
     monkeypatch.setattr(folders, "WAITS", 0.1)
-    order = []
+    monkeypatch.setattr(folders, "print", lambda text, **_: (order.append(text), waits.set()), raising=False)
 
     def second():
         with Store(tmp_path).lock("bank"):
@@ -275,11 +274,10 @@ def test_one_at_a_time_and_the_other_is_told_that_it_waits(tmp_path, monkeypatch
     with Store(tmp_path).lock("bank"):
         thread = threading.Thread(target=second)
         thread.start()
-        time.sleep(0.5)
+        assert waits.wait(timeout=60)
         order.append("first")
-    thread.join(timeout=30)
-    assert order == ["first", "second"]
-    assert "another sweep is training bank bank: waiting for it" in capsys.readouterr().out
+    thread.join(timeout=60)
+    assert order == ["another sweep is training bank bank: waiting for it", "first", "second"]
     assert Store(tmp_path).all() == []
 
 
@@ -292,21 +290,22 @@ with Store(sys.argv[1]).lock("bank"):
 """
 
 
-def test_a_process_that_is_killed_lets_go(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(folders, "WAITS", 0.1)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+def test_a_process_that_is_killed_lets_go(tmp_path, monkeypatch):
+    """Killed when this one has said that it waits."""
+    environment, said = os.environ | {"PYTHONPATH": str(ROOT)}, []
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDS, str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True
     )
+    monkeypatch.setattr(folders, "WAITS", 0.1)
+    monkeypatch.setattr(folders, "print", lambda text, **_: (said.append(text), holder.kill()), raising=False)
     try:
         assert holder.stdout.readline() == "held\n"
-        threading.Timer(0.5, holder.kill).start()
         with Store(tmp_path).lock("bank"):
             assert holder.wait(timeout=30) != 0
     finally:
         holder.kill()
         holder.communicate()
-    assert "waiting for it" in capsys.readouterr().out
+    assert said == ["another sweep is training bank bank: waiting for it"]
 
 
 @pytest.mark.parametrize("error", [NotImplementedError(), OSError(errno.ENOLCK, "No locks available")])
@@ -353,22 +352,33 @@ def test_threads_that_write_one_record_behind_a_url_leave_one_whole_record(where
     assert len(everything(where)) == 1
 
 
-def write_often(folder, times):
-    store = Store(folder)
-    for _ in range(times):
-        store.write(record(seconds=float(os.getpid())))
+WRITES = """
+import os, sys
+from beft.records.store import Store
+from sample_records import record
+store = Store(sys.argv[1])
+print("ready", flush=True)
+while not os.path.exists(sys.argv[2]):
+    store.write(record(seconds=float(os.getpid())))
+"""
 
 
 def test_two_processes_that_write_one_record_leave_one_whole_record(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=write_often, args=(tmp_path, 60)) for _ in range(2)]
-    for writer in writers:
-        writer.start()
-    store, reads = Store(tmp_path), 0
-    while any(writer.is_alive() for writer in writers):
-        if store.find(settings()) is not None:  # raises for a part of a record
-            reads += 1
-    for writer in writers:
-        writer.join()
-        assert writer.exitcode == 0
-    assert reads > 0 and len(list(tmp_path.iterdir())) == 1
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    store, enough = Store(tmp_path / "records"), tmp_path / "enough"
+    command = [sys.executable, "-c", WRITES, str(store.folder), str(enough)]
+    writers = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    try:
+        assert [writer.stdout.readline() for writer in writers] == ["ready\n"] * 2
+        writers_seen, reads = set(), 0
+        while (reads < 30 or len(writers_seen) < 2) and all(writer.poll() is None for writer in writers):
+            if (found := store.find(settings())) is not None:  # raises for a part of a record
+                writers_seen.add(found["seconds"])
+                reads += 1
+        assert reads >= 30 and len(writers_seen) == 2
+    finally:
+        enough.touch()
+        for writer in writers:
+            writer.communicate(timeout=60)
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert len(list(store.folder.iterdir())) == 1

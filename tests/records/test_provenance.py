@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from beft.data.datasets import Split, labelled_dataset, text_dataset
+from beft.data.tasks import get_task
 from beft.paths import ROOT
 from beft.records import provenance
 
@@ -45,3 +49,12 @@ def test_the_commit_of_a_surrounding_repository_is_not_taken_for_ours(tmp_path: 
 def test_without_git_the_commit_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert provenance.code(tmp_path) == {"commit": "unknown", "dirty": None}
+
+
+def test_a_record_says_what_the_most_frequent_answer_reaches_and_of_texts_nothing() -> None:
+    model = SimpleNamespace(source="here", revision="1", sha256="x", config_sha256="")
+    rows = Split((("a",), ("b",), ("c",), ("d",)), np.array([0, 1, 1, 1]))
+    labelled = labelled_dataset(get_task("sst2"), rows, rows, "here")
+    assert provenance.origin("m", model, labelled, {})["data"]["majority"] == {"accuracy": 0.75}
+    texts = text_dataset("corpus", ["a"], ["b"], "here")
+    assert "majority" not in provenance.origin("m", model, texts, {})["data"]

@@ -59,3 +59,18 @@ def test_tau_says_what_stands_in_the_way_of_an_interval():
 def test_an_interval_over_tasks_needs_three():
     assert [names.no_interval(n) for n in (1, 2, 3)] == ["one task: no interval", "2 tasks: no interval", ""]
     assert [names.counted(n, "cell") for n in (1, 4)] == ["1 cell", "4 cells"]
+
+
+def test_models_and_tasks_have_names_that_say_what_they_are():
+    assert names.model_name("all-mpnet-base-v2") == "MPNet-base (all-mpnet-base-v2)"
+    assert names.model_name("SmolLM2-135M-Instruct-Q4_1") == "SmolLM2-135M-Instruct, 4-bit weights"
+    assert names.short_name("SmolLM2-135M-Instruct-Q4_1") == "SmolLM2-135M-Instruct, 4-bit weights"
+    assert [names.task_name(t) for t in ("film_sentiment", "sst2")] == ["film sentences", "sst2"]
+
+
+def test_runs_are_described_beside_those_of_the_paper():
+    runs = frame([run("b_v", s, model="all-mpnet-base-v2", epochs=8) for s in range(6)])
+    assert names.described(runs) == "MPNet-base: 1,000 rows, 8 epochs, 6 seeds"
+    note = names.paper_note(runs)
+    assert "BERT-base: 1,000 rows, 16 epochs, seed 0, as printed" in note and names.described(runs) in note
+    assert names.paper_note(frame([run("head")])) == names.paper_note(frame([])) == ""  # none printed for the head

@@ -66,3 +66,15 @@ def test_display_shows_frames_as_text_and_writes_nothing(tmp_path, monkeypatch, 
     write.display(TABLE, TABLE.head(0))
     out = capsys.readouterr().out
     assert out.count("method") == 2 and "not run" in out and not list(tmp_path.iterdir())
+
+
+def test_the_caption_says_what_not_learned_means_and_where_the_majority_is_unknown(tmp_path):
+    s = fake_settings(tmp_path)
+    for majority, score, ends in (
+        ("50.0", "60.0", "Scores."),
+        ("50.0", "50.0, not learned", "for every row."),
+        ("unknown", "60.0", "so nothing is marked there."),
+    ):
+        write.save_table(pd.DataFrame({"majority": [majority], "b_v": [score]}), s, "t", "Scores.")
+        (entry,) = json.loads((s.figures / "index.json").read_text(encoding="utf-8"))
+        assert entry["caption"].startswith("Scores.") and entry["caption"].endswith(ends)

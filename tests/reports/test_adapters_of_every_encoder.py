@@ -19,12 +19,14 @@ from small_tokenizers import TOKENIZERS
 import beft
 from beft.bank import peft_adapter as adapters
 from beft.bank.baselines import open_bank
+from beft.bank.export import merge
 from beft.bank.handover import loading_arguments, share_adapter
 from beft.models import loading as models
 from beft.theory import null_key_bias as tiny_models
 
-ENCODERS = ["BERT", "RoBERTa", "DistilBERT", "ELECTRA", "MPNet", "DeBERTa-v2 (c2p, p2c)"]
-WITHOUT_POOLER = ["RoBERTa", "DistilBERT", "ELECTRA", "MPNet"]  # in their classifiers
+ENCODERS = ["BERT", "RoBERTa", "DistilBERT", "ELECTRA", "MPNet", "DeBERTa-v2 (c2p, p2c)", "ALBERT"]
+ENCODERS += ["ModernBERT with biases"]  # XLM-RoBERTa and CamemBERT are RoBERTa by other names
+WITHOUT_POOLER = ["RoBERTa", "DistilBERT", "ELECTRA", "MPNet", "ModernBERT with biases"]  # in their classifiers
 OUTPUTS = {"two classes": ("bad", "good"), "three classes": ("bad", "good", "mixed"), "a value": ()}
 
 
@@ -129,6 +131,24 @@ def test_so_does_every_method_that_peft_has_a_format_for(name, method, tmp_path)
         adapters.load_adapter(bank, 0, shared.folder)
         back = bank(torch.zeros(4, dtype=torch.long), None, **shared.inputs)
     torch.testing.assert_close(back, shared.logits, rtol=1e-4, atol=1e-4)
+
+
+def test_a_modernbert_as_it_is_published_gets_the_biases_that_it_lacks(tmp_path):
+    """In an adapter as in a plain checkpoint, by the flag of its own config; all biases of none are refused."""
+    shared = share("ModernBERT with biases", "b_v", ("bad", "good", "mixed"), tmp_path, attention_bias=False)
+    found: dict[str, Any] = {}
+    with pytest.warns(UserWarning, match="no bias term"):
+        exec(shared.code, found)
+    same(found["model"], shared)
+    model = models.load(str(shared.base), labels=3).model
+    assert not any(name.endswith("Wqkv.bias") for name, _ in model.named_parameters())
+    with open_bank(model, ["b_v"], [7]) as bank, torch.no_grad():
+        adapters.load_adapter(bank, 0, shared.folder)
+        merged = merge(bank, 0)
+    assert merged.config.attention_bias
+    same(merged, shared)
+    with pytest.raises(beft.BeftError, match="all_biases trains nothing of ModernBertForSequenceClassification"):
+        open_bank(model, ["all_biases"], [0])
 
 
 @pytest.mark.parametrize("method", ["b_v", "all_biases"])

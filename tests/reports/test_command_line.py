@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -187,7 +186,7 @@ def test_the_public_names_are_listed_and_help_has_them_without_loading_torch_bef
         "from beft.__main__ import main; status = main(); assert 'torch' not in sys.modules; sys.exit(status)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=paths.ROOT, capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", script], cwd=paths.ROOT, capture_output=True, text=True, check=True, timeout=300
     )
     names, _, usage = done.stdout.partition("\n")
     assert set(beft.__all__) <= set(names.split()) and usage.startswith("usage: python -m beft")
@@ -212,19 +211,18 @@ def test_an_interrupt_of_the_training_is_one_sentence_and_status_130(
 
 
 def test_an_interrupt_of_the_process_before_it_does_anything_is_one_sentence_and_status_130() -> None:
-    # A job in the background is born deaf to the signal.
+    # The signal comes when torch is about to be imported. A job in the background is born deaf to it.
     script = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from beft.__main__ import main; print('here', flush=True); sys.exit(main())"
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Interrupt:\n"
+        "    def find_spec(name, *rest):\n"
+        "        if name == 'torch':\n"
+        "            signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt)\n"
+        "from beft.__main__ import main; sys.exit(main())"
     )
     command = [sys.executable, "-c", script, "tune", "reviews.csv", *SMALL, "--epochs", "100000"]
     environment = os.environ | {"PYTHONPATH": str(paths.ROOT)}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None and process.stdout.readline() == "here\n"
-        time.sleep(0.3)  # torch takes longer to import
-        process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130 and error.strip().startswith("interrupted") and "Traceback" not in error, error
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    error = done.stderr
+    assert done.returncode == 130 and error.strip().startswith("interrupted") and "Traceback" not in error, error

@@ -31,9 +31,12 @@ def scheduler() -> Iterator[str]:
     options: dict[str, Any] = {f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")}
     options |= {"distributed.scheduler.allowed-failures": 0, "distributed.worker.memory.terminate": 0.1}
     with (
+        pytest.MonkeyPatch.context() as patch,
         dask.config.set(options),
         LocalCluster(1, threads_per_worker=1, memory_limit="5GB", dashboard_address=None) as c,
     ):
+        for name in ("PATIENCE", "TIMEOUT"):  # however busy the machine is
+            patch.setattr(lost_workers, name, 60.0)
         yield c.scheduler_address
 
 
@@ -49,10 +52,8 @@ def test_memory_is_named_where_the_limit_was_passed(scheduler: str) -> None:
     def greedy(*_: Any) -> None:
         import time
 
-        taken = []
-        for _ in range(300):  # 6 GB, were it not stopped
-            taken.append(bytearray(b"1" * 20_000_000))
-            time.sleep(0.01)
+        taken = [bytearray(b"1" * 20_000_000) for _ in range(50)]  # 1 GB, twice where it is stopped
+        time.sleep(120 + len(taken))
 
     says = given_up(scheduler, greedy)
     assert says.startswith("2 runs (b_v, head) on microworld_sentiment were given up for want of memory: the worker")

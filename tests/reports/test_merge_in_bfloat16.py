@@ -24,7 +24,8 @@ def auto_of(name: str) -> str:
         return "AutoModelForSeq2SeqLM"
     if name == "ViT":
         return "AutoModelForImageClassification"
-    encoders = ("BERT", "RoBERTa", "DistilBERT", "ELECTRA", "MPNet", "DeBERTa")
+    encoders = ("BERT", "RoBERTa", "XLM-RoBERTa", "CamemBERT", "DistilBERT", "ELECTRA", "MPNet", "ALBERT", "DeBERTa")
+    encoders += ("ModernBERT",)
     return "AutoModelForMaskedLM" if name.startswith(encoders) else "AutoModelForCausalLM"
 
 

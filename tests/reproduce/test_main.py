@@ -149,7 +149,7 @@ def test_an_interrupt_says_that_the_same_command_resumes_and_leaves_no_kernel(tm
         while not (started.exists() and started.read_text()) and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 130, error

@@ -126,6 +126,8 @@ def test_reach_of_a_model_whose_key_bias_is_not_null_is_refused():
     [
         ("DeBERTa-v2 (c2p)", "adds terms of the position"),
         ("MPNet", "adds terms of the position"),
+        ("ALBERT", "uses a layer at several depths"),
+        ("ModernBERT with biases", "RoPE"),
         ("BLOOM", "adds terms of the position"),
         ("BART", "another one than the formula's"),
         ("LLaMA", "RoPE"),

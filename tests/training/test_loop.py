@@ -30,13 +30,6 @@ REAL = Path(os.environ.get("BEFT_DATA") or Path(__file__).parents[3] / "shared" 
 STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=50, epochs=2, offline=True)
 
 
-@pytest.fixture(scope="module")
-def sentiment():
-    """The micro-world's sentiment with a short validation split."""
-    whole = data_module.load("microworld_sentiment")
-    return replace(whole, validation=Split(whole.validation.rows[:60], whole.validation.labels[:60]))
-
-
 def trained(loaded, data, study, runs, **more):
     """(results, values by slot) of a call of `fit`."""
     kept = []

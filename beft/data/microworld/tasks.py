@@ -2,6 +2,8 @@
 
     entailment      premise: an opinion sentence; hypothesis: the narrator's view of an aspect ("The narrator liked the
                     ending"). It follows from the premise or it does not: the other verdict, or another aspect.
+    claims          a bare claim about an aspect, with up to two negations; its verdict. Of the words and labels of the
+                    sentiment task, in another and simpler form: a domain to score its runs on.
     acceptability   an opinion sentence as it is, or with one word moved, doubled, dropped or in a wrong form.
     similarity      two claims; the score is 1 for the same thing, 1 for the same aspect, 2 for the same verdict after
                     negation and 1 for the same opinion word: 0 to 5.
@@ -58,6 +60,12 @@ def _entailment(rng: random.Random, split: SplitName, label: int) -> Pair:
         verdict = 1 - verdict
     hypothesis = pick(rng, LIKED if verdict else DISLIKED).format(s=f"the {name}")
     return (premise.text, as_sentence(hypothesis)), label
+
+
+def _claim(rng: random.Random, split: SplitName, label: int) -> tuple[str, int]:
+    """A claim as a sentence; 1: the verdict is positive."""
+    aspect, negations = pick(rng, range(len(ASPECTS))), pick(rng, (0, 0, 1, 2))
+    return as_sentence(sentences.make_claim(rng, split, aspect, label, negations)[0]), label
 
 
 def _acceptability(rng: random.Random, split: SplitName, label: int) -> tuple[str, int]:
@@ -150,6 +158,11 @@ def _question(rng: random.Random, split: SplitName, _: int) -> Row:
 def entailment(seed: int = 0, train: int = 4000, validation: int = 500) -> Splits:
     """The entailment task as ((premise, hypothesis), label) rows of both splits; label 0 is entailment."""
     return _splits("entailment", _entailment, seed, train, validation)
+
+
+def claims(seed: int = 0, train: int = 4000, validation: int = 500) -> Splits:
+    """The task of bare claims as (text, label) rows of both splits; label 1 is positive."""
+    return _splits("claims", _claim, seed, train, validation)
 
 
 def acceptability(seed: int = 0, train: int = 4000, validation: int = 500) -> Splits:

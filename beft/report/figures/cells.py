@@ -13,8 +13,19 @@ from matplotlib.lines import Line2D
 
 from .. import comparisons
 from ..intervals import finished, summary
-from ..names import MISSING, SCORE_NAMES, counted, method_name, no_interval
-from ..style import color_of, look_of, methods_as_points, methods_of, nothing_to_draw, panels, styled, with_legend
+from ..majority import NOT_LEARNED
+from ..names import MISSING, SCORE_NAMES, counted, method_name, model_name, no_interval, short_name, task_name
+from ..style import (
+    color_of,
+    look_of,
+    majority_line,
+    methods_as_points,
+    methods_of,
+    nothing_to_draw,
+    panels,
+    styled,
+    with_legend,
+)
 
 _TASKS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4d4d4d", "#8c6d31")
 _TASK_MARKERS = "o^sDvPX*<>"
@@ -30,7 +41,8 @@ def task_looks(tasks: Iterable[str]) -> dict[str, dict[str, Any]]:
 def by_task(scores: pd.DataFrame) -> Figure:
     """Every method's last-epoch metric: a panel per model and task, a point per seed.
 
-    `scores` of `tables.decoders.scores`; the untuned model's zero-shot score is the dotted line.
+    `scores` of `tables.decoders.scores`; the untuned model's zero-shot score is the dotted line, the majority class the
+    dashed one, and open marks are means that are not above it.
     """
     cells = [part for _, part in comparisons.by_cell(scores)]
     methods = [m for m in methods_of(scores) if m != "zero_shot"]
@@ -40,11 +52,12 @@ def by_task(scores: pd.DataFrame) -> Figure:
         zero = finished(part[part["method"] == "zero_shot"])["final"]
         if len(zero):
             ax.axhline(100 * zero.iloc[0], color="#666666", lw=1.2, ls=":")
+        majority_line(ax, part, label=False)
         low, high = ax.get_ylim()
         ax.set_ylim(max(low, -5), min(high, 108))  # intervals of few seeds go beyond what a metric can be
         ax.tick_params(axis="x", rotation=60, labelsize=8)
         model, task, metric = (part[n].iloc[0] for n in ("model", "task", "metric"))
-        ax.set_title(f"{model}\n{task} ({metric})", fontsize=9)
+        ax.set_title(f"{short_name(model)}\n{task_name(task)} ({metric})", fontsize=9)
     for ax in axes[::4]:
         ax.set_ylabel("validation (%)")
     return fig
@@ -76,12 +89,13 @@ def by_size(runs: pd.DataFrame) -> Figure:
             ax.errorbar(x, y, half, ms=5, lw=1.5, capsize=2.5, **look_of(method))
             # A cross at the bottom: a run was lost.
             ax.plot(lost, [0.03] * len(lost), "x", color=color_of(method), transform=ax.get_xaxis_transform())
+        majority_line(ax, part)
         ax.set_xscale("log")
         ax.set_xlim(sizes[0] / 1.25, sizes[-1] * 1.25)
         ax.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=8.5)
         ax.minorticks_off()
         ax.set(ylabel=f"validation {part['metric'].iloc[-1]} (%)", xlabel="training rows")
-        ax.set_title(f"{task}\n{model}" if several else task)
+        ax.set_title(f"{task_name(task)}\n{model_name(model)}" if several else task_name(task))
     drawn = set(finished(runs)["method"])
     handles = [Line2D([], [], ms=5, lw=1.5, **look_of(m)) for m in methods if m in drawn]
     return with_legend(fig, handles=handles)
@@ -117,7 +131,7 @@ def tau_cells(taus: pd.DataFrame) -> Figure:
         ax.set(ylim=(-1.12, 1.12), xlim=(-0.5, len(names) - 0.5), title=view)
         ax.grid(axis="x", visible=False)
     axes[0].set_ylabel("Kendall's tau with accuracy")
-    handles = [Line2D([], [], ms=5, mew=0, ls="", label=task, **style) for task, style in looks.items()]
+    handles = [Line2D([], [], ms=5, mew=0, ls="", label=task_name(task), **style) for task, style in looks.items()]
     note = no_interval(len(looks)).replace(": ", ",\n")
     label = "mean over cells" + (f"\n({note})" if note else ",\n95% over tasks")
     handles.append(Line2D([], [], color="black", marker="_", ms=11, mew=2, ls="", label=label))
@@ -129,7 +143,8 @@ def differences(compared: pd.DataFrame, first: str, second: str) -> Figure:
     """The paired difference first - second in every cell, in points: mean over seeds, 95% Student t interval, p.
 
     Below the cells, in black, the mean over them with its interval over tasks (`comparisons.overall`). Beside each
-    cell its sign-flip p, and Holm's over every row of `compared`.
+    cell its sign-flip p, and Holm's over every row of `compared`. A cell in which one of the two is not learned is pale
+    and counts in neither.
     """
     part = compared[(compared["first"] == first) & (compared["second"] == second)]
     fig, ax = plt.subplots(figsize=(8.0, 1.4 + 0.32 * (len(part) + 1)))
@@ -141,9 +156,12 @@ def differences(compared: pd.DataFrame, first: str, second: str) -> Figure:
     looks = task_looks(part["task"])
     labels = []
     for y, r in enumerate(part.to_dict("records")):
-        labels.append(f"{r['task']}, {r['regime']}" + (f", {r['model']}" if several else ""))
-        p = f"p {r['p']:.2g}, Holm {r['p_holm']:.2g}"
-        _forest_row(ax, y, r, p if r["n"] > 1 else "one seed" if r["n"] else MISSING, **looks[r["task"]])
+        model = f", {short_name(r['model'])}" if several else ""
+        labels.append(f"{task_name(r['task'])}, {r['regime']}{model}")
+        holm = NOT_LEARNED if r["not_learned"] else f"Holm {r['p_holm']:.2g}"
+        p = f"p {r['p']:.2g}, {holm}"
+        pale = {"alpha": 0.35} if r["not_learned"] else {}
+        _forest_row(ax, y, r, p if r["n"] > 1 else "one seed" if r["n"] else MISSING, **looks[r["task"]] | pale)
     over = comparisons.overall(part).to_dict("records")[0]
     note = no_interval(over["tasks"]) or f"p over tasks {over['p_tasks']:.2g}"
     _forest_row(ax, len(part), over, note, color="black", marker="D")

@@ -1,24 +1,62 @@
 """Figures of fine-tuning: scores by method, over epochs and over rates; b_k beside the head alone."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ..intervals import mean_interval, summary
-from ..names import method_name
-from ..style import DASHES, color_of, look_of, methods_as_points, methods_of, styled, with_legend
+from ..names import described, method_name, paper_described, paper_results
+from ..style import (
+    DASHES,
+    color_of,
+    look_of,
+    majority_line,
+    methods_as_points,
+    methods_of,
+    styled,
+    with_legend,
+    with_legend_below,
+)
 
 _COLUMNS = (("train_loss", 1), ("validation", 100))  # of the curves, with the scale they are drawn in
 
 
+def paper_marks(ax: Axes, runs: pd.DataFrame, methods: Sequence[str]) -> list[Line2D]:
+    """Short black lines with the paper's printed numbers, where it has them for the task and rows of these runs.
+
+    `runs` are of one cell, a method per column as in `methods_as_points`. Returned are entries of a legend that say of
+    which model, rows, epochs and seeds the lines and the coloured marks are; none where no line is drawn, as beside a
+    stand-in (`paper.beside`).
+    """
+    results = paper_results(runs)
+    percent = {m: x for r in results for m, x in r["percent"].items() if m in methods}
+    if not percent:
+        return []
+    ax.margins(y=0.1)  # room for the number of the highest
+    for method, value in percent.items():
+        x = list(methods).index(method)
+        ax.hlines(value, x - 0.36, x + 0.1, color="black", lw=1.6)
+        ax.annotate(f"{value:.1f}", (x - 0.36, value), (0, 1.5), textcoords="offset points", va="bottom", fontsize=7.5)
+    look: dict[str, Any] = {"color": "#4d4d4d", "ls": "", "marker": "o", "ms": 6}
+    return [
+        Line2D([], [], color="black", lw=1.6, label=paper_described(results[0])),
+        Line2D([], [], **look, label=f"{described(runs)} (points: seeds)"),
+    ]
+
+
 @styled
 def accuracy_by_method(runs: pd.DataFrame, before: float | None = None, metric: str = "accuracy") -> Figure:
-    """Last-epoch metric of each method: a point per seed, mean and 95% interval; `before`: the untuned model's."""
+    """Last-epoch metric of each method: a point per seed, mean and 95% interval; `before`: the untuned model's.
+
+    With the paper's numbers as short lines, see `paper_marks`.
+    """
     methods = methods_of(runs)
     fig, ax = plt.subplots(figsize=(1.6 + 1.1 * len(methods), 3.6))
     methods_as_points(ax, runs, methods)
@@ -27,7 +65,9 @@ def accuracy_by_method(runs: pd.DataFrame, before: float | None = None, metric: 
         look = {"ha": "right", "va": "bottom", "fontsize": 8}
         ax.annotate("before tuning", (0.995, 100 * before), xycoords=("axes fraction", "data"), **look)
     ax.set(ylabel=f"validation {metric} (%)", title="Last epoch: seeds, mean, 95% interval")
-    return fig
+    handles = paper_marks(ax, runs, methods)
+    majority_line(ax, runs)
+    return with_legend_below(fig, handles)
 
 
 def _label_curves(axes: Sequence[Axes], metric: str) -> None:
@@ -81,6 +121,8 @@ def _sweep(ax: Axes, grid: pd.DataFrame, chosen: Mapping[str, float], equal: flo
         ax.plot(x[ring], y[ring], "o", ms=13, mfc="none", mec=look["color"], mew=1.4)
         lost = table[table["lost"] > 0]["rate"] * shift
         ax.plot(lost, [0.02 + 0.035 * n] * len(lost), "x", color=look["color"], transform=ax.get_xaxis_transform())
+    if value == "final":  # the majority is that of the validation split
+        majority_line(ax, grid)
     if equal is not None:
         ax.axvline(equal, color="#999999", lw=1, ls=":", zorder=0)
         ax.annotate(" equal rate", (equal, 0.97), xycoords=("data", "axes fraction"), fontsize=8, va="top")
@@ -110,29 +152,41 @@ def rate_sweep(
 
 @styled
 def two_views(equal: pd.DataFrame, own: pd.DataFrame, metric: str = "accuracy") -> Figure:
-    """The same methods at one common rate and each at its own: a point per seed, mean and 95% interval."""
+    """The same methods at one common rate and each at its own: a point per seed, mean and 95% interval.
+
+    With the paper's numbers as short lines, see `paper_marks`.
+    """
     methods = methods_of(pd.concat([equal, own]))
     fig, axes = plt.subplots(1, 2, figsize=(2.4 + 1.9 * len(methods), 3.7), sharey=True)
+    handles: list[Line2D] = []
     for ax, runs, title in zip(axes, (equal, own), ("One rate for all", "Each at its own rate"), strict=True):
         methods_as_points(ax, runs, methods)
+        handles = paper_marks(ax, runs, methods) or handles
         ax.set_title(title)
+    for ax, runs in zip(axes, (equal, own), strict=True):  # after both: they share their axis
+        majority_line(ax, runs)
     rates = {m: g["rate"].iloc[0] for m, g in own.groupby("method")}
     names = [method_name(m) + (f"\n{rates[m]:g}" if m in rates else "") for m in methods]
     axes[1].set_xticks(range(len(methods)), names)
     if len(equal):
         axes[0].set_xlabel(f"learning rate {equal['rate'].iloc[0]:g}")
     axes[0].set_ylabel(f"validation {metric} (%)")
-    return fig
+    return with_legend_below(fig, handles)
 
 
 @styled
 def overview(
     runs: pd.DataFrame, grid: pd.DataFrame, chosen: Mapping[str, float], equal: float, metric: str = "accuracy"
 ) -> Figure:
-    """The README's figure: every method at one rate, and the metric against the rate."""
+    """The README's figure: every method at one rate, and the metric against the rate.
+
+    With the paper's numbers as short lines, see `paper_marks`.
+    """
     fig, axes = plt.subplots(1, 2, figsize=(11.5, 3.9), width_ratios=[1.0, 1.15])
     methods_as_points(axes[0], runs, methods_of(runs))
     axes[0].set(title=f"One rate for all ({equal:g})", ylabel=f"validation {metric} (%)")
     _sweep(axes[1], grid, chosen, equal, "final")
     axes[1].set_ylabel(f"validation {metric} (%)")
-    return with_legend(fig, axes[1])
+    handles = paper_marks(axes[0], runs, methods_of(runs))
+    majority_line(axes[0], runs)
+    return with_legend_below(with_legend(fig, axes[1]), handles)

@@ -16,8 +16,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..intervals import finished, mean_interval
+from ..majority import TOO_FEW, not_learned
 from ..names import SCORE_NAMES
-from ..style import COLORS, MARKERS, TERM_NAMES, TERMS, methods_as_points, panels, styled, with_legend
+from ..style import (
+    COLORS,
+    MARKERS,
+    TERM_NAMES,
+    TERMS,
+    majority_line,
+    methods_as_points,
+    panels,
+    styled,
+    with_legend,
+)
 
 GROWING = ("magnitude", "mag_angle")  # scores that grow with training
 WIDE = 12  # layers; beyond, the cells of a heat map hold no numbers
@@ -64,6 +75,7 @@ def heatmaps(scores: pd.DataFrame, runs: pd.DataFrame, names: Sequence[str], met
         _heat(fig.add_subplot(grid[n // 2, n % 2]), _layer_table(scores, name), SCORE_NAMES[name])
     ax = fig.add_subplot(grid[:, 2])
     methods_as_points(ax, runs, [f"b_{t}" for t in TERMS])
+    majority_line(ax, runs)
     ax.set(title="After tuning", ylabel=f"validation {metric} (%)")
     return fig
 
@@ -73,9 +85,10 @@ def rank_vs_accuracy(averages: pd.DataFrame, runs: pd.DataFrame, metric: str = "
     """Fig. 1b: each term's rank under each score (1 = highest layer average) against its accuracy.
 
     Small points are seeds, large ones the term's mean accuracy at the rank of its mean score. A score that ranks
-    rightly falls from left to right.
+    rightly falls from left to right. A term that is not learned (`majority`) is an open point off the line.
     """
     names = list(dict.fromkeys(averages["score"]))
+    unlearned = not_learned(runs)
     accuracy = 100 * finished(runs).set_index(["method", "seed"])["final"]
     fig, axes = panels(len(names), 2.3, 3.2, (0.8, 0.0), sharey=True)
     for ax, name in zip(axes, names, strict=True):
@@ -91,24 +104,32 @@ def rank_vs_accuracy(averages: pd.DataFrame, runs: pd.DataFrame, metric: str = "
             if seeds:
                 line.append((overall[term], float(np.mean(y)), term))
         line.sort()
-        ax.plot([r for r, _, _ in line], [a for _, a, _ in line], "-", color="#999999", lw=1, zorder=1)
+        joined = [(rank, mean) for rank, mean, term in line if f"b_{term}" not in unlearned]
+        ax.plot([r for r, _ in joined], [a for _, a in joined], "-", color="#999999", lw=1, zorder=1)
         for rank, mean, term in line:
-            ax.plot(rank, mean, "o", ms=9, color=COLORS[term])
+            inside = "white" if f"b_{term}" in unlearned else COLORS[term]
+            ax.plot(rank, mean, "o", ms=9, color=COLORS[term], mfc=inside)
             ax.annotate(TERM_NAMES[term], (rank, mean), (0, 8), textcoords="offset points", ha="center")
         ax.set(title=SCORE_NAMES[name], xlabel="rank by score", xticks=[1, 2, 3], xlim=(0.5, 3.5))
         ax.margins(y=0.18)
+        majority_line(ax, runs, label=ax is axes[0])
     axes[0].set_ylabel(f"validation {metric} (%)")
     return fig
 
 
 @styled
 def agreement(taus: pd.DataFrame) -> Figure:
-    """Kendall's tau of each score with the accuracies: a point per seed, mean and 95% interval (cut at -1 and 1)."""
+    """Kendall's tau of each score with the accuracies: a point per seed, mean and 95% interval (cut at -1 and 1).
+
+    Where a view has fewer than two learned terms, its entry in the legend says so.
+    """
     names = list(dict.fromkeys(taus["score"]))
     views = list(dict.fromkeys(taus["view"]))
     fig, ax = plt.subplots(figsize=(1.9 + 1.35 * len(names), 3.4))
     for n, view in enumerate(views):
         color = ("#56B4E9", "#CC79A7")[n % 2]
+        few = (taus[taus["view"] == view]["learned"] < 2).all()
+        name_of_view = f"{view}:\n{TOO_FEW}" if few else view
         for x, name in enumerate(names):
             values = taus[(taus["score"] == name) & (taus["view"] == view)]["tau"].dropna().to_numpy()
             place = x + (n - (len(views) - 1) / 2) * 0.32
@@ -116,7 +137,7 @@ def agreement(taus: pd.DataFrame) -> Figure:
             ax.plot(place - 0.05 + spread, values, "o", ms=3.5, mew=0, alpha=0.5, color=color)
             i = mean_interval(values)
             low, high = (0.0, 0.0) if i.n < 2 else (i.mean - max(i.low, -1.0), min(i.high, 1.0) - i.mean)
-            look = {"fmt": "D", "ms": 6, "capsize": 3, "color": color, "label": None if x else view}
+            look = {"fmt": "D", "ms": 6, "capsize": 3, "color": color, "label": None if x else name_of_view}
             ax.errorbar([place + 0.08], [i.mean], [[max(low, 0.0)], [max(high, 0.0)]], **look)
     ax.axhline(0, color="#999999", lw=1)
     ax.set_xticks(range(len(names)), [SCORE_NAMES[n].replace(" (", "\n(") for n in names])

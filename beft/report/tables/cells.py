@@ -12,18 +12,34 @@ import pandas as pd
 
 from ... import paper
 from ...data import tasks
+from ...data.prompts import PROMPTS
 from ...errors import BeftError
 from ...study import ALL_METHODS
 from ...theory.scores import agreement
 from .. import comparisons, verdict
 from ..comparisons import CELL
-from ..dataframes import Records, frame
+from ..dataframes import Records, frame, majorities, majority_in
 from ..intervals import by_name, finished
-from ..names import MISSING, counted, interval_text, method_name, number, order, runs_text
+from ..majority import NOT_LEARNED, TOO_FEW, majority_of, majority_text, not_learned
+from ..names import (
+    MISSING,
+    counted,
+    interval_text,
+    method_name,
+    model_name,
+    number,
+    order,
+    paper_described,
+    runs_text,
+    short_name,
+    task_name,
+)
 from .fine_tuning import parameter_names
 
 TERMS = ("b_q", "b_k", "b_v")
-FIXED = ["model", "task", "regime", "rows", "metric", "seeds"]
+FIXED = ["model", "task", "regime", "rows", "metric", "majority", "seeds"]
+ANOTHER = f"paper ({short_name(paper.CLASSIFIER)})"
+NONE_PRINTED = "none printed"
 
 
 def joined(values: Iterable[Any]) -> str:
@@ -32,8 +48,10 @@ def joined(values: Iterable[Any]) -> str:
 
 
 def _place(cell: Mapping[str, Any], runs: pd.DataFrame) -> dict[str, Any]:
-    place = {n: str(cell[n]) for n in CELL} | {"rows": joined(runs["train_size"]), "metric": joined(runs["metric"])}
-    return place | {"seeds": str(runs["seed"].nunique())}
+    """What tells a cell apart, in words; `majority` in percent."""
+    place = {"model": model_name(cell["model"]), "task": task_name(cell["task"]), "regime": str(cell["regime"])}
+    place |= {"rows": joined(runs["train_size"]), "metric": joined(runs["metric"])}
+    return place | {"majority": majority_text(majority_of(runs)), "seeds": str(runs["seed"].nunique())}
 
 
 def _methods(runs: pd.DataFrame) -> list[str]:
@@ -48,10 +66,11 @@ def _scores(runs: pd.DataFrame, methods: Iterable[str], value: str = "final") ->
 def table1(rankings: Records, runs_records: Records, names: Sequence[str] | None = None) -> pd.DataFrame:
     """Table 1: every cell's ranking of the terms under each score beside their accuracies.
 
-    Columns: model, task, regime, rows, metric, seeds; b_q, b_k, b_v (percent with interval), order of accuracies;
-    b_k null (proved by the anatomy: then its place is not the score's merit); per score its order of the terms by
-    the layer average, mean over seeds, and in "<score>: top, tau" whether its top term is the most accurate one
-    ("tie" where the score has no single top) with Kendall's tau of the means, and tau without a null b_k.
+    Columns: model, task, regime, rows, metric, majority, seeds; b_q, b_k, b_v (percent with interval), order of the
+    accuracies of learned terms (`majority`); b_k null (proved by the anatomy: then its place is not the score's
+    merit); per score its order of the terms by the layer average, mean over seeds, and in "<score>: top, tau" whether
+    its top term is the most accurate one ("tie" where the score has no single top) with Kendall's tau of the means of
+    learned terms, and tau without a null b_k; neither below two learned terms.
 
     `names` are the scores to show, by default all that the records hold. Raises BeftError where a cell has several
     rankings, or several runs of one term, for one seed.
@@ -65,17 +84,29 @@ def table1(rankings: Records, runs_records: Records, names: Sequence[str] | None
     for cell, part in comparisons.by_cell(runs):
         row = _place(cell, part) | _scores(part, TERMS)
         accuracies = by_name(finished(part).groupby("method")["final"].mean().dropna())
-        row["order of accuracies"] = order({m[2:]: v for m, v in accuracies.items()})
+        unlearned = not_learned(part)
+        row["order of accuracies"] = _learned_order(accuracies, unlearned)
         averages = scored.get(tuple(cell.values()))
         row["b_k null"] = MISSING if averages is None else "yes" if averages["key_null"].any() else "no"
         for score in scores:
-            row |= _score_columns(score, averages, accuracies)
+            row |= _score_columns(score, averages, accuracies, unlearned)
         rows.append(row)
     fixed = [*FIXED, *TERMS, "order of accuracies", "b_k null"]
     return pd.DataFrame(rows, columns=[*fixed, *(c for s in scores for c in (s, f"{s}: top, tau"))])
 
 
-def _score_columns(score: str, averages: pd.DataFrame | None, accuracies: Mapping[str, float]) -> dict[str, str]:
+def _learned_order(accuracies: Mapping[str, float], unlearned: Sequence[str]) -> str:
+    """The order of the learned terms, and which are not learned: "v > q; not learned: k"."""
+    ranked = order({m[2:]: v for m, v in accuracies.items() if m not in unlearned})
+    texts = [ranked] if ranked != MISSING or not unlearned else []
+    if unlearned:
+        texts.append(f"{NOT_LEARNED}: {', '.join(m[2:] for m in unlearned)}")
+    return "; ".join(texts)
+
+
+def _score_columns(
+    score: str, averages: pd.DataFrame | None, accuracies: Mapping[str, float], unlearned: Sequence[str]
+) -> dict[str, str]:
     if averages is None or score not in set(averages["score"]):
         return {score: MISSING, f"{score}: top, tau": MISSING}
     means = averages[averages["score"] == score].groupby("term")["value"].mean()
@@ -83,13 +114,17 @@ def _score_columns(score: str, averages: pd.DataFrame | None, accuracies: Mappin
     means = means.add_prefix("b_")
     if len(accuracies) < len(means):
         return text | {f"{score}: top, tau": "a term has no accuracy"}
+    kept = {m: v for m, v in accuracies.items() if m not in unlearned}
+    if len(kept) < 2:
+        return text | {f"{score}: top, tau": TOO_FEW}
     top = means.index[means == means.max()]
-    best = max(accuracies.values())
-    result = "tie" if len(top) != 1 else "right" if accuracies[top[0]] == best else "wrong"
-    result += f", {number(agreement(by_name(means), accuracies), '+.2f')}"
+    # a top term that is not learned is wrong: another one was
+    result = "tie" if len(top) != 1 else "right" if kept.get(top[0]) == max(kept.values()) else "wrong"
+    result += f", {number(agreement(by_name(means), kept), '+.2f')}"
     if averages["key_null"].any():
-        without = by_name(means.drop("b_k", errors="ignore"))
-        result += f" (without b_k {number(agreement(without, accuracies), '+.2f')})"
+        kept.pop("b_k", None)
+        without = number(agreement(by_name(means), kept), "+.2f") if len(kept) > 1 else TOO_FEW
+        result += f" (without b_k {without})"
     return text | {f"{score}: top, tau": result}
 
 
@@ -97,7 +132,8 @@ def table2(records: Records) -> pd.DataFrame:
     """Table 2: what each method of one cell trains, needs and reaches; a row per method and rate.
 
     Columns: method, rate, seeds; trained numbers (bias, pooler, head; weights where any are trained); the metric of
-    the last epoch with interval; seconds per run, runs in the bank, bank memory; the paper's number, ours minus it.
+    the last epoch with interval; the majority class's; seconds per run, runs in the bank, bank memory; the paper's
+    number, ours minus it.
 
     Runs of a bank share every forward pass, so seconds are the bank's divided by its runs: a run alone takes longer
     than that. Memory is the peak of the process while the whole bank trained, in MB (10^6 bytes), not of one run;
@@ -117,6 +153,7 @@ def table2(records: Records) -> pd.DataFrame:
         row = {"method": method_name(method), "rate": f"{rate:g}", "seeds": str(group["seed"].nunique())}
         row |= {f"{name} parameters": f"{mine[0]['parameters'].get(name, 0):,}" for name in trained}
         row[f"last epoch, % {metric}"] = runs_text(group)
+        row["majority"] = majority_text(majority_of(runs))
         row["seconds per run"] = f"{group['seconds'].mean():.3g}"
         banks = [bank for r in mine if (bank := r.get("bank"))]
         row["runs in the bank"] = joined(sorted(b["runs"] for b in banks)) or "not recorded"
@@ -137,21 +174,24 @@ def _beside_paper(settings: dict[str, Any], group: pd.DataFrame, prefix: str = "
     return {f"{prefix}paper, %": paper.column(settings), f"{prefix}ours - paper": ours}
 
 
-def table3(records: Records) -> pd.DataFrame:
+def table3(records: Records, untuned: Records = ()) -> pd.DataFrame:
     """Table 3: cells x methods, the metric of the last epoch as "mean [low, high]" in percent.
 
-    Columns: model, task, regime, rows, metric, seeds; epochs, with the paper's where it has more; rate, with the
-    methods that have their own; a column per method. A method with a number in the paper for any cell has
-    "<method>: paper, %" and "<method>: ours - paper" (points) too; if none has, one column `paper` says why.
-    Raises BeftError where a cell has several runs of a method for one seed.
+    Columns: model, task, regime, rows, metric, majority, seeds; epochs, with the paper's where it has more; rate, by
+    method where they have their own; a column per method, marked where it is not learned. A method with a number in
+    the paper for any cell has "<method>: paper, %" and "<method>: ours - paper" (points) too; if none has, one column
+    `paper` says why. Where the paper prints numbers of BERT-base for the task and rows of another real model, they
+    stand in "paper (BERT-base)". Raises BeftError where a cell has several runs of a method for one seed.
+
+    Records of the `untuned` model add nothing but the majority of their rows.
     """
-    runs = frame(records)
+    runs = frame([*records, *untuned])
     comparisons.one_run_each(runs)
     settings = {r["key"]: r["settings"] for r in records if r["kind"] == "run"}
     printed = {s["method"] for s in settings.values() if paper.printed(s)}
     rows = []
     for cell, part in comparisons.by_cell(runs):
-        row = _place(cell, part) | {"epochs": _epochs(cell, part), "rate": _rates(part)}
+        row = _place(cell, part) | {"epochs": _epochs(settings[part["key"].iloc[0]], part), "rate": _rates(part)}
         for method in _methods(runs):
             group = part[part["method"] == method]
             row[method_name(method)] = runs_text(group)
@@ -161,40 +201,68 @@ def table3(records: Records) -> pd.DataFrame:
                 row |= _beside_paper(settings[key] | {"method": method}, group, f"{method_name(method)}: ")
         if not printed:
             row["paper"] = joined(paper.column(settings[key]) for key in part["key"])
-        rows.append(row)
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*FIXED, "epochs", "rate"])
+        rows.append(row | {ANOTHER: _another_models(settings[part["key"].iloc[0]], part, _methods(runs))})
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*FIXED, "epochs", "rate"])
+    # the column stands where there is anything in it
+    return table if rows and (table[ANOTHER] != NONE_PRINTED).any() else table.drop(columns=ANOTHER, errors="ignore")
 
 
-def _epochs(cell: Mapping[str, Any], part: pd.DataFrame) -> str:
+def _another_models(settings: dict[str, Any], part: pd.DataFrame, methods: Sequence[str]) -> str:
+    """The paper's numbers of BERT-base for the task and rows of another model, with its settings."""
+    results = paper.beside(settings, bool(part["substitute"].iloc[0]))
+    if not results or paper.same_model(settings["model"]):
+        return NONE_PRINTED
+    percent = {m: x for r in results for m, x in r["percent"].items()}
+    numbers = ", ".join(f"{method_name(m)} {percent[m]:.1f}" for m in methods if m in percent)
+    return f"{numbers} ({paper_described(results[0])})" if numbers else NONE_PRINTED
+
+
+def _epochs(settings: Mapping[str, Any], part: pd.DataFrame) -> str:
     """The epochs of a cell; with the paper's for that task, of its model or else BERT-base, where those are more."""
-    text, task = joined(part["epochs"]), tasks.TASKS.get(str(cell["task"]))
-    if task is None or not task.source.startswith(tasks.PAPER):
-        return text
-    theirs = task.epochs_for(str(cell["model"]))[0]
-    return f"{text} (paper: {theirs})" if part["epochs"].min() < theirs else text
+    text, theirs = joined(part["epochs"]), _papers_epochs(settings)
+    return f"{text} (paper: {theirs})" if theirs and part["epochs"].min() < theirs else text
+
+
+def _papers_epochs(settings: Mapping[str, Any]) -> int | None:
+    """The paper's epochs for the task of a run, as a classifier or prompted like it; None where it has no such task."""
+    if settings.get("prompted"):
+        prompt = PROMPTS.get(settings["task"])
+        return paper.DECODER_EPOCHS if prompt and prompt.suite in tasks.HUB else None
+    task = tasks.TASKS.get(settings["task"])
+    return task.epochs_for(settings["model"])[0] if task and task.source.startswith(tasks.PAPER) else None
 
 
 def _rates(part: pd.DataFrame) -> str:
-    """The rate of most methods, and those of the others by name: "0.003; full 0.0001"."""
-    common = part.drop_duplicates(["method", "rate"])["rate"].mode().iloc[0]
-    other = part[part["rate"] != common].groupby("method", sort=False)["rate"]
-    return "; ".join([f"{common:g}", *(f"{method_name(str(m))} {joined(r)}" for m, r in other)])
+    """The rate of a cell; where methods have their own, by name: "b_k, b_v 0.003; b_q 0.01"."""
+    by_rate: dict[float, list[str]] = {}
+    for method in _methods(part):
+        for rate in part[part["method"] == method]["rate"].unique():
+            by_rate.setdefault(float(rate), []).append(method_name(method))
+    if len(by_rate) == 1:
+        return f"{next(iter(by_rate)):g}"
+    return "; ".join(f"{', '.join(names)} {rate:g}" for rate, names in by_rate.items())
 
 
 def further_metrics(records: Records) -> pd.DataFrame:
     """Metrics beside the one of `table3`, further validation splits too: a row per cell and metric.
 
-    Columns: model, task, regime, rows, metric, seeds; a column per method, "mean [low, high]" in percent.
+    Columns: model, task, regime, rows, metric, majority (of that metric), seeds; a column per method, "mean [low,
+    high]" in percent.
     """
     runs = frame(records)
+    known = majorities(records)
+    best = {r["key"]: majority_in(r, known) for r in records if r["kind"] == "run"}
     kept: dict[str, Any] = {r["key"]: r["final"].get("metrics") or {} for r in records if r["kind"] == "run"}
     methods = _methods(runs)
     rows = []
     for cell, part in comparisons.by_cell(runs):
         names = dict.fromkeys(n for key in part["key"] for n in kept[key])
         for name in [n for n in names if n not in set(part["metric"])]:
-            valued = part.assign(value=[kept[key].get(name, np.nan) for key in part["key"]])
-            rows.append(_place(cell, part) | {"metric": name} | _scores(valued, methods, "value"))
+            valued = part.assign(
+                value=[kept[key].get(name, np.nan) for key in part["key"]],
+                majority=[best[key].get(name, np.nan) for key in part["key"]],
+            )
+            rows.append(_place(cell, valued) | {"metric": name} | _scores(valued, methods, "value"))
     return pd.DataFrame(rows, columns=[*FIXED, *map(method_name, methods)])
 
 
@@ -214,6 +282,9 @@ def _text(
 ) -> pd.DataFrame:
     """The columns `labels`; difference with its interval; p, the smallest possible p, Holm's p."""
     table = compared[list(labels)].copy()
+    for name, text in {"model": model_name, "task": task_name}.items():
+        if name in table:
+            table[name] = table[name].map(text)
     ends = zip(compared["mean"], compared["low"], compared["high"])
     table["difference"] = [interval_text(*values, form, scale, missing) for values in ends]
     for name, column in {"p": p, "smallest possible p": "p_least", "p, Holm": "p_holm"}.items():
@@ -222,9 +293,14 @@ def _text(
 
 
 def comparison_table(compared: pd.DataFrame) -> pd.DataFrame:
-    """`comparisons.compare`: difference in points with both intervals, p, the smallest possible p, Holm's p."""
+    """`comparisons.compare`: difference in points with both intervals, p, the smallest possible p, Holm's p.
+
+    In the place of Holm's p stands which of the two methods is not learned, if one is.
+    """
     labels = [*CELL, "comparison", "seeds"]
     table = _text(named(compared).assign(seeds=compared["n"]), labels).astype(str)
+    why = map(verdict.left_out, compared["not_learned"])
+    table["p, Holm"] = [reason or text for reason, text in zip(why, table["p, Holm"])]
     ends = zip(100 * compared["boot_low"], 100 * compared["boot_high"])
     boot = [f"[{low:+.1f}, {high:+.1f}]" if np.isfinite(low) else "fewer than 3 seeds" for low, high in ends]
     table.insert(len(labels) + 1, "bootstrap", boot)
@@ -249,11 +325,16 @@ def over_seeds(
 def over_tasks(labels: Sequence[str], overall: pd.DataFrame, scale: float = 100, form: str = "+.1f") -> pd.DataFrame:
     """Differences over cells, with the verdict on each in this table.
 
-    Columns: `labels`; "higher in", the cells in which the first is higher; tasks; difference with its 95% interval
+    Columns: `labels`; "higher in", the cells in which the first is higher, and how many were left out because one of
+    the two is not learned; tasks; difference with its 95% interval
     over tasks; p over tasks, the smallest that so many tasks allow, Holm's p over the rows; verdict.
     """
     judged = verdict.over_tasks(overall)
-    higher = [f"{n} of {counted(cells, 'cell')}" for n, cells in zip(judged["higher"], judged["cells"])]
+    left_out = judged.get("left_out", pd.Series(0, judged.index))
+    higher = [
+        f"{n} of {counted(cells, 'cell')}" + (f" ({left} {NOT_LEARNED})" if left else "")
+        for n, cells, left in zip(judged["higher"], judged["cells"], left_out)
+    ]
     judged = judged.assign(**{"higher in": higher})
     table = _text(judged, [*labels, "higher in", "tasks"], "p_tasks", scale, form)
     return table.assign(verdict=judged["verdict"])

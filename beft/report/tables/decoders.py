@@ -3,14 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ... import paper
 from .. import comparisons
 from ..comparisons import CELL
-from ..dataframes import Records, frame
+from ..dataframes import Records, frame, majorities, majority_in
 from ..intervals import mean_interval, summary
-from ..names import MISSING, PAPER_ORDER, method_name, percent_text, runs_text
+from ..majority import at_or_below, learned, majority_of, majority_text, marked
+from ..names import MISSING, NO_ROOM, PAPER_ORDER, mean_text, method_name, model_name, runs_text, task_name
 from .cells import table3
 from .fine_tuning import accuracy_order
 
@@ -21,65 +23,111 @@ ROUNDING = 1e-10  # relative change in float64: rounding stays far below, a term
 def scores(records: Records, untuned: Records = ()) -> pd.DataFrame:
     """Runs, and the untuned model beside them, in one frame as `dataframes.frame` gives it.
 
-    The untuned model's methods are "zero_shot", whose one score stands for every seed of the cell, and "in_context".
-    A model and task of which there are no runs are left out.
+    The untuned model's methods are "zero_shot", whose one score stands for every seed of the cell, and "in_context",
+    whose outcome is "does not fit" where the context had no room for a demonstration. A model and task of which there
+    are no runs are left out.
     """
-    runs = frame(records)
+    runs = frame([*records, *untuned])  # the untuned model's add no rows, but may know the majority
     rows = []
     for cell, part in comparisons.by_cell(runs):
-        same: dict[str, Any] = {n: part[n].iloc[0] for n in ("metric", "substitute")}
+        same: dict[str, Any] = {n: part[n].iloc[0] for n in ("metric", "substitute")} | {"majority": majority_of(part)}
         for r in untuned:
             s, in_context = r["settings"], bool(r["settings"]["demonstrations"])
             if any(s.get(n) != cell[n] for n in (CELL if in_context else ("model", "task"))):
                 continue
             for seed in [s["seed"]] if in_context else sorted(set(part["seed"])):
                 row = {**cell, **same, "key": r["key"], "method": UNTUNED[in_context], "seed": seed}
-                rows.append(row | {"final": r["validation"], "outcome": r["outcome"]})
+                rows.append(row | ({"outcome": NO_ROOM} if _no_room(r) else _score(r)))
     if not rows:
         return runs
-    beside = pd.DataFrame(rows).reindex(columns=runs.columns).astype(runs.dtypes[["final"]])
+    beside = pd.DataFrame(rows).reindex(columns=runs.columns).astype(runs.dtypes[["final", "majority"]])
     return pd.concat([beside, runs], ignore_index=True)
 
 
+def _score(untuned: Mapping[str, Any]) -> dict[str, Any]:
+    return {"final": untuned["validation"], "outcome": untuned["outcome"]}
+
+
+def _no_room(untuned: Mapping[str, Any]) -> bool:
+    """Whether demonstrations were wanted and none fitted: then the score is the zero-shot one."""
+    return bool(untuned["settings"]["demonstrations"]) and not untuned["demonstrations"]
+
+
+def _shown(context: Records) -> str:
+    """How many demonstrations the context had room for, over seeds: "5", "3 to 5"."""
+    counts = sorted({r["demonstrations"] for r in context if not _no_room(r)})
+    return " to ".join(map(str, dict.fromkeys([counts[0], counts[-1]]))) if counts else NO_ROOM
+
+
 def before_tuning(untuned: Records) -> pd.DataFrame:
-    """The untuned model's scores in percent: a row per model and task, zero-shot and behind demonstrations."""
-    rows = []
+    """The untuned model's scores in percent: a row per model and task, zero-shot and behind demonstrations.
+
+    Columns: model; task; metric; majority, what the most frequent option as the answer to all reaches; zero-shot;
+    demonstrations, as many as had room; in context. Scores at or below the majority are marked.
+    """
+    rows, known = [], majorities(untuned)
     for model, task in dict.fromkeys((r["settings"]["model"], r["settings"]["task"]) for r in untuned):
         here = [r for r in untuned if (r["settings"]["model"], r["settings"]["task"]) == (model, task)]
-        zero = [f"{100 * r['validation']:.1f}" for r in here if not r["settings"]["demonstrations"]]
+        metric = here[0]["data"]["metric"]
+        majority = float(majority_in(here[0], known).get(metric, np.nan))
         context = [r for r in here if r["settings"]["demonstrations"]]
-        row = {"model": model, "task": task, "metric": here[0]["data"]["metric"], "zero-shot, %": [*zero, MISSING][0]}
-        row["demonstrations"] = str(context[0]["demonstrations"]) if context else MISSING
-        rows.append(row | {"in context, %": percent_text(mean_interval(r["validation"] for r in context))})
+        row = {"model": model_name(model), "task": task_name(task), "metric": metric}
+        row |= {"majority": majority_text(majority), "zero-shot, %": MISSING, "demonstrations": MISSING}
+        row["in context, %"] = MISSING
+        for r in [r for r in here if not r["settings"]["demonstrations"]]:
+            row["zero-shot, %"] = _percent([r["validation"]], majority)
+        if context:
+            values = [r["validation"] for r in context if not _no_room(r)]
+            row |= {"demonstrations": _shown(context), "in context, %": _percent(values, majority, NO_ROOM)}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
-def table5(records: Records, untuned: Records = ()) -> pd.DataFrame:
+def _percent(values: Sequence[float], majority: float, missing: str = MISSING) -> str:
+    """Scores over seeds with their interval, marked where they are not above the majority; of one value, it alone."""
+    interval = mean_interval(values)
+    if not interval.n:
+        return missing
+    return marked(mean_text(interval, ".1f", 100), at_or_below(interval.mean, majority))
+
+
+def table5(records: Records, untuned: Records = (), absent: Sequence[Mapping[str, str]] = ()) -> pd.DataFrame:
     """Table 5, and 6 where the models have no biases: cells x (zero-shot, in context, methods), percent.
 
     Columns as of `cells.table3`, with the untuned model's in front of the methods': zero-shot, which no seed
-    changes, and in context with the number of demonstrations that the model's context had room for.
+    changes, and in context with the number of demonstrations that the model's context had room for. Cells that are
+    `absent` ({"model", "task", "regime", "reason"}, as `grid.at_hand` gives them) have a row and a column `reason`.
     """
-    table = table3(records)
+    table = table3(records, untuned)
     cells = {tuple(cell.values()): part for cell, part in comparisons.by_cell(scores(records, untuned))}
-    # Demonstrations that the context had room for: of long texts, it may be none.
-    behind = [r for r in untuned if r["settings"]["demonstrations"]]
-    fitted = {(r["settings"]["model"], r["settings"]["task"]): r["demonstrations"] for r in behind}
     texts = []
     for cell, _ in comparisons.by_cell(frame(records)):
         here = cells[tuple(cell.values())]
         zero, context = (here[here["method"] == m] for m in UNTUNED)
-        suffix = f", {fitted[cell['model'], cell['task']]} shown" if len(context) else ""
-        score = f"{100 * zero['final'].iloc[0]:.1f}" if len(zero) else MISSING
-        texts.append((score, runs_text(context) + suffix))
+        behind = [r for r in untuned if r["key"] in set(context["key"])]
+        shown = _shown(behind) if behind else NO_ROOM
+        suffix = "" if shown == NO_ROOM else f", {shown} shown"
+        texts.append((_percent(zero["final"].head(1).tolist(), majority_of(here)), runs_text(context) + suffix))
     for n, method in enumerate(UNTUNED, 1):
         table.insert(list(table).index("rate") + n, method_name(method), [text[n - 1] for text in texts])
-    return table
+    return with_absent(table, absent)
 
 
-def table6(records: Records, untuned: Records = ()) -> pd.DataFrame:
+def with_absent(table: pd.DataFrame, absent: Sequence[Mapping[str, str]]) -> pd.DataFrame:
+    """A table over cells with a row for each cell that could not be run, and why in a column `reason`."""
+    if not absent:
+        return table
+    rows = [
+        dict.fromkeys(table, MISSING)
+        | {"model": model_name(a["model"]), "task": task_name(a["task"]), "regime": a["regime"], "reason": a["reason"]}
+        for a in absent
+    ]
+    return pd.concat([table.assign(reason=""), pd.DataFrame(rows)], ignore_index=True)
+
+
+def table6(records: Records, untuned: Records = (), absent: Sequence[Mapping[str, str]] = ()) -> pd.DataFrame:
     """`table5` with the paper's own bias-free models below, run here or not; its numbers have their own columns."""
-    table = table5(records, untuned)
+    table = table5(records, untuned, absent)
     printed = [r for r in paper.data()["results"] if r.get("prompted")]
     names = {method: f"{method_name(method)}: paper, %" for r in printed for method in r["percent"]}
     reason = table.pop("paper") if "paper" in table else None
@@ -93,7 +141,7 @@ def table6(records: Records, untuned: Records = ()) -> pd.DataFrame:
         of |= {"rows": str(result["settings"]["train_size"]), "epochs": str(result["settings"]["epochs"])}
         of |= {"rate": f"{result['settings']['rate']:g}", "seeds": "none of ours"}
         of |= {names[m]: f"{value:.1f}" for m, value in result["percent"].items()}
-        rows.append(dict.fromkeys(table, MISSING) | of)
+        rows.append(dict.fromkeys(table, MISSING) | ({"reason": ""} if absent else {}) | of)
     return pd.concat([table, pd.DataFrame(rows, columns=list(table))], ignore_index=True)
 
 
@@ -131,19 +179,31 @@ def perturbations(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def method_orders(scores: pd.DataFrame) -> pd.DataFrame:
     """The order of the methods by their means in percent: a row per model, task and regime."""
-    rows = [cell | {"methods by score, %": accuracy_order(part)} for cell, part in comparisons.by_cell(scores)]
+    rows = [
+        cell
+        | {"model": model_name(cell["model"]), "task": task_name(cell["task"])}
+        | {"methods by score, %": accuracy_order(part)}
+        for cell, part in comparisons.by_cell(scores)
+    ]
     return pd.DataFrame(rows, columns=[*CELL, "methods by score, %"])
 
 
 def best_terms(scores: pd.DataFrame) -> pd.DataFrame:
-    """In how many cells each term has the highest mean of the three: a row per model; equal ones count each."""
+    """In how many cells each term has the highest mean of the three: a row per model; equal ones count each.
+
+    A term that is not learned is never the best; the last columns count the cells, and those where no term is learned.
+    """
     cell = list(CELL)
-    means = summary(scores[scores["method"].isin(PAPER_ORDER)], [*cell, "method"]).dropna(subset=["mean"])
+    terms = scores[scores["method"].isin(PAPER_ORDER)]
+    parts = {tuple(place.values()): learned(part) for place, part in comparisons.by_cell(terms)}
+    means = summary(pd.concat([terms.head(0), *parts.values()]), [*cell, "method"]).dropna(subset=["mean"])
     best = means[means["mean"] == means.groupby(cell)["mean"].transform("max")]
     cells = scores.drop_duplicates(cell).groupby("model", sort=False).size()
     counts = pd.crosstab(best["model"], best["method"]).reindex(cells.index, fill_value=0)
     counts = counts.reindex(columns=list(PAPER_ORDER), fill_value=0).rename_axis(columns=None)
-    return counts.assign(cells=cells).reset_index()
+    none = pd.Series([model for (model, *_), part in parts.items() if part.empty], dtype=object).value_counts()
+    counts = counts.assign(cells=cells, **{"no term learned": none.reindex(cells.index, fill_value=0)}).reset_index()
+    return counts.assign(model=counts["model"].map(model_name))
 
 
 def memory(estimates: Mapping[str, Any], measured: Records = (), runs: int = 1) -> pd.DataFrame:

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from ... import paper
-from ...data.tasks import Task, score
+from ...data.tasks import Task, majority_score
 from ..dataframes import Records, frame
 from ..intervals import summary
+from ..majority import NOT_LEARNED, at_or_below, majority_of, majority_text, marked, not_learned
 from ..names import MISSING, method_name, order, runs_text
 
 
@@ -22,20 +23,26 @@ def labels(task: Task, values: np.ndarray) -> pd.DataFrame:
 
 
 def before_tuning(task: Task, values: np.ndarray, untuned: float) -> pd.DataFrame:
-    """The metric of the untuned model, and that of one answer for all rows with these labels (N,), in percent."""
-    constant = "undefined"
-    if not task.regression:
-        largest = np.full_like(values, np.bincount(values).argmax())
-        constant = f"{100 * score(task.metric, values, largest):.1f}"
-    column = {"untuned model": f"{100 * untuned:.1f}", "one answer for all rows": constant}
+    """The metric of the untuned model, and that of one answer for all rows with these labels (N,), in percent.
+
+    The latter is the majority class's, 0 for correlations; an untuned model that is not above it is marked.
+    """
+    majority = majority_score(task.metric, values)
+    column = {"untuned model": marked(f"{100 * untuned:.1f}", at_or_below(untuned, majority))}
+    column["one answer for all rows (majority)"] = majority_text(majority)
     return pd.DataFrame(column.items(), columns=["predictions of", f"{task.metric}, %"])
 
 
 def accuracy_order(runs: pd.DataFrame, methods: Sequence[str] | None = None) -> str:
-    """Methods by their mean over seeds, in percent: "b_v (77.2) > b_q (70.1)"."""
+    """Methods of one cell by their mean over seeds, in percent: "b_v (77.2) > b_q (70.1); not learned: b_k (50.9)"."""
     chosen = runs if methods is None else runs[runs["method"].isin(methods)]
-    means = summary(chosen).set_index("method")["mean"]
-    return order({method_name(str(m)): 100 * v for m, v in means.items()}, ".1f")
+    means = 100 * summary(chosen).set_index("method")["mean"]
+    unlearned = not_learned(chosen)
+    ranked = order({method_name(str(m)): v for m, v in means.items() if m not in unlearned}, ".1f")
+    texts = [ranked] if ranked != MISSING or not unlearned else []
+    if unlearned:
+        texts.append(f"{NOT_LEARNED}: {', '.join(f'{method_name(m)} ({means[m]:.1f})' for m in unlearned)}")
+    return "; ".join(texts)
 
 
 def lost(*frames: pd.DataFrame) -> str:
@@ -45,7 +52,7 @@ def lost(*frames: pd.DataFrame) -> str:
 
 
 def by_method(records: Records, metric: str = "accuracy") -> pd.DataFrame:
-    """One row per method and rate: seeds, last-epoch and best-epoch metric, parameter counts, the paper's number.
+    """One row per method and rate: seeds, last- and best-epoch metric, majority, parameter counts, the paper's number.
 
     The last epoch is what the paper prints. The best epoch was chosen on the split its column names; chosen on
     validation it is optimistic, since the same sentences choose and report.
@@ -56,6 +63,7 @@ def by_method(records: Records, metric: str = "accuracy") -> pd.DataFrame:
         row[f"last epoch, % {metric}"] = runs_text(group)
         chosen = " or ".join(sorted(set(group["chosen_on"].dropna())))
         row[f"best epoch, % {metric}"] = f"{runs_text(group, 'best')} (chosen on {chosen})" if chosen else MISSING
+        row["majority"] = majority_text(majority_of(group))
         row |= {f"{name} parameters": first["parameters"].get(name, 0) for name in parameter_names(records)}
         rows.append(row | {"paper, last epoch, %": paper.column(first["settings"])})
     return pd.DataFrame(rows)
@@ -86,18 +94,19 @@ def parameter_counts(records: Records, total: int) -> pd.DataFrame:
 
 
 def rate_grid(grid: pd.DataFrame) -> pd.DataFrame:
-    """Methods x rates: mean and interval over seeds; `not run` where a cell is empty."""
+    """Methods x rates: mean and interval over seeds; `not run` where a cell is empty; the majority class's score."""
     rows = []
     for method, part in grid.groupby("method", sort=False):
         cells = {f"{rate:g}": runs_text(group) for rate, group in part.groupby("rate")}
-        rows.append({"method": method_name(str(method)), **cells})
-    return pd.DataFrame(rows, columns=["method", *(f"{r:g}" for r in sorted(grid["rate"].unique()))])
+        rows.append({"method": method_name(str(method)), "majority": majority_text(majority_of(part)), **cells})
+    return pd.DataFrame(rows, columns=["method", "majority", *(f"{r:g}" for r in sorted(grid["rate"].unique()))])
 
 
 def forms(records: Records, formed: Records) -> pd.DataFrame:
     """Single terms as they are and in other forms, over the seeds that both have (paper, Table 4).
 
-    Columns: term and form, trained numbers of the bias, last-epoch metric with interval, the paper's number.
+    Columns: term and form, trained numbers of the bias, seeds, last-epoch metric with interval, the majority class's,
+    the paper's number.
     """
     seeds = {r["settings"]["seed"] for r in formed}
     terms = {r["settings"]["method"].partition(":")[0] for r in formed}
@@ -105,15 +114,16 @@ def forms(records: Records, formed: Records) -> pd.DataFrame:
     rows = []
     for (method,), group, first in _groups([*beside, *formed], "method"):
         row = {"term": method_name(method), "bias parameters": first["parameters"]["bias"], "seeds": len(group)}
-        rows.append(row | {"last epoch, %": runs_text(group), "paper, last epoch, %": paper.column(first["settings"])})
+        row |= {"last epoch, %": runs_text(group), "majority": majority_text(majority_of(group))}
+        rows.append(row | {"paper, last epoch, %": paper.column(first["settings"])})
     return pd.DataFrame(rows)
 
 
 def two_views(equal: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
-    """Each method at the common rate and at its own rate: rate, and last-epoch metric with interval, in percent."""
+    """Each method at the common rate and at its own: rate, last-epoch metric with interval in percent, majority."""
     rows = []
     for method in dict.fromkeys(equal["method"]):
-        row = {"method": method_name(method)}
+        row = {"method": method_name(method), "majority": majority_text(majority_of(equal))}
         for view, runs in (("equal rate", equal), ("own rate", own)):
             group = runs[runs["method"] == method]
             row[view] = f"{group['rate'].iloc[0]:g}" if len(group) else MISSING

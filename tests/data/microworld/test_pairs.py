@@ -7,7 +7,7 @@ import pytest
 from beft.data.microworld import sentences as microworld
 from beft.data.microworld import tasks
 
-TASKS = (tasks.entailment, tasks.acceptability, tasks.similarity)
+TASKS = (tasks.entailment, tasks.claims, tasks.acceptability, tasks.similarity)
 WORDS = {word: verdict for verdict, words in microworld.OPINIONS.items() for word in words}
 
 
@@ -25,6 +25,7 @@ def test_rows_are_deterministic_prefixes_and_never_shared_between_splits(kind):
     ("kind", "digest"),
     [
         (tasks.entailment, "217312643158d835"),
+        (tasks.claims, "8c5f6b5d46ed6dbe"),
         (tasks.acceptability, "02ccb91e6343adf8"),
         (tasks.similarity, "59cab5115bf40f8c"),
     ],
@@ -34,7 +35,7 @@ def test_rows_are_those_that_records_were_made_with(kind, digest):
     assert hashlib.sha256(json.dumps(kind()).encode()).hexdigest()[:16] == digest
 
 
-@pytest.mark.parametrize("kind", [tasks.entailment, tasks.acceptability])
+@pytest.mark.parametrize("kind", [tasks.entailment, tasks.claims, tasks.acceptability])
 def test_classes_are_balanced_in_every_even_prefix(kind):
     train, _ = kind(0, 100, 10)
     assert all(sum(label for _, label in train[:n]) == n / 2 for n in range(2, 101, 2))

@@ -145,3 +145,23 @@ def test_a_cell_without_a_common_seed_keeps_its_place():
     compared = comparisons.compare(frame(rows), [("b_v", "b_q")])
     assert np.isnan(compared["mean"].iloc[1])
     assert _texts(cells.differences(compared, "b_v", "b_q"))[1] == "not run"
+
+
+def test_a_difference_of_what_is_not_learned_is_pale_and_in_no_mean():
+    level = {"rte": 0.4, "sst2": 0.7}
+    rows = [
+        run(m, s, final=x + gap + 0.01 * s, majority=0.5, task=task)
+        for task, x in level.items()
+        for m, gap in (("b_v", 0.02), ("b_q", 0.0))
+        for s in (0, 1)
+    ]
+    ax = cells.differences(comparisons.compare(frame(rows), [("b_v", "b_q")]), "b_v", "b_q").axes[0]
+    assert [t.get_text() for t in ax.texts][:2] == ["p 0.5, not learned", "p 0.5, Holm 0.5"]
+    assert [t.get_text() for t in ax.get_yticklabels()][-1] == "mean of 1 cell"
+    assert [c.lines[0].get_alpha() for c in ax.containers] == [0.35, None, None]
+
+
+def test_models_and_tasks_are_named_as_what_they_are():
+    rows = [run(m, s, task="film_sentiment", model="all-mpnet-base-v2") for m in ("b_v", "b_q") for s in (0, 1)]
+    assert cells.by_size(frame(rows)).axes[0].get_title() == "film sentences"
+    assert cells.by_task(frame(rows)).axes[0].get_title() == "MPNet-base\nfilm sentences (accuracy)"

@@ -45,14 +45,19 @@ def _figures(seeds, lost=()):
     }
 
 
-@pytest.mark.parametrize("seeds", [(0, 1, 2), (0,)], ids=["three seeds", "one seed"])
-def test_every_figure_is_drawn_and_small(tmp_path, seeds):
+def test_every_figure_is_drawn_and_small(tmp_path):
     lost = [run("b_v", 9, outcome="diverged: loss is nan")]
     s = fake_settings(tmp_path)
-    for name, fig in _figures(seeds, lost).items():
+    for name, fig in _figures((0, 1, 2), lost).items():
         save_figure(fig, s, name, "Made up.")
         assert 5_000 < (s.figures / f"{name}.png").stat().st_size < 200_000
     assert len(json.loads((s.figures / "index.json").read_text(encoding="utf-8"))) == 12
+
+
+def test_every_figure_is_drawn_of_one_seed_without_intervals(tmp_path):
+    for name, fig in _figures((0,), [run("b_v", 9, outcome="diverged: loss is nan")]).items():
+        fig.savefig(tmp_path / f"{name}.png")
+        assert 5_000 < (tmp_path / f"{name}.png").stat().st_size < 200_000
 
 
 def test_saved_files_are_the_same_bytes_for_the_same_records(tmp_path):
@@ -88,7 +93,7 @@ def test_a_lost_run_is_named_in_the_figure():
 
 def test_method_that_only_diverged_has_no_mean():
     fig = fine_tuning.accuracy_by_method(frame([run("b_q"), run("b_v", outcome="diverged: loss is nan")]))
-    assert [t.get_text() for t in fig.axes[0].texts] == ["80.0", "1 lost"]
+    assert [t.get_text() for t in fig.axes[0].texts][:2] == ["80.0", "1 lost"]
 
 
 def test_learning_curves_of_a_study_that_validates_last_only():
@@ -115,3 +120,68 @@ def test_deep_model_heat_map_without_numbers():
 def test_colours_and_markers_tell_the_methods_apart():
     methods = list(style.MARKERS)
     assert len({style.COLORS[m] for m in methods}) == len({style.MARKERS[m] for m in methods}) == len(methods)
+
+
+MPNET = {"model": "all-mpnet-base-v2", "epochs": 8}
+PRINTED = {"b_q": 80.0, "b_k": 77.2, "b_v": 85.8}
+
+
+def _runs(methods=("head", *PRINTED), **changed):
+    return frame([run(m, s, final=0.8 + 0.01 * s, **MPNET | changed) for m in methods for s in (0, 1)])
+
+
+def _black_lines(ax):
+    """The heights of the short black lines."""
+    black = [c for c in ax.collections if tuple(c.get_color()[0]) == (0, 0, 0, 1)]
+    return sorted(c.get_segments()[0][0][1] for c in black if len(c.get_segments()) == 1)
+
+
+def test_the_papers_numbers_are_drawn_with_the_model_rows_epochs_and_seeds_of_both():
+    runs, swept = _runs(), frame(grid(("b_v",), rates=(1e-3,), tuning=True))
+    for fig in (
+        fine_tuning.accuracy_by_method(runs),
+        fine_tuning.overview(runs, swept, {"b_v": 1e-3}, 1e-3),
+        fine_tuning.two_views(runs, runs),
+    ):
+        assert _black_lines(fig.axes[0]) == sorted(PRINTED.values())
+        texts = [t.get_text() for legend in fig.legends for t in legend.get_texts()]
+        assert texts[-2:] == [
+            "BERT-base: 1,000 rows, 16 epochs, seed 0, as printed",
+            "MPNet-base: 1,000 rows, 8 epochs, 2 seeds (points: seeds)",
+        ]
+
+
+def test_they_are_drawn_beside_no_stand_in_and_no_other_task_or_size():
+    others = [_runs(**c) for c in ({"model": "tiny-bert"}, {"train_size": 800}, {"task": "rte"}, {"prompted": True})]
+    for runs in (*others, _runs().assign(substitute=True)):
+        _, ax = style.plt.subplots()
+        assert fine_tuning.paper_marks(ax, runs, ["head", *PRINTED]) == [] and not ax.collections
+
+
+def test_means_at_the_majority_are_open_marks_in_brackets():
+    _, ax = style.plt.subplots()
+    rows = frame([run("head", final=0.5, majority=0.5), run("b_v", final=0.6, majority=0.5)])
+    style.methods_as_points(ax, rows, ["head", "b_v"])
+    style.majority_line(ax, rows)
+    assert [t.get_text() for t in ax.texts] == ["(50.0)", "60.0", "majority"]
+    filled = {line.get_marker(): line.get_markerfacecolor() for line in ax.lines if line.get_marker() in ("s", "^")}
+    assert filled == {"s": "white", "^": style.COLORS["b_v"]}
+
+
+def test_a_majority_far_below_is_a_note_and_squeezes_nothing():
+    _, ax = style.plt.subplots()
+    rows = frame([run(m, final=x, majority=0.5) for m, x in (("head", 0.85), ("b_v", 0.88))])
+    style.methods_as_points(ax, rows, ["head", "b_v"])
+    style.majority_line(ax, rows)
+    assert ax.texts[-1].get_text() == "majority 50.0, below" and ax.get_ylim()[0] > 80
+
+
+def test_terms_that_are_not_learned_are_off_the_line_and_the_agreement_says_so():
+    rows = frame([run(m, final=x, majority=0.6) for m, x in (("b_q", 0.7), ("b_k", 0.5), ("b_v", 0.55))])
+    averages = _averages((0,))
+    averages = averages[averages["score"] == "reach"]
+    fig = of_ranking.rank_vs_accuracy(averages, rows)
+    joined = next(line for line in fig.axes[0].lines if line.get_color() == "#999999" and line.get_linestyle() == "-")
+    assert list(joined.get_ydata()) == [pytest.approx(70.0)]
+    legend = of_ranking.agreement(intervals.agreement(averages, rows)).legends[0]
+    assert {t.get_text().partition(":\n")[2] for t in legend.get_texts()} == {"fewer than two terms learned"}

@@ -125,7 +125,7 @@ def test_table3_collapses_what_is_not_comparable_to_one_column():
     table = cells.table3(rows).set_index("task")
     assert (table["paper"] == "not comparable: other model").all() and not [c for c in table if "ours" in c]
     assert table.loc["sst2", "b_v"].startswith("79.5 [") and table.loc["sst2", "full"] == "not run"
-    assert table.loc["sst2", "rate"] == "0.001" and table.loc["rte", "rate"] == "0.0001; b_v 0.003"
+    assert table.loc["sst2", "rate"] == "0.001" and table.loc["rte", "rate"] == "b_v 0.003; full 0.0001"
     assert table.loc["rte", "b_v"] == "80.0 (one seed)"
 
 
@@ -145,6 +145,85 @@ def test_table3_gives_the_difference_to_the_paper_in_signed_points():
 def test_table3_lost_runs_are_counted_and_have_no_difference():
     row = cells.table3([run("b_v", 0, outcome="diverged: loss is nan", **BERT)]).iloc[0]
     assert row["b_v"] == "1 of 1 diverged or failed" and row["b_v: ours - paper"] == "not run"
+
+
+def test_rates_of_a_cell_are_named_by_method_where_they_differ():
+    rates = {"head": 1e-3, "b_k": 1e-3, "b_q": 1e-2, "b_v": 3e-3}
+    table = cells.table3([run(m, s, rate) for m, rate in rates.items() for s in (0, 1)])
+    assert table.loc[0, "rate"] == "head only, b_k 0.001; b_q 0.01; b_v 0.003"
+
+
+def test_scores_at_the_majority_are_marked_in_the_table_and_take_no_part_in_its_ranking():
+    finals = {"b_q": 0.6, "b_k": 0.5, "b_v": 0.7, "head": 0.45}
+    rows = [run(m, final=x, majority=0.5) for m, x in finals.items()]
+    row = cells.table3(rows).iloc[0]
+    assert row[["majority", "b_k", "head only", "b_v"]].tolist() == [
+        "50.0",
+        "50.0 (one seed), not learned",
+        "45.0 (one seed), not learned",
+        "70.0 (one seed)",
+    ]
+    row = cells.table1([_ranked(reach={"q": 1.0, "k": 2.0, "v": 3.0})], rows[:3], names=["reach"]).iloc[0]
+    assert row["order of accuracies"] == "v > q; not learned: k"
+    assert row["reach: top, tau"] == "right, +1.00 (without b_k +1.00)"
+    row = cells.table1([_ranked(reach={"q": 1.0, "k": 2.0, "v": 0.0})], rows[:3], names=["reach"]).iloc[0]
+    assert row["reach: top, tau"].startswith("wrong, -1.00")  # its top term is not learned
+
+
+def test_a_cell_with_one_learned_term_has_no_ranking():
+    rows = [run(m, final=x, majority=0.5) for m, x in (("b_q", 0.4), ("b_k", 0.5), ("b_v", 0.7))]
+    row = cells.table1([_ranked()], rows, names=["reach"]).iloc[0]
+    assert row["order of accuracies"] == "v; not learned: q, k"
+    assert row["reach: top, tau"] == "fewer than two terms learned"
+    row = cells.table1([_ranked()], [run(m, final=0.4, majority=0.5) for m in TERMS], names=["reach"]).iloc[0]
+    assert row["order of accuracies"] == "not learned: q, k, v"
+
+
+def test_table2_has_the_majority_beside_every_method():
+    table = cells.table2([run("b_v", final=0.5, majority=0.6), run("head", majority=0.6)])
+    assert table["majority"].tolist() == ["60.0", "60.0"]
+    assert table["last epoch, % accuracy"].tolist() == ["80.0 (one seed)", "50.0 (one seed), not learned"]
+
+
+def test_further_metrics_have_a_majority_of_their_own():
+    record = run("b_v", task="mrpc", final=0.7)
+    record["final"]["metrics"] = {"accuracy": 0.7, "f1": 0.8}
+    record["data"]["majority"] = {"accuracy": 0.68, "f1": 0.81}
+    row = cells.further_metrics([record]).iloc[0]
+    assert (row["metric"], row["majority"], row["b_v"]) == ("f1", "81.0", "80.0 (one seed), not learned")
+
+
+MPNET = {"model": "all-mpnet-base-v2", "epochs": 8}
+PRINTED = "b_q 80.0, b_v 85.8 (BERT-base: 1,000 rows, 16 epochs, seed 0, as printed)"
+
+
+def test_the_papers_numbers_stand_beside_another_real_model_as_those_of_bert_base():
+    rows = [run(m, **MPNET) for m in ("b_q", "b_v", "all_biases")] + [run("b_v", task="rte", train_size=300, **MPNET)]
+    table = cells.table3(rows).set_index("task")
+    assert table["paper (BERT-base)"].tolist() == [PRINTED, "none printed"]
+    assert table.loc["sst2", "model"] == "MPNet-base (all-mpnet-base-v2)"
+
+
+@pytest.mark.parametrize(
+    "changed", [{"model": "tiny-bert"}, {"train_size": 800}, {"prompted": True}, {"model": "bert-base-cased"}]
+)
+def test_and_nowhere_else(changed):
+    assert "paper (BERT-base)" not in cells.table3([run("b_v", **MPNET | changed)])
+
+
+def test_nor_beside_generated_data():
+    record = run("b_v", **MPNET)
+    record["data"]["substitute"] = True
+    assert "paper (BERT-base)" not in cells.table3([record])
+
+
+@pytest.mark.parametrize(
+    ("task", "epochs", "text"),
+    [("sst2", 3, "3 (paper: 5)"), ("copa", 5, "5"), ("microworld_choices", 2, "2"), ("boolq", 16, "16")],
+)
+def test_the_papers_epochs_of_a_language_model_are_five(task, epochs, text):
+    record = run(task=task, model="tiny-llama", epochs=epochs, prompted=True)
+    assert cells.table3([record]).loc[0, "epochs"] == text
 
 
 @pytest.mark.parametrize(
@@ -172,7 +251,7 @@ def test_methods_have_one_order_whatever_that_of_the_records():
     table = cells.table2(rows)
     assert table["method"].tolist() == ["head only", "b_v", "b_v", "full"]
     assert table["rate"].tolist() == ["0.001", "0.001", "0.01", "0.0001"]
-    assert list(cells.table3([rows[0], rows[1], rows[3]]))[8:] == ["head only", "b_v", "full", "paper"]
+    assert list(cells.table3([rows[0], rows[1], rows[3]]))[9:13] == ["head only", "b_v", "full", "paper"]
 
 
 def test_further_metrics_have_a_row_each_and_repeat_none():

@@ -67,10 +67,51 @@ def test_a_model_without_untuned_scores_says_not_run():
     assert (row["zero-shot"], row["in context"]) == ("not run", "not run")
 
 
-def test_demonstrations_of_which_none_fitted_are_shown_as_none():
+def test_demonstrations_of_which_none_fitted_are_no_measurement():
     scored = [untuned(), *(untuned(demonstrations=8, seed=s, value=0.6, fitted=0) for s in (0, 1))]
-    table = decoders.table5(runs(), scored)
-    assert table["in context"].iloc[0].endswith(", 0 shown")
+    assert decoders.table5(runs(), scored)["in context"].iloc[0] == "does not fit"
+    row = decoders.before_tuning(scored).iloc[0]
+    assert row[["zero-shot, %", "demonstrations", "in context, %"]].tolist() == ["55.0", *["does not fit"] * 2]
+    scores = decoders.scores(runs(), scored)
+    assert scores[scores["method"] == "in_context"]["final"].isna().all()
+    assert comparisons.compare(scores, [("b_v", "in_context")]).empty
+    assert "in context" not in decoders.method_orders(scores)["methods by score, %"].iloc[0]
+    panel = cells.by_task(scores).axes[0]
+    assert [t.get_text() for t in panel.texts if t.get_text()[0].isalpha()] == ["does not fit"]
+    plt.close("all")
+
+
+def test_seeds_without_room_and_how_many_had_it_are_counted():
+    fitted = {0: 5, 1: 3, 2: 0}
+    scored = [untuned(demonstrations=8, seed=s, value=0.6, fitted=n) for s, n in fitted.items()]
+    row = decoders.table5(runs(), scored).iloc[0]
+    assert row["in context"] == "60.0 [60.0, 60.0], 1 of 3: does not fit, 3 to 5 shown"
+    assert decoders.before_tuning(scored)["demonstrations"].iloc[0] == "3 to 5"
+
+
+def test_untuned_scores_at_the_majority_are_marked():
+    scored = [untuned(value=0.5), untuned(demonstrations=8, value=0.56), untuned("tiny-opt")]
+    for r in scored[:2]:
+        r["data"] |= {"majority": {"accuracy": 0.5}, "fingerprint": "x"}
+    table = decoders.before_tuning(scored)
+    assert table["majority"].tolist() == ["50.0", "unknown"]
+    assert table["zero-shot, %"].tolist() == ["50.0, not learned", "55.0"]
+    made = runs()
+    for r in made:  # older records of the same rows
+        r["data"]["fingerprint"] = "x"
+    row = decoders.table5(made, scored).iloc[0]
+    assert row[["majority", "zero-shot"]].tolist() == ["50.0", "50.0, not learned"]
+    assert row["in context"] == "56.0 (one seed), 8 shown"
+
+
+def test_cells_whose_rows_are_not_at_hand_are_not_run_and_say_why():
+    absent = [{"model": "SmolLM2-135M-Instruct-Q4_1", "task": "wsc", "regime": "low", "reason": "no rows at hand"}]
+    table = decoders.table5(runs(), SCORED, absent)
+    assert table["reason"].tolist() == ["", "no rows at hand"]
+    assert table.loc[1, "model"] == "SmolLM2-135M-Instruct, 4-bit weights"
+    assert table.loc[1, ["b_v", "zero-shot"]].tolist() == ["not run", "not run"]
+    assert decoders.table6(runs(), SCORED, absent)["reason"].tolist() == ["", "no rows at hand", "", "", ""]
+    assert "reason" not in decoders.table5(runs(), SCORED)
 
 
 def test_demonstrations_of_another_regime_are_not_this_cells():
@@ -128,9 +169,13 @@ def test_the_order_of_every_cell_and_the_best_terms_of_every_model():
     orders = decoders.method_orders(scores).set_index(["model", "task"])["methods by score, %"]
     assert orders["tiny-llama", "sst2"].startswith("LoRA (q, v) (86.0) > b_v (81.0) > b_q (71.0)")
     best = decoders.best_terms(scores).set_index("model")
-    assert best.loc["tiny-llama"].tolist() == [3, 0, 0, 3]
+    assert best.loc["tiny-llama"].tolist() == [3, 0, 0, 3, 0]
     ties = [run(m, final=0.5) for m in TERMS]
     assert decoders.best_terms(decoders.scores(ties))[list(TERMS)].iloc[0].tolist() == [1, 1, 1]
+    below = [run(m, final=x, majority=0.6) for m, x in zip(TERMS, (0.7, 0.5, 0.6))]
+    none = [run(m, final=0.5, majority=0.6, task="rte") for m in TERMS]
+    counts = decoders.best_terms(decoders.scores([*below, *none])).iloc[0]
+    assert counts[[*TERMS, "cells", "no term learned"]].tolist() == [1, 0, 0, 2, 1]
     lost = [run(m, outcome="diverged: x") for m in TERMS]
     assert decoders.best_terms(decoders.scores(lost))[list(TERMS)].iloc[0].tolist() == [0, 0, 0]
 
@@ -150,9 +195,9 @@ def test_a_null_b_k_differs_from_one_that_rotary_positions_give_an_effect():
 
 
 def test_scores_before_tuning_name_model_task_and_metric():
-    row = ["tiny-llama", "sst2", "accuracy", "55.0", "5", "61.0 [58.5, 63.5]"]
+    row = ["tiny-llama", "sst2", "accuracy", "unknown", "55.0", "5", "61.0 [58.5, 63.5]"]
     assert decoders.before_tuning(SCORED).to_numpy().tolist() == [row]
-    assert decoders.before_tuning(SCORED[:1]).iloc[0].tolist()[3:] == ["55.0", "not run", "not run"]
+    assert decoders.before_tuning(SCORED[:1]).iloc[0].tolist()[4:] == ["55.0", "not run", "not run"]
     assert decoders.before_tuning(SCORED[1:]).iloc[0]["zero-shot, %"] == "not run"
 
 

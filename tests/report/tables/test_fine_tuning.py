@@ -60,6 +60,21 @@ def test_accuracies_are_ordered_in_percent():
     assert fine_tuning.accuracy_order(frame([])) == "not run"
 
 
+def test_methods_that_are_not_learned_stand_behind_the_order():
+    runs = frame([run(m, final=x, majority=0.5) for m, x in (("head", 0.4), ("b_q", 0.7), ("b_v", 0.6))])
+    assert fine_tuning.accuracy_order(runs) == "b_q (70.0) > b_v (60.0); not learned: head only (40.0)"
+    assert fine_tuning.accuracy_order(runs, ["head"]) == "not learned: head only (40.0)"
+
+
+def test_every_table_of_scores_has_the_majority():
+    made = [run("b_v", final=0.6, majority=0.6), run("b_q", majority=0.6)]
+    runs, marked = frame(made), "60.0 (one seed), not learned"
+    tables = [fine_tuning.by_method(made), fine_tuning.rate_grid(runs), fine_tuning.two_views(runs, runs)]
+    tables.append(fine_tuning.forms(made[:1], [run("b_v:lora", majority=0.6)]))
+    for table in tables:
+        assert set(table["majority"]) == {"60.0"} and marked in set(table.iloc[0].astype(str))
+
+
 def test_lost_runs_are_counted_once():
     made = [*grid(), run("b_v", 9, outcome="diverged: loss is nan")]
     assert fine_tuning.lost(frame(made), frame(grid()), frame([])) == "1 of 16"
@@ -68,11 +83,12 @@ def test_lost_runs_are_counted_once():
 def test_labels_and_what_one_answer_for_all_rows_reaches():
     task, values = get_task("sst2"), np.array([0, 1, 1, 1])
     assert fine_tuning.labels(task, values)["rows"].tolist() == [1, 3]
-    assert fine_tuning.before_tuning(task, values, 0.5)["accuracy, %"].tolist() == ["50.0", "75.0"]
+    assert fine_tuning.before_tuning(task, values, 0.76)["accuracy, %"].tolist() == ["76.0", "75.0"]
+    assert fine_tuning.before_tuning(task, values, 0.5)["accuracy, %"].tolist() == ["50.0, not learned", "75.0"]
     similarity = get_task("stsb")
     assert fine_tuning.labels(similarity, np.array([0.0, 5.0])).iloc[0].tolist() == [0, 5, 2.5]
     before = fine_tuning.before_tuning(similarity, np.array([0.0, 5.0]), 0.1)
-    assert before["spearman, %"].tolist() == ["10.0", "undefined"]
+    assert before["spearman, %"].tolist() == ["10.0", "0.0"]
 
 
 def test_predictions_are_classes_with_their_probability_or_values():

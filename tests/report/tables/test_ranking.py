@@ -63,3 +63,13 @@ def test_taus_are_text_and_an_interval_needs_three_tasks():
         rows = table.tau_over_cells(comparisons.tau_overall(few)).set_index(["score", "terms"])
         assert rows.loc[("reach", "all terms"), "Kendall's tau"] == f"+1.00 ({why})"
     assert table.tau_over_cells(comparisons.tau_overall(taus.head(0))).empty
+
+
+def test_a_cell_with_fewer_than_two_learned_terms_says_so():
+    runs = dataframes.frame([run(m, final=x, majority=0.5) for m, x in (("b_q", 0.4), ("b_k", 0.5), ("b_v", 0.8))])
+    averages = intervals.term_scores(dataframes.scores([ranking(0)]))
+    why = {"fewer than two terms learned"}
+    assert set(table.tau_by_seed(intervals.agreement(averages, runs))["Kendall's tau"]) == why
+    assert set(table.orders(averages, runs)["accuracies in that order, all terms"]) == why
+    against = table.against_accuracies(averages, runs)
+    assert set(against["order of the mean accuracies"]) == set(against["tau, all terms"]) == why
