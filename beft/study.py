@@ -20,7 +20,7 @@ ALL_METHODS = METHODS + FORM_METHODS + WEIGHT_METHODS
 # What phase one of debiasing trains (see `debias.upstream`): biases, which share a bank, and weights; "sparse", chosen
 # entries of the weights, exists there alone.
 BIAS_PATCHES = ("b_q", "b_v", "b_k", "all_biases")
-PATCHES = (*BIAS_PATCHES, "lora", "adapter", "prompt", "sparse", "full")
+PATCHES = (*BIAS_PATCHES, "lora", "adapter", "prompt", "prefix", "sparse", "full")
 
 
 # Settings of a study that came after the first records.

@@ -294,6 +294,11 @@ def _cased(s: Sentence, new: str, listed: str, found: _Found) -> str:
     return ("-" if "-" in old else " ").join(made)
 
 
+def article(word: str) -> str:
+    """The indefinite article in front of a word, "a" or "an"."""
+    return "an" if _VOWEL.match(word) else "a"
+
+
 def _article(text: str, found: _Found, new: str) -> list[Replacement]:
     """The change of "a" or "an" in front of a word, where it suited the old word and does not suit the new one."""
     match = re.search(r"(?<!\w)(an?)(?:\s+[\"'“‘(\[]?)$", text[max(0, found.start - 6) : found.start], re.IGNORECASE)

@@ -20,7 +20,7 @@ from ..records.store import Store, log_runs
 from ..study import Run, Study
 from ..training.classification import Classification, logits, predictions
 from ..training.device import default_device
-from ..training.loop import fit
+from ..training.loop import Epoch, fit
 from ..training.objective import Scores
 from .patches import Patch, check_base, fingerprint
 
@@ -33,10 +33,13 @@ class Tuning:
     """What the fine-tuned models of a task share.
 
     Attributes:
-        loaded: a classifier, as `models.load` gives it, of the same weights as the patches.
+        loaded: a classifier, as `models.load` gives it, of the same weights as the patches; of a prompted task the
+            causal language model itself.
         data: the rows; its validation split is the test split that is reported.
         study: settings of the training. Scored after the last epoch alone.
-        measure: what is measured on the predictions, identified by `measured` in words.
+        measure: what is measured on a classifier's predictions, identified by `measured` in words.
+        language: of a prompted task, what is measured of the fine-tuned language model: (bank, run) -> measures, also
+            identified by `measured`. Its score on the task is the measure "accuracy".
     """
 
     loaded: Loaded
@@ -44,6 +47,7 @@ class Tuning:
     study: Study
     measure: Measure
     measured: str
+    language: Callable[[Any, int], dict[str, Any]] | None = None
 
     def settings(self, patched: str, method: str, seed: int, rate: float) -> Record:
         """What identifies a fine-tuned model; `patched` is the key of its patch's record, or "none"."""
@@ -102,18 +106,19 @@ def _trained(tuning: Tuning, wanted: Patched, rate: float, settings: Record, bar
     patch = wanted.patch() if wanted.patch else None
     if patch is not None:
         check_base(patch, tuning.loaded.sha256)
-    run, hashes = Run("full", wanted.seed, rate), []
-    for epoch in fit(tuning.loaded, tuning.data, tuning.study, [run], objective=_WithPredictions, frozen=patch):
+    run, hashes, measures = Run("full", wanted.seed, rate), [], {}
+    objective = _WithPredictions if tuning.data.prompt is None else None
+    for epoch in fit(tuning.loaded, tuning.data, tuning.study, [run], objective=objective, frozen=patch):
         if epoch.number:
             bar.update()
         if patch is not None and patch.stays and (epoch.last or not epoch.number):
             assert isinstance(epoch.bank, WeightBank)
             hashes.append(fingerprint(epoch.bank, patch))
+        if epoch.last:  # with the bank on the model
+            measures = _measures(tuning, epoch)
     if len(set(hashes)) > 1:
         raise BeftError(f"the {wanted.method} patch moved while the rest of the model was fine-tuned: report this")
-    assert isinstance(epoch.objective, _WithPredictions)
     (result,) = epoch.results
-    predicted = epoch.objective.predicted[0] if result.outcome == "ok" else None
     about: Record = {}
     if patch is not None:
         about = {"sha256": patch.sha256(), "frozen": patch.stays, "size": patch.size}
@@ -124,8 +129,21 @@ def _trained(tuning: Tuning, wanted: Patched, rate: float, settings: Record, bar
         origin(tuning.loaded.name, tuning.loaded, tuning.data, result.rows),
         default_device(),
         epochs=result.epochs,
-        measures={} if predicted is None else tuning.measure(predicted),
+        measures=measures,
         patch=about,
         seconds=result.seconds,
         outcome=result.outcome,
     )
+
+
+def _measures(tuning: Tuning, epoch: Epoch) -> Record:
+    """What is measured after the last epoch; nothing of a run that diverged."""
+    (result,) = epoch.results
+    if result.outcome != "ok":
+        return {}
+    if isinstance(epoch.objective, _WithPredictions):
+        predicted = epoch.objective.predicted[0]
+        return {} if predicted is None else tuning.measure(predicted)
+    accuracy = result.epochs[-1]["validation"]
+    language = {} if tuning.language is None else tuning.language(epoch.bank, 0)
+    return {} if accuracy is None else {"accuracy": accuracy} | language

@@ -4,6 +4,9 @@ The score of a sentence is the sum of log P(token | the sentence with that token
 sentences of a pair share, so that the words in which they differ are given and not scored. Every masked place is a row
 of its own; rows of all sentences are sorted by length and computed together, and the head, as what is behind the last
 attention, is applied at the masked place alone. A decoder has no mask: there it is log P(token | those before it).
+
+Usual for decoders is another score, the log-likelihood of the whole sentence (`sentence_scores`): words in which the
+two differ are scored as well, and how frequent they are is part of it.
 """
 
 from collections.abc import Sequence
@@ -153,3 +156,42 @@ def causal_pair_scores(
         for row, n in enumerate(part):
             scores[n] = own[row, [i - 1 for i in shared[n]]].sum()
     return scores.reshape(-1, 2)
+
+
+@torch.inference_mode()
+def sentence_scores(
+    model: Any, tokenizer: Any, texts: Sequence[str], run: int = 0, cost: ChunkCost | None = None
+) -> np.ndarray:
+    """Log-likelihood of whole texts in nats, and how many tokens it is of: (N, 2).
+
+    In front of each text stands the token that begins texts, or else the one that ends them, so that the first token
+    is scored too; where the tokenizer has neither, the first token is given. Special tokens are not scored.
+
+    Args:
+        model: a causal language model in eval mode, or a bank on one.
+        run: of a bank, which run scores.
+        cost: of a chunk.
+
+    Raises BeftError: a text without a letter, by its number.
+    """
+    bank, special = as_bank(model), set(tokenizer.all_special_ids)
+    start = next((i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None), None)
+    rows: list[list[int]] = []
+    for n, text in enumerate(texts, 1):
+        if not text.strip():
+            raise BeftError(f"sentence {n} is empty: correct it or leave it out")
+        ids = token_ids(tokenizer, text)
+        while len(ids) > 1 and ids[-1] in special:
+            ids = ids[:-1]
+        rows.append(ids if start is None or ids[0] == start else [start, *ids])
+    scores = np.zeros((len(rows), 2))
+    lengths = np.array([len(ids) for ids in rows], dtype=np.int64)
+    for part in chunks(lengths, cost or CHUNKS[bank.device.type]) if rows else ():
+        given, mask = (x.to(bank.device) for x in padded([rows[i] for i in part], tokenizer.pad_token_id or 0))
+        inputs = {"input_ids": given, "attention_mask": mask}
+        with bank.running(torch.full((len(part),), run, device=bank.device)) as running:
+            logits = running(**inputs, use_cache=False).logits.float()
+        log_probs, right, real = next_tokens(logits, inputs)
+        own = log_probs.gather(-1, right[..., None])[..., 0].double()
+        scores[part, 0], scores[part, 1] = ((x * real).sum(1).cpu().numpy() for x in (own, real.double()))
+    return scores

@@ -23,12 +23,12 @@ from ..bank.bank import BiasBank
 from ..bank.baselines import WeightBank, add_lora, remove_lora
 from ..bank.peft_adapter import save_adapter, why_no_adapter
 from ..bank.slots import Change
-from ..bank.virtual_tokens import Prompt
+from ..bank.virtual_tokens import VIRTUAL, Prefix, Prompt
 from ..errors import BeftError
 
 FILE = "patch.safetensors"
 VALUES, PLACES = ":values", ":places"  # behind a parameter's name: some of its entries
-BY_PEFT = ("lora", "adapter", "prompt")
+BY_PEFT = ("lora", "adapter", "prompt", "prefix")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +38,8 @@ class Patch:
     Attributes:
         method: of the run; "sparse" for chosen entries.
         base: sha256 of the weights of the model it was trained on.
-        tensors: "<module>.bias" -> what is added to it; for LoRA, a prompt and full the parameters themselves; for
-            sparse "<parameter>:places" (k,) in the flat parameter and ":values" (k,), what is added there.
+        tensors: "<module>.bias" -> what is added to it; for LoRA, virtual tokens and full the parameters themselves;
+            for sparse "<parameter>:places" (k,) in the flat parameter and ":values" (k,), what is added there.
     """
 
     method: str
@@ -92,8 +92,8 @@ class Patch:
         if self.method in ("lora", "adapter"):
             add_lora(model, 0, sorted({name.partition(".lora_")[0] for name in self.tensors}))
             undo.append(partial(remove_lora, model))
-        elif self.method == "prompt":
-            undo.append(Prompt(model, 0).remove)
+        elif self.method in VIRTUAL:
+            undo.append((Prefix if self.method == "prefix" else Prompt)(model, 0).remove)
         frozen: dict[str, Tensor | None] = {}
         for change in self.changes():
             if self.method == "full" and not _has(model, change.parameter):
@@ -201,7 +201,7 @@ def fingerprint(bank: WeightBank, patch: Patch) -> str:
 
 
 def save_peft(bank: BiasBank, run: int, folder: str | Path, base_model: str = "") -> Path | None:
-    """Write a run in PEFT's own format, for `PeftModel.from_pretrained`: biases, LoRA, an adapter, a prompt.
+    """Write a run in PEFT's own format, for `PeftModel.from_pretrained`: biases, LoRA, an adapter, a prompt, a prefix.
 
     Returns:
         The folder; None for what PEFT has no format for: chosen entries, whole weights, biases of a Conv1D (GPT-2).

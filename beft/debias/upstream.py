@@ -57,8 +57,9 @@ class Phase:
         """What identifies a patch; of none, the model as it is. Raises BeftError for a method that makes no patch."""
         common: Record = {"kind": "patch", "model": self.loaded.name, **model_identity(self.loaded)}
         common |= {"measured": self.measured, "max_length": self.study.max_length}
-        if run is None:
-            return common | {"method": "none"}
+        if run is None:  # records in float32 are older than the other precision
+            dtype = {} if self.study.dtype == "float32" else {"dtype": self.study.dtype}
+            return common | dtype | {"method": "none"}
         if run.method not in PATCHES:
             raise unknown("patch", run.method, PATCHES)
         study = {n: v for n, v in self.study.identity().items() if n not in ("model", "validate", "regime")}
@@ -82,11 +83,20 @@ def untouched(phase: Phase, store: Store) -> Record:
     if store.find(wanted) is None:
         store.check_writable()
         began = time.perf_counter()
-        measures = phase.measure(phase.loaded.model.to(default_device()), 0)
+        measures = _measured_as_it_is(phase)
         nothing: Record = {"parameters": {}, "epochs": [], "patch": {}, "bank": {}}
         seconds = time.perf_counter() - began
         store.write(phase.record(wanted, **nothing, measures=measures, seconds=seconds))
     return store.read(store.name(wanted))
+
+
+def _measured_as_it_is(phase: Phase) -> Record:
+    """The measures of the model without a patch, in the precision in which patches are measured."""
+    model = phase.loaded.model.to(default_device())
+    if phase.study.dtype == "float32":
+        return phase.measure(model, 0)
+    with open_bank(model, ["b_v"], [0], phase.study.dtype) as bank:  # its biases are zero
+        return phase.measure(bank, 0)
 
 
 def train_patches(phase: Phase, runs: Sequence[Run], store: Store, progress: bool = True) -> list[Record]:

@@ -40,6 +40,11 @@ def over_tasks(overall: pd.DataFrame) -> pd.DataFrame:
     return _judged(overall, "tasks", "p_tasks", "task")
 
 
+def over_occupations(compared: pd.DataFrame) -> pd.DataFrame:
+    """As `over_seeds`, over the occupations of which a difference was taken, with the patches as they were trained."""
+    return _judged(compared, "n", "p", "occupation")
+
+
 def left_out(methods: Iterable[str]) -> str:
     """What stands in the place of a verdict, or of a p, where these methods are not learned; "" where all are."""
     names = ", ".join(map(method_name, methods))

@@ -114,21 +114,26 @@ _cell = AfterValidator(lambda values: checked(CELL, values, "a cell", "setting o
 Cells = Annotated[Listed[Annotated[dict[Any, Any], _cell]], Field(min_length=1)]
 
 PARAMETERS = _table(
-    ("a name or a path", Text, "model task corpus"),
+    ("a name or a path", Text, "model task corpus real_model"),
     ("the name of a regime (low, medium, high, all) or a number of rows of at least 1", Size, "regime"),
     (_COUNT, AtLeast1, "batch_size max_length sentences demonstrations corpus_rows link_rows test_rows pairs triples"),
+    (
+        _COUNT,
+        AtLeast1,
+        "real_rows real_held_out real_batch_size real_epochs real_task_rows real_test_rows real_task_epochs",
+    ),
     (_COUNT, AtLeast1, "epochs rate_epochs patch_epochs link_epochs"),
     ("a whole number of at least 1, or paper", Literal["paper"] | AtLeast1, "evaluated"),
     ("a whole number of at least 0", Natural, "seed"),
-    (_SEEDS, Distinct[Natural], "seeds rate_seeds form_seeds tried_seeds"),
-    ("a positive number", Positive, "rate patch_rate link_rate"),
+    (_SEEDS, Distinct[Natural], "seeds rate_seeds form_seeds tried_seeds real_seeds real_tried_seeds"),
+    ("a positive number", Positive, "rate patch_rate link_rate real_task_rate"),
     ("a list of distinct positive numbers, e.g. [0.001, 0.01]", Rates, "rates"),
     ("a share of at least 0 and less than 1", Share, "tuning held_out"),
     ("a number from -1 to 1", Correlation, "strength origin_strength"),
     ("a list of distinct numbers from -1 to 1", Distinct[Correlation], "strengths"),
-    ("true or false", Flag, "offline names"),
+    ("true or false", Flag, "offline names real_crows"),
     ("each or last", Validate, "validate"),
-    ("float32 or bfloat16", Precision, "dtype"),
+    ("float32 or bfloat16", Precision, "dtype real_dtype"),
     ("a list of distinct precisions, e.g. [float32, bfloat16]", Distinct[Precision], "dtypes"),
     (
         "a list of distinct methods, e.g. [b_q, b_v]",
@@ -136,10 +141,14 @@ PARAMETERS = _table(
         "methods rate_methods form_methods cell_methods size_methods baseline_methods transfer_methods",
     ),
     ("rates by method, e.g. {full: 1e-5, mask: 1e-3}", By[Method, Positive], "method_rates"),
-    ("a list of distinct patches, e.g. [b_v, lora]", Distinct[Patch], "patches second_patches"),
-    ("rates by patch, e.g. {lora: 1e-3}", By[Patch, Positive], "patch_rates"),
+    ("a list of distinct patches, e.g. [b_v, lora]", Distinct[Patch], "patches second_patches real_patches"),
+    ("rates by patch, e.g. {lora: 1e-3}", By[Patch, Positive], "patch_rates real_rates"),
     ("lists of rates by method, perhaps none, e.g. {full: [3e-5, 1e-4]}", By[Method, Rates], "rate_grids"),
-    ("lists of rates by patch, perhaps none, e.g. {lora: [1e-3, 1e-2]}", By[Patch, Rates], "tried_rates"),
+    (
+        "lists of rates by patch, perhaps none, e.g. {lora: [1e-3, 1e-2]}",
+        By[Patch, Rates],
+        "tried_rates real_tried_rates",
+    ),
     (
         "a list of cells, e.g. [{task: rte, regime: [low, high], epochs: 6}]",
         Cells,
@@ -154,6 +163,12 @@ PARAMETERS = _table(
     ("a path of a word list as beft/data/word_lists.json, or none for that one", Text, "word_list"),
     ("microworld_posts, a path of posts, or none", Text, "transfer"),
     ("mnli, a path of sentence pairs, or none", Text, "nli"),
+    (
+        "a list of kinds of sentences: film, product, editorial, tweet; or microworld_people",
+        Distinct[Text],
+        "real_corpus",
+    ),
+    ("the name of a task with a prompt, or none", Text, "real_task"),
 )
 COMMON = "model task regime batch_size max_length evaluated offline"
 NOTEBOOKS: dict[str, Parameters] = {
@@ -168,7 +183,9 @@ NOTEBOOKS: dict[str, Parameters] = {
         "dtype cells demonstrations explained shapes measured",
         "05_debiasing": "seeds axis word_list names corpus corpus_rows patches patch_rate patch_rates patch_epochs "
         "tried_rates tried_seeds second_axis second_patches pairs triples strength origin_strength strengths link_rows "
-        "link_epochs link_rate rate epochs test_rows transfer nli",
+        "link_epochs link_rate rate epochs test_rows transfer nli real_model real_corpus real_rows real_held_out "
+        "real_patches real_rates real_tried_rates real_tried_seeds real_epochs real_batch_size real_seeds real_dtype "
+        "real_crows real_task real_task_rows real_test_rows real_task_rate real_task_epochs",
     }.items()
 }
 """The parameters of each notebook, in the order in which they are printed."""
