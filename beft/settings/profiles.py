@@ -110,7 +110,7 @@ class Settings:
         """
         names = [field.name for field in fields(Study)]
         values = {n: self.values[n] for n in names if n in self.values}
-        if values["evaluated"] == "paper":
+        if values.get("evaluated") == "paper":
             values["evaluated"] = None
         return Study(**(values | overrides))
 
