@@ -20,7 +20,7 @@ RECORDS = [Store(FOLDER).read(path) for path in sorted(FOLDER.glob("*.json"))]
 def test_every_record_is_sound_and_there_are_some():
     assert len(RECORDS) > 100
     assert {"run", "ranking", "untuned"} <= {r["kind"] for r in RECORDS}
-    assert {r["kind"] for r in RECORDS} <= {"run", "ranking", "untuned", "memory", "patch", "debias"}
+    assert {r["kind"] for r in RECORDS} <= {"run", "ranking", "untuned", "memory", "patch", "debias", "transfer"}
 
 
 def test_a_task_has_one_fingerprint_and_a_model_one_hash():
