@@ -1,5 +1,6 @@
 """Folders that are made once and kept in a cache: whole or not at all, by one process at a time."""
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -35,6 +36,12 @@ def make_folder(target: Path, make: Callable[[Path], None], is_whole: Callable[[
             if target.is_dir():
                 shutil.rmtree(target)
             os.replace(Path(scratch, MADE), target)
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_room(needed: int, where: Path, what: str) -> None:

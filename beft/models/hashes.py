@@ -5,6 +5,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..cached import sha256_of
+
 # What decides a result beside the weights: settings, and a vocabulary, of which tokenizer.json alone is read if there.
 DECIDING = tuple(
     f"{name}.json" for name in ("config", "generation_config", "tokenizer_config", "special_tokens_map", "added_tokens")
@@ -27,12 +29,6 @@ def weight_hash(files: Path | Sequence[Path]) -> str:
         return hashes[0]
     listing = "".join(f"{path.name}:{digest}\n" for path, digest in zip(files, hashes, strict=True))
     return hashlib.sha256(listing.encode()).hexdigest()
-
-
-def sha256_of(path: Path) -> str:
-    """sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def config_hash(folder: Path) -> str:

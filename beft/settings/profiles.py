@@ -176,8 +176,9 @@ def load(notebook: str, namespace: Mapping[str, Any]) -> Settings:
     values = {name: value for name, value in given.items() if name in base and value is not None}
     values = checked(NOTEBOOKS[notebook], values, "the parameters", f"parameter of {notebook}")
     if values.get("task", "").lower().endswith(USER_SUFFIXES):
-        # The profile's number of rows was chosen for its own task: "low" takes fewer where a file has fewer.
+        # The profile's numbers of rows were chosen for its own task: "low" takes fewer where a file has fewer.
         values.setdefault("regime", "low")
+        values.setdefault("evaluated", "paper")
     overrides = {name: value for name, value in values.items() if value != base[name]}
     figures = paths.check_folder(paths.home() / "figures" / f"{profile}{_suffix(overrides)}", "folder of figures")
     store = Store(paths.results(str(profile)))

@@ -213,3 +213,19 @@ def test_the_files_of_the_package_give_these_splits(task, train, validation, fin
     made = data.load(task)
     assert (len(made.train), len(made.validation), made.fingerprint) == (train, validation, fingerprint)
     assert made.task.regimes["high"] == train
+
+
+def test_most_film_sentences_are_rows_of_sst2(real_data, carried):
+    """The counts in README and in the module's docstring, compared without case, spaces and punctuation."""
+    carried("rated-sentences")
+    rated = rated_sentences.load("film")
+    films = [s.key for s in (*rated.train, *rated.validation)]
+    sst2 = data.load("sst2", folder=real_data)
+    parts = [
+        [rated_sentences.Sentence(text, 0.0).key for (text,) in part.rows] for part in (sst2.train, sst2.validation)
+    ]
+    train, validation = (set(part) for part in parts)
+    assert len(films) == 10603
+    assert [sum(key in part for key in films) for part in (train | validation, train, validation)] == [6368, 5636, 732]
+    everything = "\n".join(films)
+    assert all(key in everything for key in parts[1]) and len(parts[1]) == 872
