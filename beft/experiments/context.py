@@ -81,7 +81,7 @@ class Context:
         config = memory.config_of(self.files.folder)
         loading.check_causal(config, self.study.model)
         longest = min(self.study.max_length, self.data.prompt.max_length)
-        return memory.plan(config, memory.BANK, longest, dtype=self.study.dtype)
+        return memory.plan(config, memory.largest_bank(), longest, dtype=self.study.dtype)
 
     @property
     def labelled(self) -> Dataset:

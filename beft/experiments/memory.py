@@ -30,12 +30,18 @@ from ..records.store import Store
 from ..study import parse_method
 from ..training.device import default_device, forget_peak, free_memory, peak_memory
 
-BANK = 24  # runs: enough sentences a step for chunks of nearly equal lengths
+BANK = 24  # runs on a CPU: enough sentences a step for chunks of nearly equal lengths
+GPU_BANK = 96  # runs on a GPU, which is not busy with fewer sentences
 # Of the free memory: the rest is for what is not estimated, such as temporaries of a backward pass.
 SHARE = 0.7
 ADAM = 4  # numbers per trained number: its value, gradient and two moments
 READ = 8  # positions of a sequence whose logits are read, where options are short
 FULL = 16  # bytes a weight under full fine-tuning in float32: itself, its gradient and Adam's two moments
+
+
+def largest_bank() -> int:
+    """Most runs that share a bank on the default device, where memory does."""
+    return BANK if default_device() == "cpu" else GPU_BANK
 
 
 @dataclass(frozen=True)
@@ -229,7 +235,7 @@ def plan(config: Any, runs: int, longest: int, free: int | None = None, dtype: s
 
 
 def bank_size(model: Any, methods: Sequence[str], longest: int, dtype: str, free: int | None = None) -> int:
-    """Most runs of a bank on a classifier: `BANK`, or as many as fit into the memory that is free now.
+    """Most runs of a bank on a classifier: `largest_bank()`, or as many as fit into the memory that is free now.
 
     Args:
         model: the frozen classifier.
@@ -245,7 +251,7 @@ def bank_size(model: Any, methods: Sequence[str], longest: int, dtype: str, free
     tokens, element = CHUNKS[device.type].tokens, 2 if dtype == "bfloat16" else 4
     _, layer = kept_by_layers(model.config, tokens, max(1, tokens // longest), element)
     chunk = model.config.num_hidden_layers * layer if biases else 0
-    return max(1, min(BANK, int((SHARE * free - chunk) // (ADAM * (head + 4 * sum(biases.values()))))))
+    return max(1, min(largest_bank(), int((SHARE * free - chunk) // (ADAM * (head + 4 * sum(biases.values()))))))
 
 
 def measured(

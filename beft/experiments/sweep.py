@@ -30,7 +30,7 @@ from ..training.device import default_device
 from ..training.loop import Epoch, fit, runs_of_checkpoint
 from . import cluster
 from .context import Context, Shelf, short
-from .memory import BANK, bank_size
+from .memory import bank_size, largest_bank
 
 Record = dict[str, Any]
 Job = tuple[Study, Sequence[Run]]
@@ -162,7 +162,7 @@ def pack(context: Context, runs: Sequence[Run], size: int | None = None) -> Iter
     yield from ([r] for r in runs if r.method in WEIGHT_METHODS)
     if size is None:
         # of language models `Context.plan` fits the chunks; of an unknown architecture nothing is estimated
-        size = BANK
+        size = largest_bank()
         methods = [r.method for r in runs if r.method not in WEIGHT_METHODS]
         if methods and len(runs) > 1 and not context.study.prompted and context.study.sites is None:
             size = bank_size(context.loaded.model, methods, context.study.max_length, context.study.dtype)
