@@ -86,6 +86,7 @@ def _expand(s: Settings, entry: Mapping[str, Any], prompted: bool) -> Iterator[C
             task=task,
             regime=regime,
             epochs=_setting(entry, "epochs", s, known, model),
+            dtype=entry.get("dtype", s["dtype"]),
             tuning=s["held_out"],
             validate="last",
             **({"prompted": True, "schedule": "linear"} if prompted else {}),

@@ -107,6 +107,7 @@ CELL = _table(
     (_SEEDS, Distinct[Natural], "seeds"),
     ("a positive number, `paper` or `chosen`", Literal["paper", "chosen"] | Positive, "rate"),
     ("a whole number of at least 1 or `paper`", Literal["paper"] | AtLeast1, "epochs"),
+    ("float32 or bfloat16", Precision, "dtype"),
 )
 """Some cells of a table: every combination of these models, tasks and regimes."""
 

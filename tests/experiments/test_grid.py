@@ -28,6 +28,12 @@ def test_a_cell_inherits_what_it_does_not_say():
     assert str(cell) == f"microworld_similarity, {s['regime']}, {s['model']}"  # in captions
 
 
+def test_a_cell_may_have_a_precision_of_its_own():
+    own, usual = cells(load(cells=[{"regime": 8, "dtype": "bfloat16"}, {"regime": 9}]))
+    assert (own.study.dtype, usual.study.dtype) == ("bfloat16", load()["dtype"])
+    assert load()["dtype"] != "bfloat16"
+
+
 def test_lists_of_models_tasks_and_regimes_are_every_combination():
     text = "[{task: [rte, cola], regime: [low, 50], model: [a, b], seeds: [3], rate: 1e-2, epochs: 4}]"
     found = cells(load(cells=text))
