@@ -22,6 +22,12 @@ from .majority import not_learned
 
 LEVEL = 0.95
 FLIPS = 2**16  # sign patterns: all of them where there are no more, else a seeded sample of as many
+RANGES = {  # what a measure can be: scores as fractions, shares of pairs in percent; the others have no ends
+    **dict.fromkeys(("accuracy", "f1", "macro_f1", "gap", "fraction"), (0.0, 1.0)),
+    **dict.fromkeys(("matthews", "spearman", "pearson", "tau"), (-1.0, 1.0)),
+    **dict.fromkeys(("crows", "lm", "stereotype"), (0.0, 100.0)),
+    "fprd": (0.0, math.inf),
+}
 SPLIT = {"tuning": "final_tuning", "validation": "final"}
 
 
@@ -49,13 +55,33 @@ def mean_interval(values: Iterable[float]) -> Interval:
     return Interval(mean, mean - half, mean + half, len(x))
 
 
+def cut_interval(values: Iterable[float], measure: str) -> Interval:
+    """`mean_interval` of a measure, cut where that measure can go no further (`RANGES`, by the measure's first word).
+
+    Student t knows no ends, so that two or three accuracies may give an interval to 105%. It is cut for print and
+    figures alone: differences, and all that a verdict rests on, keep the uncut one.
+    """
+    i = mean_interval(values)
+    least, most = RANGES.get(measure.partition(" ")[0], (-math.inf, math.inf))
+    if i.n < 2:
+        return i
+    # never past the mean, which rounding may put a little beyond an end
+    return Interval(i.mean, min(max(i.low, least), i.mean), max(min(i.high, most), i.mean), i.n)
+
+
+def score_interval(runs: pd.DataFrame, value: str = "final") -> Interval:
+    """`cut_interval` of a score of the finished runs of one cell, by the metric that they have in common."""
+    ok = finished(runs)
+    metrics = set(ok["metric"].dropna()) if "metric" in ok else set()
+    return cut_interval(ok[value], metrics.pop() if len(metrics) == 1 else "")
+
+
 def summary(frame: pd.DataFrame, by: Sequence[str] = ("method",), value: str = "final") -> pd.DataFrame:
-    """One row per group: `mean`, `low`, `high`, `n` finished runs, `lost` runs (diverged or failed)."""
+    """One row per group: mean, low, high of its `score_interval`, n (finished runs), lost (diverged or failed)."""
     rows = []
     for group, part in frame.groupby(list(by), sort=False, dropna=False):
-        ok = finished(part)
-        row = dict(zip(by, group, strict=True)) | vars(mean_interval(ok[value]))
-        rows.append(row | {"lost": len(part) - len(ok)})
+        row = dict(zip(by, group, strict=True)) | vars(score_interval(part, value))
+        rows.append(row | {"lost": len(part) - len(finished(part))})
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "n", "lost"])
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from .. import paper
 from .comparisons import LEAST
-from .intervals import Interval, finished, mean_interval
+from .intervals import Interval, cut_interval, finished, score_interval
 from .majority import is_learned, marked
 
 MISSING = "not run"
@@ -159,7 +159,7 @@ def runs_text(runs: pd.DataFrame, value: str = "final") -> str:
     E.g. "77.2 [75.9, 78.5], 1 of 5 diverged or failed"; "50.9 [50.9, 50.9], not learned"; `not run` without a run;
     "does not fit" where all of them are demonstrations without room.
     """
-    interval, lost = mean_interval(finished(runs)[value]), lost_runs(runs)
+    interval, lost = score_interval(runs, value), lost_runs(runs)
     no_room = int((runs["outcome"] == NO_ROOM).sum())
     if no_room == len(runs) > 0:
         return NO_ROOM
@@ -177,7 +177,7 @@ def lost_runs(runs: pd.DataFrame) -> int:
 
 def tau_text(taus: pd.Series, undefined: str = "undefined, equal accuracies") -> str:
     """Kendall's tau over seeds: mean with interval, or what stands in the way of one."""
-    i = mean_interval(taus)
+    i = cut_interval(taus, "tau")
     if i.n == 0:
         return undefined if len(taus) else MISSING
     if taus.dropna().nunique() == 1:  # no spread: an interval of no width would claim certainty

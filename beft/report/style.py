@@ -5,7 +5,7 @@ drawn in percent. Colours are the same everywhere and distinct for colour-blind 
 every method also has its own marker and line, since b_k and the head alone are expected to lie on each other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -16,7 +16,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .intervals import Interval, finished, mean_interval
+from .intervals import Interval, finished, score_interval
 from .majority import is_learned, majority_of
 from .names import MISSING, NO_ROOM, lost_runs, method_name
 
@@ -76,11 +76,16 @@ def look_of(method: str) -> dict[str, Any]:
     return {**look, "label": method_name(method)}
 
 
+def reach(means: pd.DataFrame | Mapping[Any, Any]) -> np.ndarray:
+    """How far intervals with `low` and `high` reach below and above their `mean`, (2, N); 0 where there is none."""
+    mean, low, high = (np.atleast_1d(np.asarray(means[n], dtype=float)) for n in ("mean", "low", "high"))
+    return np.nan_to_num(np.stack([mean - low, high - mean])).clip(min=0)
+
+
 def mean_bar(ax: Axes, x: float, interval: Interval, scale: float, **look: Any) -> None:
     """A mean with its interval at x; of one value the mean alone."""
-    mean = interval.mean
-    spread = None if interval.n == 1 else [[scale * (mean - interval.low)], [scale * (interval.high - mean)]]
-    ax.errorbar([x], [scale * mean], yerr=spread, **look)
+    spread = None if interval.n == 1 else scale * reach(vars(interval))
+    ax.errorbar([x], [scale * interval.mean], yerr=spread, **look)
 
 
 def methods_as_points(ax: Axes, frame: pd.DataFrame, methods: Sequence[str]) -> None:
@@ -94,12 +99,11 @@ def methods_as_points(ax: Axes, frame: pd.DataFrame, methods: Sequence[str]) -> 
         look = look_of(method)
         jitter = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(len(values))
         ax.plot(x - 0.12 + jitter, values, "o", ms=3.5, color=look["color"], alpha=0.45, mew=0)
-        i = mean_interval(values)
+        i = score_interval(runs)
         if i.n:
-            half = 0.0 if i.n == 1 else i.high - i.mean
             inside, text = (look["color"], "{:.1f}") if is_learned(runs) else ("white", "({:.1f})")
-            ax.errorbar(x + 0.17, i.mean, half, fmt=look["marker"], color=look["color"], mfc=inside, ms=6, capsize=3)
-            ax.annotate(text.format(i.mean), (x + 0.27, i.mean), va="center", fontsize=8.5)
+            mean_bar(ax, x + 0.17, i, 100, fmt=look["marker"], color=look["color"], mfc=inside, ms=6, capsize=3)
+            ax.annotate(text.format(100 * i.mean), (x + 0.27, 100 * i.mean), va="center", fontsize=8.5)
         note: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "ha": "center", "fontsize": 8}
         if not len(runs):
             ax.annotate(MISSING, (x, 0.5), **note)

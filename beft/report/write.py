@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 Sources = Sequence[Mapping[str, Any] | str]
 """The records that something was made from, or their keys."""
 DPI = 130
+# The ends of intervals at which `intervals.cut_interval` cuts scores in percent and Kendall's tau, as they are printed.
+_AT_AN_END = re.compile(r"\[(0\.0|-100\.0|-1\.00), |, (100\.0|\+1\.00)\]")
+_OF_NO_WIDTH = re.compile(r"\[(\S+), \1\]")
 _TEX = str.maketrans({c: "\\" + c for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}"})
 
 
@@ -93,14 +97,20 @@ def full_caption(caption: str, s: Settings, measured: bool = True, records: Sour
     return model_names(f"{caption.rstrip()} {note}".rstrip())
 
 
-def _on_majority(table: pd.DataFrame) -> str:
-    """What a caption must add where scores are marked as not learned, or where no record says whether they are."""
+def _notes(table: pd.DataFrame, caption: str) -> str:
+    """What a caption must add: which Student t intervals are cut, which scores are not learned, or not known to be."""
     notes = []
+    if "Student t" in caption and table.map(_is_cut).to_numpy().any():
+        notes.append("Intervals are cut where a score can go no further.")
     if table.map(lambda text: NOT_LEARNED in text).to_numpy().any():
         notes.append("Not learned: the mean is at or below the score of the most frequent answer for every row.")
     if "majority" in table and (table["majority"] == UNKNOWN).any():
         notes.append("Majority unknown: no record of these rows holds it, so nothing is marked there.")
     return " ".join(notes)
+
+
+def _is_cut(text: str) -> bool:
+    return bool(_AT_AN_END.search(_OF_NO_WIDTH.sub("", text)))
 
 
 def save_table(
@@ -117,7 +127,7 @@ def save_table(
         measured: on the profile's model or data; False for what needs neither.
     """
     table = as_text(frame)
-    caption = full_caption(f"{caption.rstrip()} {_on_majority(table)}".rstrip(), s, measured, records)
+    caption = full_caption(f"{caption.rstrip()} {_notes(table, caption)}".rstrip(), s, measured, records)
     texts = {
         f"{name}.csv": table.to_csv(index=False, lineterminator="\n"),
         f"{name}.md": f"{markdown(table)}\n{caption}\n",

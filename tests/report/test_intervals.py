@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beft import paper
+from beft.data.tasks import METRICS
 from beft.errors import BeftError
-from beft.report import dataframes, intervals
+from beft.report import comparisons, dataframes, intervals, names
 
 
 def test_interval_of_three_values_is_student_t():
@@ -24,6 +25,29 @@ def test_one_seed_has_a_mean_and_no_interval():
     i = intervals.mean_interval([0.7])
     assert i.mean == 0.7 and np.isnan(i.low) and np.isnan(i.high)
     assert intervals.mean_interval([None, float("nan")]).n == 0
+
+
+def test_intervals_of_scores_end_where_the_metric_does_and_verdicts_keep_the_uncut_ones():
+    spread = [0.62, 0.695, 0.77]
+    wide = intervals.mean_interval([0.62, 0.77])
+    assert wide.low < 0 and wide.high > 1
+    cut = intervals.cut_interval([0.62, 0.77], "accuracy")
+    assert (cut.low, cut.high, cut.n) == (0.0, 1.0, 2) and cut.mean == wide.mean
+    assert intervals.cut_interval(spread, "f1 (second split)") == intervals.mean_interval(spread)
+    assert intervals.cut_interval([-0.2, 0.3], "matthews").low == -1.0
+    assert intervals.cut_interval([62.0, 77.0], "crows gender").high == 100.0
+    assert intervals.cut_interval([0.62, 0.77], "nats gender") == wide
+    assert intervals.cut_interval([1.0, 1.0], "accuracy") == intervals.Interval(1.0, 1.0, 1.0, 2)
+    assert np.isnan(intervals.cut_interval([0.9], "accuracy").high)
+    runs = dataframes.frame([run(m, s, final=f + 0.15 * s) for m, f in (("b_v", 0.62), ("b_q", 0.5)) for s in (0, 1)])
+    assert names.runs_text(runs[runs["method"] == "b_v"]) == "69.5 [0.0, 100.0]"
+    assert intervals.summary(runs).loc[0, ["low", "high"]].tolist() == [0.0, 1.0]
+    uneven = dataframes.frame([run("b_v", 0, final=0.9), run("b_v", 1, final=0.2), run("b_q", 0), run("b_q", 1)])
+    assert comparisons.compare(uneven, [("b_v", "b_q")])["low"].item() < -1
+
+
+def test_every_metric_of_a_task_has_its_range():
+    assert set(METRICS) <= set(intervals.RANGES)
 
 
 def test_sign_flip_counts_all_patterns():

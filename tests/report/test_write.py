@@ -68,6 +68,18 @@ def test_display_shows_frames_as_text_and_writes_nothing(tmp_path, monkeypatch, 
     assert out.count("method") == 2 and "not run" in out and not list(tmp_path.iterdir())
 
 
+def test_the_caption_says_where_intervals_are_cut(tmp_path):
+    def caption(text, of="Mean and 95% Student t interval."):
+        write.save_table(pd.DataFrame({"b_v": [text]}), fake_settings(tmp_path), "t", of)
+        return json.loads((tmp_path / "figures/index.json").read_text(encoding="utf-8"))[0]["caption"]
+
+    for text in ("69.5 [37.7, 100.0]", "3.0 [0.0, 9.1]", "+0.33 [-1.00, +1.00] over 3 seeds"):
+        assert "cut where a score can go no further" in caption(text)
+        assert "cut" not in caption(text, "Mean and bootstrap interval.")
+    for text in ("69.5 [67.7, 71.0]", "100.0 [100.0, 100.0]", "+3.0 [-120.4, +100.0]", "0.11 [-0.00, 0.22]"):
+        assert "cut" not in caption(text)
+
+
 def test_the_caption_says_what_not_learned_means_and_where_the_majority_is_unknown(tmp_path):
     s = fake_settings(tmp_path)
     for majority, score, ends in (

@@ -23,6 +23,7 @@ from ..style import (
     methods_of,
     nothing_to_draw,
     panels,
+    reach,
     styled,
     with_legend,
 )
@@ -53,8 +54,6 @@ def by_task(scores: pd.DataFrame) -> Figure:
         if len(zero):
             ax.axhline(100 * zero.iloc[0], color="#666666", lw=1.2, ls=":")
         majority_line(ax, part, label=False)
-        low, high = ax.get_ylim()
-        ax.set_ylim(max(low, -5), min(high, 108))  # intervals of few seeds go beyond what a metric can be
         ax.tick_params(axis="x", rotation=60, labelsize=8)
         model, task, metric = (part[n].iloc[0] for n in ("model", "task", "metric"))
         ax.set_title(f"{short_name(model)}\n{task_name(task)} ({metric})", fontsize=9)
@@ -84,9 +83,8 @@ def by_size(runs: pd.DataFrame) -> Figure:
             shift = max(sizes[-1] / sizes[0], 2) ** (0.012 * (n - (len(methods) - 1) / 2))
             table = summary(part[part["method"] == method], ("train_size",)).sort_values("train_size")
             known, lost = table[table["n"] > 0], shift * table[table["lost"] > 0]["train_size"]
-            half = (100 * (known["high"] - known["mean"])).fillna(0)
             x, y = known["train_size"] * shift, 100 * known["mean"]
-            ax.errorbar(x, y, half, ms=5, lw=1.5, capsize=2.5, **look_of(method))
+            ax.errorbar(x, y, 100 * reach(known), ms=5, lw=1.5, capsize=2.5, **look_of(method))
             # A cross at the bottom: a run was lost.
             ax.plot(lost, [0.03] * len(lost), "x", color=color_of(method), transform=ax.get_xaxis_transform())
         majority_line(ax, part)
@@ -124,7 +122,7 @@ def tau_cells(taus: pd.DataFrame) -> Figure:
             for at, (task, tau) in zip(spread, part[["task", "tau"]].itertuples(index=False, name=None)):
                 ax.plot(x + at, tau, ms=5, mew=0, alpha=0.75, ls="", **looks[task])
             for r in means[(means["view"] == view) & (means["score"] == name)].to_dict("records"):
-                ax.errorbar([x + 0.3], [r["mean"]], _reach(r), fmt="_", ms=11, mew=2, capsize=3, color="black")
+                ax.errorbar([x + 0.3], [r["mean"]], reach(r), fmt="_", ms=11, mew=2, capsize=3, color="black")
         ax.axhline(0, color="#999999", lw=1)
         labels = [SCORE_NAMES[n].replace(" (", "\n(") for n in names]
         ax.set_xticks(range(len(names)), labels, fontsize=8.5)
@@ -176,10 +174,5 @@ def differences(compared: pd.DataFrame, first: str, second: str) -> Figure:
 def _forest_row(ax: Axes, y: float, row: Mapping[Any, Any], note: str, **look: Any) -> None:
     """A mean with its interval, in points, and a note beside it; no mark where there is no mean."""
     if np.isfinite(row["mean"]):
-        ax.errorbar([100 * row["mean"]], [y], xerr=100 * _reach(row), ms=6, capsize=3, ls="", **look)
+        ax.errorbar([100 * row["mean"]], [y], xerr=100 * reach(row), ms=6, capsize=3, ls="", **look)
     ax.annotate(note, (1.015, y), xycoords=("axes fraction", "data"), va="center", fontsize=8)
-
-
-def _reach(row: Mapping[Any, Any]) -> np.ndarray:
-    """How far the interval reaches below and above the mean, (2, 1); 0 where there is none."""
-    return np.nan_to_num([[row["mean"] - row["low"]], [row["high"] - row["mean"]]]).clip(min=0)

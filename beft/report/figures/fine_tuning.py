@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ..intervals import mean_interval, summary
+from ..intervals import cut_interval, summary
 from ..names import described, method_name, paper_described, paper_results
 from ..style import (
     DASHES,
@@ -20,6 +20,7 @@ from ..style import (
     majority_line,
     methods_as_points,
     methods_of,
+    reach,
     styled,
     with_legend,
     with_legend_below,
@@ -84,8 +85,9 @@ def learning_curves(curves: pd.DataFrame, metric: str = "accuracy") -> Figure:
     for ax, (column, scale) in zip(axes, _COLUMNS, strict=True):
         for method in methods_of(curves):
             part = curves[curves["method"] == method].dropna(subset=[column])
-            means = {epoch: mean_interval(scale * g[column]) for epoch, g in part.groupby("epoch")}
-            band = np.array([(i.mean, i.low, i.high) for i in means.values()]).reshape(-1, 3)
+            measure = metric if column == "validation" else column
+            means = {epoch: cut_interval(g[column], measure) for epoch, g in part.groupby("epoch")}
+            band = scale * np.array([(i.mean, i.low, i.high) for i in means.values()]).reshape(-1, 3)
             ax.plot(list(means), band[:, 0], ms=3.5, lw=1.6, **look_of(method))
             ax.fill_between(list(means), band[:, 1], band[:, 2], color=color_of(method), alpha=0.13, lw=0)
     _label_curves(axes, metric)
@@ -115,8 +117,7 @@ def _sweep(ax: Axes, grid: pd.DataFrame, chosen: Mapping[str, float], equal: flo
         look = look_of(method)
         shift = 1.03 ** (n - (len(methods) - 1) / 2)  # so that bars of equal rates stay apart
         x, y = table["rate"] * shift, 100 * table["mean"]
-        half = (100 * (table["high"] - table["mean"])).fillna(0)
-        ax.errorbar(x, y, half, ms=5, lw=1.5, capsize=2.5, **look)
+        ax.errorbar(x, y, 100 * reach(table), ms=5, lw=1.5, capsize=2.5, **look)
         ring = np.isclose(table["rate"], chosen.get(method, np.nan))
         ax.plot(x[ring], y[ring], "o", ms=13, mfc="none", mec=look["color"], mew=1.4)
         lost = table[table["lost"] > 0]["rate"] * shift

@@ -15,7 +15,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..intervals import finished, mean_interval
+from ..intervals import cut_interval, finished
 from ..majority import TOO_FEW, not_learned
 from ..names import SCORE_NAMES
 from ..style import (
@@ -24,6 +24,7 @@ from ..style import (
     TERM_NAMES,
     TERMS,
     majority_line,
+    mean_bar,
     methods_as_points,
     panels,
     styled,
@@ -135,10 +136,8 @@ def agreement(taus: pd.DataFrame) -> Figure:
             place = x + (n - (len(views) - 1) / 2) * 0.32
             spread = np.linspace(-0.06, 0.06, len(values)) if len(values) > 1 else np.zeros(len(values))
             ax.plot(place - 0.05 + spread, values, "o", ms=3.5, mew=0, alpha=0.5, color=color)
-            i = mean_interval(values)
-            low, high = (0.0, 0.0) if i.n < 2 else (i.mean - max(i.low, -1.0), min(i.high, 1.0) - i.mean)
             look = {"fmt": "D", "ms": 6, "capsize": 3, "color": color, "label": None if x else name_of_view}
-            ax.errorbar([place + 0.08], [i.mean], [[max(low, 0.0)], [max(high, 0.0)]], **look)
+            mean_bar(ax, place + 0.08, cut_interval(values, "tau"), 1, **look)
     ax.axhline(0, color="#999999", lw=1)
     ax.set_xticks(range(len(names)), [SCORE_NAMES[n].replace(" (", "\n(") for n in names])
     ax.set(ylim=(-1.12, 1.12), ylabel="Kendall's tau with accuracy")

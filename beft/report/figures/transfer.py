@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from .. import comparisons
 from ..dataframes import by_trained_numbers
-from ..intervals import finished, mean_interval
+from ..intervals import finished, score_interval
 from ..majority import is_learned
 from ..names import MISSING, lost_runs, method_name, short_name, task_name
 from ..style import look_of, majority_line, mean_bar, nothing_to_draw, panels, styled, with_legend
@@ -74,9 +74,9 @@ def _slope(ax: Axes, x: float, runs: pd.DataFrame, method: str) -> None:
     own, target = x - SHIFT, x + SHIFT
     ax.plot((own, target), 100 * ok[["source", "final"]].to_numpy().T, color=look["color"], lw=0.9, alpha=0.4)
     mark: dict[str, Any] = {"color": look["color"], "fmt": look["marker"], "ms": 6, "capsize": 2.5, "lw": 1.3}
-    mean_bar(ax, own, mean_interval(ok["source"]), 100, alpha=PALE, **mark)
+    mean_bar(ax, own, score_interval(ok, "source"), 100, alpha=PALE, **mark)
     inside = look["color"] if is_learned(runs) else "white"
-    mean_bar(ax, target, mean_interval(ok["final"]), 100, mfc=inside, **mark)
+    mean_bar(ax, target, score_interval(ok), 100, mfc=inside, **mark)
     ax.annotate(f"{100 * ok['change'].mean():+.1f}", (x, 0.94), weight="bold", color=look["color"], **note)
 
 

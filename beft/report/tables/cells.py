@@ -259,10 +259,11 @@ def further_metrics(records: Records) -> pd.DataFrame:
         names = dict.fromkeys(n for key in part["key"] for n in kept[key])
         for name in [n for n in names if n not in set(part["metric"])]:
             valued = part.assign(
+                metric=name,
                 value=[kept[key].get(name, np.nan) for key in part["key"]],
                 majority=[best[key].get(name, np.nan) for key in part["key"]],
             )
-            rows.append(_place(cell, valued) | {"metric": name} | _scores(valued, methods, "value"))
+            rows.append(_place(cell, valued) | _scores(valued, methods, "value"))
     return pd.DataFrame(rows, columns=[*FIXED, *map(method_name, methods)])
 
 

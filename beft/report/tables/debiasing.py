@@ -13,7 +13,7 @@ import pandas as pd
 from ... import paper
 from ..comparisons import difference
 from ..dataframes import Records
-from ..intervals import Interval, mean_interval, paired_differences
+from ..intervals import Interval, cut_interval, mean_interval, paired_differences
 from ..names import MISSING, mean_text, method_name, number
 from .cells import over_seeds
 
@@ -63,7 +63,7 @@ def downstream(records: Records) -> pd.DataFrame:
 
 def interval(frame: pd.DataFrame, method: str, measure: str) -> Interval:
     """Mean over seeds of one measure of one method, with its 95% Student t interval; of n = 0 where undefined."""
-    return mean_interval(frame[frame["method"] == method][measure] if measure in frame else [])
+    return cut_interval(frame[frame["method"] == method][measure] if measure in frame else [], measure)
 
 
 def _cell(frame: pd.DataFrame, method: str, measure: str, form: str, scale: float = 1) -> str:

@@ -10,7 +10,7 @@ from ... import paper
 from .. import comparisons
 from ..comparisons import CELL
 from ..dataframes import Records, frame, majorities, majority_in
-from ..intervals import mean_interval, summary
+from ..intervals import cut_interval, summary
 from ..majority import at_or_below, learned, majority_of, majority_text, marked
 from ..names import MISSING, NO_ROOM, PAPER_ORDER, mean_text, method_name, model_name, runs_text, task_name
 from .cells import table3
@@ -75,17 +75,17 @@ def before_tuning(untuned: Records) -> pd.DataFrame:
         row |= {"majority": majority_text(majority), "zero-shot, %": MISSING, "demonstrations": MISSING}
         row["in context, %"] = MISSING
         for r in [r for r in here if not r["settings"]["demonstrations"]]:
-            row["zero-shot, %"] = _percent([r["validation"]], majority)
+            row["zero-shot, %"] = _percent([r["validation"]], metric, majority)
         if context:
             values = [r["validation"] for r in context if not _no_room(r)]
-            row |= {"demonstrations": _shown(context), "in context, %": _percent(values, majority, NO_ROOM)}
+            row |= {"demonstrations": _shown(context), "in context, %": _percent(values, metric, majority, NO_ROOM)}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _percent(values: Sequence[float], majority: float, missing: str = MISSING) -> str:
+def _percent(values: Sequence[float], metric: str, majority: float, missing: str = MISSING) -> str:
     """Scores over seeds with their interval, marked where they are not above the majority; of one value, it alone."""
-    interval = mean_interval(values)
+    interval = cut_interval(values, metric)
     if not interval.n:
         return missing
     return marked(mean_text(interval, ".1f", 100), at_or_below(interval.mean, majority))
@@ -107,7 +107,8 @@ def table5(records: Records, untuned: Records = (), absent: Sequence[Mapping[str
         behind = [r for r in untuned if r["key"] in set(context["key"])]
         shown = _shown(behind) if behind else NO_ROOM
         suffix = "" if shown == NO_ROOM else f", {shown} shown"
-        texts.append((_percent(zero["final"].head(1).tolist(), majority_of(here)), runs_text(context) + suffix))
+        before = _percent(zero["final"].head(1).tolist(), str(here["metric"].iloc[0]), majority_of(here))
+        texts.append((before, runs_text(context) + suffix))
     for n, method in enumerate(UNTUNED, 1):
         table.insert(list(table).index("rate") + n, method_name(method), [text[n - 1] for text in texts])
     return with_absent(table, absent)

@@ -10,7 +10,7 @@ from scipy import stats
 from .. import verdict
 from ..comparisons import difference
 from ..dataframes import Records
-from ..intervals import LEVEL, mean_interval
+from ..intervals import LEVEL, cut_interval, mean_interval
 from ..names import MISSING, interval_text, mean_text, method_name
 from .cells import over_seeds
 from .debiasing import in_order
@@ -201,14 +201,12 @@ def after(tuned: pd.DataFrame, task: str) -> pd.DataFrame:
             (SPREAD, "spread", 1, True),
             (FROM_EVEN, "from even", 1, True),
         ):
-            with_it, without = (_by_seed(tuned, m, column) * scale for m in (method, "none"))
-            if not len(without):
+            values = {n: _by_seed(tuned, m, column) for n, m in (("with", method), ("without", "none"))}
+            if not len(values["without"]):
                 continue
             row = {"patch": method_name(method), "measure": name, "lower": lower}
-            row |= {
-                n: mean_text(mean_interval(x), ".2f", 1, MISSING) for n, x in (("with", with_it), ("without", without))
-            }
-            rows.append(row | difference((with_it - without).dropna()))
+            row |= {n: mean_text(cut_interval(x, column), ".2f", scale, MISSING) for n, x in values.items()}
+            rows.append(row | difference((scale * values["with"] - scale * values["without"]).dropna()))
     return _judged(["patch", "measure", "with", "without"], rows, "+.2f")
 
 

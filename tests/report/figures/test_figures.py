@@ -86,6 +86,12 @@ def test_means_are_drawn_in_percent():
     assert "81.0" in [t.get_text() for t in ax.texts]
 
 
+def test_intervals_are_drawn_no_further_than_the_metric_goes():
+    runs = frame([run("b_v", s, final=f, task="films") for s, f in ((0, 0.62), (1, 0.77))])
+    bar = fine_tuning.accuracy_by_method(runs).axes[0].collections[-1].get_segments()[0]
+    assert bar[:, 1].tolist() == pytest.approx([0, 100])
+
+
 def test_a_lost_run_is_named_in_the_figure():
     ax = fine_tuning.accuracy_by_method(frame([run(seed=0), run(seed=1, outcome="diverged: loss is nan")])).axes[0]
     assert "1 lost" in [t.get_text() for t in ax.texts]
