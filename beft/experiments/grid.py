@@ -87,7 +87,7 @@ def _expand(s: Settings, entry: Mapping[str, Any], prompted: bool) -> Iterator[C
             regime=regime,
             epochs=_setting(entry, "epochs", s, known, model),
             dtype=entry.get("dtype", s["dtype"]),
-            tuning=s["held_out"],
+            tuning=entry.get("held_out", s["held_out"]),
             validate="last",
             **({"prompted": True, "schedule": "linear"} if prompted else {}),
         )

@@ -28,10 +28,10 @@ def test_a_cell_inherits_what_it_does_not_say():
     assert str(cell) == f"microworld_similarity, {s['regime']}, {s['model']}"  # in captions
 
 
-def test_a_cell_may_have_a_precision_of_its_own():
-    own, usual = cells(load(cells=[{"regime": 8, "dtype": "bfloat16"}, {"regime": 9}]))
-    assert (own.study.dtype, usual.study.dtype) == ("bfloat16", load()["dtype"])
-    assert load()["dtype"] != "bfloat16"
+def test_a_cell_may_have_a_precision_and_a_tuning_split_of_its_own():
+    own, usual = cells(load(cells=[{"regime": 8, "dtype": "bfloat16", "held_out": 0.5}, {"regime": 9}]))
+    assert (own.study.dtype, own.study.tuning) == ("bfloat16", 0.5)
+    assert (usual.study.dtype, usual.study.tuning) == (load()["dtype"], load()["held_out"]) == ("float32", 0.25)
 
 
 def test_lists_of_models_tasks_and_regimes_are_every_combination():
