@@ -54,6 +54,7 @@ def by_task(scores: pd.DataFrame) -> Figure:
         if len(zero):
             ax.axhline(100 * zero.iloc[0], color="#666666", lw=1.2, ls=":")
         majority_line(ax, part, label=False)
+        ax.set_xlim(right=len(methods) - 0.1)  # room for the last mean in words
         ax.tick_params(axis="x", rotation=60, labelsize=8)
         model, task, metric = (part[n].iloc[0] for n in ("model", "task", "metric"))
         ax.set_title(f"{short_name(model)}\n{task_name(task)} ({metric})", fontsize=9)
