@@ -56,7 +56,7 @@ def test_what_figures_and_tables_were_made_from_is_there():
 
 @pytest.mark.parametrize("where", ["final", "epochs", "data", "settings"])
 def test_a_wrong_number_planted_in_a_record_is_refused(tmp_path, where):
-    source = next(path for path in sorted(FOLDER.glob("*-b_v-*.json")))
+    source = next(path for path in sorted(FOLDER.glob("sst2-*-b_v-*.json")))
     shutil.copy(source, tmp_path)
     path = tmp_path / source.name
     record = json.loads(path.read_text())
