@@ -50,6 +50,14 @@ def test_a_bank_has_as_many_runs_as_fit_beside_a_chunk(context):
     assert 1 <= size(model, ["b_q", "b_v"], None) <= memory.BANK
 
 
+def test_a_gpu_takes_larger_banks(context, monkeypatch):
+    monkeypatch.setattr(memory, "default_device", lambda: "cuda")
+    assert memory.largest_bank() == memory.GPU_BANK > memory.BANK
+    with monkeypatch.context() as on_cpu:
+        on_cpu.setattr(memory, "default_device", lambda: "cpu")
+        assert memory.largest_bank() == memory.BANK
+
+
 def test_a_frozen_encoder_keeps_no_chunk(context):
     run = 4 * 4 * (32 + 66)  # the pooler's bias, the head
     assert size(context.loaded.model, ["head"], int(5.5 * run / memory.SHARE)) == 5
