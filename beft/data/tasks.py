@@ -11,6 +11,8 @@ from pydantic import TypeAdapter
 from ..errors import BeftError, unknown
 
 METRICS = ("accuracy", "f1", "macro_f1", "matthews", "spearman", "pearson")
+CORRELATIONS = ("matthews", "spearman", "pearson")
+"""Metrics that one answer for all rows leaves undefined, counted as 0."""
 PAPER = "Huang et al. 2026 and their published code"
 GENERATED = "generated text; sizes, rate and epochs are this package's choice, not the paper's"
 RATED = "sentences that people rated; sizes, rate and epochs are this package's choice, not the paper's"
@@ -136,7 +138,7 @@ def majority_score(metric: str, labels: np.ndarray) -> float:
 
     0 for correlations, which one answer for all rows leaves undefined.
     """
-    if metric in ("matthews", "spearman", "pearson"):
+    if metric in CORRELATIONS:
         return 0.0
     labels = np.asarray(labels)
     return score(metric, labels, np.full_like(labels, np.bincount(labels).argmax()))

@@ -2,7 +2,7 @@
 
 A profile writes `cells: [{task: rte, regime: [low, medium], epochs: 6}, ...]`; what a cell does not say is the
 notebook's own parameter, `paper` is the paper's value for that task and model. `rate: chosen` gives each method the
-rate that its tuning split chooses: see `at_chosen_rates`.
+rate that its tuning split chooses: see `at_chosen_rates`. A cell with `not_run: why` is named in tables and not run.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ..data import own_file, sources
 from ..data.prompts import PROMPTS, Prompt
 from ..data.tasks import TASKS, Task
+from ..errors import BeftError
 from ..paper import DECODER_EPOCHS
 from ..study import Run, Study
 from . import sweep
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 MAIN = {"model", "task", "regime", "batch_size", "max_length", "seeds", "rate", "epochs", "held_out", "dtype"}
 """Parameters of the main runs of a notebook."""
 CHOSEN = "chosen"
+NOT_RUN = "not_run"
 Record = dict[str, Any]
+Absent = dict[str, str]
 Choice = Callable[[list[list[Record]]], list[dict[str, float]]]
 
 
@@ -70,16 +73,32 @@ def cells(s: Settings, name: str = "cells", prompted: bool = False) -> list[Cell
     has none, unless targets are given: those of the profile belong to its own source. Raises BeftError: as `Study` and
     `Run`; an unknown task.
     """
-    entries: Sequence[Mapping[str, Any]] = s[name]
-    if MAIN & s.overrides.keys() and name not in s.overrides:
-        entries = [] if name == "transfer_cells" and "transfer_targets" not in s.overrides else [{}]
+    every = _entries(s, name)
+    entries = [entry for entry in every if NOT_RUN not in entry]
+    if every and not entries:
+        raise BeftError(f"every cell of {name} says {NOT_RUN}: leave one without it")
     return [cell for entry in entries for cell in _expand(s, entry, prompted)]
 
 
+def not_run(s: Settings, name: str = "cells") -> list[Absent]:
+    """The cells of the parameter `name` that are named and not run: {"model", "task", "regime", "reason"} of each."""
+    return [
+        {"model": short(model), "task": task, "regime": str(regime), "reason": entry[NOT_RUN]}
+        for entry in _entries(s, name)
+        if NOT_RUN in entry
+        for model, task, regime in _combinations(s, entry)
+    ]
+
+
+def _entries(s: Settings, name: str) -> Sequence[Mapping[str, Any]]:
+    entries: Sequence[Mapping[str, Any]] = s[name]
+    if MAIN & s.overrides.keys() and name not in s.overrides:
+        entries = [] if name == "transfer_cells" and "transfer_targets" not in s.overrides else [{}]
+    return entries
+
+
 def _expand(s: Settings, entry: Mapping[str, Any], prompted: bool) -> Iterator[Cell]:
-    """A list of models, tasks or regimes stands for every combination."""
-    values = {n: entry.get(n, [s[n]]) for n in ("model", "task", "regime")}
-    for model, task, regime in itertools.product(*values.values()):
+    for model, task, regime in _combinations(s, entry):
         known = PROMPTS.get(task) if prompted else TASKS.get(task)
         study = s.study(
             model=model,
@@ -98,6 +117,11 @@ def _expand(s: Settings, entry: Mapping[str, Any], prompted: bool) -> Iterator[C
             dict(s.get("method_rates") or {}),
             entry.get("rate") == CHOSEN,
         )
+
+
+def _combinations(s: Settings, entry: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """Model, task and regime: a list of them stands for every combination."""
+    return itertools.product(*(entry.get(n, [s[n]]) for n in ("model", "task", "regime")))
 
 
 def _setting(entry: Mapping[str, Any], name: str, s: Settings, task: Task | Prompt | None, model: str) -> Any:
@@ -156,7 +180,7 @@ def at_chosen_rates(
     return found, [record for records in trials for record in records]
 
 
-def at_hand(cells: Sequence[Cell]) -> tuple[list[Cell], list[dict[str, str]]]:
+def at_hand(cells: Sequence[Cell]) -> tuple[list[Cell], list[Absent]]:
     """The cells whose rows are at hand, and the others as {"model", "task", "regime", "reason"} for a table.
 
     Where none has, all of them are returned: whoever runs them meets the error that names the remedy.

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..data.tasks import CORRELATIONS
 from ..errors import BeftError
 from ..records.schema import EPOCH_FIELDS
 
@@ -18,15 +19,15 @@ _NUMBERS = ("majority", *_SCORES)
 _FRAME = ("key", *_SETTINGS, *_DATA, *_NUMBERS, "best_epoch", "chosen_on", *_PARAMETERS, "seconds", "outcome")
 
 
-def frame(records: Records) -> pd.DataFrame:
-    """One row per run (records of other kinds are left out).
+def frame(records: Records, also: Records = ()) -> pd.DataFrame:
+    """One row per run (records of other kinds are left out); records of `also` add no row, but may know the majority.
 
     Columns: key; model, task, regime, method, seed, rate, train_size, tuning_size, epochs, dtype,
     prompted (True or None); metric, substitute; majority (what one answer for all validation rows scores; nan where no
     record of the same rows says it); final, final_tuning (scores of the last epoch); best, best_tuning, best_epoch,
     chosen_on; bias, head, pooler (numbers of trained parameters); seconds; outcome.
     """
-    rows, known = [], majorities(records)
+    rows, known = [], majorities([*records, *also])
     for r in _runs(records):
         row = {"key": r["key"]} | {n: r["settings"].get(n) for n in _SETTINGS}
         row |= {n: r["data"].get(n) for n in _DATA}
@@ -51,9 +52,13 @@ def majorities(records: Records) -> dict[str, dict[str, float]]:
 
 
 def majority_in(record: Mapping[str, Any], known: Mapping[str, dict[str, float]]) -> dict[str, float]:
-    """The majority by metric of one record: its own, or that of another record of the same rows; {} if unknown."""
+    """The majority by metric of one record: its own, or that of another record of the same rows; {} if unknown.
+
+    One answer for all rows leaves a correlation at 0, whatever the rows: that needs no record.
+    """
     data = record["data"]
-    return data.get("majority") or known.get(data.get("fingerprint"), {})
+    said = data.get("majority") or known.get(data.get("fingerprint"), {})
+    return said or ({data["metric"]: 0.0} if data.get("metric") in CORRELATIONS else {})
 
 
 def transfers(records: Records) -> pd.DataFrame:

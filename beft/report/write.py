@@ -113,6 +113,16 @@ def _is_cut(text: str) -> bool:
     return bool(_AT_AN_END.search(_OF_NO_WIDTH.sub("", text)))
 
 
+def _one_seed(records: Sources) -> bool:
+    """Whether any of these runs has no other like it but for the seed."""
+    runs = [{**r["settings"]} for r in records if not isinstance(r, str) and r["kind"] in ("run", "transfer")]
+    seeds: dict[str, set[Any]] = {}
+    for settings in runs:
+        seed = settings.pop("seed")
+        seeds.setdefault(json.dumps(settings, sort_keys=True), set()).add(seed)
+    return any(len(those) == 1 for those in seeds.values())
+
+
 def save_table(
     frame: pd.DataFrame, s: Settings, name: str, caption: str, records: Sources = (), measured: bool = True
 ) -> TextFrame:
@@ -153,6 +163,8 @@ def save_figure(
 
     from .style import RC
 
+    if "interval" in caption and _one_seed(records):
+        caption = f"{caption.rstrip()} Where there is one seed, there is no interval."
     caption = full_caption(caption, s, measured, records)
     pdf, png = f"{name}.pdf", f"{name}.png"
     with explained(f"the folder of figures {s.figures}"), plt.rc_context(RC):

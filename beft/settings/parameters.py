@@ -109,6 +109,7 @@ CELL = _table(
     ("a whole number of at least 1 or `paper`", Literal["paper"] | AtLeast1, "epochs"),
     ("float32 or bfloat16", Precision, "dtype"),
     ("a number from 0 to below 1", Share, "held_out"),
+    ("the reason in words", Text, "not_run"),
 )
 """Some cells of a table: every combination of these models, tasks and regimes."""
 

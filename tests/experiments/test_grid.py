@@ -6,7 +6,7 @@ import pytest
 
 from beft.errors import BeftError
 from beft.experiments import sweep
-from beft.experiments.grid import at_chosen_rates, at_hand, cells, jobs, rate_trials
+from beft.experiments.grid import at_chosen_rates, at_hand, cells, jobs, not_run, rate_trials
 from beft.settings import profiles as settings
 from beft.study import Run
 
@@ -42,6 +42,17 @@ def test_lists_of_models_tasks_and_regimes_are_every_combination():
         (m, t, r) for m in "ab" for t in ("rte", "cola") for r in ("low", 50)
     }
     assert {(c.seeds, c.rate, c.study.epochs) for c in found} == {((3,), 0.01, 4)}
+
+
+def test_cells_that_are_not_run_have_no_study_and_a_row_with_the_reason():
+    s = load(cells='[{task: sst2}, {task: [rte, cola], model: a/b, regime: 50, not_run: "an hour each"}]')
+    assert [cell.study.task for cell in cells(s)] == ["sst2"]
+    assert not_run(s) == [
+        {"model": "a/b", "task": task, "regime": "50", "reason": "an hour each"} for task in ("rte", "cola")
+    ]
+    assert not_run(load(task="microworld_similarity", rate=0.5)) == []
+    with pytest.raises(BeftError, match="every cell of cells says not_run"):
+        cells(load(cells=[{"not_run": "no time"}]))
 
 
 def test_paper_means_the_papers_rate_and_epochs_for_task_and_model():
@@ -115,6 +126,7 @@ def test_every_profile_lists_cells_that_are_studies_of_known_tasks():
         ("[{epochs: 0}]", "epochs in a cell must be a whole number of at least 1 or `paper`, not 0"),
         ("[{rate: fast}]", "rate in a cell must be a positive number, `paper` or `chosen`, not 'fast'"),
         ("[{regime: -3}]", "regime in a cell must be a regime"),
+        ("[{task: rte, not_run: }]", "not_run in a cell must be the reason in words"),
         ("[{task: }]", "task in a cell must be a name"),
         ("[{", "cells in the parameters must be a list of cells"),
     ],

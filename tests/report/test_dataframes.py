@@ -33,6 +33,21 @@ def test_scores_that_were_not_taken_are_numbers_all_the_same():
     assert dataframes.frame([])["final"].dtype == "float64"
 
 
+def test_other_records_of_the_same_rows_tell_the_majority_and_add_no_row():
+    old, knows, other = run(), run("head", majority=0.6), run("head", majority=0.7)
+    for record, rows in ((old, "f1"), (knows, "f1"), (other, "f2")):
+        record["data"]["fingerprint"] = rows
+    frame = dataframes.frame([old], [knows, other])
+    assert frame["majority"].tolist() == [0.6] and frame["method"].tolist() == ["b_v"]
+    assert dataframes.frame([old], [other])["majority"].isna().all()
+
+
+def test_majority_of_a_correlation_is_known_without_a_record():
+    old = run(task="stsb")
+    old["data"]["metric"] = "spearman"
+    assert dataframes.frame([old])["majority"].tolist() == [0.0]
+
+
 def test_accuracy_on_a_target_is_that_at_the_class_shares_of_the_task_trained_on():
     record = transferred(source=0.6, tweets=0.75)
     record["targets"]["tweets"] |= {"recalls": [0.0, 1.0], "majority": 0.75, "classes": [25, 75]}

@@ -2,6 +2,7 @@
 
 import json
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from fake_records import fake_settings, grid, run
@@ -78,6 +79,15 @@ def test_the_caption_says_where_intervals_are_cut(tmp_path):
         assert "cut" not in caption(text, "Mean and bootstrap interval.")
     for text in ("69.5 [67.7, 71.0]", "100.0 [100.0, 100.0]", "+3.0 [-120.4, +100.0]", "0.11 [-0.00, 0.22]"):
         assert "cut" not in caption(text)
+
+
+def test_the_caption_of_a_figure_of_one_seed_promises_no_interval(tmp_path):
+    s = fake_settings(tmp_path)
+    runs = [run(m, seed) for m in ("b_q", "b_v") for seed in (0, 1)]
+    for records, said in ((runs, False), (runs[:3], True), (runs[:1], True)):
+        write.save_figure(plt.figure(), s, "f", "Mean and 95% Student t interval.", records)
+        (entry,) = json.loads((s.figures / "index.json").read_text(encoding="utf-8"))
+        assert entry["caption"].endswith("Where there is one seed, there is no interval.") is said
 
 
 def test_the_caption_says_what_not_learned_means_and_where_the_majority_is_unknown(tmp_path):

@@ -128,7 +128,7 @@ def _score_columns(
     return text | {f"{score}: top, tau": result}
 
 
-def table2(records: Records) -> pd.DataFrame:
+def table2(records: Records, also: Records = ()) -> pd.DataFrame:
     """Table 2: what each method of one cell trains, needs and reaches; a row per method and rate.
 
     Columns: method, rate, seeds; trained numbers (bias, pooler, head; weights where any are trained); the metric of
@@ -138,8 +138,10 @@ def table2(records: Records) -> pd.DataFrame:
     Runs of a bank share every forward pass, so seconds are the bank's divided by its runs: a run alone takes longer
     than that. Memory is the peak of the process while the whole bank trained, in MB (10^6 bytes), not of one run;
     on a CPU it counts everything loaded. Raises BeftError for runs of several cells.
+
+    Records of `also` add nothing but the majority of their rows.
     """
-    runs = frame(records)
+    runs = frame(records, also)
     if len(runs.drop_duplicates(list(CELL))) > 1:
         raise BeftError("Table 2 is of one model, task and regime: give the records of one cell")
     by_key = {r["key"]: r for r in records if r["kind"] == "run"}
@@ -174,7 +176,7 @@ def _beside_paper(settings: dict[str, Any], group: pd.DataFrame, prefix: str = "
     return {f"{prefix}paper, %": paper.column(settings), f"{prefix}ours - paper": ours}
 
 
-def table3(records: Records, untuned: Records = ()) -> pd.DataFrame:
+def table3(records: Records, also: Records = ()) -> pd.DataFrame:
     """Table 3: cells x methods, the metric of the last epoch as "mean [low, high]" in percent.
 
     Columns: model, task, regime, rows, metric, majority, seeds; epochs, with the paper's where it has more; rate, by
@@ -183,9 +185,9 @@ def table3(records: Records, untuned: Records = ()) -> pd.DataFrame:
     `paper` says why. Where the paper prints numbers of BERT-base for the task and rows of another real model, they
     stand in "paper (BERT-base)". Raises BeftError where a cell has several runs of a method for one seed.
 
-    Records of the `untuned` model add nothing but the majority of their rows.
+    Records of `also`, such as those of the untuned model, add nothing but the majority of their rows.
     """
-    runs = frame([*records, *untuned])
+    runs = frame(records, also)
     comparisons.one_run_each(runs)
     settings = {r["key"]: r["settings"] for r in records if r["kind"] == "run"}
     printed = {s["method"] for s in settings.values() if paper.printed(s)}
@@ -205,6 +207,18 @@ def table3(records: Records, untuned: Records = ()) -> pd.DataFrame:
     table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=[*FIXED, "epochs", "rate"])
     # the column stands where there is anything in it
     return table if rows and (table[ANOTHER] != NONE_PRINTED).any() else table.drop(columns=ANOTHER, errors="ignore")
+
+
+def with_absent(table: pd.DataFrame, absent: Sequence[Mapping[str, str]]) -> pd.DataFrame:
+    """A table over cells with a row for each cell that could not be run, and why in a column `reason`."""
+    if not absent:
+        return table
+    rows = [
+        dict.fromkeys(table, MISSING)
+        | {"model": model_name(a["model"]), "task": task_name(a["task"]), "regime": a["regime"], "reason": a["reason"]}
+        for a in absent
+    ]
+    return pd.concat([table.assign(reason=""), pd.DataFrame(rows)], ignore_index=True)
 
 
 def _another_models(settings: dict[str, Any], part: pd.DataFrame, methods: Sequence[str]) -> str:

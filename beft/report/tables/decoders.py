@@ -13,7 +13,7 @@ from ..dataframes import Records, frame, majorities, majority_in
 from ..intervals import cut_interval, summary
 from ..majority import at_or_below, learned, majority_of, majority_text, marked
 from ..names import MISSING, NO_ROOM, PAPER_ORDER, mean_text, method_name, model_name, runs_text, task_name
-from .cells import table3
+from .cells import table3, with_absent
 from .fine_tuning import accuracy_order
 
 UNTUNED = ("zero_shot", "in_context")
@@ -27,7 +27,7 @@ def scores(records: Records, untuned: Records = ()) -> pd.DataFrame:
     whose outcome is "does not fit" where the context had no room for a demonstration. A model and task of which there
     are no runs are left out.
     """
-    runs = frame([*records, *untuned])  # the untuned model's add no rows, but may know the majority
+    runs = frame(records, untuned)
     rows = []
     for cell, part in comparisons.by_cell(runs):
         same: dict[str, Any] = {n: part[n].iloc[0] for n in ("metric", "substitute")} | {"majority": majority_of(part)}
@@ -112,18 +112,6 @@ def table5(records: Records, untuned: Records = (), absent: Sequence[Mapping[str
     for n, method in enumerate(UNTUNED, 1):
         table.insert(list(table).index("rate") + n, method_name(method), [text[n - 1] for text in texts])
     return with_absent(table, absent)
-
-
-def with_absent(table: pd.DataFrame, absent: Sequence[Mapping[str, str]]) -> pd.DataFrame:
-    """A table over cells with a row for each cell that could not be run, and why in a column `reason`."""
-    if not absent:
-        return table
-    rows = [
-        dict.fromkeys(table, MISSING)
-        | {"model": model_name(a["model"]), "task": task_name(a["task"]), "regime": a["regime"], "reason": a["reason"]}
-        for a in absent
-    ]
-    return pd.concat([table.assign(reason=""), pd.DataFrame(rows)], ignore_index=True)
 
 
 def table6(records: Records, untuned: Records = (), absent: Sequence[Mapping[str, str]] = ()) -> pd.DataFrame:
