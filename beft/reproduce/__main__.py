@@ -1,4 +1,5 @@
-"""Run the notebooks under a profile, strictly: `python -m beft.reproduce --profile embedded`. Or publish them.
+"""Run the notebooks under a profile, strictly: `python -m beft.reproduce --profile embedded`. Or publish them, or make
+the website of their outputs.
 
 An unknown parameter, a notebook without its `parameters` cell and one that stops early are errors; see `run`.
 """
@@ -21,28 +22,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit status: 0, 1 (something failed), 2 (nothing was run), 130 (interrupted)."""
     parser = argparse.ArgumentParser(prog="python -m beft.reproduce", description=__doc__, allow_abbrev=False)
     option = parser.add_argument
-    option("action", nargs="?", choices=("run", "publish"), default="run")
+    option("action", nargs="?", choices=("run", "publish", "site"), default="run")
     option("--publish", action="store_const", dest="action", const="publish", help="the same as the action")
-    option("--profile", default=DEFAULT_PROFILE)
+    option("--profile", help=f"default: {DEFAULT_PROFILE}; of the site, the profile that is committed")
     option("--only", action="append", default=[], metavar="NOTEBOOK")
     option("-p", action="append", default=[], nargs=2, metavar=("NAME", "VALUE"), dest="parameters")
     option("--scheduler", metavar="ADDRESS", help="tcp://host:8786 of a Dask cluster, or local:N")
     options = parser.parse_args(arguments)
-    action = _publish if options.action == "publish" else _reproduce
+    action = {"run": _reproduce, "publish": _publish, "site": _site}[options.action]
     return exit_status(lambda: action(options), INTERRUPTED)
 
 
 def _publish(options: argparse.Namespace) -> int:
     if options.parameters:
         raise BeftError("publish takes no -p: it publishes what a run of the plain profile left in build/")
-    for path in publish_outputs(options.profile, options.only):
-        print(f"published {path.name} with the outputs of profile {options.profile}")
+    profile = options.profile or DEFAULT_PROFILE
+    for path in publish_outputs(profile, options.only):
+        print(f"published {path.name} with the outputs of profile {profile}")
+    return 0
+
+
+def _site(options: argparse.Namespace) -> int:
+    from .website import build
+
+    if options.parameters or options.only or options.scheduler:
+        raise BeftError("site takes no -p, --only or --scheduler: it shows all that is saved of a profile")
+    folder = build.build(options.profile or build.PROFILE)
+    print(f"site: {folder / 'index.html'}")
     return 0
 
 
 def _reproduce(options: argparse.Namespace) -> int:
     parameters = {name: _value(text) for name, text in options.parameters}
-    results = reproduce(options.profile, options.only, parameters, scheduler=options.scheduler)
+    results = reproduce(options.profile or DEFAULT_PROFILE, options.only, parameters, scheduler=options.scheduler)
     print(summary(results))
     for result in [result for result in results if result.failure is not None]:
         print(f"{result.notebook}: {result.failure}", file=sys.stderr)
