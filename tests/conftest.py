@@ -34,6 +34,7 @@ settings.load_profile("beft")
 # Modules with minutes of work each, the longest first: begun last, one would keep a single process busy at the end.
 LONG = (
     "reproduce/test_notebooks.py",
+    "reproduce/test_website_in_browser.py",
     "experiments/test_sweep.py",
     "experiments/test_cluster.py",
 )

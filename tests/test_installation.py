@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -66,3 +68,16 @@ print(len(rows.train), models.load({encoder!r}, labels=2).source, models.load_ca
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("; ")[0] == "8180" and done.stdout.count("wheel") == 2
+
+
+def test_containers_and_workflows_install_what_make_setup_installs():
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    assert container["postCreateCommand"] == "make setup"
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "site.yml").read_text())["jobs"]
+    steps = [step["run"] for step in jobs["build"]["steps"] if "run" in step]
+    assert [step for step in steps if step.startswith("make ")] == ["make setup", "make test", "make site"]
+    assert (ROOT / "binder" / "requirements.txt").read_text().splitlines()[-1] == "-r ../requirements.lock"
+    setup = (ROOT / "Makefile").read_text().replace("--quiet --disable-pip-version-check ", "")
+    post = (ROOT / "binder" / "postBuild").read_text().splitlines()
+    commands = [line.removeprefix("python ") for line in post if line.startswith("python ")]
+    assert commands and all(command in setup for command in commands)

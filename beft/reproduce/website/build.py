@@ -78,8 +78,12 @@ class _Site:
             self.index.append((place, title, section.title, section.text))
 
 
-def build(profile: str = PROFILE) -> Path:
-    """Make the site of a profile in build/site, whole or not at all; return its folder.
+def build(profile: str = PROFILE, folder: Path | None = None) -> Path:
+    """Make the site of a profile, whole or not at all; return its folder.
+
+    Args:
+        profile: whose figures and records are shown.
+        folder: where to, in place of what is there; build/site by default.
 
     Raises BeftError: no such profile; a notebook without its outputs; no index of figures, no records, or a file that
     is missing; a link that leads nowhere; a formula that cannot be converted; a package of the extra `site` that is
@@ -89,9 +93,8 @@ def build(profile: str = PROFILE) -> Path:
     if not isinstance(profile, str) or profile not in names:
         raise unknown("profile", profile, names)
     home = paths.home()
-    folder = home / "build" / "site"
-    paths.check_folder(folder, "folder of the site")
-    work = folder.with_name("site.tmp")
+    folder = paths.check_folder(folder or home / "build" / "site", "folder of the site")
+    work = folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(work, ignore_errors=True)
     try:
         _make(work, profile, paths.repository(), home / "figures" / profile)
