@@ -9,9 +9,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from .. import paths
 from ..errors import BeftError, exit_status
 from ..settings.profiles import DEFAULT_PROFILE
 from .notebooks import publish_outputs
+from .pages import write_pages
 from .run import Result, reproduce
 
 INTERRUPTED = "finished runs are kept, the same command resumes"
@@ -21,14 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit status: 0, 1 (something failed), 2 (nothing was run), 130 (interrupted)."""
     parser = argparse.ArgumentParser(prog="python -m beft.reproduce", description=__doc__, allow_abbrev=False)
     option = parser.add_argument
-    option("action", nargs="?", choices=("run", "publish"), default="run")
+    option("action", nargs="?", choices=("run", "publish", "pages"), default="run")
     option("--publish", action="store_const", dest="action", const="publish", help="the same as the action")
     option("--profile", default=DEFAULT_PROFILE)
     option("--only", action="append", default=[], metavar="NOTEBOOK")
     option("-p", action="append", default=[], nargs=2, metavar=("NAME", "VALUE"), dest="parameters")
     option("--scheduler", metavar="ADDRESS", help="tcp://host:8786 of a Dask cluster, or local:N")
     options = parser.parse_args(arguments)
-    action = _publish if options.action == "publish" else _reproduce
+    action = {"run": _reproduce, "publish": _publish, "pages": _pages}[options.action]
     return exit_status(lambda: action(options), INTERRUPTED)
 
 
@@ -37,6 +39,12 @@ def _publish(options: argparse.Namespace) -> int:
         raise BeftError("publish takes no -p: it publishes what a run of the plain profile left in build/")
     for path in publish_outputs(options.profile, options.only):
         print(f"published {path.name} with the outputs of profile {options.profile}")
+    return _pages(options)
+
+
+def _pages(_: argparse.Namespace) -> int:
+    for path in write_pages():
+        print(f"wrote {path.relative_to(paths.repository())}")
     return 0
 
 

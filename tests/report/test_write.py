@@ -69,6 +69,21 @@ def test_display_shows_frames_as_text_and_writes_nothing(tmp_path, monkeypatch, 
     assert out.count("method") == 2 and "not run" in out and not list(tmp_path.iterdir())
 
 
+def test_a_notebook_shows_a_figure_or_some_columns_of_a_table_with_the_caption_below(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.get_ipython", lambda: object())
+    monkeypatch.setattr("IPython.display.display", lambda *things: shown.append(things))
+    s, fig = fake_settings(tmp_path), plt.figure()
+    write.save_figure(fig, s, "f", "What it shows.")
+    wide = pd.DataFrame({"method": ["b_v"], "seeds": [3], "rate": [0.1]})
+    write.save_table(wide, s, "t", "Runs.", shown=["seeds", "method", "other"])
+    (figure, below), (table, beside) = shown
+    assert figure is fig and below.data == "**f.** What it shows."
+    assert list(table) == ["seeds", "method"] and beside.data == "**t.** Runs. 1 more column in t.md."
+    assert pd.read_csv(s.figures / "t.csv").columns.tolist() == ["method", "seeds", "rate"]
+    assert json.loads((s.figures / "index.json").read_text(encoding="utf-8"))[1]["caption"] == "Runs."
+
+
 def test_the_caption_says_where_intervals_are_cut(tmp_path):
     def caption(text, of="Mean and 95% Student t interval."):
         write.save_table(pd.DataFrame({"b_v": [text]}), fake_settings(tmp_path), "t", of)
