@@ -198,6 +198,12 @@ def _show(thing: object, caption: str) -> None:
         display(thing, Markdown(caption))  # type: ignore[no-untyped-call]
 
 
+def _command(s: Settings, records: Sources) -> str:
+    """The notebook's command, with the folder of real tasks in front where rows of one were read."""
+    sources = {str((r.get("data") or {}).get("source")) for r in records if not isinstance(r, str)}
+    return f"BEFT_DATA=FOLDER {s.command}" if any(x.startswith("data folder") for x in sources) else s.command
+
+
 def _register(s: Settings, kind: str, name: str, caption: str, files: list[str], records: Sources) -> None:
     """Put one figure or table into `index.json`, the list that ties each file to its command and records."""
     path = s.figures / "index.json"
@@ -206,8 +212,10 @@ def _register(s: Settings, kind: str, name: str, caption: str, files: list[str],
     except ValueError as error:
         raise BeftError(f"{path} is not valid JSON: move it away and run the notebooks of this folder again") from error
     entry: dict[str, Any] = {"name": name, "kind": kind, "notebook": s.notebook, "caption": caption}
-    entry |= {"files": files, "command": s.command}
+    entry |= {"files": files, "command": _command(s, records)}
     entry |= {"records": sorted({r if isinstance(r, str) else str(r["key"]) for r in records})}
+    if not entry["records"]:
+        entry["measured"] = f"in notebook {s.notebook} itself, by the cell that saves it: no run is behind it"
     place = operator.itemgetter("notebook", "kind", "name")
     entries = sorted([*(e for e in entries if place(e) != place(entry)), entry], key=place)
     write_whole(path, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")

@@ -2,25 +2,30 @@
 
 A template is Markdown with places for numbers: `{{ value("laptop/table3", "b_v", task="sst2") }}` is the text of a cell
 of a saved table, `{{ value(...) | mean }}` its mean alone, `{{ table("laptop/table3", ["task", "b_v"]) }}` the table or
-some of its columns with its caption, `{{ paper("bert-base-cased", "sst2", "b_v") }}` a number that the paper prints.
+some of its columns with its caption, `{{ paper("bert-base-cased", "sst2", "b_v") }}` a number that the paper prints,
+`{{ bench("steps") }}` what a benchmark wrote, `{{ printed("00_quickstart", "beft.tune(") }}` what a cell of a saved
+notebook printed, `{{ recorded("tests/data/swap_errors.json", "seen") }}` an entry of a JSON file.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pandas as pd
 
-from .. import paper as printed
+from .. import paper as the_paper
 from .. import paths
-from ..errors import BeftError, unknown
+from ..errors import BeftError, reason_of, unknown
 from ..records.folders import explained, write_whole
 from ..report.write import as_text, markdown
+from .notebooks import read
 
 TEMPLATES = Path("docs/templates")
 README = "README.md"
@@ -90,10 +95,33 @@ def mean(text: str) -> str:
 
 def paper(model: str, task: str, method: str) -> str:
     """What the paper prints for a method of a model on a task, in percent. Raises BeftError: nothing."""
-    for result in printed.data()["results"]:
+    for result in the_paper.data()["results"]:
         if (result["model"], result["task"]) == (model, task) and method in result["percent"]:
             return f"{result['percent'][method]:.1f}"
     raise BeftError(f"the paper prints no {method} of {model} on {task}")
+
+
+def printed(notebook: str, source: str) -> str:
+    """What the first cell of a saved notebook that has this in its source printed. Raises BeftError: no such cell."""
+    path = paths.repository() / "notebooks" / f"{notebook}.ipynb"
+    for cell in read(path).cells:
+        if cell.cell_type == "code" and source in cell.source:
+            return "".join(o.text for o in cell.outputs if o.output_type == "stream" and o.name == "stdout").strip()
+    raise BeftError(f"no cell of {path.name} has {source!r} in it")
+
+
+def recorded(file: str, *keys: str) -> Any:
+    """The entry of a JSON file of the repository below these keys. Raises BeftError: no such file or entry."""
+    path = paths.repository() / file
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BeftError(f"{file} cannot be read, {reason_of(error)}: restore it with git") from error
+    for key in keys:
+        if key not in content:
+            raise unknown(f"entry of {file}", key, list(content))
+        content = content[key]
+    return content
 
 
 def rendered() -> dict[Path, str]:
@@ -104,7 +132,8 @@ def rendered() -> dict[Path, str]:
     folder, tables = paths.repository() / TEMPLATES, Tables(paths.home() / "figures")
     loader = jinja2.FileSystemLoader(folder)
     environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    environment.globals |= {"value": tables.value, "table": tables.table, "bench": tables.bench, "paper": paper}
+    environment.globals |= {"value": tables.value, "table": tables.table, "bench": tables.bench}
+    environment.globals |= {"paper": paper, "printed": printed, "recorded": recorded}
     environment.filters["mean"] = mean
     pages = {}
     for template in sorted(folder.glob("*.md")):

@@ -62,6 +62,19 @@ def test_a_table_over_cells_names_generated_text_even_beside_a_real_main_task(tm
     assert write.full_caption("Numbers.", s, True, [real, generated]) == note
 
 
+def test_the_index_says_what_made_an_entry_and_whether_it_needs_the_folder_of_tasks(tmp_path):
+    s, read = fake_settings(tmp_path), run()
+    read["data"]["source"] = "data folder, glue/sst2"
+    for records, command, measured in (
+        ([], "make", True),
+        ([run()], "make", False),
+        ([read], "BEFT_DATA=FOLDER make", False),
+    ):
+        write.save_table(TABLE, s, "t", "c", records)
+        (entry,) = json.loads((s.figures / "index.json").read_text(encoding="utf-8"))
+        assert entry["command"] == command and ("measured" in entry) is measured
+
+
 def test_display_shows_frames_as_text_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write.display(TABLE, TABLE.head(0))
