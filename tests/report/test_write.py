@@ -84,9 +84,9 @@ def test_display_shows_frames_as_text_and_writes_nothing(tmp_path, monkeypatch, 
 
 def test_a_notebook_shows_a_figure_or_some_columns_of_a_table_with_the_caption_below(tmp_path, monkeypatch):
     shown = []
+    s, fig = fake_settings(tmp_path), plt.figure()  # before pyplot, too, would think that it is in a notebook
     monkeypatch.setattr("IPython.get_ipython", lambda: object())
     monkeypatch.setattr("IPython.display.display", lambda *things: shown.append(things))
-    s, fig = fake_settings(tmp_path), plt.figure()
     write.save_figure(fig, s, "f", "What it shows.")
     wide = pd.DataFrame({"method": ["b_v"], "seeds": [3], "rate": [0.1]})
     write.save_table(wide, s, "t", "Runs.", shown=["seeds", "method", "other"])
