@@ -21,7 +21,7 @@ RUN := $(PY) -m beft.reproduce
 FILES := $(if $(filter embedded,$(PROFILE)),fetched)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models fetched reproduce publish site test bench bench-steps bench-sweep bench-prompting bench-debiasing lab clean existing
+.PHONY: help setup models fetched reproduce publish pages site test bench bench-steps bench-sweep bench-prompting bench-debiasing lab clean existing
 .DELETE_ON_ERROR:
 
 help:
@@ -33,7 +33,8 @@ help:
 	@echo '     ONLY=02_ranking             one notebook'
 	@echo '     ARGS="-p epochs 3"          parameters of the notebooks'
 	@echo '     SCHEDULER=tcp://host:8786   train on the workers of a Dask cluster; local:N starts N here'
-	@echo 'make publish PROFILE=laptop      put the outputs in build/laptop into the notebooks'
+	@echo 'make publish PROFILE=laptop      put the outputs in build/laptop into the notebooks, and the numbers into README'
+	@echo 'make pages                       write README and docs/ from docs/templates/ and the tables in figures/'
 	@echo 'make site                        the notebooks, figures, runs and documents as a website: build/site/index.html'
 	@echo 'make test                        the tests, on every core; ARGS="tests/data -n 0" those of a folder in one process'
 	@echo 'make bench                       the four below, one after another (over an hour)'
@@ -75,6 +76,9 @@ reproduce: $(READY) $(FILES)
 
 publish: $(READY)
 	@$(RUN) publish --profile $(PROFILE) $(if $(strip $(ONLY)),--only $(ONLY))
+
+pages: $(READY)
+	@$(RUN) pages
 
 # The site shows the committed profile, unless PROFILE is given.
 site: $(READY)

@@ -124,9 +124,15 @@ def _one_seed(records: Sources) -> bool:
 
 
 def save_table(
-    frame: pd.DataFrame, s: Settings, name: str, caption: str, records: Sources = (), measured: bool = True
+    frame: pd.DataFrame,
+    s: Settings,
+    name: str,
+    caption: str,
+    records: Sources = (),
+    measured: bool = True,
+    shown: Sequence[str] = (),
 ) -> TextFrame:
-    """Write a table to the figure folder as csv, md and tex, enter it in the index, return it ready for display.
+    """Write a table to the figure folder as csv, md and tex, enter it in the index, show it with its caption.
 
     Args:
         frame: the table; a missing value is written as `not run`.
@@ -135,6 +141,10 @@ def save_table(
         caption: one or two sentences.
         records: the records the numbers come from, or their keys.
         measured: on the profile's model or data; False for what needs neither.
+        shown: the columns that a notebook shows, those of them that the table has; the files have all.
+
+    Returns:
+        The whole table as text.
     """
     table = as_text(frame)
     caption = full_caption(f"{caption.rstrip()} {_notes(table, caption)}".rstrip(), s, measured, records)
@@ -147,17 +157,20 @@ def save_table(
         for file, text in texts.items():
             write_whole(s.figures / file, text)
         _register(s, "table", name, caption, list(texts), records)
+    columns = [column for column in shown if column in table] or list(table.columns)
+    rest = len(table.columns) - len(columns)
+    more = f" {rest} more {'column' if rest == 1 else 'columns'} in {name}.md." if rest else ""
+    _show(as_text(table[columns]), f"**{name}.** {caption}{more}")
     return table
 
 
 def save_figure(
     fig: Figure, s: Settings, name: str, caption: str, records: Sources = (), measured: bool = True
-) -> Figure:
-    """Write `name.pdf` and `name.png` into the figure folder, enter them in its index, print the caption.
+) -> None:
+    """Write `name.pdf` and `name.png` into the figure folder, enter them in its index, show it with its caption.
 
     The caption ends with the note that names a stand-in model or generated data. The files carry no date and no
-    host, so the same records give the same bytes. Returns the figure (closed, so a cell shows it once). The
-    arguments are those of `save_table`.
+    host, so the same records give the same bytes. The arguments are those of `save_table`.
     """
     import matplotlib.pyplot as plt
 
@@ -173,8 +186,22 @@ def save_figure(
         fig.savefig(s.figures / png, dpi=DPI, metadata={"Software": None})
         _register(s, "figure", name, caption, [pdf, png], records)
     plt.close(fig)
-    print(f"{name}: {caption}")
-    return fig
+    _show(fig, f"**{name}.** {caption}")
+
+
+def _show(thing: object, caption: str) -> None:
+    """A figure or table in a notebook, its caption below; nothing outside of one."""
+    from IPython import get_ipython
+    from IPython.display import Markdown, display
+
+    if get_ipython() is not None:  # type: ignore[no-untyped-call]
+        display(thing, Markdown(caption))  # type: ignore[no-untyped-call]
+
+
+def _command(s: Settings, records: Sources) -> str:
+    """The notebook's command, with the folder of real tasks in front where rows of one were read."""
+    sources = {str((r.get("data") or {}).get("source")) for r in records if not isinstance(r, str)}
+    return f"BEFT_DATA=FOLDER {s.command}" if any(x.startswith("data folder") for x in sources) else s.command
 
 
 def _register(s: Settings, kind: str, name: str, caption: str, files: list[str], records: Sources) -> None:
@@ -185,8 +212,10 @@ def _register(s: Settings, kind: str, name: str, caption: str, files: list[str],
     except ValueError as error:
         raise BeftError(f"{path} is not valid JSON: move it away and run the notebooks of this folder again") from error
     entry: dict[str, Any] = {"name": name, "kind": kind, "notebook": s.notebook, "caption": caption}
-    entry |= {"files": files, "command": s.command}
+    entry |= {"files": files, "command": _command(s, records)}
     entry |= {"records": sorted({r if isinstance(r, str) else str(r["key"]) for r in records})}
+    if not entry["records"]:
+        entry["measured"] = f"in notebook {s.notebook} itself, by the cell that saves it: no run is behind it"
     place = operator.itemgetter("notebook", "kind", "name")
     entries = sorted([*(e for e in entries if place(e) != place(entry)), entry], key=place)
     write_whole(path, json.dumps(entries, indent=1, ensure_ascii=False) + "\n")

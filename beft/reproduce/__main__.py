@@ -10,9 +10,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from .. import paths
 from ..errors import BeftError, exit_status
 from ..settings.profiles import DEFAULT_PROFILE
 from .notebooks import publish_outputs
+from .pages import write_pages
 from .run import Result, reproduce
 
 INTERRUPTED = "finished runs are kept, the same command resumes"
@@ -22,14 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit status: 0, 1 (something failed), 2 (nothing was run), 130 (interrupted)."""
     parser = argparse.ArgumentParser(prog="python -m beft.reproduce", description=__doc__, allow_abbrev=False)
     option = parser.add_argument
-    option("action", nargs="?", choices=("run", "publish", "site"), default="run")
+    option("action", nargs="?", choices=("run", "publish", "pages", "site"), default="run")
     option("--publish", action="store_const", dest="action", const="publish", help="the same as the action")
     option("--profile", help=f"default: {DEFAULT_PROFILE}; of the site, the profile that is committed")
     option("--only", action="append", default=[], metavar="NOTEBOOK")
     option("-p", action="append", default=[], nargs=2, metavar=("NAME", "VALUE"), dest="parameters")
     option("--scheduler", metavar="ADDRESS", help="tcp://host:8786 of a Dask cluster, or local:N")
     options = parser.parse_args(arguments)
-    action = {"run": _reproduce, "publish": _publish, "site": _site}[options.action]
+    action = {"run": _reproduce, "publish": _publish, "pages": _pages, "site": _site}[options.action]
     return exit_status(lambda: action(options), INTERRUPTED)
 
 
@@ -39,6 +41,12 @@ def _publish(options: argparse.Namespace) -> int:
     profile = options.profile or DEFAULT_PROFILE
     for path in publish_outputs(profile, options.only):
         print(f"published {path.name} with the outputs of profile {profile}")
+    return _pages(options)
+
+
+def _pages(_: argparse.Namespace) -> int:
+    for path in write_pages():
+        print(f"wrote {path.relative_to(paths.repository())}")
     return 0
 
 

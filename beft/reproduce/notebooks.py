@@ -112,26 +112,7 @@ def publish_outputs(profile: str, only: Sequence[str] = ()) -> list[Path]:
         except OSError as error:
             reason = error.strerror or error
             raise BeftError(f"cannot write {source}: {reason}; free the disk or its permissions") from error
-    readme = paths.repository() / "README.md"
-    if readme.exists():
-        text = readme.read_text(encoding="utf-8")
-        readme.write_text(_with_tables(text, paths.home() / "figures"), encoding="utf-8")
     return list(notebooks)
-
-
-def _with_tables(text: str, figures: Path) -> str:
-    """README's text with each `<!-- table PROFILE/NAME -->` block filled from figures/PROFILE/NAME.md.
-
-    A table that has not been made leaves its block as it is: README shows what the committed records gave.
-    """
-
-    def fill(block: re.Match[str]) -> str:
-        made = figures / f"{block['name']}.md"
-        table = made.read_text(encoding="utf-8").strip() if made.exists() else block["table"].strip()
-        return f"<!-- table {block['name']} -->\n{table}\n<!-- end of table -->"
-
-    pattern = r"<!-- table (?P<name>[\w./+-]+) -->\n(?P<table>.*?)<!-- end of table -->"
-    return re.sub(pattern, fill, text, flags=re.DOTALL)
 
 
 def _merged(source: Notebook, built: Notebook, profile: str, name: str) -> Notebook:

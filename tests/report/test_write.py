@@ -62,11 +62,39 @@ def test_a_table_over_cells_names_generated_text_even_beside_a_real_main_task(tm
     assert write.full_caption("Numbers.", s, True, [real, generated]) == note
 
 
+def test_the_index_says_what_made_an_entry_and_whether_it_needs_the_folder_of_tasks(tmp_path):
+    s, read = fake_settings(tmp_path), run()
+    read["data"]["source"] = "data folder, glue/sst2"
+    for records, command, measured in (
+        ([], "make", True),
+        ([run()], "make", False),
+        ([read], "BEFT_DATA=FOLDER make", False),
+    ):
+        write.save_table(TABLE, s, "t", "c", records)
+        (entry,) = json.loads((s.figures / "index.json").read_text(encoding="utf-8"))
+        assert entry["command"] == command and ("measured" in entry) is measured
+
+
 def test_display_shows_frames_as_text_and_writes_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write.display(TABLE, TABLE.head(0))
     out = capsys.readouterr().out
     assert out.count("method") == 2 and "not run" in out and not list(tmp_path.iterdir())
+
+
+def test_a_notebook_shows_a_figure_or_some_columns_of_a_table_with_the_caption_below(tmp_path, monkeypatch):
+    shown = []
+    s, fig = fake_settings(tmp_path), plt.figure()  # before pyplot, too, would think that it is in a notebook
+    monkeypatch.setattr("IPython.get_ipython", lambda: object())
+    monkeypatch.setattr("IPython.display.display", lambda *things: shown.append(things))
+    write.save_figure(fig, s, "f", "What it shows.")
+    wide = pd.DataFrame({"method": ["b_v"], "seeds": [3], "rate": [0.1]})
+    write.save_table(wide, s, "t", "Runs.", shown=["seeds", "method", "other"])
+    (figure, below), (table, beside) = shown
+    assert figure is fig and below.data == "**f.** What it shows."
+    assert list(table) == ["seeds", "method"] and beside.data == "**t.** Runs. 1 more column in t.md."
+    assert pd.read_csv(s.figures / "t.csv").columns.tolist() == ["method", "seeds", "rate"]
+    assert json.loads((s.figures / "index.json").read_text(encoding="utf-8"))[1]["caption"] == "Runs."
 
 
 def test_the_caption_says_where_intervals_are_cut(tmp_path):

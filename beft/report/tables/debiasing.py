@@ -82,8 +82,9 @@ def table1(frame: pd.DataFrame, axis: str, total: int, why: Mapping[str, str] | 
     """Table 1: patches of an axis x intrinsic measures of every axis, mean and interval over seeds.
 
     Columns: patch; numbers in it, and their share of the model; for every measured axis StereoSet's LM score and
-    stereotype score, the CrowS-Pairs share (percent) and by how much the stereotype is likelier (nats); the printed
-    numbers for gender and race.
+    stereotype score, the CrowS-Pairs share (percent) and by how much the stereotype is likelier (nats); the paper's
+    numbers of patches against gender where `axis` is gender. Its patches against race, measured on race, have no like
+    here.
 
     `frame` is of `upstream`, `total` the numbers of the model, `why` says of a measure why there is none of it.
     """
@@ -102,9 +103,9 @@ def table1(frame: pd.DataFrame, axis: str, total: int, why: Mapping[str, str] | 
         if not len(part):
             row |= dict.fromkeys(list(row)[1:], MISSING)
         row |= why or {}
-        for name, source in (("gender", "gender_biasbios"), ("race", "race_ghc")):
-            values = printed[source].get(method, ("not printed",) * 3)
-            row |= {f"{PRINTED}, {head}: {name}": str(v) for head, v in zip(heads, values)}
+        if axis == "gender":
+            values = printed["gender_biasbios"].get(method, ("not printed",) * 3)
+            row |= {f"{PRINTED}, {head}: {axis}": str(v) for head, v in zip(heads, values)}
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -199,18 +200,35 @@ def specificity(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def side_effects(frame: pd.DataFrame) -> pd.DataFrame:
+    """What each patch does to the links that it was not trained against: a row per patch and other axis.
+
+    Columns: patch; trained against; link of; its size in nats before and after, means over seeds; then those of
+    `cells.over_seeds` for the size with the patch minus without. "ahead": that link is smaller too.
+    """
+    rows = []
+    for trained, part in frame[frame["axis"] != "none"].groupby("axis", sort=False):
+        for method, other in itertools.product(in_order(part["method"]), measured(frame)):
+            if other == trained:
+                continue
+            before = abs(interval(frame, "none", f"nats {other}").mean)
+            after = part[part["method"] == method].set_index("seed")[f"nats {other}"].dropna().abs()
+            row = {"patch": method_name(method), "trained against": trained, "link of": other, "lower": True}
+            row |= {"before, nats": f"{before:.2f}", "after, nats": number(after.mean(), ".2f", MISSING)}
+            rows.append(row | difference(after - before))
+    labels = ["patch", "trained against", "link of", "before, nats", "after, nats"]
+    return _judged(labels, rows, "+.2f", MISSING)
+
+
 def planted(frames: Mapping[float, pd.DataFrame], expected: Mapping[float, float]) -> pd.DataFrame:
     """The link that is planted, the best classifier's TPR gap, and the measured one: a row per strength."""
     rows = []
     for strength, frame in frames.items():
         gap, accuracy = interval(frame, "none", "gap gender"), interval(frame, "none", "accuracy")
-        inside = "yes" if gap.low <= expected[strength] <= gap.high else "no"
-        if gap.n < 2 or not np.isfinite(expected[strength]):
-            inside = "undefined" if gap.n != 1 else "no interval of one seed"
         numbers = f"{100 * expected[strength]:.1f}", mean_text(gap, ".1f", 100), mean_text(accuracy, ".1f", 100)
-        rows.append((f"{strength:g}", *numbers, inside))
+        rows.append((f"{strength:g}", *numbers))
     columns = ("strength", "best classifier's gap, x 100", "measured gap, x 100", "accuracy, x 100")
-    return pd.DataFrame(rows, columns=[*columns, "expected is in the interval"])
+    return pd.DataFrame(rows, columns=columns)
 
 
 def removed(patches: pd.DataFrame, axis: str) -> pd.DataFrame:

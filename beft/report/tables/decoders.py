@@ -199,8 +199,8 @@ def memory(estimates: Mapping[str, Any], measured: Records = (), runs: int = 1) 
     """What b_v needs on each model, by name, of `memory.Estimate` and records of one measured step: in GB (10^9 bytes).
 
     Columns: model; parameters (10^9); weights; one run (MB); a chunk (without and with gradient checkpointing);
-    in all, with a bank of so many `runs` and a chunk without it; full fine-tuning without activations; measured, with
-    its device.
+    in all, with a bank of so many `runs` and a chunk without it; full fine-tuning without activations; of one run the
+    estimate, what was measured with its device, and how many times the estimate that is.
     """
     peaks = {r["settings"]["model"]: r for r in measured}
     rows = []
@@ -210,9 +210,11 @@ def memory(estimates: Mapping[str, Any], measured: Records = (), runs: int = 1) 
         row[f"a chunk of {e.tokens:,} tokens, GB"] = f"{e.kept / 1e9:.2f}"
         row["with gradient checkpointing, GB"] = f"{e.recomputed / 1e9:.2f}"
         row[f"in all, {runs} runs, GB"] = f"{e.total(runs) / 1e9:.1f}"
-        row |= {"full fine-tuning, GB": f"{e.full / 1e9:.0f}", "measured, 1 run, GB": MISSING}
+        row |= {"full fine-tuning, GB": f"{e.full / 1e9:.0f}", "1 run, GB": f"{e.total(1) / 1e9:.1f}"}
+        row |= {"measured, 1 run, GB": MISSING, "measured / estimated": MISSING}
         if r := peaks.get(name):
             device = r["device"].get("name", r["settings"]["device"])
             row["measured, 1 run, GB"] = f"{r['peak_bytes'] / 1e9:.1f} ({device})"
+            row["measured / estimated"] = f"{r['peak_bytes'] / r['expected_bytes']:.2f}"
         rows.append(row)
     return pd.DataFrame(rows)

@@ -8,10 +8,10 @@ import pandas as pd
 
 from ... import paper
 from ...data.tasks import Task, majority_score
-from ..dataframes import Records, frame
+from ..dataframes import Records, finished, frame
 from ..intervals import summary
 from ..majority import NOT_LEARNED, at_or_below, majority_of, majority_text, marked, not_learned
-from ..names import MISSING, method_name, order, runs_text
+from ..names import MISSING, method_name, number, order, runs_text
 
 
 def labels(task: Task, values: np.ndarray) -> pd.DataFrame:
@@ -82,17 +82,6 @@ def parameter_names(records: Records) -> tuple[str, ...]:
     return ("bias", "head", "pooler", *(["weights"] if trains_weights else []))
 
 
-def parameter_counts(records: Records, total: int) -> pd.DataFrame:
-    """Trained parameters of each method by place, what stays frozen of `total`, and the bias's share of it."""
-    rows = []
-    for method, r in {r["settings"]["method"]: r for r in records}.items():
-        counts = {name: int(r["parameters"].get(name, 0)) for name in parameter_names(records)}
-        trained = sum(counts.values())
-        row = {"method": method_name(method), **counts, "trained": trained, "frozen": total - trained}
-        rows.append(row | {"bias / model": f"{100 * counts['bias'] / total:.4f} %"})
-    return pd.DataFrame(rows)
-
-
 def rate_grid(grid: pd.DataFrame) -> pd.DataFrame:
     """Methods x rates: mean and interval over seeds; `not run` where a cell is empty; the majority class's score."""
     rows = []
@@ -120,14 +109,20 @@ def forms(records: Records, formed: Records) -> pd.DataFrame:
 
 
 def two_views(equal: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
-    """Each method at the common rate and at its own: rate, last-epoch metric with interval in percent, majority."""
-    rows = []
-    for method in dict.fromkeys(equal["method"]):
-        row = {"method": method_name(method), "majority": majority_text(majority_of(equal))}
-        for view, runs in (("equal rate", equal), ("own rate", own)):
-            group = runs[runs["method"] == method]
+    """Each method at the common rate and at its own: rate, last-epoch metric with interval in percent, majority.
+
+    The last column is the mean difference over the seeds of both, own minus equal, in points: below 0 the rate that
+    the tuning split chose does worse than the common one.
+    """
+    rows, both = [], pd.concat([equal, own])
+    for method in dict.fromkeys(both["method"]):
+        row = {"method": method_name(method), "majority": majority_text(majority_of(both))}
+        views = [runs[runs["method"] == method] for runs in (equal, own)]
+        for view, group in zip(("equal rate", "own rate"), views):
             row[view] = f"{group['rate'].iloc[0]:g}" if len(group) else MISSING
             row[f"{view}: last epoch, %"] = runs_text(group)
+        first, second = (finished(group).set_index("seed")["final"] for group in views)
+        row["own - equal"] = number(100 * (second - first).dropna().mean(), "+.1f", MISSING)
         rows.append(row)
     return pd.DataFrame(rows)
 

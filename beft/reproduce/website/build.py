@@ -166,7 +166,7 @@ def _documents(repository: Path) -> dict[str, str]:
     """
     if not (repository / "README.md").is_file():
         raise BeftError(f"there is no README.md in {repository}: restore it with `git checkout README.md`")
-    docs = sorted(path.relative_to(repository).as_posix() for path in (repository / "docs").rglob("*.md"))
+    docs = sorted(path.relative_to(repository).as_posix() for path in (repository / "docs").glob("*.md"))
     others = [file for file in _DOCUMENTS if (repository / file).is_file()]
     return {"README.md": "index.html"} | {file: f"{file.removesuffix('.md')}.html" for file in [*docs, *others]}
 
@@ -281,7 +281,7 @@ def _linked(site: _Site, path: Path, file: str) -> None:
         known = [(e.name, site.addresses.link(e.name, f"{file}/x", address) if e.is_file() else None) for e in inner]
         site.write("folder.html.j2", address, file, entries=known, headings=[])
         site.remember(address, file, [Section(words=[entry.name for entry in inner])])
-    elif path.suffix == ".md":
+    elif path.suffix == ".md" and path.parent.name != "templates":  # a template's links are those of what is made of it
         _document(site, path, file, address)
     else:
         text = _read(path)

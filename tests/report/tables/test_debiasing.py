@@ -21,7 +21,10 @@ def test_table_1_has_a_row_for_every_patch_here_and_in_the_paper(patches):
     assert table.loc["prompt", "nats: gender"] == "not run" and table.loc["no patch", "nats: gender"] == "2.00"
     printed = paper.data()["peftdebias"]["upstream"]["gender_biasbios"]
     assert table.loc["prompt", "paper (BERT-base), CrowS-Pairs, %: gender"] == str(printed["prompt"][2])
-    assert table.loc["b_v", "paper (BERT-base), CrowS-Pairs, %: race"] == "not printed"
+    # The paper's patches against race, measured on race, are nothing like these measured on origin.
+    assert not [column for column in table if "race" in column]
+    origin = patches.assign(axis=patches["axis"].replace("gender", "origin"))
+    assert not [column for column in debiasing.table1(origin, "origin", 10_000) if "paper" in column]
 
 
 def test_what_could_not_be_measured_says_why(patches):
@@ -47,7 +50,25 @@ def test_specificity_has_a_column_for_each_axis(patches):
     assert list(table.columns[2:]) == ["nats: gender", "nats: origin"]
 
 
-def test_the_planted_link_is_inside_the_interval_or_not():
+def test_side_effects_are_of_the_links_that_a_patch_was_not_trained_against():
+    def of(method, seed, gender, origin, axis):
+        record = patch(method, seed, gender, axis)
+        record["measures"]["crows"]["origin"] = {"percent": 60.0, "nats": origin}
+        return record
+
+    records = [of("none", 0, 2.0, -1.0, "none")]
+    records += [of("b_v", n, 0.5, x, "gender") for n, x in enumerate((-0.6, 0.8))]
+    records += [of("b_q", n, 2.5, 0.1, "origin") for n in (0, 1)]
+    table = debiasing.side_effects(debiasing.upstream(records))
+    assert table[["patch", "trained against", "link of"]].to_numpy().tolist() == [
+        ["b_v", "gender", "origin"],
+        ["b_q", "origin", "gender"],
+    ]
+    assert table["before, nats"].tolist() == ["1.00", "2.00"] and table["after, nats"].tolist() == ["0.70", "2.50"]
+    assert [text.split()[0] for text in table["difference"]] == ["-0.30", "+0.50"]
+
+
+def test_the_planted_link_stands_beside_the_measured_one():
     frames = {
         s: debiasing.downstream(
             [tuned_model("none", n, {"accuracy": 0.7, "gap gender": g}) for n, g in enumerate(gaps)]
@@ -55,7 +76,8 @@ def test_the_planted_link_is_inside_the_interval_or_not():
         for s, gaps in {0.4: [0.14, 0.16, 0.15], 0.8: [0.60, 0.61, 0.62]}.items()
     }
     table = debiasing.planted(frames, {0.4: 0.15, 0.8: 0.4})
-    assert list(table["expected is in the interval"]) == ["yes", "no"]
+    assert table["best classifier's gap, x 100"].tolist() == ["15.0", "40.0"]
+    assert [text.split()[0] for text in table["measured gap, x 100"]] == ["15.0", "61.0"]
     assert isinstance(figures.planted_and_measured(frames, {x: x / 2 for x in np.linspace(0, 1, 5)}), Figure)
 
 
@@ -78,14 +100,6 @@ def test_runs_that_diverged_are_counted_and_give_no_size():
     frame = debiasing.upstream([patch("none", 0, 2.0), lost, patch("b_v", 1, 1.0), patch("b_v", 2, 1.2)])
     table = debiasing.table1(frame, "gender", 10_000).set_index("patch")
     assert table.loc["b_v", "numbers"] == 64 and table.loc["b_v", "nats: gender"].endswith("(2 of 3 seeds)")
-
-
-def test_the_planted_link_needs_two_seeds_for_an_interval():
-    frame = debiasing.downstream([tuned_model("none", 0, {"accuracy": 0.7, "gap gender": 0.15})])
-    assert debiasing.planted({0.4: frame}, {0.4: 0.15}).iloc[0, -1] == "no interval of one seed"
-    none = frame.assign(**{"gap gender": float("nan")})
-    assert debiasing.planted({0.4: none}, {0.4: 0.15}).iloc[0, 2] == "undefined"
-    assert isinstance(figures.planted_and_measured({0.4: none}, {0.0: 0.0, 0.5: 0.2}), Figure)
 
 
 def test_false_positive_differences_are_scaled_as_printed():

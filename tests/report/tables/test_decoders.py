@@ -226,7 +226,9 @@ def test_memory_names_what_was_not_measured():
         "settings": {"model": "a", "device": "cpu"},
         "device": {"name": "a chip"},
         "peak_bytes": 4 * 10**9,
+        "expected_bytes": 2 * 10**9,
     }
     table = decoders.memory({"a": e, "b": e}, [record], runs=10)
     assert table["measured, 1 run, GB"].tolist() == ["4.0 (a chip)", "not run"]
+    assert table["measured / estimated"].tolist() == ["2.00", "not run"]
     assert table["in all, 10 runs, GB"].tolist() == ["5.0", "5.0"]

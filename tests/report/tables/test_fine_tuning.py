@@ -19,19 +19,11 @@ def test_fine_tuning_tells_final_from_best_and_counts_lost_runs():
     assert row["paper, last epoch, %"] == "not comparable: other model"
 
 
-def test_parameter_counts_split_trained_from_frozen():
-    table = fine_tuning.parameter_counts(grid(seeds=(0, 1)), total=1_000_000).set_index("method")
-    assert table.loc["b_v", "trained"] == 2304 + 770 + 384
-    assert (table["trained"] + table["frozen"] == 1_000_000).all()
-    assert table.loc["head only", "bias"] == 0
-
-
 def test_weights_are_counted_where_a_run_trains_some():
     full = run("full", 0)
     full["parameters"] = {"bias": 0, "head": 770, "pooler": 0, "weights": 999_230}
-    table = fine_tuning.parameter_counts([run("b_v", 0), full], total=1_000_000).set_index("method")
-    assert table.loc["full"].tolist() == [0, 770, 0, 999_230, 1_000_000, 0, "0.0000 %"]
-    assert table.loc["b_v", "weights"] == 0
+    table = fine_tuning.by_method([run("b_v", 0), full]).set_index("method")
+    assert table["weights parameters"].to_dict() == {"b_v": 0, "full": 999_230}
     assert "weights parameters" in fine_tuning.by_method([run("b_v", 0), full])
     assert "weights parameters" not in fine_tuning.by_method([run("b_v", 0)])
 
@@ -52,6 +44,14 @@ def test_rate_grid_and_two_views_say_not_run():
     assert table.loc["b_q", "0.01"] == "not run" and table.loc["b_v", "0.01"] != "not run"
     views = fine_tuning.two_views(made[made["rate"] == 1e-3], made[made["rate"] == 1e-2]).set_index("method")
     assert views.loc["b_q", "own rate"] == "not run" and views.loc["b_v", "own rate"] == "0.01"
+
+
+def test_a_chosen_rate_that_does_worse_than_the_common_one_is_seen_in_the_table():
+    equal = frame([run("b_v", n, final=x) for n, x in enumerate((0.7, 0.8, 0.9))])
+    own = frame([run(m, n, rate=1e-2, final=x) for m in ("b_v", "lora") for n, x in enumerate((0.6, 0.75))])
+    views = fine_tuning.two_views(equal, own).set_index("method")
+    assert views["own - equal"].to_dict() == {"b_v": "-7.5", "LoRA (q, v)": "not run"}
+    assert views.loc["LoRA (q, v)", "equal rate"] == "not run"
 
 
 def test_accuracies_are_ordered_in_percent():
