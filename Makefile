@@ -30,7 +30,7 @@ help:
 	@echo 'make models                      fetch the larger encoder all-mpnet-base-v2 too (1.3 GB while it unpacks)'
 	@echo 'make reproduce                   run the notebooks: build/, figures/ and data/results/ of PROFILE=embedded'
 	@echo '     PROFILE=laptop              smoke, embedded, laptop or paper'
-	@echo '     ONLY=02_ranking             one notebook'
+	@echo '     ONLY=00_quickstart          one notebook: this one tunes a bias on a file in minutes'
 	@echo '     ARGS="-p epochs 3"          parameters of the notebooks'
 	@echo '     SCHEDULER=tcp://host:8786   train on the workers of a Dask cluster; local:N starts N here'
 	@echo 'make publish PROFILE=laptop      put the outputs in build/laptop into the notebooks, and the numbers into README'

@@ -168,7 +168,7 @@ def tune(
     plan, run = Study(**fields), Run(method, seed, rate)
     if adapter is not None:
         check_folder(adapter, "adapter folder")
-    given = {"kind": kind, "drop": drop, "validation": validation, "columns": columns}
+    given = {"kind": kind, "drop": drop, "validation": validation, "columns": columns, "evaluated": plan.evaluated}
     reading = {
         name: value for name, value in given.items() if not (value is None or isinstance(value, tuple) and not value)
     }
@@ -189,7 +189,7 @@ def tune(
                 with explained(f"the adapter folder {adapter}"):
                     code = share_adapter(epoch.bank, 0, adapter, plan.model, names, loaded.tokenizer)
                 if progress:
-                    print(code)
+                    print(f"the adapter is in {adapter}, and loaded by\n\n{code}")
     read = tuple((columns or {}).get(column, column) for column in rows.task.text_columns)
     about = (read, rows.task.metric, _majority(rows))
     tuned = Tuned(model, loaded.tokenizer, names, result, plan.max_length, *about)

@@ -131,6 +131,18 @@ def test_how_a_file_is_read_is_handed_on_where_it_is_given_and_what_was_read_is_
     assert capsys.readouterr().out == ""
 
 
+def test_no_more_validation_rows_are_scored_than_asked_for(reviews):
+    tuned = beft.tune(reviews, model=models.TINY, epochs=1, evaluated=5, offline=True, progress=False)
+    assert tuned.result.rows["validation"] == 5
+
+
+def test_what_is_printed_says_where_the_adapter_is_and_how_it_is_loaded(reviews, tmp_path, capsys):
+    beft.tune(reviews, model=models.TINY, epochs=1, offline=True, adapter=tmp_path / "a")
+    read, where, *code = capsys.readouterr().out.splitlines()
+    assert read.startswith("reviews.csv: 60 rows, 3 classes")
+    assert where == f"the adapter is in {tmp_path / 'a'}, and loaded by" and "beft.load_tuned(" in code[-1]
+
+
 def test_an_interrupt_is_a_sentence_without_what_was_interrupted(reviews, tmp_path, monkeypatch):
     def interrupt(*given):
         raise KeyboardInterrupt

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..anatomy.projections import describe
-from ..anatomy.sites import TERMS
+from ..anatomy.sites import TERMS, Site
 from ..errors import BeftError
 from ..models.gguf import base_note
 from .adapter_files import CONFIG, check_apart, folder_of
@@ -145,3 +145,28 @@ def switched(config: Any, exported: Any) -> dict[str, Any]:
         biases = [(site.part, exported.get_submodule(site.module).bias) for site in anatomy.of(term)]
         counts[f"b_{term}"] = sum(b is not None and bool(part.take(b.detach()).any()) for part, b in biases)
     return {"flags": flags, "biases": counts, "layers": anatomy.layers}
+
+
+def moved_biases(before: Any, after: Any) -> list[dict[str, Any]]:
+    """How far apart the query, key and value biases of two models of one architecture are, as before and after tuning.
+
+    Returns:
+        A row per term and layer: term ("b_v"), layer (counted from 1), size (Euclidean length of the bias in `before`,
+        0 where there is none) and change (length of the difference). Raises BeftError: an unknown architecture, or two
+        models that differ in it.
+    """
+    sites, others = describe(before).sites, describe(after).sites
+    if [(s.term, s.layer, s.part) for s in sites] != [(s.term, s.layer, s.part) for s in others]:
+        raise BeftError("the two models have other biases: give one model before and after tuning")
+    rows = []
+    for site, other in zip(sites, others, strict=True):
+        start, end = (_bias_of(model, own) for model, own in ((before, site), (after, other)))
+        change = float((end - start).norm())
+        rows.append({"term": f"b_{site.term}", "layer": site.layer + 1, "size": float(start.norm()), "change": change})
+    return rows
+
+
+def _bias_of(model: Any, site: Site) -> Tensor:
+    """The bias of a site (size,) in float32, zero where there is none."""
+    bias = model.get_submodule(site.module).bias
+    return torch.zeros(site.size) if bias is None else site.part.take(bias.detach()).float().cpu()

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 
+from ..data.files import USER_SUFFIXES
 from ..errors import BeftError, brief, unknown
 from ..study import ALL_METHODS, PATCHES, plain
 
@@ -61,6 +62,12 @@ def _distinct(items: list[Any]) -> list[Any]:
     return items
 
 
+def _own_file(value: str) -> str:
+    if value != "none" and not value.lower().endswith(USER_SUFFIXES):
+        raise ValueError("not the name of a data file")
+    return value
+
+
 def _one_of(kind: str, names: Sequence[str]) -> BeforeValidator:
     def known(value: Any) -> Any:
         if value not in names:
@@ -79,6 +86,7 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False), _from_text(fl
 Positive = Annotated[Number, Field(gt=0)]
 Correlation = Annotated[Number, Field(ge=-1, le=1)]
 Text = Annotated[str, Field(strict=True, pattern=r"\S")]
+OwnFile = Annotated[Text, AfterValidator(_own_file)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
 Flag = Annotated[bool, Field(strict=True), _from_text(_yaml)]
 Size = AtLeast1 | Annotated[str, Field(strict=True, pattern=r"^[^\W\d]\w*$")]
@@ -118,6 +126,7 @@ Cells = Annotated[Listed[Annotated[dict[Any, Any], _cell]], Field(min_length=1)]
 
 PARAMETERS = _table(
     ("a name or a path", Text, "model task corpus real_model"),
+    ("the path of a .csv, .tsv, .jsonl, .json or .parquet file with texts and labels, or none", OwnFile, "file"),
     ("the name of a regime (low, medium, high, all) or a number of rows of at least 1", Size, "regime"),
     (_COUNT, AtLeast1, "batch_size max_length sentences demonstrations corpus_rows link_rows test_rows pairs triples"),
     (
@@ -125,6 +134,7 @@ PARAMETERS = _table(
         AtLeast1,
         "real_rows real_held_out real_batch_size real_epochs real_task_rows real_test_rows real_task_epochs",
     ),
+    ("the name of a method, e.g. b_v", Method, "method"),
     (_COUNT, AtLeast1, "epochs rate_epochs patch_epochs link_epochs"),
     ("a whole number of at least 1, or paper", Literal["paper"] | AtLeast1, "evaluated"),
     ("a whole number of at least 0", Natural, "seed"),
@@ -177,6 +187,7 @@ COMMON = "model task regime batch_size max_length evaluated offline"
 NOTEBOOKS: dict[str, Parameters] = {
     notebook: {name: PARAMETERS[name] for name in f"{COMMON} {names}".split()}
     for notebook, names in {
+        "00_quickstart": "file method seed rate epochs",
         "01_expressiveness": "seed sentences",
         "02_ranking": "seeds rate rates rate_grids rate_methods rate_seeds epochs tuning held_out dtype dtypes cells",
         "03_fine_tuning": "methods seeds rate rates rate_grids rate_methods rate_seeds form_methods form_seeds epochs "

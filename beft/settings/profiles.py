@@ -128,7 +128,7 @@ class Settings:
         model = str(self.values.get("model", ""))
         if is_stand_in(model):
             substitutes.append("a tiny random model" if "random" in model else "a tiny model")
-        if str(self.values.get("task", "")).startswith("microworld"):
+        if self.values.get("file", "none") == "none" and str(self.values.get("task", "")).startswith("microworld"):
             substitutes.append("generated micro-world text")
         return f"(Substitute: {' and '.join(substitutes)}.)" if substitutes else ""
 

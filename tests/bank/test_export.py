@@ -13,7 +13,7 @@ from torch import Tensor
 from beft.anatomy import projections as anatomy
 from beft.bank import peft_adapter as adapters
 from beft.bank.baselines import open_bank
-from beft.bank.export import bias_flag, merge, switched
+from beft.bank.export import bias_flag, merge, moved_biases, switched
 from beft.errors import BeftError
 from beft.theory import null_key_bias as tiny_models
 
@@ -203,3 +203,26 @@ def test_what_an_export_switched_on_is_read_from_config_and_sites(name, flags):
         exported = merge(bank, 0)
     biases = {"b_q": 0, "b_k": 0, "b_v": 1}
     assert switched(model.config, exported) == {"flags": flags, "biases": biases, "layers": 2}
+
+
+@pytest.mark.parametrize("name", ["LLaMA", "GPT-2"])  # without biases; with query, key and value in one projection
+def test_how_far_each_bias_moved_is_known_by_term_and_layer(name):
+    model = tiny_models.build(name, auto="AutoModelForCausalLM").requires_grad_(False)
+    for parameter in (p for n, p in model.named_parameters() if n.endswith("c_attn.bias")):
+        parameter.data.fill_(1.0)
+    with open_bank(model, ["b_v"], [0]) as bank:
+        own = [slot for slot in bank.slots if slot.values.shape[1:] == (anatomy.describe(model).of("v")[0].size,)]
+        own[1].values.data.fill_(3.0)
+        tuned = merge(bank, 0)
+    rows = moved_biases(model, tuned)
+    size = anatomy.describe(model).of("v")[1].size
+    assert {(r["term"], r["layer"]) for r in rows} == {(f"b_{t}", n) for t in "qkv" for n in (1, 2)}
+    moved = {(r["term"], r["layer"]): r["change"] for r in rows if r["change"]}
+    assert moved == {("b_v", 2): pytest.approx(3 * size**0.5)}
+    assert [r["size"] for r in rows] == pytest.approx([0.0 if name == "LLaMA" else size**0.5] * 6)
+
+
+def test_biases_of_two_architectures_are_not_compared():
+    one, other = (tiny_models.build(name, auto="AutoModelForCausalLM") for name in ("GPT-2", "OPT"))
+    with pytest.raises(BeftError, match="other biases: give one model before and after tuning"):
+        moved_biases(one, other)

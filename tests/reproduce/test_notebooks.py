@@ -85,6 +85,38 @@ def test_notebooks_run_on_a_users_file_of_pairs_with_values(tmp_path, monkeypatc
     assert folder.name.startswith("smoke+task-pairs.jsonl")
 
 
+def test_the_quickstart_runs_on_a_users_file_of_pairs_with_values(tmp_path, monkeypatch):
+    monkeypatch.setenv("BEFT_HOME", str(tmp_path))
+    rows = [{"text_a": a, "text_b": b, "label": score + 0.5} for (a, b), score in similarity(0, 60, 0)[0]]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (result,) = run.reproduce("smoke", only=["00_quickstart"], parameters={"file": str(path)}, progress=False)
+    assert result.failure is None and result.figures == 1
+    (folder,) = (tmp_path / "figures").iterdir()
+    (entry,) = json.loads((folder / "index.json").read_text())
+    assert "pairs.jsonl, 48 rows" in entry["caption"] and "(Substitute: a tiny random model.)" in entry["caption"]
+    made = tmp_path / "build" / "smoke" / "quickstart"
+    assert not (made / "mine.csv").exists()
+    assert (made / "predictions.csv").read_text().startswith("text_a,text_b,label\n")
+
+
+def test_the_quickstart_on_a_file_that_is_not_there_ends_in_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("BEFT_HOME", str(tmp_path))
+    given = {"file": "my reviews.csv"}
+    (result,) = run.reproduce("smoke", only=["00_quickstart"], parameters=given, progress=False)
+    assert result.failure == "there is no file 'my reviews.csv': check the path"
+    assert not (tmp_path / "figures").exists()
+
+
+def test_what_the_quickstart_shows_is_ours_to_show(smoke):
+    """Sentences of the file that it writes stay in the file."""
+    home, _ = smoke
+    rows = (home / "build" / "smoke" / "quickstart" / "mine.csv").read_text(encoding="utf-8").splitlines()[1:]
+    cells = read(home / "build" / "smoke" / "00_quickstart.ipynb").cells
+    shown = json.dumps([c.get("outputs", []) for c in cells])
+    assert len(rows) == 60 and not [row for row in rows if row.rpartition(",")[0].strip('"') in shown]
+
+
 def test_bare_papermill_with_a_misspelt_parameter_fails_with_the_nearest_name(tmp_path, monkeypatch):
     """papermill itself only warns, and would run everything with the value unread."""
     monkeypatch.setenv("BEFT_HOME", str(tmp_path))

@@ -148,6 +148,18 @@ def test_a_value_of_the_wrong_kind_is_refused_with_its_name(name: str, value: An
         settings.load(FINE_TUNING, {"profile": "smoke", name: value})
 
 
+@pytest.mark.parametrize("name", ["sst2", "reviews", "notes.txt", "reviews.xlsx", " "])
+def test_what_is_no_data_file_is_refused_as_one(name: str) -> None:
+    says = f"file in the parameters must be the path of a .csv, .* file with texts and labels, or none, not '{name}'"
+    with pytest.raises(BeftError, match=says):
+        settings.load("00_quickstart", {"profile": "smoke", "file": name})
+
+
+def test_a_file_of_ones_own_is_no_generated_text() -> None:
+    s = settings.load("00_quickstart", {"profile": "smoke", "file": "my/reviews.CSV"})
+    assert s["file"] == "my/reviews.CSV" and s.substitute_note == "(Substitute: a tiny random model.)"
+
+
 def test_an_unknown_parameter_is_refused_with_the_nearest_names() -> None:
     with pytest.raises(BeftError, match="unknown parameter of 03_fine_tuning 'epoch': did you mean epochs"):
         settings.load(FINE_TUNING, {"profile": "smoke", "epoch": 3})
@@ -234,6 +246,7 @@ def test_a_notebooks_section_goes_before_common(tmp_path: Path, monkeypatch: pyt
     own_profile(tmp_path, monkeypatch, changed("02_ranking", regime="high"))
     regimes = {notebook: settings.load(notebook, {"profile": "mine"})["regime"] for notebook in NOTEBOOKS}
     assert regimes == {
+        "00_quickstart": 60,
         "01_expressiveness": 48,
         "02_ranking": "high",
         "03_fine_tuning": 48,

@@ -14,7 +14,11 @@ from matplotlib.ticker import MaxNLocator
 from ..intervals import cut_interval, summary
 from ..names import described, method_name, paper_described, paper_results
 from ..style import (
+    COLORS,
     DASHES,
+    MARKERS,
+    TERM_NAMES,
+    TERMS,
     color_of,
     look_of,
     majority_line,
@@ -92,6 +96,34 @@ def learning_curves(curves: pd.DataFrame, metric: str = "accuracy") -> Figure:
             ax.fill_between(list(means), band[:, 1], band[:, 2], color=color_of(method), alpha=0.13, lw=0)
     _label_curves(axes, metric)
     return with_legend(fig, axes[0])
+
+
+@styled
+def moved_biases(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """How far tuning moved each bias, by layer: bars of the terms that moved, and beside them the size of every bias.
+
+    `rows` of `bank.moved_biases`.
+    """
+    frame = pd.DataFrame(rows).sort_values("layer")
+    by_term = {term: frame[frame["term"] == f"b_{term}"] for term in TERMS}
+    moved = [term for term, mine in by_term.items() if mine["change"].any()]
+    fig, axes = plt.subplots(1, 2, figsize=(9.6, 3.2))
+    for n, term in enumerate(moved):
+        mine, width = by_term[term], 0.8 / len(moved)
+        axes[0].bar(mine["layer"] + width * (n - (len(moved) - 1) / 2), mine["change"], 0.9 * width, color=COLORS[term])
+    for term, mine in by_term.items():
+        look = {"color": COLORS[term], "marker": MARKERS[f"b_{term}"], "label": TERM_NAMES[term]}
+        axes[1].plot(mine["layer"], mine["size"], **look)
+    for ax, column, title in zip(axes, ("change", "size"), ("Change by tuning", "Before tuning"), strict=True):
+        ax.set(title=title, xlabel="layer", ylim=(0, 1.08 * frame[column].max() or 1))
+        ax.set(xlim=(frame["layer"].min() - 0.6, frame["layer"].max() + 0.6))
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.grid(axis="x", visible=False)
+    axes[0].set_ylabel(r"$\|\Delta b\|$")
+    axes[1].set_ylabel(r"$\|b\|$")
+    if not moved:
+        axes[0].annotate("no bias moved", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center")
+    return with_legend(fig, axes[1])
 
 
 @styled

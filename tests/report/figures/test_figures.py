@@ -110,6 +110,16 @@ def test_learning_curves_of_a_study_that_validates_last_only():
     assert list(ax.lines[0].get_xdata()) == [3]
 
 
+def test_bars_are_as_long_as_each_bias_moved_and_those_that_did_not_have_none():
+    rows = [{"term": f"b_{t}", "layer": n, "size": 1.0, "change": n * (t == "v")} for t in "qkv" for n in (1, 2, 3)]
+    changes, sizes = fine_tuning.moved_biases(rows).axes
+    bars = [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in changes.patches]
+    assert bars == [(1, 1), (2, 2), (3, 3)]
+    assert [list(line.get_ydata()) for line in sizes.lines] == [[1, 1, 1]] * 3
+    still = fine_tuning.moved_biases([{**row, "change": 0.0, "size": 0.0} for row in rows])
+    assert [text.get_text() for text in still.axes[0].texts] == ["no bias moved"] and not still.axes[0].patches
+
+
 def test_heat_map_has_layers_and_average_for_each_term():
     table = of_ranking._layer_table(dataframes.scores([ranking(0), ranking(1)]), "reach")
     assert list(table.index) == ["q", "k", "v"] and list(table.columns) == [1, 2, 3, 4, 5, 6, "avg"]
