@@ -134,7 +134,7 @@ def _not_drawn(records: Sources) -> str:
     if few == {1}:
         return "Where there is one seed, there is no interval."
     only = " (of one seed there is none)" if 1 in few else ""
-    return f"Where there are fewer than five seeds, the points are drawn alone and the interval is in the table{only}."
+    return f"Where there are fewer than five seeds, they are drawn without an interval; the tables have it{only}."
 
 
 def save_table(

@@ -84,7 +84,7 @@ def test_the_caption_says_where_intervals_are_cut(tmp_path):
 def test_the_caption_of_a_figure_of_few_seeds_promises_no_interval(tmp_path):
     s = fake_settings(tmp_path)
     five, four, one = ([run(m, seed) for seed in range(n)] for m, n in (("b_q", 5), ("b_v", 4), ("head", 1)))
-    few = "Where there are fewer than five seeds, the points are drawn alone and the interval is in the table"
+    few = "Where there are fewer than five seeds, they are drawn without an interval; the tables have it"
     for records, said in (
         (five, ""),
         ([*five, *four], f"{few}."),

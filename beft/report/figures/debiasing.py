@@ -89,7 +89,7 @@ def planted_and_measured(frames: Mapping[float, pd.DataFrame], curve: Mapping[fl
 
     By strength, `frames` are models without a patch (`tables.debiasing.downstream`), `curve` many expected gaps.
     """
-    fig, ax = plt.subplots(figsize=(6.4, 3.9))
+    fig, ax = plt.subplots(figsize=(6.4, 4.2))
     line = ax.plot(list(curve), [100 * v for v in curve.values()], color=GREY, lw=1.8, label="best classifier")
     handles: list[Artist] = [*line]
     for strength, frame in frames.items():
@@ -100,8 +100,7 @@ def planted_and_measured(frames: Mapping[float, pd.DataFrame], curve: Mapping[fl
     drawn = {interval(frame, "none", "gap gender").n >= DRAWN_FROM for frame in frames.values()}
     handles.append(entry("none", label="fine-tuned" + (", 95% over seeds" if True in drawn else "")))
     ax.set(xlabel="strength of the planted link", ylabel="TPR gap (x 100)", ylim=(0, None))
-    ax.legend(handles=handles, loc="upper left")
-    return fig
+    return with_legend_below(fig, handles, columns=2)
 
 
 @styled

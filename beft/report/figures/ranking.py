@@ -195,7 +195,7 @@ def agreement(taus: pd.DataFrame) -> Figure:
     """
     groups = alike(taus, "score", ("view", "seed"), "tau")
     views = list(dict.fromkeys(taus["view"]))
-    fig, axes = panels(len(views), 0.9 + 1.5 * max(len(groups), 2), 4.0, sharey=True)
+    fig, axes = panels(len(views), 0.9 + 1.3 * max(len(groups), 2), 4.2, (1.9, 0.0), sharey=True)
     for ax, view in zip(axes, views):
         mine = taus[taus["view"] == view]
         for x, name in enumerate(groups):
