@@ -24,7 +24,7 @@ DRAWS = 9_999
 LEAST = 3  # values, or tasks, that a bootstrap needs: from two it can only draw the one, the other or both
 _OVER = ("cells", "tasks", "higher", "mean", "low", "high", "p", "p_tasks")
 _NUMBERS = ("n", "mean", "low", "high", "boot_low", "boot_high", "p", "p_least", "p_holm")
-_COMPARED = ("first", "second", "not_learned", *_NUMBERS)
+_COMPARED = ("first", "second", "not_learned", "values", *_NUMBERS)
 
 
 def holm(p: ArrayLike) -> np.ndarray:
@@ -93,19 +93,21 @@ def least_p(n: int) -> float:
 
 
 def difference(differences: ArrayLike) -> dict[str, Any]:
-    """Paired differences (n,) as the columns of `compare` from `n` to `p_least`."""
+    """Paired differences (n,) as the columns of `compare` from `values` to `p_least`."""
     d = np.asarray(differences, dtype=float)
-    row = vars(mean_interval(d)) | dict(zip(("boot_low", "boot_high"), bootstrap_interval(d)))
+    row: dict[str, Any] = (
+        {"values": tuple(d)} | vars(mean_interval(d)) | dict(zip(("boot_low", "boot_high"), bootstrap_interval(d)))
+    )
     return row | {"p": sign_flip_p(d), "p_least": least_p(len(d))}
 
 
 def compare(runs: pd.DataFrame, pairs: Pairs, absent: bool = False) -> pd.DataFrame:
     """The paired difference first - second in every cell in which both methods have finished runs.
 
-    Columns: model, task, regime, first, second; not_learned (those of the two that are not, see `majority`); n (common
-    seeds), mean, low, high (Student t), boot_low, boot_high (`bootstrap_interval`), p (sign-flip, exact up to 16
-    seeds), p_least (the smallest p that n allows), p_holm (Holm over all rows with a p of which both methods are
-    learned, so over every cell and pair of this call).
+    Columns: model, task, regime, first, second; not_learned (those of the two that are not, see `majority`); values
+    (the differences, a tuple by seed); n (common seeds), mean, low, high (Student t), boot_low, boot_high
+    (`bootstrap_interval`), p (sign-flip, exact up to 16 seeds), p_least (the smallest p that n allows), p_holm
+    (Holm over all rows with a p of which both methods are learned, so over every cell and pair of this call).
 
     Where `absent`, a pair of which a method has no finished run has a row too, without numbers. Raises BeftError where
     a method has several finished runs for one seed in a cell.

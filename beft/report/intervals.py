@@ -21,6 +21,7 @@ from .dataframes import finished as finished
 from .majority import not_learned
 
 LEVEL = 0.95
+DRAWN_FROM = 5  # values: a figure draws no interval over fewer, it shows the values; tables have the interval
 FLIPS = 2**16  # sign patterns: all of them where there are no more, else a seeded sample of as many
 RANGES = {  # what a measure can be: scores as fractions, shares of pairs in percent; the others have no ends
     **dict.fromkeys(("accuracy", "f1", "macro_f1", "gap", "fraction"), (0.0, 1.0)),

@@ -1,6 +1,7 @@
 """The names of methods and scores in figures and tables, and how numbers are written there."""
 
 import itertools
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,6 +79,11 @@ def method_name(method: str) -> str:
     """The name of a method in figures and tables."""
     term, _, form = method.partition(":")
     return f"{term}, {FORM_NAMES[form]}" if form else METHOD_NAMES.get(method, method)
+
+
+def mathtext(text: str) -> str:
+    """A text for a figure, in which every term is mathematics: "b_v, LoRA" as "$b_v$, LoRA"."""
+    return re.sub(r"(?<![$\w])b_([qkv])(?!\w)", r"$b_\1$", text)
 
 
 def described(runs: pd.DataFrame) -> str:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..errors import BeftError
 from ..records.folders import explained, write_whole
+from .intervals import DRAWN_FROM
 from .majority import NOT_LEARNED, UNKNOWN
 from .names import MISSING, model_names
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 Sources = Sequence[Mapping[str, Any] | str]
 """The records that something was made from, or their keys."""
 DPI = 130
+_SEEDED = ("run", "transfer", "patch", "debias")  # kinds of records over whose seeds figures have intervals
 # The ends of intervals at which `intervals.cut_interval` cuts scores in percent and Kendall's tau, as they are printed.
 _AT_AN_END = re.compile(r"\[(0\.0|-100\.0|-1\.00), |, (100\.0|\+1\.00)\]")
 _OF_NO_WIDTH = re.compile(r"\[(\S+), \1\]")
@@ -113,14 +115,26 @@ def _is_cut(text: str) -> bool:
     return bool(_AT_AN_END.search(_OF_NO_WIDTH.sub("", text)))
 
 
-def _one_seed(records: Sources) -> bool:
-    """Whether any of these runs has no other like it but for the seed."""
-    runs = [{**r["settings"]} for r in records if not isinstance(r, str) and r["kind"] in ("run", "transfer")]
+def _seeds(records: Sources) -> list[int]:
+    """How many of these runs there are of each kind: alike but for the seed."""
+    runs = [{**r["settings"]} for r in records if not isinstance(r, str) and r["kind"] in _SEEDED]
     seeds: dict[str, set[Any]] = {}
     for settings in runs:
-        seed = settings.pop("seed")
+        seed = settings.pop("seed", None)
+        settings.pop("patch", None)  # the key of the frozen patch, which is of the same seed
         seeds.setdefault(json.dumps(settings, sort_keys=True), set()).add(seed)
-    return any(len(those) == 1 for those in seeds.values())
+    return [len(those) for those in seeds.values()]
+
+
+def _not_drawn(records: Sources) -> str:
+    """What a caption that speaks of Student t intervals must add where some are over too few seeds to be drawn."""
+    few = {n for n in _seeds(records) if n < DRAWN_FROM}
+    if not few:
+        return ""
+    if few == {1}:
+        return "Where there is one seed, there is no interval."
+    only = " (of one seed there is none)" if 1 in few else ""
+    return f"Where there are fewer than five seeds, they are drawn without an interval; the tables have it{only}."
 
 
 def save_table(
@@ -176,9 +190,8 @@ def save_figure(
 
     from .style import RC
 
-    if "interval" in caption and _one_seed(records):
-        caption = f"{caption.rstrip()} Where there is one seed, there is no interval."
-    caption = full_caption(caption, s, measured, records)
+    note = _not_drawn(records) if "Student t" in caption else ""
+    caption = full_caption(f"{caption.rstrip()} {note}".rstrip(), s, measured, records)
     pdf, png = f"{name}.pdf", f"{name}.png"
     with explained(f"the folder of figures {s.figures}"), plt.rc_context(RC):
         s.figures.mkdir(parents=True, exist_ok=True)

@@ -109,13 +109,23 @@ def test_the_caption_says_where_intervals_are_cut(tmp_path):
         assert "cut" not in caption(text)
 
 
-def test_the_caption_of_a_figure_of_one_seed_promises_no_interval(tmp_path):
+def test_the_caption_of_a_figure_of_few_seeds_promises_no_interval(tmp_path):
     s = fake_settings(tmp_path)
-    runs = [run(m, seed) for m in ("b_q", "b_v") for seed in (0, 1)]
-    for records, said in ((runs, False), (runs[:3], True), (runs[:1], True)):
+    five, four, one = ([run(m, seed) for seed in range(n)] for m, n in (("b_q", 5), ("b_v", 4), ("head", 1)))
+    few = "Where there are fewer than five seeds, they are drawn without an interval; the tables have it"
+    for records, said in (
+        (five, ""),
+        ([*five, *four], f"{few}."),
+        ([*four, *one], f"{few} (of one seed there is none)."),
+        ([*five, *one], "Where there is one seed, there is no interval."),
+        ([{**r, "settings": r["settings"] | {"patch": r["key"]}, "kind": "debias"} for r in four], f"{few}."),
+    ):
         write.save_figure(plt.figure(), s, "f", "Mean and 95% Student t interval.", records)
         (entry,) = json.loads((s.figures / "index.json").read_text(encoding="utf-8"))
-        assert entry["caption"].endswith("Where there is one seed, there is no interval.") is said
+        assert entry["caption"] == f"Mean and 95% Student t interval. {said}".rstrip()
+        write.save_figure(plt.figure(), s, "f", "Mean and 95% interval over tasks.", records)
+        (entry,) = json.loads((s.figures / "index.json").read_text(encoding="utf-8"))
+        assert entry["caption"] == "Mean and 95% interval over tasks."
 
 
 def test_the_caption_says_what_not_learned_means_and_where_the_majority_is_unknown(tmp_path):

@@ -1,41 +1,46 @@
 """Figures over cells: scores by task and by training size, agreement of ranking scores, paired differences."""
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .. import comparisons
-from ..intervals import finished, summary
+from ..intervals import DRAWN_FROM, finished, summary
 from ..majority import NOT_LEARNED
-from ..names import MISSING, SCORE_NAMES, counted, method_name, model_name, no_interval, short_name, task_name
+from ..names import MISSING, counted, mathtext, model_name, no_interval, short_name, task_name
 from ..style import (
+    GREY,
+    SMALL,
+    bars,
     color_of,
-    look_of,
+    entry,
+    label_of,
+    level_line,
     majority_line,
+    mark_of,
+    marks,
     methods_as_points,
     methods_of,
     nothing_to_draw,
+    once,
     panels,
+    percent_axis,
     reach,
+    seed_points,
     styled,
+    task_looks,
     with_legend,
+    with_legend_below,
 )
-
-_TASKS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4d4d4d", "#8c6d31")
-_TASK_MARKERS = "o^sDvPX*<>"
-
-
-def task_looks(tasks: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """A colour and a marker per task, in order of appearance."""
-    looks = zip(dict.fromkeys(tasks), itertools.cycle(_TASKS), itertools.cycle(_TASK_MARKERS))
-    return {task: {"color": color, "marker": marker} for task, color, marker in looks}
+from .ranking import MEAN, alike, tau_axis
 
 
 @styled
@@ -47,133 +52,196 @@ def by_task(scores: pd.DataFrame) -> Figure:
     """
     cells = [part for _, part in comparisons.by_cell(scores)]
     methods = [m for m in methods_of(scores) if m != "zero_shot"]
-    fig, axes = panels(len(cells), 0.5 + 0.5 * len(methods), 2.6, (1.0, 1.0), columns=4)
+    width = 0.8 + 0.62 * max(len(methods), 3)
+    fig, axes = panels(len(cells), width, 3.5, (0.0, 0.6), columns=3 if width < 4 and len(cells) != 4 else 2)
+    handles: list[Artist] = []
     for ax, part in zip(axes, cells):
-        methods_as_points(ax, part, methods)
-        zero = finished(part[part["method"] == "zero_shot"])["final"]
-        if len(zero):
-            ax.axhline(100 * zero.iloc[0], color="#666666", lw=1.2, ls=":")
-        majority_line(ax, part, label=False)
-        ax.set_xlim(right=len(methods) - 0.1)  # room for the last mean in words
-        ax.tick_params(axis="x", rotation=60, labelsize=8)
         model, task, metric = (part[n].iloc[0] for n in ("model", "task", "metric"))
-        ax.set_title(f"{short_name(model)}\n{task_name(task)} ({metric})", fontsize=9)
-    for ax in axes[::4]:
-        ax.set_ylabel("validation (%)")
-    return fig
+        methods_as_points(ax, part, methods, f"{_on_two_lines(short_name(model))}\n{task_name(task)}")
+        zero = finished(part[part["method"] == "zero_shot"])["final"]
+        handles += level_line(ax, 100 * zero.iloc[0] if len(zero) else np.nan, "zero-shot", ":", far=False)
+        handles += majority_line(ax, part)
+        ax.set_ylabel(f"{metric} (%)")
+        percent_axis(ax, metric)
+    return with_legend_below(fig, once(handles), columns=2)
 
 
 @styled
 def by_size(runs: pd.DataFrame) -> Figure:
     """The metric against the number of training rows (log): a panel per task and model, a line per method.
 
-    Means over seeds with 95% Student t intervals, methods a little apart so that bars do not cover each other.
-    `runs` holds one run per cell, method and seed.
+    Seeds as points, methods a little apart so that they do not cover each other, the mean with its 95% interval where
+    there are seeds enough. The ticks say how many epochs were trained on so many rows; a line is dotted between
+    numbers of rows that were trained for different epochs. `runs` holds one run per cell, method and seed.
     """
     places = list(runs[["model", "task"]].drop_duplicates().itertuples(index=False, name=None))
-    fig, axes = panels(len(places), 3.5, 3.2, (1.5, 0.0), columns=2 if len(places) == 4 else 3)
+    fig, axes = panels(len(places), 4.6, 4.0, (0.0, 0.4), columns=2)
     if not places:
         nothing_to_draw(axes[0])
         return fig
-    methods = methods_of(runs)
     several = runs["model"].nunique() > 1
+    handles: list[Artist] = [entry(m, ls="-", lw=1.8) for m in methods_of(finished(runs))]
     for ax, (model, task) in zip(axes, places):
         part = runs[(runs["model"] == model) & (runs["task"] == task)]
-        sizes = sorted(set(part["train_size"]))
-        for n, method in enumerate(methods):
-            shift = max(sizes[-1] / sizes[0], 2) ** (0.012 * (n - (len(methods) - 1) / 2))
-            table = summary(part[part["method"] == method], ("train_size",)).sort_values("train_size")
-            known, lost = table[table["n"] > 0], shift * table[table["lost"] > 0]["train_size"]
-            x, y = known["train_size"] * shift, 100 * known["mean"]
-            ax.errorbar(x, y, 100 * reach(known), ms=5, lw=1.5, capsize=2.5, **look_of(method))
-            # A cross at the bottom: a run was lost.
-            ax.plot(lost, [0.03] * len(lost), "x", color=color_of(method), transform=ax.get_xaxis_transform())
-        majority_line(ax, part)
-        ax.set_xscale("log")
-        ax.set_xlim(sizes[0] / 1.25, sizes[-1] * 1.25)
-        ax.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=8.5)
+        epochs = {int(size): sorted(set(g["epochs"])) for size, g in part.groupby("train_size")}
+        _sizes(ax, part, methods_of(runs), epochs)
+        handles += majority_line(ax, part)
+        ends = min(epochs), max(epochs)
+        ax.set_xlim(ends[0] / 1.35, ends[1] * 1.35)
+        ax.set_xticks(list(epochs), [f"{n:,}\n\u00d7 {' / '.join(map(str, e))}" for n, e in epochs.items()])
         ax.minorticks_off()
-        ax.set(ylabel=f"validation {part['metric'].iloc[-1]} (%)", xlabel="training rows")
+        metric = part["metric"].iloc[-1]
+        ax.set(ylabel=f"validation {metric} (%)", xlabel="training rows \u00d7 epochs")
         ax.set_title(f"{task_name(task)}\n{model_name(model)}" if several else task_name(task))
-    drawn = set(finished(runs)["method"])
-    handles = [Line2D([], [], ms=5, lw=1.5, **look_of(m)) for m in methods if m in drawn]
-    return with_legend(fig, handles=handles)
+        percent_axis(ax, metric)
+        if len(set(map(tuple, epochs.values()))) > 1:
+            handles.append(Line2D([], [], color=GREY, lw=1.8, ls=":", label="dotted: other epochs"))
+    return with_legend_below(fig, handles, columns=4)
+
+
+def _sizes(ax: Axes, part: pd.DataFrame, methods: Sequence[str], epochs: Mapping[int, Sequence[int]]) -> None:
+    """The lines of the methods of one panel, on a logarithmic axis."""
+    ax.set_xscale("log")
+    for n, method in enumerate(methods):
+        mine = part[part["method"] == method]
+        shift = max(max(epochs) / min(epochs), 2) ** (0.014 * (n - (len(methods) - 1) / 2))
+        table = summary(mine, ("train_size",)).sort_values("train_size")
+        known, lost = table[table["n"] > 0], shift * table[table["lost"] > 0]["train_size"]
+        for size, runs in finished(mine).groupby("train_size"):
+            seed_points(ax, size * shift, 100 * runs["final"], color_of(method))
+        points = list(zip(known["train_size"], 100 * known["mean"]))
+        for (size, y), (larger, higher) in itertools.pairwise(points):
+            ls = "-" if epochs[size] == epochs[larger] else ":"
+            ax.plot([size * shift, larger * shift], [y, higher], color=color_of(method), lw=1.8, ls=ls)
+        bars(ax, known["train_size"] * shift, known, 100, color_of(method))
+        marks(ax, known["train_size"] * shift, 100 * known["mean"], ls="", **mark_of(method) | {"ms": 6.5})
+        # A cross at the bottom: a run was lost.
+        ax.plot(lost, [0.03] * len(lost), "x", color=color_of(method), transform=ax.get_xaxis_transform())
 
 
 @styled
 def tau_cells(taus: pd.DataFrame) -> Figure:
-    """Kendall's tau of each score with the accuracies, over cells: a panel per view, a point per cell.
+    """Kendall's tau of each score with the accuracies, over cells: a panel per view, a figure per cell.
 
-    A point is a cell's mean over seeds, coloured by task; the bar is the mean over cells with its 95% interval over
-    tasks (`comparisons.cluster_interval`), without an interval below three tasks. `taus` from
-    `comparisons.tau_by_cell`.
+    A cell's mean over seeds is drawn as the number of its task; the bar is the mean over cells with its 95% interval
+    over tasks (`comparisons.cluster_interval`), without an interval below three tasks. Scores that agree in every cell
+    share a column. `taus` from `comparisons.tau_by_cell`.
     """
     cells, means = comparisons.cell_taus(taus), comparisons.tau_overall(taus)
     views = list(dict.fromkeys(cells["view"]))
-    names = list(dict.fromkeys(cells["score"]))
-    fig, axes = panels(len(views), 0.9 + 0.85 * len(names), 3.6, (1.9, 0.0), sharey=True)
+    groups = alike(cells, "score", (*comparisons.CELL, "view"), "tau")
+    fig, axes = panels(len(views), 1.0 + 1.4 * max(len(groups), 2), 4.2, (1.4, 0.0), sharey=True)
     if not views:
         nothing_to_draw(axes[0])
         return fig
     looks = task_looks(cells["task"])
     for ax, view in zip(axes, views, strict=True):
-        for x, name in enumerate(names):
+        for x, name in enumerate(groups):
             part = cells[(cells["view"] == view) & (cells["score"] == name)]
-            spread = np.linspace(-0.3, 0.12, len(part)) if len(part) > 1 else [-0.09]
+            spread = np.linspace(-0.38, 0.1, len(part)) if len(part) > 1 else [-0.14]
             for at, (task, tau) in zip(spread, part[["task", "tau"]].itertuples(index=False, name=None)):
-                ax.plot(x + at, tau, ms=5, mew=0, alpha=0.75, ls="", **looks[task])
+                ax.plot(x + at, tau, ms=7, ls="", **looks[task])
             for r in means[(means["view"] == view) & (means["score"] == name)].to_dict("records"):
-                ax.errorbar([x + 0.3], [r["mean"]], reach(r), fmt="_", ms=11, mew=2, capsize=3, color="black")
-        ax.axhline(0, color="#999999", lw=1)
-        labels = [SCORE_NAMES[n].replace(" (", "\n(") for n in names]
-        ax.set_xticks(range(len(names)), labels, fontsize=8.5)
-        ax.set(ylim=(-1.12, 1.12), xlim=(-0.5, len(names) - 0.5), title=view)
-        ax.grid(axis="x", visible=False)
+                ax.errorbar([x + 0.32], [r["mean"]], reach(r), fmt="none", ecolor="black", elinewidth=1.6, capsize=3)
+                ax.plot([x + 0.32], [r["mean"]], ls="", **MEAN)
+        ax.set_title(mathtext(view))
+        tau_axis(ax, groups)
     axes[0].set_ylabel("Kendall's tau with accuracy")
-    handles = [Line2D([], [], ms=5, mew=0, ls="", label=task_name(task), **style) for task, style in looks.items()]
+    handles = [Line2D([], [], ms=7, ls="", label=task_name(task), **style) for task, style in looks.items()]
     note = no_interval(len(looks)).replace(": ", ",\n")
     label = "mean over cells" + (f"\n({note})" if note else ",\n95% over tasks")
-    handles.append(Line2D([], [], color="black", marker="_", ms=11, mew=2, ls="", label=label))
+    handles.append(Line2D([], [], ls="", label=label, **MEAN))
     return with_legend(fig, handles=handles)
+
+
+_APART = 4.0  # cells whose ends are so many times further from zero than those of others have a panel of their own
 
 
 @styled
 def differences(compared: pd.DataFrame, first: str, second: str) -> Figure:
-    """The paired difference first - second in every cell, in points: mean over seeds, 95% Student t interval, p.
+    """The paired difference first - second in every cell, in points: seeds, mean, 95% Student t interval, p.
 
-    Below the cells, in black, the mean over them with its interval over tasks (`comparisons.overall`). Beside each
-    cell its sign-flip p, and Holm's over every row of `compared`. A cell in which one of the two is not learned is pale
-    and counts in neither.
+    Below the cells is the mean over them with its interval over tasks (`comparisons.overall`). Beside each cell stand
+    its mean, its sign-flip p and Holm's over every row of `compared`. A cell in which one of the two is not learned is
+    pale and counts in neither. Tasks whose differences are on another scale have a panel of their own.
     """
     part = compared[(compared["first"] == first) & (compared["second"] == second)]
-    fig, ax = plt.subplots(figsize=(8.0, 1.4 + 0.32 * (len(part) + 1)))
-    ax.set_title(f"{method_name(first)} - {method_name(second)}")
     if not part["mean"].notna().any():
-        nothing_to_draw(ax)
+        fig, axes = panels(1, 8.0, 2.0)
+        axes[0].set_title(f"{label_of(first)} - {label_of(second)}")
+        nothing_to_draw(axes[0])
         return fig
-    several = part["model"].nunique() > 1
-    looks = task_looks(part["task"])
-    labels = []
-    for y, r in enumerate(part.to_dict("records")):
-        model = f", {short_name(r['model'])}" if several else ""
-        labels.append(f"{task_name(r['task'])}, {r['regime']}{model}")
-        holm = NOT_LEARNED if r["not_learned"] else f"Holm {r['p_holm']:.2g}"
-        p = f"p {r['p']:.2g}, {holm}"
-        pale = {"alpha": 0.35} if r["not_learned"] else {}
-        _forest_row(ax, y, r, p if r["n"] > 1 else "one seed" if r["n"] else MISSING, **looks[r["task"]] | pale)
+    groups = _by_scale(part)
     over = comparisons.overall(part).to_dict("records")[0]
+    heights = [len(g) + 0.6 for g in groups]
+    heights, own = ([heights[0] + 1], False) if len(groups) == 1 else ([*heights, 1.6], True)
+    size = (9.0, 0.8 + 0.36 * sum(heights) + 0.55 * len(heights))
+    fig, grid = plt.subplots(len(heights), 1, figsize=size, squeeze=False, height_ratios=heights)
+    axes = list(grid[:, 0])
+    axes[0].set_title(f"{label_of(first)} - {label_of(second)}")
+    several = part["model"].nunique() > 1
+    rows = [[_cell_row(r, several) for r in g.to_dict("records")] for g in groups]
     note = no_interval(over["tasks"]) or f"p over tasks {over['p_tasks']:.2g}"
-    _forest_row(ax, len(part), over, note, color="black", marker="D")
-    ax.axhline(len(part) - 0.5, color="#999999", lw=0.8)
-    ax.axvline(0, color="#999999", lw=1)
-    ax.set_yticks(range(len(part) + 1), [*labels, f"mean of {counted(over['cells'], 'cell')}"])
-    ax.set(ylim=(len(part) + 0.6, -0.6), xlabel="difference in points")
-    ax.grid(axis="y", visible=False)
+    rows[len(groups) :] = [[]] if own else []
+    rows[-1].append((over, f"mean of {counted(over['cells'], 'cell')}", f"{_points(over['mean'])}{note}"))
+    for ax, mine in zip(axes, rows, strict=True):
+        _forest(ax, mine)
+    if not own:
+        axes[0].axhline(len(part) - 0.5, color=GREY, lw=0.8)
+    axes[-1].set_xlabel("difference in points" + (", every panel on its own scale" if own else ""))
     return fig
 
 
-def _forest_row(ax: Axes, y: float, row: Mapping[Any, Any], note: str, **look: Any) -> None:
-    """A mean with its interval, in points, and a note beside it; no mark where there is no mean."""
-    if np.isfinite(row["mean"]):
-        ax.errorbar([100 * row["mean"]], [y], xerr=100 * reach(row), ms=6, capsize=3, ls="", **look)
-    ax.annotate(note, (1.015, y), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+def _by_scale(part: pd.DataFrame) -> list[pd.DataFrame]:
+    """The cells in groups that can share an axis, task by task: those that reach the least far from zero first."""
+    drawn = part[["mean", "low", "high"]].astype(float)
+    drawn.loc[part["n"] < DRAWN_FROM, ["low", "high"]] = np.nan
+    ends = drawn.abs().max(axis=1).groupby(part["task"], sort=False).max()
+    groups: list[list[str]] = []
+    least = 0.0
+    for task, end in ends.fillna(ends.min()).sort_values(kind="stable").items():
+        if not groups or end > _APART * max(least, 0.01):
+            groups.append([])
+            least = end
+        groups[-1].append(str(task))
+    return [part[part["task"].isin(tasks)] for tasks in groups]
+
+
+def _points(mean: float) -> str:
+    return f"{100 * mean:+.1f}, " if np.isfinite(mean) else ""
+
+
+def _cell_row(r: Mapping[Any, Any], several: bool) -> tuple[Mapping[Any, Any], str, str]:
+    """A row of the forest: its numbers, its name, and the note beside it."""
+    model = f", {short_name(r['model'])}" if several else ""
+    holm = NOT_LEARNED if r["not_learned"] else f"Holm {r['p_holm']:.2g}"
+    p = f"p {r['p']:.2g}, {holm}" if r["n"] > 1 else "one seed" if r["n"] else MISSING
+    return r, f"{task_name(r['task'])}, {r['regime']}{model}", f"{_points(r['mean'])}{p}"
+
+
+def _forest(ax: Axes, rows: Sequence[tuple[Mapping[Any, Any], str, str]]) -> None:
+    """Rows of differences in points with their notes at the right; no mark where there is no mean."""
+    for y, (r, _, note) in enumerate(rows):
+        ax.annotate(note, (1.015, y), xycoords=("axes fraction", "data"), va="center", fontsize=SMALL)
+        if not np.isfinite(r["mean"]):
+            continue
+        over_cells = "cells" in r
+        color = GREY if r.get("not_learned") else "black"
+        seed_points(ax, y, 100 * np.asarray(r.get("values", ()), dtype=float), color, across=True)
+        if over_cells:
+            ax.errorbar(
+                [100 * r["mean"]], [y], xerr=100 * reach(r), fmt="none", ecolor=color, elinewidth=1.6, capsize=3
+            )
+        else:
+            bars(ax, y, r, 100, color, across=True)
+        look: dict[str, Any] = {"ls": "", "marker": "|", "ms": 17 if over_cells else 13, "mew": 2.5}
+        ax.plot([100 * r["mean"]], [y], color=color, alpha=0.5 if r.get("not_learned") else None, **look)
+    ax.axvline(0, color=GREY, lw=1, zorder=0.8)
+    ax.set_yticks(range(len(rows)), [name for _, name, _ in rows])
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    ax.margins(x=0.08)
+    ax.grid(axis="y", visible=False)
+
+
+def _on_two_lines(name: str) -> str:
+    return name.replace(", ", ",\n", 1)

@@ -7,7 +7,7 @@ from fake_records import ranking, run
 
 mpl.use("Agg")
 
-from beft.report import comparisons
+from beft.report import comparisons, style
 from beft.report.dataframes import frame
 from beft.report.figures import cells
 
@@ -83,17 +83,14 @@ def test_sizes_are_on_a_log_axis_in_percent_with_one_legend():
         r["data"]["metric"] = "accuracy" if r["settings"]["task"] == "rte" else "f1"
     fig = cells.by_size(frame(rows))
     assert len(fig.legends) == 1
-    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["b_v", "full"]
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["$b_v$", "full"]
     ax = fig.axes[0]
-    assert ax.get_xscale() == "log" and [t.get_text() for t in ax.get_xticklabels()] == [
-        "300",
-        "900",
-        "1,200",
-    ]
+    assert ax.get_xscale() == "log"
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["300\n× 3", "900\n× 3", "1,200\n× 3"]
     assert [a.get_ylabel() for a in fig.axes] == ["validation accuracy (%)", "validation f1 (%)"]
     assert [a.get_title() for a in fig.axes] == ["rte", "sst2"]
-    heights = ax.containers[0].lines[0].get_ydata()
-    assert heights[0] == pytest.approx(100 * (0.75 + 0.003 * 3 + 0.01))
+    means = next(line for line in ax.lines if line.get_marker() == "^").get_ydata()
+    assert means[0] == pytest.approx(100 * (0.75 + 0.003 * 3 + 0.01))
 
 
 def test_models_have_panels_of_their_own():
@@ -108,19 +105,44 @@ def test_methods_that_only_diverged_have_a_cross_and_no_legend_entry(tmp_path):
     rows = [*_runs(methods=("b_v",)), *_runs(methods=("full",), seeds=(0,), outcome="diverged: loss is nan")]
     fig = cells.by_size(frame(rows))
     fig.savefig(tmp_path / "f.png")
-    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["b_v"]
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["$b_v$"]
     crosses = [line for line in fig.axes[0].lines if line.get_marker() == "x" and len(line.get_xdata())]
     assert len(crosses) == 1 and len(crosses[0].get_xdata()) == 3
 
 
-def test_tasks_look_different():
+def _lines(fig):
+    """Line style of the segments between two sizes."""
+    return [line.get_linestyle() for line in fig.axes[0].lines if line.get_marker() in ("None", "")]
+
+
+def test_sizes_that_were_trained_for_other_epochs_say_so_and_are_joined_by_dots():
+    rows = [
+        *_runs(methods=("b_v",), sizes=("low", "medium"), epochs=16),
+        *_runs(methods=("b_v",), sizes=("high",), epochs=2),
+    ]
+    fig = cells.by_size(frame(rows))
+    assert [t.get_text() for t in fig.axes[0].get_xticklabels()] == ["300\n× 16", "900\n× 16", "1,200\n× 2"]
+    assert _lines(fig) == ["-", ":"] and "dotted: other epochs" in [t.get_text() for t in fig.legends[0].get_texts()]
+    assert _lines(cells.by_size(frame(_runs(methods=("b_v",))))) == ["-", "-"]
+
+
+def test_tasks_look_different_and_like_no_method():
     tasks = cells.task_looks([f"task{n}" for n in range(10)]).values()
     assert len({(t["color"], t["marker"]) for t in tasks}) == 10
+    assert not {t["marker"] for t in tasks} & {*style.MARKERS.values()}
+
+
+def test_scores_that_agree_in_every_cell_share_a_column():
+    taus = _taus(("rte", "sst2"))
+    other = taus.assign(tau=taus["tau"].where((taus["score"] != "reach") | (taus["task"] != "rte"), -1.0))
+    alike = "Magnitude\nMag+Angle\nFisher (per example)\nFisher (batch)"
+    for table, columns in ((taus, [f"{alike}\nReach"]), (other, [alike, "Reach"])):
+        assert [t.get_text() for t in cells.tau_cells(table).axes[0].get_xticklabels()] == columns
 
 
 def test_taus_have_a_panel_per_view_and_say_where_there_is_no_interval():
     fig = cells.tau_cells(_taus(("rte", "sst2")))
-    assert [a.get_title() for a in fig.axes] == ["all terms", "null b_k excluded"]
+    assert [a.get_title() for a in fig.axes] == ["all terms", "null $b_k$ excluded"]
     labels = [t.get_text() for t in fig.legends[0].get_texts()]
     assert labels[:2] == ["rte", "sst2"] and "2 tasks" in labels[2] and "no interval" in labels[2]
     assert "95% over tasks" in cells.tau_cells(_taus(("rte", "sst2", "cola"))).legends[0].get_texts()[3].get_text()
@@ -130,9 +152,9 @@ def test_forest_names_cells_p_and_the_mean_over_them():
     ax = cells.differences(_compared(("rte", "sst2", "cola")), "b_v", "b_q").axes[0]
     labels = [t.get_text() for t in ax.get_yticklabels()]
     assert labels[0] == "rte, low" and labels[-1] == "mean of 9 cells" and len(labels) == 10
-    assert ax.texts[-1].get_text() == "p over tasks 0.25" and ax.texts[0].get_text().startswith("p ")
+    assert ax.texts[-1].get_text().endswith(", p over tasks 0.25") and ", p " in ax.texts[0].get_text()
     ax = cells.differences(_compared(seeds=(0,), sizes=("low",)), "b_v", "b_q").axes[0]
-    assert [t.get_text() for t in ax.texts] == ["one seed", "one task: no interval"]
+    assert [t.get_text().partition(", ")[2] for t in ax.texts] == ["one seed", "one task: no interval"]
     assert [t.get_text() for t in ax.get_yticklabels()][-1] == "mean of 1 cell"
 
 
@@ -156,12 +178,28 @@ def test_a_difference_of_what_is_not_learned_is_pale_and_in_no_mean():
         for s in (0, 1)
     ]
     ax = cells.differences(comparisons.compare(frame(rows), [("b_v", "b_q")]), "b_v", "b_q").axes[0]
-    assert [t.get_text() for t in ax.texts][:2] == ["p 0.5, not learned", "p 0.5, Holm 0.5"]
+    assert [t.get_text() for t in ax.texts][:2] == ["+2.0, p 0.5, not learned", "+2.0, p 0.5, Holm 0.5"]
     assert [t.get_text() for t in ax.get_yticklabels()][-1] == "mean of 1 cell"
-    assert [c.lines[0].get_alpha() for c in ax.containers] == [0.35, None, None]
+    assert [line.get_alpha() for line in ax.lines if line.get_markersize() > 10] == [0.5, None, None]
+
+
+def test_a_task_on_another_scale_has_a_panel_of_its_own():
+    level = {"sst2": 0.01, "rte": 0.02, "stsb": 0.3}
+    rows = [
+        run(m, s, final=0.5 + (gap if m == "b_v" else 0) + 0.001 * s * len(m), task=task)
+        for task, gap in level.items()
+        for m in ("b_v", "b_q")
+        for s in (0, 1, 2)
+    ]
+    compared = comparisons.compare(frame(rows), [("b_v", "b_q")])
+    axes = cells.differences(compared, "b_v", "b_q").axes
+    names = [[t.get_text() for t in ax.get_yticklabels()] for ax in axes]
+    assert names == [["sst2, low", "rte, low"], ["stsb, low"], ["mean of 3 cells"]]
+    assert axes[0].get_xlim()[1] < 5 < axes[1].get_xlim()[1]
+    assert len(cells.differences(compared[compared["task"] != "stsb"], "b_v", "b_q").axes) == 1
 
 
 def test_models_and_tasks_are_named_as_what_they_are():
     rows = [run(m, s, task="film_sentiment", model="all-mpnet-base-v2") for m in ("b_v", "b_q") for s in (0, 1)]
     assert cells.by_size(frame(rows)).axes[0].get_title() == "film sentences"
-    assert cells.by_task(frame(rows)).axes[0].get_title() == "MPNet-base\nfilm sentences (accuracy)"
+    assert cells.by_task(frame(rows)).axes[0].get_title() == "MPNet-base\nfilm sentences"

@@ -83,8 +83,11 @@ def test_the_planted_link_stands_beside_the_measured_one():
 
 def test_figures_draw_a_mark_for_every_patch_with_a_size(patches, tuned):
     fig = figures.size_against_bias(patches, tuned, "gender")
-    drawn = [{c.get_label() for c in ax.containers} for ax in fig.axes]
-    assert drawn[0] == {"full", "LoRA (q, v)", "b_q", "b_v"} and drawn[1] == {"LoRA (q, v)", "b_v"}
+    names = [t.get_text() for t in fig.axes[0].get_yticklabels()]
+    assert names == ["$b_q$: 64", "$b_v$: 64", "LoRA (q, v): 800", "full: 5,000"]
+    drawn = [{line.get_marker() for line in ax.lines if line.get_ls() == "None"} - {"o"} for ax in fig.axes]
+    assert drawn[0] == {"v", "X", "^"} and drawn[1] == {"X", "^"}
+    assert {ax.get_xscale() for ax in fig.axes} == {"linear"}
     assert len(figures.axes_of_patches(patches).axes) == 2
 
 

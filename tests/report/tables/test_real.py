@@ -88,5 +88,5 @@ def test_figures_have_every_occupation_by_name_before_and_after():
     assert names == list(odds["occupation"]) and len(fig.axes) == 3
     drawn = np.concatenate([ax.lines[2].get_xdata() for ax in fig.axes])  # behind the zero line and those without
     assert drawn == pytest.approx(odds["b_v"].to_numpy())
-    assert [ax.get_title() for ax in figures.every_patch(odds).axes if ax.get_visible()] == ["LoRA (q, v)", "b_v"]
+    assert [ax.get_title() for ax in figures.every_patch(odds).axes if ax.get_visible()] == ["LoRA (q, v)", "$b_v$"]
     assert figures.every_patch(odds[["occupation", "none"]]) and figures.before_and_after(odds, "b_q")
