@@ -11,9 +11,9 @@ import numpy as np
 
 from .errors import BeftError, brief, unknown
 
-METHODS = ("head", "b_k", "b_q", "b_v", "all_biases")
+METHODS = ("head", "b_q", "b_k", "b_v", "all_biases")
 # A single term in another form than d free numbers; see `bank.forms`.
-FORM_METHODS = tuple(f"b_{term}:{form}" for term in "kqv" for form in ("lora", "vera", "vera1d", "dora"))
+FORM_METHODS = tuple(f"b_{term}:{form}" for term in "qkv" for form in ("lora", "vera", "vera1d", "dora"))
 # Baselines that train weights, a bank each; see `bank.baselines`. A prefix is for decoders, a prompt for encoders.
 WEIGHT_METHODS = ("full", "mask", "lora", "adapter", "prefix", "prompt")
 ALL_METHODS = METHODS + FORM_METHODS + WEIGHT_METHODS

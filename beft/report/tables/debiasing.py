@@ -17,7 +17,7 @@ from ..intervals import Interval, cut_interval, mean_interval, paired_difference
 from ..names import MISSING, mean_text, method_name, number
 from .cells import over_seeds
 
-ORDER = ("none", "full", "adapter", "prompt", "prefix", "lora", "sparse", "all_biases", "b_k", "b_q", "b_v")
+ORDER = ("none", "full", "adapter", "prompt", "prefix", "lora", "sparse", "all_biases", "b_q", "b_k", "b_v")
 PRINTED = "paper (BERT-base)"
 NOT_MEASURED = "not measured"
 RAW = ("fprd", "fprd iptts", "fraction neutral")  # printed as they are, and not x 100
