@@ -72,7 +72,7 @@ def exceptions(rows: Sequence[Mapping[str, Any]]) -> Figure:
     halves = [sorted((r for r in rows if r["null"] is null), key=lambda r: r["change"]) for null in (True, False)]
     heights = [max(len(half), 1) for half in halves]
     fig, axes = plt.subplots(2, 1, figsize=(8.2, 1.4 + 0.27 * sum(heights)), sharex=True, height_ratios=heights)
-    for ax, half, title in zip(axes, halves, ("Null by proof", "Not null, by proof"), strict=True):
+    for ax, half, title in zip(axes, halves, ("Null by proof", "Not null: the proof does not hold"), strict=True):
         # A change of exactly zero has no logarithm: draw it at the smallest float64 step.
         changes = [max(row["change"], EPSILON) for row in half]
         ax.plot(changes, range(len(half)), ls="", **mark_of("b_k"))
