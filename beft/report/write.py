@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Sources = Sequence[Mapping[str, Any] | str]
 """The records that something was made from, or their keys."""
 DPI = 130
+WIDEST = 8  # columns of a table that is shown
+SPARE = ("smallest possible p", "p", "seeds")
 _SEEDED = ("run", "transfer", "patch", "debias")  # kinds of records over whose seeds figures have intervals
 # The ends of intervals at which `intervals.cut_interval` cuts scores in percent and Kendall's tau, as they are printed.
 _AT_AN_END = re.compile(r"\[(0\.0|-100\.0|-1\.00), |, (100\.0|\+1\.00)\]")
@@ -64,10 +66,18 @@ def _text(value: Any) -> str:
 
 
 def display(*frames: pd.DataFrame) -> None:
-    """Show frames in a notebook, one below the other, without writing them."""
+    """Show frames in a notebook, one below the other, without writing them.
+
+    Of comparisons with more than eight columns some are left out: the smallest possible p, then p, then the seeds.
+    """
     from IPython.display import display as show
 
-    show(*(as_text(frame) for frame in frames))
+    show(*(as_text(_narrowed(frame)) for frame in frames))
+
+
+def _narrowed(frame: pd.DataFrame) -> pd.DataFrame:
+    spare = [column for column in SPARE if column in frame]
+    return frame.drop(columns=spare[: max(0, frame.shape[1] - WIDEST)])
 
 
 def _lines(frame: pd.DataFrame) -> list[list[str]]:

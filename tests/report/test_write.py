@@ -97,6 +97,26 @@ def test_a_notebook_shows_a_figure_or_some_columns_of_a_table_with_the_caption_b
     assert json.loads((s.figures / "index.json").read_text(encoding="utf-8"))[1]["caption"] == "Runs."
 
 
+def test_a_wide_comparison_is_shown_without_what_can_be_spared(capsys):
+    names = [
+        "model",
+        "task",
+        "target",
+        "comparison",
+        "seeds",
+        "difference",
+        "p",
+        "smallest possible p",
+        "p, Holm",
+        "verdict",
+    ]
+    write.display(pd.DataFrame([range(10)], columns=names))
+    shown = capsys.readouterr().out
+    assert "smallest possible p" not in shown and " p " not in shown and "seeds" in shown and "p, Holm" in shown
+    write.display(pd.DataFrame([range(8)], columns=names[-8:]))
+    assert "smallest possible p" in capsys.readouterr().out
+
+
 def test_the_caption_says_where_intervals_are_cut(tmp_path):
     def caption(text, of="Mean and 95% Student t interval."):
         write.save_table(pd.DataFrame({"b_v": [text]}), fake_settings(tmp_path), "t", of)
