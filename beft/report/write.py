@@ -155,7 +155,7 @@ def save_table(
     records: Sources = (),
     measured: bool = True,
     shown: Sequence[str] = (),
-) -> TextFrame:
+) -> None:
     """Write a table to the figure folder as csv, md and tex, enter it in the index, show it with its caption.
 
     Args:
@@ -166,9 +166,6 @@ def save_table(
         records: the records the numbers come from, or their keys.
         measured: on the profile's model or data; False for what needs neither.
         shown: the columns that a notebook shows, those of them that the table has; the files have all.
-
-    Returns:
-        The whole table as text.
     """
     table = as_text(frame)
     caption = full_caption(f"{caption.rstrip()} {_notes(table, caption)}".rstrip(), s, measured, records)
@@ -185,7 +182,6 @@ def save_table(
     rest = len(table.columns) - len(columns)
     more = f" {rest} more {'column' if rest == 1 else 'columns'} in {name}.md." if rest else ""
     _show(as_text(table[columns]), f"**{name}.** {caption}{more}")
-    return table
 
 
 def save_figure(
