@@ -51,7 +51,7 @@ SCORED = [untuned(), *(untuned(demonstrations=8, seed=s, value=0.6 + 0.01 * s, f
 
 def test_the_untuned_model_stands_before_the_methods():
     table = decoders.table5(runs(), SCORED)
-    assert list(table)[-7:] == ["zero-shot", "in context", "b_k", "b_q", "b_v", "LoRA (q, v)", "paper"]
+    assert list(table)[-7:] == ["zero-shot", "in context", "b_q", "b_k", "b_v", "LoRA (q, v)", "paper"]
     row = table.iloc[0]
     assert row["zero-shot"] == "55.0" and row["in context"] == "61.0 [58.5, 63.5], 5 shown"
     assert row["b_v"].startswith("81.0 [") and row["paper"] == "not comparable: other model"
