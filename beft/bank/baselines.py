@@ -49,7 +49,8 @@ class WeightSlot(Slot):
     """Numbers that stand in the place of a parameter at every call, or are added to some of its entries; R = 1.
 
     Attributes:
-        values: (1, ...) in the parameter's shape; with `entries`, (1, k).
+        values: (1, ...) in the parameter's shape; with `entries`, (1, k). In float32 whatever the parameter is, since
+            bfloat16 has no digits for steps of a usual rate.
         entries: places in the flat parameter that `values` are added to (k,); None where they take its place.
         frozen: places in the flat parameter that stay as they are; None for none.
     """
@@ -58,16 +59,16 @@ class WeightSlot(Slot):
         self, parameter: str, values: Tensor, entries: Tensor | None = None, frozen: Tensor | None = None
     ) -> None:
         everyone = torch.ones(1, dtype=torch.bool, device=values.device)
-        super().__init__(parameter, "weights", values[None], everyone)
+        super().__init__(parameter, "weights", values[None].float(), everyone)
         self.entries, self.frozen = entries, frozen
 
     def stand_in(self, model: Any) -> Tensor:
         """What takes the place of the parameter, by which gradients reach the values."""
         own, value = model.get_parameter(self.parameter), self.values[0]
         if self.entries is not None:
-            return own.flatten().index_add(0, self.entries, value).view_as(own)  # type: ignore[no-any-return]
+            return own.float().flatten().index_add(0, self.entries, value).view_as(own)  # type: ignore[no-any-return]
         if self.frozen is not None:
-            kept = own.flatten()[self.frozen]
+            kept = own.flatten()[self.frozen].to(value.dtype)
             return value.flatten().index_copy(0, self.frozen, kept).view_as(value)
         return value
 

@@ -23,7 +23,21 @@ KEYED = "beft"  # the name of `keyed_attention` in transformers
 @lru_cache(maxsize=64)
 def _constant(value: int, device: torch.device) -> Tensor:
     """The low 32 bits of a number as an int32 tensor: with a Python number every operation would convert it anew."""
-    return torch.tensor((value + (1 << 31)) % (1 << 32) - (1 << 31), dtype=torch.int32, device=device)
+    return torch.tensor(_int32(value), dtype=torch.int32, device=device)
+
+
+def _int32(value: int) -> int:
+    return (value + (1 << 31)) % (1 << 32) - (1 << 31)
+
+
+@lru_cache(maxsize=1)
+def _kernel() -> Any:
+    """`KernelDropout`, or None where torch has come without Triton."""
+    try:
+        from .dropout_kernel import KernelDropout
+    except ImportError:
+        return None
+    return KernelDropout
 
 
 @lru_cache(maxsize=4096)
@@ -112,8 +126,10 @@ class ForwardState:
         """x (B, ...) with dropout if it is on; `place` tells the dropouts of a network apart."""
         if self.keys is None or p == 0.0:
             return x
-        place += PLACES * self.depth
-        return dropout(x, mix(self.keys + _constant(place * _GOLDEN, self.keys.device)), p)
+        salt = (place + PLACES * self.depth) * _GOLDEN
+        if x.is_cuda and x.dim() in (2, 3, 4) and (kernel := _kernel()) is not None:
+            return kernel.apply(x, self.keys, _int32(salt), p)  # type: ignore[no-any-return]
+        return dropout(x, mix(self.keys + _constant(salt, self.keys.device)), p)
 
     def hook(self, place: int, p: float) -> Any:
         """A forward hook: dropout of a module's output."""

@@ -168,7 +168,7 @@ def train_epoch(
         for seed, d in zip(bank.seeds, draws, strict=True)
     ]
     steps = math.ceil(len(orders[0]) / size)
-    losses = torch.zeros(bank.R, dtype=torch.float64)
+    losses = torch.zeros(bank.R, dtype=torch.float64, device=bank.device)  # read at the end: a read would wait
     for step in range(steps):
         index = np.concatenate([order[step * size : (step + 1) * size] for order in orders])  # (R * b,)
         b = len(index) // bank.R
@@ -179,11 +179,11 @@ def train_epoch(
             with bank.recomputing() if recompute else nullcontext():
                 loss = objective.loss(bank, run_ids, keys, index[part])  # (B,)
                 (loss.sum() / b).backward()  # each run's own batch mean: its rows enter no other gradient
-            losses.index_add_(0, run_ids.cpu(), loss.detach().double().cpu())
+            losses.index_add_(0, run_ids, loss.detach().double())
         share = ((epoch - 1) * steps + step) / (study.epochs * steps)
         optimizer.step(1.0 if study.schedule == "constant" else 1.0 - share)
         advance()
-    return losses / torch.tensor([len(d.train) for d in draws])
+    return losses.cpu() / torch.tensor([len(d.train) for d in draws])
 
 
 def _empty_results(runs: Sequence[Run], objective: Objective, bank: BiasBank) -> list[Result]:

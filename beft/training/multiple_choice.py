@@ -54,6 +54,24 @@ def paths(encoded: EncodedOptions, wanted: Sequence[int]) -> Paths:
     return Paths(kept, reads)
 
 
+def _flat_reads(picked: Sequence[Paths]) -> tuple[np.ndarray, ...]:
+    """What is read of a chunk's logits: (rows (M,), places (M,), true tokens (M,), option (M,), example (K,)).
+
+    Reads are numbered over the sequences, options over the examples, of the whole chunk.
+    """
+    rows, places, tokens, counts, example = [], [], [], [], []
+    begins = np.cumsum([0, *(len(p.ids) for p in picked)])
+    for b, p in enumerate(picked):
+        for at, where, own in p.reads:
+            rows += [begins[b] + at] * len(own)
+            places.append(where)
+            tokens += own
+            counts.append(len(own))
+            example.append(b)
+    option = np.repeat(np.arange(len(counts)), counts)
+    return np.array(rows), np.concatenate(places), np.array(tokens), option, np.array(example)
+
+
 class Prompted(Objective):
     """Prompts with options or answers, and a frozen language model's own head."""
 
@@ -91,23 +109,28 @@ class Prompted(Objective):
         ids, mask = padded(sequences)
         self.padding.real += int(mask.sum())
         self.padding.computed += ids.numel()
-        first = min(int(at[0]) for p in picked for _, at, _ in p.reads)
-        logits = bank(  # (N, T - first, V)
+        rows, places, tokens, option, example = (torch.from_numpy(x) for x in _flat_reads(picked))
+        kept, columns = places.unique(return_inverse=True)  # logits are computed where some row reads them
+        logits = bank(  # (N, |kept|, V)
             run_ids[owner],
             None if keys is None else keys[owner],
             input_ids=ids.to(bank.device),
             attention_mask=mask.to(bank.device),
             use_cache=False,
-            logits_to_keep=torch.arange(first, ids.shape[1], device=bank.device),
+            logits_to_keep=kept.to(bank.device),
         )
-        log_probs = logits.log_softmax(-1)
-        losses, n = [], 0
-        for i, p in zip(index, picked, strict=True):
-            means = torch.stack([log_probs[n + at, places - first, own].mean() for at, places, own in p.reads])
-            right = self.data.train.rows[i].label if self.by_options else None
-            losses.append(-means[0] if right is None else -means.log_softmax(0)[right])
-            n += len(p.ids)
-        return torch.stack(losses)
+        rows, columns, tokens, option = (x.to(bank.device) for x in (rows, columns, tokens, option))
+        log_probs = logits[rows, columns].log_softmax(-1).gather(1, tokens[:, None])[:, 0]  # (M,)
+        totals = log_probs.new_zeros(len(example)).index_add(0, option, log_probs)
+        means = totals / torch.bincount(option, minlength=len(example))  # (K,) of every option of every example
+        if not self.by_options:
+            return -means
+        width = np.bincount(example.numpy())  # options of each example
+        slot = torch.arange(len(example)) - torch.from_numpy(np.repeat(np.cumsum(width) - width, width))
+        table = means.new_full((len(picked), int(width.max())), -torch.inf)
+        table = table.index_put((example.to(bank.device), slot.to(bank.device)), means)  # (B, most options)
+        right = torch.tensor([self.data.train.rows[int(i)].label for i in index], device=bank.device)
+        return -table.log_softmax(1).gather(1, right[:, None])[:, 0]
 
     def scores(self, bank: BiasBank, validate: bool, last: bool, cost: ChunkCost) -> Scores:
         """The metric of each run on its tuning rows and on the validation split; None where not taken."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from fitting import fitted
 from peft import LoraConfig, get_peft_model
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
 from beft.bank import baselines as weights
 from beft.bank import peft_adapter as adapters
@@ -25,6 +25,15 @@ from beft.study import Run, Study
 from benchmarks import reference as plain
 
 STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=48, epochs=2, offline=True)
+
+SMALL_LLAMA = LlamaConfig(
+    vocab_size=40,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+)
 
 
 @pytest.fixture
@@ -192,3 +201,16 @@ def test_bfloat16_changes_the_precision_and_not_the_model(tiny, few, method):
     result, _ = kept(tiny, few, replace(STUDY, dtype="bfloat16", epochs=1), Run(method, 0, 1e-3))
     assert result.outcome == "ok"
     assert {p.dtype for p in tiny.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("method", ["full", "mask", "lora", "adapter", "prefix"])
+def test_what_is_trained_of_a_model_in_bfloat16_has_the_digits_of_float32(method):
+    model = LlamaForCausalLM(SMALL_LLAMA).to(torch.bfloat16).eval()
+    with open_bank(model, [method], [0], "bfloat16") as bank:
+        assert {slot.values.dtype for slot in bank.slots} == {torch.float32}
+        for slot in bank.slots:
+            slot.values.data.add_(1e-5)  # below the digits of most numbers in bfloat16, as a usual step is
+        logits = bank(torch.zeros(2, dtype=torch.long), input_ids=torch.tensor([[1, 2, 3], [4, 5, 6]]))
+        logits.sum().backward()
+        assert all(slot.values.grad.isfinite().all() for slot in bank.slots)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}

@@ -11,6 +11,7 @@ from masked_models import STUDY as MASKED
 from masked_models import TEXTS, folder_of, small
 
 import beft
+from beft.bank.dropout import ForwardState
 from beft.data import sources as data
 from beft.data.datasets import text_dataset
 from beft.debias.patches import patch_of
@@ -38,6 +39,22 @@ def trained(method: str, device: str, dtype: str = "float32", **more):
         **more,
     )
     return [result.epochs for result in results], values
+
+
+@gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(5, 7), (3, 9, 768), (2, 12, 33, 33)])
+def test_the_kernel_of_dropout_has_the_masks_and_the_bits_of_a_cpu(shape, dtype):
+    pytest.importorskip("triton")
+    results = []
+    for device in ("cpu", "cuda"):
+        state = ForwardState(1)
+        state.keys, state.depth = torch.arange(shape[0], dtype=torch.int32, device=device) * 77777777, 3
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, dtype).requires_grad_()
+        dropped = state.dropout(x, 41, 0.1)
+        dropped.backward(torch.ones_like(dropped))
+        results.append((dropped.detach().cpu(), x.grad.cpu()))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
 @gpu
