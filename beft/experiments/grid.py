@@ -2,7 +2,8 @@
 
 A profile writes `cells: [{task: rte, regime: [low, medium], epochs: 6}, ...]`; what a cell does not say is the
 notebook's own parameter, `paper` is the paper's value for that task and model. `rate: chosen` gives each method the
-rate that its tuning split chooses: see `at_chosen_rates`. A cell with `not_run: why` is named in tables and not run.
+rate that its tuning split chooses: see `at_chosen_rates`. `methods: [b_q, b_v]` leaves out the notebook's other ones. A
+cell with `not_run: why` is named in tables and not run.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Cell:
         rate: of the methods that `rates` does not name.
         rates: method -> its own rate; baselines that train weights need smaller ones than biases.
         chosen: whether each method is to have the rate that its tuning split chooses.
+        methods: which of a notebook's methods are run here; None for all.
     """
 
     study: Study
@@ -51,10 +53,15 @@ class Cell:
     rate: float
     rates: Mapping[str, float]
     chosen: bool = False
+    methods: tuple[str, ...] | None = None
+
+    def of(self, methods: Sequence[str]) -> list[str]:
+        """Those of a notebook's methods that are run here, in its order."""
+        return [m for m in methods if self.methods is None or m in self.methods]
 
     def runs(self, methods: Sequence[str]) -> list[Run]:
-        """Every method with every seed, at its rate."""
-        return [Run(m, seed, self.rates.get(m, self.rate)) for m in methods for seed in self.seeds]
+        """Every method of this cell with every seed, at its rate."""
+        return [Run(m, seed, self.rates.get(m, self.rate)) for m in self.of(methods) for seed in self.seeds]
 
     def exact(self) -> Study:
         """The same study in float32, in which rankings belong (THEORY section 5)."""
@@ -70,7 +77,7 @@ def cells(s: Settings, name: str = "cells", prompted: bool = False) -> list[Cell
 
     Under other settings of the main runs than the profile's, and without cells given, a notebook has the one cell of
     those settings: nobody who asks for another task or rate means a grid of others with it. Of `transfer_cells` it then
-    has none, unless targets are given: those of the profile belong to its own source. Raises BeftError: as `Study` and
+    has none, unless targets are given: those of the profile belong to its own source; and none of those that may be none. Raises BeftError: as `Study` and
     `Run`; an unknown task.
     """
     every = _entries(s, name)
@@ -93,7 +100,8 @@ def not_run(s: Settings, name: str = "cells") -> list[Absent]:
 def _entries(s: Settings, name: str) -> Sequence[Mapping[str, Any]]:
     entries: Sequence[Mapping[str, Any]] = s[name]
     if MAIN & s.overrides.keys() and name not in s.overrides:
-        entries = [] if name == "transfer_cells" and "transfer_targets" not in s.overrides else [{}]
+        alone = name == "transfer_cells" and "transfer_targets" not in s.overrides
+        entries = [] if alone or name in ("long_cells", "step_cells") else [{}]
     return entries
 
 
@@ -116,6 +124,7 @@ def _expand(s: Settings, entry: Mapping[str, Any], prompted: bool) -> Iterator[C
             s["rate"] if entry.get("rate") == CHOSEN else _setting(entry, "rate", s, known, model),
             dict(s.get("method_rates") or {}),
             entry.get("rate") == CHOSEN,
+            tuple(entry["methods"]) if "methods" in entry else None,
         )
 
 
@@ -157,8 +166,10 @@ def rate_trials(s: Settings, cells: Sequence[Cell], methods: Sequence[str]) -> l
     They have as many epochs as the cell's reported runs, and train without the share `tuning` of the rows, on which
     they are scored.
     """
-    runs = trial_runs(s, methods)
-    return [(replace(cell.study, tuning=s["tuning"]), runs if cell.chosen else []) for cell in cells]
+    return [
+        (replace(cell.study, tuning=s["tuning"]), trial_runs(s, cell.of(methods)) if cell.chosen else [])
+        for cell in cells
+    ]
 
 
 def at_chosen_rates(

@@ -6,6 +6,7 @@ import json
 import operator
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 Sources = Sequence[Mapping[str, Any] | str]
 """The records that something was made from, or their keys."""
 DPI = 130
+SHOWN_DPI = 100  # pixels of a notebook's page
 WIDEST = 8  # columns of a table that is shown
 SPARE = ("smallest possible p", "p", "seeds")
 _SEEDED = ("run", "transfer", "patch", "debias")  # kinds of records over whose seeds figures have intervals
@@ -201,11 +203,20 @@ def save_figure(
     pdf, png = f"{name}.pdf", f"{name}.png"
     with explained(f"the folder of figures {s.figures}"), plt.rc_context(RC):
         s.figures.mkdir(parents=True, exist_ok=True)
-        fig.savefig(s.figures / pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
         fig.savefig(s.figures / png, dpi=DPI, metadata={"Software": None})
+        fig.set_layout_engine("none")  # the layout stands; finding it again would take as long as drawing
+        fig.savefig(s.figures / pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
         _register(s, "figure", name, caption, [pdf, png], records)
     plt.close(fig)
-    _show(fig, f"**{name}.** {caption}")
+    _show(_picture(s.figures / png), f"**{name}.** {caption}")
+
+
+def _picture(png: Path) -> object:
+    """What a notebook shows of a figure: the file, not a drawing of its own, at the size that it has on paper."""
+    from IPython.display import Image
+
+    data = png.read_bytes()
+    return Image(data, format="png", width=round(int.from_bytes(data[16:20], "big") * SHOWN_DPI / DPI))  # type: ignore[no-untyped-call]
 
 
 def _show(thing: object, caption: str) -> None:

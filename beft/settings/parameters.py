@@ -117,12 +117,14 @@ CELL = _table(
     ("a whole number of at least 1 or `paper`", Literal["paper"] | AtLeast1, "epochs"),
     ("float32 or bfloat16", Precision, "dtype"),
     ("a number from 0 to below 1", Share, "held_out"),
+    ("a list of distinct methods, e.g. [b_q, b_v]", Distinct[Method], "methods"),
     ("the reason in words", Text, "not_run"),
 )
 """Some cells of a table: every combination of these models, tasks and regimes."""
 
 _cell = AfterValidator(lambda values: checked(CELL, values, "a cell", "setting of a cell"))
-Cells = Annotated[Listed[Annotated[dict[Any, Any], _cell]], Field(min_length=1)]
+CellsOrNone = Listed[Annotated[dict[Any, Any], _cell]]
+Cells = Annotated[CellsOrNone, Field(min_length=1)]
 
 PARAMETERS = _table(
     ("a name or a path", Text, "model task corpus real_model"),
@@ -167,6 +169,7 @@ PARAMETERS = _table(
         Cells,
         "cells size_cells baseline_cells transfer_cells",
     ),
+    ("a list of cells, perhaps none, e.g. [{task: rte, epochs: 16}]", CellsOrNone, "long_cells step_cells"),
     ("a list of names or paths of tasks", Distinct[Text], "transfer_targets"),
     ("a list of names of small models", Distinct[Text], "explained"),
     ("a list of names of shapes, see beft/experiments/shapes.json", Distinct[Text], "shapes"),
@@ -191,7 +194,7 @@ NOTEBOOKS: dict[str, Parameters] = {
         "01_expressiveness": "seed sentences",
         "02_ranking": "seeds rate rates rate_grids rate_methods rate_seeds epochs tuning held_out dtype dtypes cells",
         "03_fine_tuning": "methods seeds rate rates rate_grids rate_methods rate_seeds form_methods form_seeds epochs "
-        "rate_epochs tuning held_out validate dtype cells cell_methods size_cells size_methods baseline_cells "
+        "rate_epochs tuning held_out validate dtype cells cell_methods long_cells size_cells step_cells size_methods baseline_cells "
         "baseline_methods transfer_cells transfer_targets transfer_methods method_rates",
         "04_bias_free_injection": "methods seeds rate rates rate_grids rate_seeds tuning method_rates epochs held_out "
         "dtype cells demonstrations explained shapes measured",

@@ -44,6 +44,18 @@ def test_lists_of_models_tasks_and_regimes_are_every_combination():
     assert {(c.seeds, c.rate, c.study.epochs) for c in found} == {((3,), 0.01, 4)}
 
 
+def test_a_cell_may_leave_out_methods_of_the_notebook_trials_of_rates_included():
+    text = "[{regime: 8, rate: chosen, methods: [b_v, head]}, {regime: 9, rate: chosen}]"
+    s = load(cells=text, rates=[0.1], rate_seeds=[0], rate_methods=["head", "b_q", "b_v"])
+    some, every = cells(s)
+    methods = ["head", "b_q", "b_v"]
+    assert [list(dict.fromkeys(r.method for r in c.runs(methods))) for c in (some, every)] == [["head", "b_v"], methods]
+    (_, few), (_, all_of_them) = rate_trials(s, [some, every], methods)
+    assert [[r.method for r in runs] for runs in (few, all_of_them)] == [["head", "b_v"], methods]
+    with pytest.raises(BeftError, match="unknown method 'b_w'"):
+        load(cells="[{methods: [b_w]}]")
+
+
 def test_cells_that_are_not_run_have_no_study_and_a_row_with_the_reason():
     s = load(cells='[{task: sst2}, {task: [rte, cola], model: a/b, regime: 50, not_run: "an hour each"}]')
     assert [cell.study.task for cell in cells(s)] == ["sst2"]
@@ -102,7 +114,8 @@ def test_other_main_settings_leave_one_cell_of_those_settings(given):
 def test_other_main_settings_leave_no_transfer_unless_targets_are_given():
     mine = {"task": "mine.csv", "rate": 0.5}
     assert [cell.study.task for cell in cells(load(), "transfer_cells")] == ["microworld_sentiment"]
-    assert cells(load(**mine), "transfer_cells") == []
+    assert cells(load(**mine), "transfer_cells") == [] == cells(load(**mine), "long_cells")
+    assert [cell.study.epochs for cell in cells(load(), "long_cells")] == [3]
     (cell,) = cells(load(**mine, transfer_targets="[tweets.csv]"), "transfer_cells")
     assert (cell.study.task, cell.rate) == ("mine.csv", 0.5)
     assert [cell.rate for cell in cells(load(**mine, transfer_cells=[{"rate": 0.25}]), "transfer_cells")] == [0.25]

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from fake_records import fake_settings, grid, run
+from matplotlib import image
 
 from beft.report import write
 
@@ -92,7 +93,8 @@ def test_a_notebook_shows_a_figure_or_some_columns_of_a_table_with_the_caption_b
     wide = pd.DataFrame({"method": ["b_v"], "seeds": [3], "rate": [0.1]})
     write.save_table(wide, s, "t", "Runs.", shown=["seeds", "method", "other"])
     (figure, below), (table, beside) = shown
-    assert figure is fig and below.data == "**f.** What it shows."
+    assert figure.data == (s.figures / "f.png").read_bytes() and below.data == "**f.** What it shows."
+    assert figure.width < image.imread(s.figures / "f.png").shape[1]  # of fewer pixels to the inch than the file
     assert list(table) == ["seeds", "method"] and beside.data == "**t.** Runs. 1 more column in t.md."
     assert pd.read_csv(s.figures / "t.csv").columns.tolist() == ["method", "seeds", "rate"]
     assert json.loads((s.figures / "index.json").read_text(encoding="utf-8"))[1]["caption"] == "Runs."

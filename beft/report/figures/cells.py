@@ -72,7 +72,8 @@ def by_size(runs: pd.DataFrame) -> Figure:
 
     Seeds as points, methods a little apart so that they do not cover each other, the mean with its 95% interval where
     there are seeds enough. The ticks say how many epochs were trained on so many rows; a line is dotted between
-    numbers of rows that were trained for different epochs. `runs` holds one run per cell, method and seed.
+    numbers of rows with neither the same epochs nor, within a tenth, the same optimizer steps (rows x epochs, the batch
+    being the same). `runs` holds one run per cell, method and seed.
     """
     places = list(runs[["model", "task"]].drop_duplicates().itertuples(index=False, name=None))
     fig, axes = panels(len(places), 4.6, 4.0, (0.0, 0.4), columns=2)
@@ -94,9 +95,17 @@ def by_size(runs: pd.DataFrame) -> Figure:
         ax.set(ylabel=f"validation {metric} (%)", xlabel="training rows \u00d7 epochs")
         ax.set_title(f"{task_name(task)}\n{model_name(model)}" if several else task_name(task))
         percent_axis(ax, metric)
-        if len(set(map(tuple, epochs.values()))) > 1:
-            handles.append(Line2D([], [], color=GREY, lw=1.8, ls=":", label="dotted: other epochs"))
+        if not all(_alike_trained(epochs, *pair) for pair in itertools.pairwise(sorted(epochs))):
+            handles.append(Line2D([], [], color=GREY, lw=1.8, ls=":", label="dotted: other epochs and steps"))
     return with_legend_below(fig, handles, columns=4)
+
+
+def _alike_trained(epochs: Mapping[int, Sequence[int]], fewer: int, more: int) -> bool:
+    """Whether two numbers of rows were trained for the same epochs, or for as many steps."""
+    if epochs[fewer] == epochs[more]:
+        return True
+    seen = [size * e for size in (fewer, more) for e in epochs[size]]
+    return max(seen) <= 1.1 * min(seen)
 
 
 def _sizes(ax: Axes, part: pd.DataFrame, methods: Sequence[str], epochs: Mapping[int, Sequence[int]]) -> None:
@@ -111,7 +120,7 @@ def _sizes(ax: Axes, part: pd.DataFrame, methods: Sequence[str], epochs: Mapping
             seed_points(ax, size * shift, 100 * runs["final"], color_of(method))
         points = list(zip(known["train_size"], 100 * known["mean"]))
         for (size, y), (larger, higher) in itertools.pairwise(points):
-            ls = "-" if epochs[size] == epochs[larger] else ":"
+            ls = "-" if _alike_trained(epochs, size, larger) else ":"
             ax.plot([size * shift, larger * shift], [y, higher], color=color_of(method), lw=1.8, ls=ls)
         bars(ax, known["train_size"] * shift, known, 100, color_of(method))
         marks(ax, known["train_size"] * shift, 100 * known["mean"], ls="", **mark_of(method) | {"ms": 6.5})

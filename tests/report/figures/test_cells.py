@@ -115,6 +115,10 @@ def _lines(fig):
     return [line.get_linestyle() for line in fig.axes[0].lines if line.get_marker() in ("None", "")]
 
 
+def _legend(fig):
+    return [t.get_text() for t in fig.legends[0].get_texts()]
+
+
 def test_sizes_that_were_trained_for_other_epochs_say_so_and_are_joined_by_dots():
     rows = [
         *_runs(methods=("b_v",), sizes=("low", "medium"), epochs=16),
@@ -122,8 +126,18 @@ def test_sizes_that_were_trained_for_other_epochs_say_so_and_are_joined_by_dots(
     ]
     fig = cells.by_size(frame(rows))
     assert [t.get_text() for t in fig.axes[0].get_xticklabels()] == ["300\n× 16", "900\n× 16", "1,200\n× 2"]
-    assert _lines(fig) == ["-", ":"] and "dotted: other epochs" in [t.get_text() for t in fig.legends[0].get_texts()]
+    assert _lines(fig) == ["-", ":"] and "dotted: other epochs and steps" in _legend(fig)
     assert _lines(cells.by_size(frame(_runs(methods=("b_v",))))) == ["-", "-"]
+
+
+def test_sizes_that_were_trained_for_as_many_steps_are_joined_by_lines():
+    rows = [
+        *_runs(methods=("b_v",), sizes=("low",), epochs=12),
+        *_runs(methods=("b_v",), sizes=("medium",), epochs=4),
+        *_runs(methods=("b_v",), sizes=("high",), epochs=3),
+    ]
+    fig = cells.by_size(frame(rows))  # 3,600 rows are seen of each
+    assert _lines(fig) == ["-", "-"] and not any("dotted" in text for text in _legend(fig))
 
 
 def test_tasks_look_different_and_like_no_method():
