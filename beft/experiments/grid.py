@@ -77,8 +77,8 @@ def cells(s: Settings, name: str = "cells", prompted: bool = False) -> list[Cell
 
     Under other settings of the main runs than the profile's, and without cells given, a notebook has the one cell of
     those settings: nobody who asks for another task or rate means a grid of others with it. Of `transfer_cells` it then
-    has none, unless targets are given: those of the profile belong to its own source; and none of those that may be none. Raises BeftError: as `Study` and
-    `Run`; an unknown task.
+    has none, unless targets are given: those of the profile belong to its own source; and none of those that may be
+    none. Raises BeftError: as `Study` and `Run`; an unknown task.
     """
     every = _entries(s, name)
     entries = [entry for entry in every if NOT_RUN not in entry]

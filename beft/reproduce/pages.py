@@ -4,7 +4,8 @@ A template is Markdown with places for numbers: `{{ value("laptop/table3", "b_v"
 of a saved table, `{{ value(...) | mean }}` its mean alone, `{{ table("laptop/table3", ["task", "b_v"]) }}` the table or
 some of its columns with its caption, `{{ paper("bert-base-cased", "sst2", "b_v") }}` a number that the paper prints,
 `{{ bench("steps") }}` what a benchmark wrote, `{{ printed("00_quickstart", "beft.tune(") }}` what a cell of a saved
-notebook printed, `{{ recorded("tests/data/swap_errors.json", "seen") }}` an entry of a JSON file.
+notebook printed, `{{ recorded("tests/data/swap_errors.json", "seen") }}` an entry of a JSON file, and
+`{{ buttons("00_quickstart") }}` what opens a notebook in Binder and Colab, where the repository has an address.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import jinja2
 import pandas as pd
+import yaml
 
 from .. import paper as the_paper
 from .. import paths
@@ -124,6 +126,27 @@ def recorded(file: str, *keys: str) -> Any:
     return content
 
 
+def buttons(notebook: str) -> str:
+    """Buttons that open a notebook in Binder and Colab; "" where CITATION.cff has no `repository-code` on GitHub.
+
+    Raises BeftError: a CITATION.cff that cannot be read.
+    """
+    path = paths.repository() / "CITATION.cff"
+    try:
+        address = str((yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("repository-code", ""))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise BeftError(f"{path.name} cannot be read, {reason_of(error)}: restore it with git") from error
+    found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?", address)
+    if found is None:
+        return ""
+    binder = f"https://mybinder.org/v2/gh/{found[1]}/main?labpath=notebooks%2F{notebook}.ipynb"
+    colab = f"https://colab.research.google.com/github/{found[1]}/blob/main/notebooks/{notebook}.ipynb"
+    return (
+        f"[![Open in Binder](https://mybinder.org/badge_logo.svg)]({binder}) "
+        f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab})\n\n"
+    )
+
+
 def rendered() -> dict[Path, str]:
     """Each page (path in the repository) -> its text; none without a folder of templates.
 
@@ -133,7 +156,7 @@ def rendered() -> dict[Path, str]:
     loader = jinja2.FileSystemLoader(folder)
     environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     environment.globals |= {"value": tables.value, "table": tables.table, "bench": tables.bench}
-    environment.globals |= {"paper": paper, "printed": printed, "recorded": recorded}
+    environment.globals |= {"paper": paper, "printed": printed, "recorded": recorded, "buttons": buttons}
     environment.filters["mean"] = mean
     pages = {}
     for template in sorted(folder.glob("*.md")):

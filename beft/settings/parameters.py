@@ -194,7 +194,8 @@ NOTEBOOKS: dict[str, Parameters] = {
         "01_expressiveness": "seed sentences",
         "02_ranking": "seeds rate rates rate_grids rate_methods rate_seeds epochs tuning held_out dtype dtypes cells",
         "03_fine_tuning": "methods seeds rate rates rate_grids rate_methods rate_seeds form_methods form_seeds epochs "
-        "rate_epochs tuning held_out validate dtype cells cell_methods long_cells size_cells step_cells size_methods baseline_cells "
+        "rate_epochs tuning held_out validate dtype cells cell_methods long_cells size_cells step_cells "
+        "size_methods baseline_cells "
         "baseline_methods transfer_cells transfer_targets transfer_methods method_rates",
         "04_bias_free_injection": "methods seeds rate rates rate_grids rate_seeds tuning method_rates epochs held_out "
         "dtype cells demonstrations explained shapes measured",

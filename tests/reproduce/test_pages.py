@@ -50,6 +50,25 @@ def test_a_template_has_numbers_from_tables_and_the_paper(templates: Path, templ
     assert page == pages.NOTE.format("docs/templates/README.md") + f"Ours: {text}.\n"
 
 
+@pytest.mark.parametrize("ending", ["", ".git", "/"])
+def test_buttons_open_a_notebook_of_the_repository_whose_address_is_given(templates: Path, ending: str) -> None:
+    cited = paths.repository() / "CITATION.cff"
+    cited.write_text(f"title: beft\nrepository-code: https://github.com/some-one/beft.py{ending}\n", encoding="utf-8")
+    text = pages.buttons("00_quickstart")
+    assert "mybinder.org/v2/gh/some-one/beft.py/main?labpath=notebooks%2F00_quickstart.ipynb)" in text
+    assert "colab.research.google.com/github/some-one/beft.py/blob/main/notebooks/00_quickstart.ipynb)" in text
+
+
+def test_without_an_address_there_are_no_buttons(templates: Path) -> None:
+    cited = paths.repository() / "CITATION.cff"
+    for text in ("title: beft\n", "repository-code: https://example.org/beft\n", ""):
+        cited.write_text(text, encoding="utf-8")
+        assert pages.buttons("00_quickstart") == ""
+    cited.write_text("title: [", encoding="utf-8")
+    with pytest.raises(BeftError, match="CITATION.cff cannot be read"):
+        pages.buttons("00_quickstart")
+
+
 @pytest.mark.parametrize(
     "template, says",
     [
