@@ -132,8 +132,9 @@ def table2(records: Records, also: Records = ()) -> pd.DataFrame:
     """Table 2: what each method of one cell trains, needs and reaches; a row per method and rate.
 
     Columns: method, rate, seeds; trained numbers (bias, pooler, head; weights where any are trained); the metric of
-    the last epoch with interval; the majority class's; seconds per run, runs in the bank, bank memory; the paper's
-    number, ours minus it.
+    the last epoch with interval; the majority class's; the device, and of the runs on it: seconds per run, runs in the
+    bank, bank memory; the paper's number, ours minus it. Where the runs of a row had several devices, what they cost
+    stands apart, in the same order.
 
     Runs of a bank share every forward pass, so seconds are the bank's divided by its runs: a run alone takes longer
     than that. Memory is the peak of the process while the whole bank trained, in MB (10^6 bytes), not of one run;
@@ -156,16 +157,31 @@ def table2(records: Records, also: Records = ()) -> pd.DataFrame:
         row |= {f"{name} parameters": f"{mine[0]['parameters'].get(name, 0):,}" for name in trained}
         row[f"last epoch, % {metric}"] = runs_text(group)
         row["majority"] = majority_text(majority_of(runs))
-        row["seconds per run"] = f"{group['seconds'].mean():.3g}"
-        banks = [bank for r in mine if (bank := r.get("bank"))]
-        row["runs in the bank"] = joined(sorted(b["runs"] for b in banks)) or "not recorded"
-        peak = max((b.get("peak_memory_bytes") or 0 for b in banks), default=0)
-        row["bank memory, MB"] = f"{peak / 1e6:,.0f}" if peak else "not recorded"
+        row |= _cost(mine)
         rows.append(row | _beside_paper(mine[0]["settings"], group))
     table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["method", f"last epoch, % {metric}"])
     if any(paper.printed(r["settings"]) for r in by_key.values()):
         return table
     return table.drop(columns="ours - paper", errors="ignore")  # the column beside says why
+
+
+def _cost(records: Records) -> dict[str, str]:
+    """What runs took on each device that they had: times and memory of two devices are no one mean."""
+    of_device: dict[str, list[Any]] = {}
+    for r in records:
+        of_device.setdefault(r.get("device", {}).get("name", "not recorded"), []).append(r)
+    cost: dict[str, list[str]] = {
+        name: [] for name in ("device", "seconds per run", "runs in the bank", "bank memory, MB")
+    }
+    for device, mine in of_device.items():
+        banks = [bank for r in mine if (bank := r.get("bank"))]
+        peak = max((b.get("peak_memory_bytes") or 0 for b in banks), default=0)
+        seconds = [r["seconds"] for r in mine if r.get("seconds") is not None]
+        cost["device"].append(device)
+        cost["seconds per run"].append(f"{sum(seconds) / len(seconds):.3g}" if seconds else "not recorded")
+        cost["runs in the bank"].append(joined(sorted(b["runs"] for b in banks)) or "not recorded")
+        cost["bank memory, MB"].append(f"{peak / 1e6:,.0f}" if peak else "not recorded")
+    return {name: "; ".join(texts) for name, texts in cost.items()}
 
 
 def _beside_paper(settings: dict[str, Any], group: pd.DataFrame, prefix: str = "") -> dict[str, str]:

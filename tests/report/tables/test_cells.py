@@ -101,6 +101,14 @@ def test_table2_says_what_a_method_trains_needs_and_reaches():
     assert (table["paper, %"] == "not comparable: other model").all() and "ours - paper" not in table
 
 
+def test_table2_keeps_what_runs_cost_on_two_devices_apart():
+    rows = [_banked("b_v", s, 5, 2_000_000_000, task="rte") for s in (0, 1, 2)]
+    for record, device, seconds in zip(rows, ("a CPU", "a GPU", "a CPU"), (100.0, 2.0, 300.0), strict=True):
+        record["device"], record["seconds"] = {"kind": "cpu", "name": device, "threads": 2}, seconds
+    (row,) = cells.table2(rows).to_dict("records")
+    assert (row["device"], row["seconds per run"], row["runs in the bank"]) == ("a CPU; a GPU", "200; 2", "5; 5")
+
+
 def test_table2_stands_beside_the_papers_number_where_it_is_the_same_run():
     table = cells.table2([run("b_v", 0, final=0.87, **BERT), run("head", 0, **BERT)]).set_index("method")
     assert table.loc["b_v", ["paper, %", "ours - paper"]].tolist() == ["85.8", "+1.2"]
