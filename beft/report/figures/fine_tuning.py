@@ -205,7 +205,8 @@ def rate_sweep(
 
     `chosen`: method -> its own rate (a ring); `equal`: the common rate, named at its tick. A cross: a run was lost.
     """
-    fig, axes = plt.subplots(1, 2, figsize=(10.4, 4.3), sharey=True)
+    width = max(10.4, 1.6 * grid["rate"].nunique())  # so that the ticks' texts do not touch
+    fig, axes = plt.subplots(1, 2, figsize=(width, 4.3), sharey=True)
     titles = {"final_tuning": "Tuning split: chooses", "final": "Validation: reports"}
     handles: list[Artist] = []
     for ax, (value, title) in zip(axes, titles.items(), strict=True):
