@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from ..bank.bank import BiasBank
 from ..bank.baselines import WeightBank
 from ..data.batching import ChunkCost
-from ..data.datasets import Dataset
+from ..data.datasets import Dataset, draw
 from ..errors import BeftError
 from ..models.files import model_identity
 from ..models.loading import Loaded
+from ..progress import Bar, log_runs
 from ..records.provenance import build_record, origin
-from ..records.store import Store, log_runs
+from ..records.store import Store
 from ..study import Run, Study
 from ..training.classification import Classification, logits, predictions
 from ..training.device import default_device
@@ -93,24 +93,24 @@ def fine_tune(
     missing = [i for i, s in enumerate(settings) if store.find(s) is None]
     if missing:
         store.check_writable()
-    total, quiet = len(missing) * tuning.study.epochs, not (progress and missing)
+    visits = (len(draw(tuning.data, tuning.study.regime, wanted[i].seed, tuning.study.tuning).train) for i in missing)
+    total, quiet = sum(visits) * tuning.study.epochs, not (progress and missing)
     label = f"fine-tuning {len(missing)} models"
-    with tqdm(total=total, desc=label, unit="epoch", mininterval=5.0, disable=quiet) as bar:
+    with Bar(total=total, desc=label, unit="row", unit_scale=True, mininterval=5.0, disable=quiet) as bar:
         for i in missing:
             store.write(_trained(tuning, wanted[i], rate, settings[i], bar))
     log_runs(done=len(missing), reused=len(wanted) - len(missing), failed=0)
     return [record for s in settings if (record := store.find(s)) is not None]
 
 
-def _trained(tuning: Tuning, wanted: Patched, rate: float, settings: Record, bar: tqdm) -> Record:
+def _trained(tuning: Tuning, wanted: Patched, rate: float, settings: Record, bar: Bar) -> Record:
     patch = wanted.patch() if wanted.patch else None
     if patch is not None:
         check_base(patch, tuning.loaded.sha256)
     run, hashes, measures = Run("full", wanted.seed, rate), [], {}
     objective = _WithPredictions if tuning.data.prompt is None else None
-    for epoch in fit(tuning.loaded, tuning.data, tuning.study, [run], objective=objective, frozen=patch):
-        if epoch.number:
-            bar.update()
+    options: Record = {"objective": objective, "frozen": patch, "advance": bar.update}
+    for epoch in fit(tuning.loaded, tuning.data, tuning.study, [run], **options):
         if patch is not None and patch.stays and (epoch.last or not epoch.number):
             assert isinstance(epoch.bank, WeightBank)
             hashes.append(fingerprint(epoch.bank, patch))

@@ -8,23 +8,23 @@ entries that moved most are trained alone, as many as LoRA has numbers.
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from tqdm.auto import tqdm
 
 from ..anatomy.projections import describe
 from ..bank.baselines import encoder_parameters, open_bank, places_in
-from ..data.datasets import Dataset
+from ..data.datasets import Dataset, draw
 from ..errors import BeftError, unknown
 from ..experiments.sweep import unfinished
 from ..models.files import model_identity
 from ..models.loading import Loaded
+from ..progress import Bar, log_runs
 from ..records.provenance import build_record, origin
 from ..records.schema import key
-from ..records.store import Store, log_runs
+from ..records.store import Store
 from ..study import BIAS_PATCHES, PATCHES, Run, Study
 from ..training.device import default_device
 from ..training.language_modelling import LanguageModelling, MaskedTokens, NextTokens
@@ -115,9 +115,10 @@ def train_patches(phase: Phase, runs: Sequence[Run], store: Store, progress: boo
     left = [run for run in left if not any(run in bank for bank in banks)]
     banks += [left] if left else []
     banks += [[run] for run in todo if run.method not in BIAS_PATCHES]
-    total = phase.study.epochs * sum(len(bank) * (2 if bank[0].method == "sparse" else 1) for bank in banks)
+    twice = ([run] for run in todo if run.method == "sparse")  # it is trained in two rounds
+    total = sum(_row_visits(phase, bank) for bank in (*banks, *twice))
     label, quiet = f"{len(todo)} patches against {phase.axis}", not (progress and todo)
-    with tqdm(total=total, desc=label, unit="epoch", mininterval=5.0, disable=quiet) as bar:
+    with Bar(total=total, desc=label, unit="row", unit_scale=True, mininterval=5.0, disable=quiet) as bar:
         for bank in banks:
             with store.lock(_name(phase, bank)):  # another process may have trained it while we waited
                 if any(store.find(phase.settings(run)) is None for run in bank):
@@ -139,7 +140,8 @@ def patch(phase: Phase, run: Run, store: Store) -> Patch:
         store.check_writable()
         members = [Run(*member) for member in record["bank"].get("of", [])] if record else []
         runs = members if len(members) > 1 else [run]
-        with tqdm(total=len(runs) * phase.study.epochs, desc=f"{run.method} again", unit="epoch") as bar:
+        visits = _row_visits(phase, runs)
+        with Bar(total=visits, desc=f"{run.method} again", unit="row", unit_scale=True) as bar:
             _train(phase, runs, store, bar)
         folder, record = store.fetch(key(wanted)), store.find(wanted)
     if folder is None:
@@ -147,34 +149,30 @@ def patch(phase: Phase, run: Run, store: Store) -> Patch:
     return load_patch(folder)
 
 
+def _row_visits(phase: Phase, runs: Sequence[Run]) -> int:
+    """Training rows that a bank visits over all epochs."""
+    sizes = (len(draw(phase.corpus, phase.study.regime, run.seed, phase.study.tuning).train) for run in runs)
+    return sum(sizes) * phase.study.epochs
+
+
 def _name(phase: Phase, runs: Sequence[Run]) -> str:
     return key({"bank": [key(phase.settings(run)) for run in runs]})
 
 
-def _train(phase: Phase, runs: Sequence[Run], store: Store, bar: tqdm) -> None:
+def _train(phase: Phase, runs: Sequence[Run], store: Store, bar: Bar) -> None:
     """Train a bank of patches, measure each and keep both."""
     checkpoint = store.folder / "checkpoints" / f"{_name(phase, runs)}.safetensors"
-    more: dict[str, Any] = {}
+    more: dict[str, Any] = {"objective": phase.objective(), "advance": bar.update}
     if runs[0].method != "full":  # its checkpoint would be three times the model at every epoch
         more["checkpoint"] = checkpoint
     if runs[0].method == "sparse":
-        more["entries"] = most_moved(phase, runs[0], bar)
+        more["entries"] = most_moved(phase, runs[0], bar.update)
     trained_as = [replace(run, method="mask") if run.method == "sparse" else run for run in runs]
     with store.explained():  # of checkpoints and patches
-        for epoch in _epochs(phase, trained_as, bar, **more):
+        for epoch in fit(phase.loaded, phase.corpus, phase.study, trained_as, **more):
             if epoch.last:
                 for i, run in enumerate(runs):
                     _keep(phase, epoch, i, run, store)
-
-
-def _epochs(phase: Phase, runs: Sequence[Run], bar: tqdm | None, **more: Any) -> Iterator[Epoch]:
-    """The epochs of a bank, with a bar that counts those of every run."""
-    done = 0
-    for epoch in fit(phase.loaded, phase.corpus, phase.study, runs, objective=phase.objective(), **more):
-        if bar is not None:
-            bar.update((epoch.number - done) * len(runs))
-        done = epoch.number
-        yield epoch
 
 
 def _keep(phase: Phase, epoch: Epoch, i: int, run: Run, store: Store) -> None:
@@ -204,14 +202,15 @@ def _keep(phase: Phase, epoch: Epoch, i: int, run: Run, store: Store) -> None:
     )
 
 
-def most_moved(phase: Phase, run: Run, bar: tqdm | None = None) -> dict[str, torch.Tensor]:
+def most_moved(phase: Phase, run: Run, advance: Callable[[int], Any] = lambda rows: None) -> dict[str, torch.Tensor]:
     """Round one of sparse fine-tuning: {parameter of the encoder's layers: places of the entries that moved most}."""
     model = phase.loaded.model
     with open_bank(model, ["lora"], [0]) as bank:
         count = bank.parameter_counts(0)["weights"]
     parameters = dict(encoder_parameters(model))
     moved: dict[str, torch.Tensor] = {}
-    for epoch in _epochs(phase, [replace(run, method="full")], bar):
+    options: dict[str, Any] = {"objective": phase.objective(), "advance": advance}
+    for epoch in fit(phase.loaded, phase.corpus, phase.study, [replace(run, method="full")], **options):
         if epoch.last:
             epoch.results[0].raise_if_lost()
             trained = {slot.parameter: slot.values[0].detach() for slot in epoch.bank.slots}

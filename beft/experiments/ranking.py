@@ -1,13 +1,12 @@
 """Scores of the bias terms of a model on a task, a ranking record per seed."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from ..anatomy.projections import key_bias_is_null
 from ..anatomy.sites import TERMS
@@ -15,6 +14,7 @@ from ..bank.bank import BiasBank
 from ..data.batching import encode
 from ..data.datasets import draw
 from ..errors import BeftError
+from ..progress import Bar
 from ..records.schema import key
 from ..records.store import Store
 from ..study import Run, Study
@@ -64,15 +64,16 @@ def score_all(
     if missing:
         store.check_writable()
     address = scheduler or os.environ.get("BEFT_SCHEDULER")
-    with tqdm(total=len(missing), desc="rankings", disable=not progress or len(missing) < 2) as bar:
+    # rows whose gradients are taken once, and that are trained on in every epoch
+    work = [sum(c.settings(r)["train_size"] for r in runs) * (1 + c.study.epochs) for c, runs in missing]
+    with Bar(total=sum(work), desc="rankings", unit="row", unit_scale=True, disable=not (progress and missing)) as bar:
         if address and missing:
             tasks = [(c.study, runs, [key(s) for s in ranking_settings(c, runs)]) for c, runs in missing]
-            for _ in cluster.run_each(address, _rank_on_worker, tasks, store.location):
-                bar.update()
+            for i, _ in cluster.run_each(address, _rank_on_worker, tasks, store.location):
+                bar.update(work[i])
         else:
             for context, runs in missing:
-                score_missing(context, runs, store, progress)
-                bar.update()
+                score_missing(context, runs, store, progress, bar.update)
     return [[record for s in settings if (record := store.find(s)) is not None] for settings in wanted]
 
 
@@ -87,14 +88,21 @@ def ranking_settings(context: Context, runs: Sequence[Run]) -> list[dict[str, An
     return [context.settings(run) | {"kind": "ranking", "method": None} for run in runs]
 
 
-def score_missing(context: Context, runs: list[Run], store: Store, progress: bool) -> None:
-    """Score the terms by each of `runs` and write the records."""
+def score_missing(
+    context: Context,
+    runs: list[Run],
+    store: Store,
+    progress: bool,
+    advance: Callable[[int], Any] = lambda rows: None,
+) -> None:
+    """Score the terms by each of `runs` and write the records; `advance` is called with the rows that are done with."""
     key_bias = key_bias_is_null(context.loaded.model)
     null = {"null": key_bias.null, "reason": key_bias.reason}
-    before = [before_training(context, run, progress=progress) for run in runs]
+    before = [before_training(context, run, advance=advance) for run in runs]
     by_epoch: list[list[dict[str, Any]]] = [[] for _ in runs]
     label = f"ranking, {context.study.dtype} x {len(runs)}"
-    epochs = fit(context.loaded, context.data, context.study, runs, progress=label if progress else False)
+    shown = label if progress else False
+    epochs = fit(context.loaded, context.data, context.study, runs, progress=shown, advance=advance)
     for epoch in epochs:
         if epoch.number:
             for i, rows in enumerate(by_epoch):
@@ -118,7 +126,7 @@ def changes_of(bank: BiasBank, run: int) -> dict[str, dict[str, list[float]]]:
 
 
 def before_training(
-    context: Context, run: Run, batch: int = 8, at_once: int = 64, progress: bool = False
+    context: Context, run: Run, batch: int = 8, at_once: int = 64, advance: Callable[[int], Any] = lambda rows: None
 ) -> dict[str, Any]:
     """Fisher (both forms) and reach of every term and layer at the pre-trained weights, {score: {term: (L,) list}}.
 
@@ -127,6 +135,7 @@ def before_training(
     Args:
         batch: size of the batches of `fisher_batch` (the authors' is 8).
         at_once: examples in the bank, a multiple of `batch`.
+        advance: is called with the number of examples that are done with, bank by bank.
     """
     loaded, study = context.loaded, context.study
     rows = draw(context.data, study.regime, run.seed, study.tuning).train
@@ -136,8 +145,7 @@ def before_training(
     means: dict[tuple[str, int], list[np.ndarray]] = {}
     whole: list[float] = []
     loaded.model.to(default_device())
-    starts = range(0, len(rows), at_once)
-    for start in tqdm(starts, desc=f"gradients of seed {run.seed}", leave=False, disable=not progress):
+    for start in range(0, len(rows), at_once):
         index = np.arange(start, min(start + at_once, len(rows)))
         R = len(index)
         with BiasBank(loaded.model, ["all_biases"] * R, [run.seed] * R, study.dtype) as bank:
@@ -153,6 +161,7 @@ def before_training(
                 batches = np.stack([own[at].mean(0) for at in groups])
                 gradients.setdefault((site.term, site.layer), []).append(own.numpy())
                 means.setdefault((site.term, site.layer), []).append(batches)
+        advance(R)
     layers = range(bank.anatomy.layers)
     scores: dict[str, Any] = {
         "fisher": {t: [fisher(np.concatenate(gradients[t, i])) for i in layers] for t in TERMS},

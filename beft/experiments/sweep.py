@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from ..bank.adapter_files import fault_of
 from ..bank.baselines import open_bank
 from ..bank.export import merge
@@ -22,13 +20,14 @@ from ..data.batching import CHUNKS
 from ..errors import BeftError, OutOfMemory, brief
 from ..models import files as model_files
 from ..paths import check_folder
+from ..progress import Bar, log_runs
 from ..records.folders import explained
 from ..records.schema import key
-from ..records.store import Store, log_runs
+from ..records.store import Store
 from ..study import WEIGHT_METHODS, Run, Study, parse_method
 from ..training.device import default_device
 from ..training.loop import Epoch, fit, runs_of_checkpoint
-from . import cluster
+from . import cluster, null_key
 from .context import Context, Shelf, short
 from .memory import bank_size, largest_bank
 
@@ -37,14 +36,24 @@ Job = tuple[Study, Sequence[Run]]
 
 
 def run(
-    study: Study, runs: Sequence[Run], store: Store, progress: bool = True, bank_size: int | None = None
+    study: Study,
+    runs: Sequence[Run],
+    store: Store,
+    progress: bool = True,
+    bank_size: int | None = None,
+    compute_null: bool = False,
 ) -> list[Record]:
     """The records of `runs`, in order; those that `store` lacks are trained first. See `run_all`."""
-    return run_all([(study, runs)], store, progress, bank_size)[0]
+    return run_all([(study, runs)], store, progress, bank_size, compute_null=compute_null)[0]
 
 
 def run_all(
-    jobs: Sequence[Job], store: Store, progress: bool = True, bank_size: int | None = None, scheduler: str | None = None
+    jobs: Sequence[Job],
+    store: Store,
+    progress: bool = True,
+    bank_size: int | None = None,
+    scheduler: str | None = None,
+    compute_null: bool = False,
 ) -> list[list[Record]]:
     """The records of every job, in order; those that `store` lacks are trained first.
 
@@ -55,6 +64,8 @@ def run_all(
     Args:
         scheduler: a Dask scheduler ("tcp://host:8786") or "local:N" for N workers here; by default the environment's
             BEFT_SCHEDULER, else this process. `store` must then be a folder or URL that all workers reach.
+        compute_null: train the runs of a null b_k too; else they get the numbers of the head alone, which they are,
+            and their records say so in `same_as` (see `null_key`).
 
     Raises BeftError: bad data, model, memory or cluster, a store that cannot be written (before anything is trained);
     records already written stay.
@@ -63,11 +74,19 @@ def run_all(
     shelf = Shelf()
     contexts = [Context(study, shelf) for study, _ in jobs]
     settings = [_settings(c, runs) for c, (_, runs) in zip(contexts, jobs, strict=True)]
-    records = {key(s): recorded(store, s) for own in settings for s in own}
+    records = {key(s): recorded(store, s, compute_null) for own in settings for s in own}
     wanted: dict[str, tuple[Context, dict[str, Run]]] = {}
+    by_head: dict[str, tuple[Context, Run, dict[str, Any]]] = {}  # runs that are not trained, with the head's settings
     for context, (_, runs), own in zip(contexts, jobs, settings, strict=True):
         for r, s in zip(runs, own, strict=True):
-            wanted.setdefault(key(context.common()), (context, {}))[1].setdefault(key(s), r)
+            name, head = key(s), None
+            if records[name] is None and not compute_null:
+                head = null_key.stand_in(context, r)
+            if head is not None:
+                by_head[name] = (context, r, context.settings(head))
+                r, name = head, key(by_head[name][2])
+                records.setdefault(name, recorded(store, by_head[key(s)][2]))
+            wanted.setdefault(key(context.common()), (context, {}))[1].setdefault(name, r)
     missing = [{name for name in runs if records[name] is None} for _, runs in wanted.values()]
     todo = [(context, runs, names) for (context, runs), names in zip(wanted.values(), missing, strict=True) if names]
     address = scheduler or os.environ.get("BEFT_SCHEDULER")
@@ -75,10 +94,10 @@ def run_all(
         store.check_writable()
     if progress:  # what was read of rows of one's own
         for line in dict.fromkeys(context.data.summary for context, _, _ in todo if context.data.summary):
-            tqdm.write(line)
+            Bar.write(line)
     work = sum(row_visits(context, [runs[name] for name in names]) for context, runs, names in todo)
     outcomes = []  # of what this sweep has trained; another one may have been first
-    with tqdm(total=work, desc="sweep", unit="row", unit_scale=True, disable=not (progress and todo)) as bar:
+    with Bar(total=work, desc="sweep", unit="row", unit_scale=True, disable=not (progress and todo)) as bar:
         banks = ((c, members) for c, runs, names in todo for members in divide(c, runs, names, store, bank_size))
         here = (train(c, members, store, progress=not bar.disable, advance=bar.update) for c, members in banks)
         finished = _on_cluster(address, list(banks), store, bar) if address and todo else here
@@ -86,6 +105,11 @@ def run_all(
             new = {record["key"]: record for record in written if records.get(record["key"], 0) is None}
             records |= new
             outcomes += [record["outcome"] for name, record in new.items() if name in store.written]
+    for name, (context, r, s) in by_head.items():
+        if (head_record := records[key(s)] or recorded(store, s)) is not None:
+            borrowed = null_key.record_by(context, r, head_record)
+            store.write(borrowed)
+            records[name] = store.find(borrowed["settings"])
     done = outcomes.count("ok")
     log_runs(done=done, reused=len(records) - len(outcomes), failed=len(outcomes) - done)
     return [[records[key(s)] or recorded(store, s) for s in own] for own in settings]  # type: ignore[misc]
@@ -176,9 +200,7 @@ def pack(context: Context, runs: Sequence[Run], size: int | None = None) -> Iter
             yield together[i * len(together) // count : (i + 1) * len(together) // count]
 
 
-def _on_cluster(
-    address: str, banks: list[tuple[Context, list[Run]]], store: Store, bar: tqdm
-) -> Iterator[list[Record]]:
+def _on_cluster(address: str, banks: list[tuple[Context, list[Run]]], store: Store, bar: Bar) -> Iterator[list[Record]]:
     """Train every bank on some worker. What the workers write counts as written by `store`."""
     tasks = [(c.study, runs, [key(s) for s in _settings(c, runs)]) for c, runs in banks]
     for i, written in cluster.run_each(address, _train_on_worker, tasks, store.location):
@@ -198,12 +220,17 @@ def _settings(context: Context, runs: Sequence[Run]) -> list[dict[str, Any]]:
     return [context.settings(r) for r in runs]
 
 
-def recorded(store: Store, settings: dict[str, Any]) -> Record | None:
-    """The record of these settings; a run scored after each epoch also serves where the last one was asked for."""
-    record = store.find(settings)
-    if record is None and settings["validate"] == "last":
-        record = store.find(settings | {"validate": "each"})
-    return record
+def recorded(store: Store, settings: dict[str, Any], computed: bool = False) -> Record | None:
+    """The record of these settings; a run scored after each epoch also serves where the last one was asked for.
+
+    Args:
+        computed: leave out a record that has another run's numbers, see `null_key`.
+    """
+    for validate in dict.fromkeys((settings["validate"], "each")):
+        record = store.find(settings | {"validate": validate})
+        if record is not None and not (computed and null_key.SAME_AS in record):
+            return record
+    return None
 
 
 def train(
@@ -218,7 +245,7 @@ def train(
     """Train a bank and write its records; half of it at a time where memory does not do.
 
     Args:
-        advance: is called with the number of training rows that were visited, epoch by epoch.
+        advance: is called with the number of training rows that were visited, step by step.
         wanted: whether to train these runs even where all have records, for something else that comes of them.
         finish: is called with the last epoch, once adapters and records are written.
 
@@ -228,13 +255,13 @@ def train(
     name = key({"bank": [key(s) for s in settings]})
     with store.lock(name):  # another sweep on the same store may have trained it while we waited
         halves: list[list[Run]] = []
-        if None in [recorded(store, s) for s in settings] or wanted(runs):
+        if None in [recorded(store, s, True) for s in settings] or wanted(runs):
             try:
                 _train(context, runs, settings, name, store, progress, advance, finish)
             except OutOfMemory as error:
                 if len(runs) == 1:
                     raise
-                tqdm.write(f"{error}; going on with banks of half the size")
+                Bar.write(f"{error}; going on with banks of half the size")
                 halves = [runs[: len(runs) // 2], runs[len(runs) // 2 :]]
         else:
             advance(row_visits(context, runs))
@@ -256,7 +283,6 @@ def _train(
 ) -> None:
     checkpoint = store.folder / "checkpoints" / f"{name}.safetensors"
     label = f"{', '.join(dict.fromkeys(r.method for r in runs))} x {len(runs)}"
-    total, visited = row_visits(context, runs), 0
     epochs = fit(
         context.loaded,
         context.data,
@@ -264,13 +290,11 @@ def _train(
         runs,
         checkpoint=None if runs[0].method == "full" else checkpoint,  # three times the model at every epoch
         progress=label if progress else False,
+        advance=advance,
         **_chunks(context, runs[0].method),
     )
     with store.explained():  # of checkpoints and adapters
         for epoch in epochs:
-            rows = total * epoch.number // context.study.epochs - visited
-            visited += rows
-            advance(rows)
             if epoch.last:
                 _write(context, epoch, settings, store)
                 finish(epoch)
@@ -293,7 +317,7 @@ def _write(context: Context, epoch: Epoch, settings: list[dict[str, Any]], store
             folder = store.folder / "adapters" / f"{key(settings[i])}.{os.getpid()}.tmp"
             store.keep(save_adapter(epoch.bank, i, folder, base, context.data.task.labels), key(settings[i]))
     for result, wanted in zip(epoch.results, settings, strict=True):
-        if recorded(store, wanted) is None:  # runs are repeated for their adapters
+        if recorded(store, wanted, True) is None:  # runs are repeated for their adapters
             store.write(context.record(result, wanted))
 
 

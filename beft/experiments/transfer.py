@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from ..bank.adapter_files import fault_of
 from ..bank.bank import BiasBank
@@ -24,9 +23,10 @@ from ..data.datasets import Dataset
 from ..data.tasks import majority_score
 from ..errors import BeftError, brief
 from ..models.tokens import check_ids
+from ..progress import Bar, log_runs
 from ..records.provenance import build_record
 from ..records.schema import key
-from ..records.store import Store, log_runs
+from ..records.store import Store
 from ..study import Run, Study, parse_method
 from ..training.classification import logits, predictions, score_of
 from ..training.device import default_device, repeatable
@@ -77,7 +77,7 @@ def transfer_all(
         store.check_writable()
     address = scheduler or os.environ.get("BEFT_SCHEDULER")
     work = sum(sweep.row_visits(part.context, part.trained) for part in todo)
-    with tqdm(total=work, desc="transfer", unit="row", unit_scale=True, disable=not (progress and todo)) as bar:
+    with Bar(total=work, desc="transfer", unit="row", unit_scale=True, disable=not (progress and todo)) as bar:
         banks = ((part.context, bank) for part in todo for bank in part.banks(store))
         if address and todo:
             _on_cluster(address, list(banks), targets, store, bar)
@@ -115,7 +115,7 @@ def _log(records: Sequence[Sequence[Record]], store: Store) -> None:
 
 
 def _on_cluster(
-    address: str, banks: Sequence[tuple[Context, list[Run]]], targets: Sequence[str], store: Store, bar: tqdm
+    address: str, banks: Sequence[tuple[Context, list[Run]]], targets: Sequence[str], store: Store, bar: Bar
 ) -> None:
     tasks = [(c.study, runs, [key(s) for s in transfer_settings(c, runs, targets_of(c, targets))]) for c, runs in banks]
     work = functools.update_wrapper(functools.partial(_score_on_worker, list(targets)), _score_on_worker)

@@ -6,20 +6,15 @@ there, and an interrupted sweep resumes. A checksum over the content detects a r
 """
 
 import json
-import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import BeftError
-from .folders import Fault, explained, open_folder, unchecked
+from .folders import Fault, open_folder, unchecked
 from .provenance import provenance
 from .schema import SCHEMA, checksum, fault_of, finite, jsonable, key
-
-RUN_LOG = "BEFT_RUN_LOG"
-"""Environment variable: the file to which every sweep appends one line {"done": n, "reused": n, "failed": n}."""
 
 
 def _slug(value: object) -> str:
@@ -219,24 +214,3 @@ class Store:
             ) from error
         self.written.add(full["key"])
         return self.folder / name
-
-
-def log_runs(*, done: int, reused: int, failed: int) -> None:
-    """Append the numbers of one sweep to the file that $BEFT_RUN_LOG names; nothing where it is not set.
-
-    Raises BeftError where it cannot be written.
-    """
-    if path := os.environ.get(RUN_LOG):
-        with explained(f"the log {path} of {RUN_LOG}"), open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"done": done, "reused": reused, "failed": failed}) + "\n")
-
-
-def count_runs(path: Path) -> dict[str, int]:
-    """{"done": n, "reused": n, "failed": n} over all sweeps of a log; zeros where there is no such file."""
-    counts = {"done": 0, "reused": 0, "failed": 0}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    for line in lines:
-        with suppress(ValueError, TypeError, KeyError):  # a process killed while writing leaves half a line
-            numbers = json.loads(line)
-            counts = {name: count + int(numbers[name]) for name, count in counts.items()}
-    return counts

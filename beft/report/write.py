@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from .. import paths
 from ..errors import BeftError
+from ..progress import tell
 from ..records.folders import explained, write_whole
 from .intervals import DRAWN_FROM
 from .majority import NOT_LEARNED, UNKNOWN
@@ -180,6 +182,7 @@ def save_table(
         for file, text in texts.items():
             write_whole(s.figures / file, text)
         _register(s, "table", name, caption, list(texts), records)
+    _tell(s.figures / f"{name}.md")
     columns = [column for column in shown if column in table] or list(table.columns)
     rest = len(table.columns) - len(columns)
     more = f" {rest} more {'column' if rest == 1 else 'columns'} in {name}.md." if rest else ""
@@ -208,7 +211,13 @@ def save_figure(
         fig.savefig(s.figures / pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
         _register(s, "figure", name, caption, [pdf, png], records)
     plt.close(fig)
+    _tell(s.figures / png)
     _show(_picture(s.figures / png), f"**{name}.** {caption}")
+
+
+def _tell(file: Path) -> None:
+    """Tell whoever runs this notebook of a new file, by its path below the folder of all results."""
+    tell(file=str(file.relative_to(paths.home()) if file.is_relative_to(paths.home()) else file))
 
 
 def _picture(png: Path) -> object:

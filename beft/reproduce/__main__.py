@@ -1,5 +1,5 @@
-"""Run the notebooks under a profile, strictly: `python -m beft.reproduce --profile embedded`. Or publish them, or make
-the website of their outputs.
+"""Run the notebooks under a profile, strictly: `python -m beft.reproduce --profile embedded`. Or publish them, make
+the website of their outputs, or keep the times that their cells took.
 
 An unknown parameter, a notebook without its `parameters` cell and one that stops early are errors; see `run`.
 """
@@ -24,14 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit status: 0, 1 (something failed), 2 (nothing was run), 130 (interrupted)."""
     parser = argparse.ArgumentParser(prog="python -m beft.reproduce", description=__doc__, allow_abbrev=False)
     option = parser.add_argument
-    option("action", nargs="?", choices=("run", "publish", "pages", "site"), default="run")
+    option("action", nargs="?", choices=("run", "publish", "pages", "site", "times"), default="run")
     option("--publish", action="store_const", dest="action", const="publish", help="the same as the action")
     option("--profile", help=f"default: {DEFAULT_PROFILE}; of the site, the profile that is committed")
     option("--only", action="append", default=[], metavar="NOTEBOOK")
     option("-p", action="append", default=[], nargs=2, metavar=("NAME", "VALUE"), dest="parameters")
     option("--scheduler", metavar="ADDRESS", help="tcp://host:8786 of a Dask cluster, or local:N")
     options = parser.parse_args(arguments)
-    action = {"run": _reproduce, "publish": _publish, "pages": _pages, "site": _site}[options.action]
+    action = {"run": _reproduce, "publish": _publish, "pages": _pages, "site": _site, "times": _times}[options.action]
     return exit_status(lambda: action(options), INTERRUPTED)
 
 
@@ -57,6 +57,13 @@ def _site(options: argparse.Namespace) -> int:
         raise BeftError("site takes no -p, --only or --scheduler: it shows all that is saved of a profile")
     folder = build.build(options.profile or build.PROFILE)
     print(f"site: {folder / 'index.html'}")
+    return 0
+
+
+def _times(options: argparse.Namespace) -> int:
+    from .progress import write_seconds
+
+    print(f"wrote {write_seconds(options.profile or DEFAULT_PROFILE).relative_to(paths.repository())}")
     return 0
 
 

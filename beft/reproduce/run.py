@@ -14,16 +14,21 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import paths
 from ..errors import BeftError, unknown
-from ..records.store import RUN_LOG, count_runs
+from ..progress import RUN_LOG, count_runs
 from ..settings import profiles as settings
 from ..settings.parameters import NOTEBOOKS
 from ..study import plain
 from .notebooks import find, incomplete, parameter_names, read
 
+if TYPE_CHECKING:
+    from .progress import Progress
+
+FIRST = "03_fine_tuning"
+"""The notebook with the main figure, which is run first."""
 SCHEDULER = "BEFT_SCHEDULER"
 """Environment variable: where `sweep` trains; see `sweep.run_all`."""
 
@@ -59,14 +64,16 @@ def reproduce(
     progress: bool = True,
     scheduler: str | None = None,
 ) -> list[Result]:
-    """Execute the notebooks in order, into build/<profile>/; one that fails does not stop the others.
+    """Execute the notebooks, into build/<profile>/; one that fails does not stop the others.
+
+    Their order is that of their names, but for the one with the main figure, which is the first.
 
     Args:
         profile: name of a profile.
         only: names of notebooks; empty for all.
         parameters: values for the `parameters` cells. A notebook that does not declare one runs without it; one that
             no selected notebook declares is an error.
-        progress: show papermill's progress bar.
+        progress: print what will come and each file as it appears, and show one bar over all notebooks.
         scheduler: a Dask scheduler whose workers train, or "local:N"; see `sweep.run_all`.
 
     Raises BeftError: unknown profile, notebook or parameter, a bad value, or a notebook without its `parameters` cell;
@@ -83,10 +90,11 @@ def reproduce(
         from ..experiments.cluster import reach
 
         reach(scheduler)
-    with _kernel(offline, scheduler):
+    from .progress import Progress
+
+    with _kernel(offline, scheduler), Progress(profile, [source for source, _, _ in plan], progress) as shown:
         for source, values, figures in plan:
-            print(f"{source.stem}: running under profile {profile}", flush=True)
-            result = _run(source, values, figures, progress)
+            result = _run(source, values, figures, shown)
             if result.failure is not None:
                 print(f"{result.notebook} failed: {result.failure}", file=sys.stderr, flush=True)
             results.append(result)
@@ -108,7 +116,7 @@ def _plan(profile: str, only: Sequence[str], parameters: Mapping[str, Any]) -> l
             where = next(iter(declared)).stem if len(declared) == 1 else "the notebooks"
             raise unknown(f"parameter of {where}", name, names)
     plan = []
-    for source, own in declared.items():
+    for source, own in sorted(declared.items(), key=lambda item: item[0].stem != FIRST):
         for name in [name for name in parameters if name not in own]:
             print(f"{source.stem} has no parameter {name}: it runs without it", flush=True)
         values = {"profile": profile} | {name: value for name, value in parameters.items() if name in own}
@@ -118,10 +126,12 @@ def _plan(profile: str, only: Sequence[str], parameters: Mapping[str, Any]) -> l
     return plan
 
 
-def _run(source: Path, parameters: dict[str, Any], figures: Path, progress: bool) -> Result:
+def _run(source: Path, parameters: dict[str, Any], figures: Path, progress: "Progress") -> Result:
     """Execute one notebook. A failure is in the result, not raised."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
+
+    from .progress import ENGINE
 
     place = f"build/{parameters['profile']}/{source.name}"
     target = paths.home() / place
@@ -131,9 +141,9 @@ def _run(source: Path, parameters: dict[str, Any], figures: Path, progress: bool
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)
-        with _environment({RUN_LOG: str(log)}):
+        with _environment({RUN_LOG: str(log)}), progress.of(source.stem, log):
             options = {"kernel_name": "python3", "language": "python", "request_save_on_cell_execute": True}
-            papermill.execute_notebook(source, target, parameters, progress_bar=progress, **options)
+            papermill.execute_notebook(source, target, parameters, engine_name=ENGINE, progress_bar=False, **options)
         result.failure = incomplete(read(target))
     except PapermillExecutionError as error:
         name, message = str(error.ename).rsplit(".", 1)[-1], str(error.evalue).strip() or "no message"

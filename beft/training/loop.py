@@ -15,7 +15,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..bank.bank import BiasBank
 from ..bank.baselines import FrozenPart, open_bank
@@ -27,6 +26,7 @@ from ..data.datasets import Dataset, Draw, draw
 from ..errors import BeftError, OutOfMemory
 from ..models.loading import Loaded
 from ..models.tokens import check_length
+from ..progress import Bar
 from ..study import Result, Run, Study
 from .classification import Classification
 from .device import default_device, forget_peak, peak_memory, repeatable
@@ -74,6 +74,7 @@ def fit(
     entries: Mapping[str, Tensor] | None = None,
     checkpoint: Path | None = None,
     progress: bool | str = False,
+    advance: Callable[[int], Any] = lambda rows: None,
     cost: ChunkCost | None = None,
     recompute: bool = False,
     device: str | None = None,
@@ -89,6 +90,8 @@ def fit(
         checkpoint: file that holds the state after each epoch; an interrupted call with the same one goes on there,
             to the same result. Removed at the end.
         progress: show a bar; a text is its label.
+        advance: is called after each step with the training rows that it visited, all runs together, and first with
+            those of the epochs that a checkpoint has.
         cost: of a chunk, the padded tokens that are computed at a time (memory against speed; results differ by
             rounding). By default that of the device.
         recompute: compute layers again in the backward pass rather than keep what they computed.
@@ -119,13 +122,20 @@ def fit(
         results = _empty_results(runs, learnt, bank)
         done, before = load_checkpoint(checkpoint, optimizer, results, learnt.padding)
         steps = math.ceil(len(learnt.draws[0].train) / study.batch_size)
-        bar = tqdm(total=study.epochs * steps, initial=done * steps, desc=label, unit="step", disable=not progress)
+        bar = Bar(total=study.epochs * steps, initial=done * steps, desc=label, unit="step", disable=not progress)
+        if done:
+            advance(done * sum(len(d.train) for d in draws))
+
+        def stepped(rows: int) -> None:
+            bar.update()
+            advance(rows)
+
         with bar:
             yield Epoch(done, False, bank, results, learnt)
             for number in range(done + 1, study.epochs + 1):
                 epoch = Epoch(number, number == study.epochs, bank, results, learnt)
                 with repeatable(where):
-                    losses = train_epoch(bank, learnt, optimizer, study, number, cost, recompute, bar.update)
+                    losses = train_epoch(bank, learnt, optimizer, study, number, cost, recompute, stepped)
                     _score(epoch, losses, study, cost)
                 spent = Spent(before.seconds + time.perf_counter() - began, max(before.peak, peak_memory(where)))
                 if epoch.last:
@@ -159,7 +169,7 @@ def train_epoch(
     epoch: int,
     cost: ChunkCost,
     recompute: bool,
-    advance: Callable[[], Any],
+    advance: Callable[[int], Any],
 ) -> Tensor:
     """One pass of every run over its own rows in its own order; returns the mean training losses (R,)."""
     draws, size = objective.draws, study.batch_size
@@ -182,7 +192,7 @@ def train_epoch(
             losses.index_add_(0, run_ids, loss.detach().double())
         share = ((epoch - 1) * steps + step) / (study.epochs * steps)
         optimizer.step(1.0 if study.schedule == "constant" else 1.0 - share)
-        advance()
+        advance(len(index))
     return losses.cpu() / torch.tensor([len(d.train) for d in draws])
 
 
