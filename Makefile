@@ -21,7 +21,7 @@ RUN := $(PY) -m beft.reproduce
 FILES := $(if $(filter embedded,$(PROFILE)),fetched)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models fetched reproduce publish pages site test bench bench-steps bench-sweep bench-prompting bench-debiasing lab clean existing
+.PHONY: help setup models fetched reproduce publish pages site test bench bench-efficiency bench-gpu bench-steps bench-sweep bench-prompting bench-debiasing lab clean existing
 .DELETE_ON_ERROR:
 
 help:
@@ -37,7 +37,9 @@ help:
 	@echo 'make pages                       write README and docs/ from docs/templates/ and the tables in figures/'
 	@echo 'make site                        the notebooks, figures, runs and documents as a website: build/site/index.html'
 	@echo 'make test                        the tests, on every core; ARGS="tests/data -n 0" those of a folder in one process'
-	@echo 'make bench                       the four below, one after another (over an hour)'
+	@echo 'make bench                       those below but for the GPU, one after another (over an hour)'
+	@echo 'make bench-efficiency            what a run costs in a bank and in the usual ways: the records of notebook 06'
+	@echo 'make bench-gpu                   the same on a GPU, in under nine minutes'
 	@echo 'make bench-steps                 time and memory against the plain protocol'
 	@echo 'make bench-sweep                 time a grid in banks against one by one, and Dask'
 	@echo 'make bench-prompting             time options that share a prompt against one at a time'
@@ -88,7 +90,14 @@ test: $(READY)
 	@$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench:
-	@for part in steps prompting debiasing sweep; do $(MAKE) bench-$$part ARGS= || exit 1; done
+	@for part in efficiency steps prompting debiasing sweep; do $(MAKE) bench-$$part ARGS= || exit 1; done
+
+bench-efficiency: $(READY)
+	@$(PY) -m benchmarks.efficiency $(ARGS)
+
+# The GPU is chosen where there is one; without, this stops.
+bench-gpu: $(READY)
+	@$(PY) -m benchmarks.efficiency --gpu --repeats 1 $(ARGS)
 
 bench-steps: $(READY)
 	@$(PY) -m benchmarks.steps $(ARGS)

@@ -4,13 +4,15 @@ A template is Markdown with places for numbers: `{{ value("laptop/table3", "b_v"
 of a saved table, `{{ value(...) | mean }}` its mean alone, `{{ table("laptop/table3", ["task", "b_v"]) }}` the table or
 some of its columns with its caption, `{{ paper("bert-base-cased", "sst2", "b_v") }}` a number that the paper prints,
 `{{ bench("steps") }}` what a benchmark wrote, `{{ printed("00_quickstart", "beft.tune(") }}` what a cell of a saved
-notebook printed, `{{ recorded("tests/data/swap_errors.json", "seen") }}` an entry of a JSON file, and
+notebook printed, `{{ recorded("tests/data/swap_errors.json", "seen") }}` an entry of a JSON file,
+`{{ minutes("embedded", "03_fine_tuning") }}` the minutes that notebooks took when their profile was timed, and
 `{{ buttons("00_quickstart") }}` what opens a notebook in Binder and Colab, where the repository has an address.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -28,6 +30,7 @@ from ..errors import BeftError, reason_of, unknown
 from ..records.folders import explained, write_whole
 from ..report.write import as_text, markdown
 from .notebooks import read
+from .progress import timed
 
 TEMPLATES = Path("docs/templates")
 README = "README.md"
@@ -126,6 +129,18 @@ def recorded(file: str, *keys: str) -> Any:
     return content
 
 
+def minutes(profile: str, *notebooks: str) -> int:
+    """The minutes, to the next whole one, that these notebooks took when the profile was timed; without names, all.
+
+    Raises BeftError: the profile was not timed, or not with that notebook.
+    """
+    known = timed().get(profile, {})
+    for name in notebooks or [""] * (not known):
+        if name not in known:
+            raise unknown(f"timed notebook of {profile}", name, list(known))
+    return math.ceil(sum(sum(known[name].values()) for name in notebooks or known) / 60)
+
+
 def buttons(notebook: str) -> str:
     """Buttons that open a notebook in Binder and Colab; "" where CITATION.cff has no `repository-code` on GitHub.
 
@@ -157,6 +172,7 @@ def rendered() -> dict[Path, str]:
     environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
     environment.globals |= {"value": tables.value, "table": tables.table, "bench": tables.bench}
     environment.globals |= {"paper": paper, "printed": printed, "recorded": recorded, "buttons": buttons}
+    environment.globals |= {"minutes": minutes}
     environment.filters["mean"] = mean
     pages = {}
     for template in sorted(folder.glob("*.md")):

@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from papermill.engines import NBClientEngine, papermill_engines
 from tqdm import tqdm
 
 from .. import paths
@@ -23,20 +22,22 @@ from ..records.folders import write_whole
 from .notebooks import find, incomplete, read
 
 ENGINE = "beft"
+START = ""  # of the kernel, in the place of a cell id
 UNTIMED = 1.0  # seconds of a code cell that was never timed
 OF_A_BAR = 0.8  # share of what is left of a cell that a bar in it stands for: another one may follow
 POLL = 0.25  # seconds
 
 
 def seconds_file() -> Path:
-    """The file of the seconds of every cell, {profile: {notebook: {cell id: seconds}}}."""
+    """The file of the seconds of every cell, {profile: {notebook: {cell id or START: seconds}}}."""
     return paths.repository() / "notebooks" / "profiles" / "seconds.json"
 
 
-def _timed() -> dict[str, dict[str, dict[str, float]]]:
+def timed() -> dict[str, dict[str, dict[str, float]]]:
+    """What the file holds; nothing where there is none."""
     with suppress(OSError, ValueError):
-        timed = json.loads(seconds_file().read_text(encoding="utf-8"))
-        return timed if isinstance(timed, dict) else {}
+        seconds = json.loads(seconds_file().read_text(encoding="utf-8"))
+        return seconds if isinstance(seconds, dict) else {}
     return {}
 
 
@@ -52,8 +53,10 @@ def write_seconds(profile: str) -> Path:
         if fault := incomplete(notebook):
             raise BeftError(f"build/{profile}/{source.name} is not whole, {fault}: run `make reproduce` again")
         taken = {c.id: c.metadata.get("papermill", {}).get("duration") or 0.0 for c in notebook.cells}
+        whole = notebook.metadata.get("papermill", {}).get("duration") or 0.0
+        taken[START] = max(0.0, whole - sum(taken.values()))
         own[source.stem] = {name: round(seconds, 1) for name, seconds in taken.items() if seconds >= 0.05}
-    write_whole(seconds_file(), json.dumps(_timed() | {profile: own}, indent=1, sort_keys=True) + "\n")
+    write_whole(seconds_file(), json.dumps(timed() | {profile: own}, indent=1, sort_keys=True) + "\n")
     return seconds_file()
 
 
@@ -70,11 +73,11 @@ class Progress:
         self._seconds: dict[str, dict[str, float]] = {}
         self._titles: dict[str, str] = {}
         self._is_timed = True
-        timed = _timed().get(profile, {})
+        known = timed().get(profile, {})
         for path in notebooks:
-            cells, own = read(path).cells, timed.get(path.stem, {})
+            cells, own = read(path).cells, known.get(path.stem, {})
             self._is_timed = self._is_timed and bool(own)
-            code = [c.id for c in cells if c.cell_type == "code"]
+            code = [START, *(c.id for c in cells if c.cell_type == "code")]
             self._seconds[path.stem] = {name: own.get(name, 0.0 if own else UNTIMED) for name in code}
             first = next((c.source for c in cells if c.cell_type == "markdown"), "")
             self._titles[path.stem] = re.sub(r"[#$]", "", first.partition("\n")[0]).strip()
@@ -122,7 +125,7 @@ class Progress:
             self._notebook, self._log, self._read = notebook, log, 0
             self._cell, self._done, self._work = "", 0.0, (0.0, 0.0)
             self._bar.set_description_str(notebook, refresh=False)
-        papermill_engines.register(ENGINE, _engine(self))
+        _register_engine(self)
         try:
             yield
         finally:
@@ -172,8 +175,9 @@ def _minutes(seconds: float) -> str:
     return f"{seconds:.0f} seconds" if seconds < 60 else f"{seconds / 60:.1f} minutes"
 
 
-def _engine(progress: Progress) -> type[NBClientEngine]:
-    """papermill's engine, which tells `progress` of each cell that begins."""
+def _register_engine(progress: Progress) -> None:
+    """Let papermill know its own engine as ENGINE, which then tells `progress` of each cell that begins."""
+    from papermill.engines import NBClientEngine, papermill_engines
 
     class Engine(NBClientEngine):  # type: ignore[misc]
         @classmethod
@@ -187,4 +191,4 @@ def _engine(progress: Progress) -> type[NBClientEngine]:
             nb_man.cell_start = cell_start
             return super().execute_managed_notebook(nb_man, kernel_name, **options)
 
-    return Engine
+    papermill_engines.register(ENGINE, Engine)

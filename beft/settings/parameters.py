@@ -129,7 +129,7 @@ Cells = Annotated[CellsOrNone, Field(min_length=1)]
 PARAMETERS = _table(
     ("a name or a path", Text, "model task corpus real_model"),
     ("the path of a .csv, .tsv, .jsonl, .json or .parquet file with texts and labels, or none", OwnFile, "file"),
-    ("the name of a regime (low, medium, high, all) or a number of rows of at least 1", Size, "regime"),
+    ("the name of a regime (low, medium, high, all) or a number of rows of at least 1", Size, "regime null_rows"),
     (_COUNT, AtLeast1, "batch_size max_length sentences demonstrations corpus_rows link_rows test_rows pairs triples"),
     (
         _COUNT,
@@ -194,7 +194,7 @@ NOTEBOOKS: dict[str, Parameters] = {
         "01_expressiveness": "seed sentences",
         "02_ranking": "seeds rate rates rate_grids rate_methods rate_seeds epochs tuning held_out dtype dtypes cells",
         "03_fine_tuning": "methods seeds rate rates rate_grids rate_methods rate_seeds form_methods form_seeds epochs "
-        "rate_epochs tuning held_out validate dtype cells cell_methods long_cells size_cells step_cells "
+        "null_rows rate_epochs tuning held_out validate dtype cells cell_methods long_cells size_cells step_cells "
         "size_methods baseline_cells "
         "baseline_methods transfer_cells transfer_targets transfer_methods method_rates",
         "04_bias_free_injection": "methods seeds rate rates rate_grids rate_seeds tuning method_rates epochs held_out "
@@ -204,6 +204,7 @@ NOTEBOOKS: dict[str, Parameters] = {
         "link_epochs link_rate rate epochs test_rows transfer nli real_model real_corpus real_rows real_held_out "
         "real_patches real_rates real_tried_rates real_tried_seeds real_epochs real_batch_size real_seeds real_dtype "
         "real_crows real_task real_task_rows real_test_rows real_task_rate real_task_epochs",
+        "06_efficiency": "seed sentences",
     }.items()
 }
 """The parameters of each notebook, in the order in which they are printed."""

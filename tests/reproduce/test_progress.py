@@ -63,7 +63,7 @@ def test_the_bar_counts_the_seconds_of_cells_and_moves_inside_one(
     monkeypatch.setattr(shown_progress, "POLL", 100.0)
     log = tmp_path / "log"
     with Progress("smoke", [source]) as progress, progress.of("a", log):
-        assert progress._bar.total == 40
+        assert progress._bar.total == 40  # and no start of the kernel, which was not timed
         progress.started(first)
         progress.started(second)
         assert _bar(progress) == 10

@@ -252,6 +252,7 @@ def test_a_notebooks_section_goes_before_common(tmp_path: Path, monkeypatch: pyt
         "03_fine_tuning": 48,
         "04_bias_free_injection": 16,
         "05_debiasing": 48,
+        "06_efficiency": 48,
     }
 
 

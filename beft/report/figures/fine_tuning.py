@@ -156,14 +156,18 @@ def moved_biases(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 @styled
 def coincidence(curves: pd.DataFrame, metric: str = "accuracy") -> Figure:
-    """The curves of b_k and of the head alone over each other, a line per seed: the head broad and pale, b_k dashed."""
+    """The curves of b_k and of the head alone over each other, a line per seed: the head broad and pale, b_k dashed.
+
+    Where only one epoch was scored, a point in the place of a line, the head's large and pale.
+    """
     fig, axes = plt.subplots(1, 2, figsize=(9.0, 3.7))
     for ax, (column, scale) in zip(axes, _COLUMNS, strict=True):
-        for method, line in (("head", {"lw": 6, "alpha": 0.3, "ls": "-"}), ("b_k", {"lw": 2})):
+        for method, line, size in (("head", {"lw": 6, "alpha": 0.3, "ls": "-"}, 14), ("b_k", {"lw": 2}, 6)):
             part = curves[curves["method"] == method].dropna(subset=[column])
             look = look_of(method) | {"marker": ""} | line
             for n, (_, g) in enumerate(part.groupby(["seed", "rate"])):
-                ax.plot(g["epoch"], scale * g[column], **look | {"label": None if n else look["label"]})
+                point = {"marker": "o", "ms": size} if len(g) == 1 else {}
+                ax.plot(g["epoch"], scale * g[column], **look | {"label": None if n else look["label"]} | point)
     _label_curves(axes, metric)
     axes[0].legend(title="a line per seed")
     return fig

@@ -1,0 +1,103 @@
+"""The benchmark of what a run costs writes records that notebook 06 can show; no time is asserted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from beft.data import sources
+from beft.models import loading
+from beft.models.files import TINY
+from beft.records.store import Store
+from beft.report.figures import efficiency as figures
+from beft.report.tables import efficiency as tables
+from beft.study import Run, Study
+from benchmarks import efficiency, usual, work
+
+FEW = ["--task", "microworld_sentiment", "--rows", "32", "--validation", "20", "--repeats", "1", "--epochs", "2"]
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(efficiency, "ENCODER", TINY)
+    monkeypatch.setattr(efficiency, "GROWN", {"R": (1, 2), "length": (8, 16), "layers": (1, 2), "width": (64, 128)})
+    monkeypatch.setattr(efficiency, "START", {"layers": 1, "width": 64, "length": 8, "R": 1})
+    fast = {"products": {"float32": {"384": 1e11}, "bfloat16": {"384": 2e11}}, "copies": 1e10}
+    monkeypatch.setattr(efficiency, "rates", lambda: fast)
+    monkeypatch.setattr(efficiency, "memory_of", lambda runs, dtype, task: {"runs": runs, "dtype": dtype, "peak": 10})
+
+
+def test_every_part_that_trains_small_models_has_a_record_table_and_figure(small, tmp_path, quiet_figures):
+    parts = ["encoder", "growth", "profile"]
+    assert efficiency.main([*FEW, "--parts", *parts, "--out", str(tmp_path)]) == 0
+    cpu = tables.by_part(Store(tmp_path).all("bench"))
+    assert list(cpu) and set(cpu) == set(parts)
+
+    ways = tables.ways(cpu["encoder"], 384)
+    assert {"bank", "Trainer", "authors' protocol"} == set(ways["way"])
+    assert (ways["seconds"] > 0).all() and ways["score"].between(0, 1).all()
+    bank = ways[ways["way"] == "bank"]
+    assert (bank["share"] > 0).all() and bank["padding"].between(0, 0.5).all()
+    assert list(ways.loc[ways["best"].astype(bool), "times"]) == pytest.approx([1.0] * ways["best"].sum())
+
+    aims = tables.targets(ways, tables.ways(None, 576), cpu["encoder"]["memory"])
+    assert list(aims["measured"])[-1] == "not run" and not aims["met"].iloc[-1]
+    grown = tables.growth(cpu["growth"])
+    assert set(grown["grown"]) == {"R", "length", "layers", "width"} and np.isfinite(grown["exponent"]).all()
+    parts_of_time = tables.breakdown(cpu["profile"])
+    assert parts_of_time.sum(axis=1).to_numpy() == pytest.approx(np.ones(len(parts_of_time)))
+    for fig in (figures.cost_by_way({"tiny": ways}), figures.growth(grown), figures.where_time_goes(parts_of_time)):
+        fig.canvas.draw()
+
+
+def test_without_records_tables_and_figures_say_not_run(quiet_figures):
+    nothing = tables.ways(None, 384)
+    assert not len(nothing) and not len(tables.of_model(nothing)) and not len(tables.shapes(None))
+    assert set(tables.targets(nothing, nothing, [])["measured"]) == {"not run"}
+    for fig in (
+        figures.cost_by_way({"tiny": nothing}),
+        figures.growth(tables.growth(None)),
+        figures.where_time_goes(tables.breakdown(None)),
+    ):
+        fig.canvas.draw()
+
+
+@pytest.mark.parametrize("method", usual.METHODS)
+def test_the_trainer_trains_what_the_method_names(tiny, method):
+    model = usual.adapted(tiny, method)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    biases = {name for name in trained if "bias" in name and "classifier" not in name}
+    assert any("classifier" in name for name in trained)
+    assert not any(p.requires_grad for p in tiny.model.parameters()), "the model itself stays as it was"
+    if method == "b_v":
+        assert biases and all("value" in name for name in biases)
+    if method == "full":
+        assert trained == {name for name, _ in model.named_parameters()}
+    if method == "lora":
+        assert any("lora_A" in name for name in trained)
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_a_run_with_the_trainer_learns_what_a_run_of_the_bank_learns(tiny, best):
+    task = sources.load("microworld_sentiment", evaluated=40)
+    study = Study(TINY, "microworld_sentiment", 64, 2, 16)
+    logits = usual.classify(tiny, task, study, Run("b_v", 0, 1e-2), best)
+    assert logits.shape == (40, 2) and np.isfinite(logits).all()
+
+
+def test_prompts_with_the_trainer_score_every_option():
+    loaded = loading.load_causal("tiny-llama")
+    data = sources.load_prompts("microworld_choices", evaluated=6)
+    study = Study("tiny-llama", "microworld_choices", 16, 1, 8, 512, prompted=True, schedule="linear")
+    scores = usual.prompt(loaded, data, study, Run("b_v", 0, 1e-2))
+    assert scores.shape == (6, len(data.validation.rows[0].options)) and (scores < 0).all()
+
+
+def test_weights_in_products_are_those_of_the_layers(tiny):
+    linear = sum(p.numel() for n, p in tiny.model.named_parameters() if ".layer." in n and p.dim() == 2)
+    assert work.weights_in_products(tiny.model) == linear
+
+
+def test_the_gpu_is_asked_for_where_there_is_none(monkeypatch, capsys):
+    assert efficiency.main(["--gpu"]) == 2
+    assert "there is no GPU here" in capsys.readouterr().err
