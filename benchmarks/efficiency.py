@@ -320,7 +320,7 @@ def measure(part: str, sizes: Sizes, tick: Tick) -> Measured:
                 tick(f"memory of {runs}, {dtype}")
                 memory.append(memory_of(runs, dtype, sizes.task))
     study = Study(
-        models.get(part, ENCODER), "sst2", prompted=part == "prompts", max_length=512 if part == "prompts" else 128
+        models.get(part, ENCODER), sizes.task, prompted=part == "prompts", max_length=512 if part == "prompts" else 128
     )
     context = Context(study)
     identity = {name: value for name, value in context.common().items() if name in MODEL_AND_DATA}

@@ -111,7 +111,8 @@ def run_all(
             store.write(borrowed)
             records[name] = store.find(borrowed["settings"])
     done = outcomes.count("ok")
-    log_runs(done=done, reused=len(records) - len(outcomes), failed=len(outcomes) - done)
+    asked = {key(s) for own in settings for s in own}
+    log_runs(done=done, reused=len(asked) - len(outcomes), failed=len(outcomes) - done)
     return [[records[key(s)] or recorded(store, s) for s in own] for own in settings]  # type: ignore[misc]
 
 

@@ -30,7 +30,7 @@ POLL = 0.25  # seconds
 
 def seconds_file() -> Path:
     """The file of the seconds of every cell, {profile: {notebook: {cell id or START: seconds}}}."""
-    return paths.repository() / "notebooks" / "profiles" / "seconds.json"
+    return paths.repository() / "notebooks" / "seconds.json"
 
 
 def timed() -> dict[str, dict[str, dict[str, float]]]:

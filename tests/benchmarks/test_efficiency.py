@@ -27,7 +27,7 @@ def small(monkeypatch):
     monkeypatch.setattr(efficiency, "memory_of", lambda runs, dtype, task: {"runs": runs, "dtype": dtype, "peak": 10})
 
 
-def test_every_part_that_trains_small_models_has_a_record_table_and_figure(small, tmp_path, quiet_figures):
+def test_every_part_that_trains_small_models_has_a_record_table_and_figure(small, tmp_path):
     parts = ["encoder", "growth", "profile"]
     assert efficiency.main([*FEW, "--parts", *parts, "--out", str(tmp_path)]) == 0
     cpu = tables.by_part(Store(tmp_path).all("bench"))

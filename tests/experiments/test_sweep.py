@@ -125,12 +125,12 @@ def test_rows_are_read_once_for_a_sweep_and_the_model_once_for_a_kind_of_head(st
 def test_the_bar_counts_the_rows_of_all_that_is_missing_and_ends_full(store, monkeypatch, banks):
     bars = []
 
-    class Bar(sweep.tqdm):
+    class Bar(sweep.Bar):
         def __init__(self, *a, **more):
             super().__init__(*a, **more | {"disable": False, "file": open(os.devnull, "w")})
             bars.append(self)
 
-    monkeypatch.setattr(sweep, "tqdm", Bar)
+    monkeypatch.setattr(sweep, "Bar", Bar)
     go(store, RUNS[:1])
     assert (bars[-1].total, bars[-1].n) == (3 * 48, 3 * 48)
     jobs = [(STUDY, RUNS), (replace(STUDY, epochs=2), RUNS[:2])]

@@ -16,8 +16,9 @@ from sample_records import record, settings
 
 from beft.errors import BeftError
 from beft.paths import ROOT
+from beft.progress import RUN_LOG, count_runs, log_runs
 from beft.records import schema
-from beft.records.store import RUN_LOG, Store, count_runs, log_runs
+from beft.records.store import Store
 from beft.report import dataframes as frames
 from beft.study import Study
 

@@ -34,8 +34,9 @@ from beft import api, paths
 from beft.data.counterfactual import axis
 from beft.errors import BeftError
 from beft.experiments import cluster, sweep
+from beft.progress import count_runs, log_runs
 from beft.records import folders, schema
-from beft.records.store import Store, count_runs, log_runs
+from beft.records.store import Store
 from beft.reproduce import notebooks, run
 from beft.reproduce.__main__ import main
 from beft.settings import profiles

@@ -20,7 +20,8 @@ from beft.bank import adapter_files, peft_adapter
 from beft.bank.baselines import open_bank
 from beft.errors import BeftError
 from beft.experiments import sweep
-from beft.records.store import Store, count_runs
+from beft.progress import count_runs
+from beft.records.store import Store
 from beft.study import Run
 from beft.training.loop import fit
 

@@ -51,7 +51,7 @@ def own_and_target(frame: pd.DataFrame) -> Figure:
     ]
     methods, targets = by_trained_numbers(frame), max(frame["target"].nunique(), 1)
     width = 0.6 + 0.74 * max(len(methods), 2)
-    columns = min(targets, max(int(12 / width), 1))
+    columns = min(targets, max(int(13 / width), 1))
     fig, axes = panels(len(parts), width, 4.3, columns=columns, sharey=True)
     if not parts:
         nothing_to_draw(axes[0])
