@@ -39,6 +39,16 @@ LONG = (
     "experiments/test_cluster.py",
 )
 
+# What is marked `fast`, for someone at work: the folders whose tests neither train nor start a process, but for these.
+FAST = ("anatomy", "data", "records", "report", "settings", "theory")
+NOT_FAST = (
+    "data/test_prompts.py",
+    "data/test_rated_sentences.py",
+    "records/test_folders.py",
+    "report/test_imports.py",
+    "report/figures",
+)
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
@@ -48,8 +58,13 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long modules first; all others as they lie."""
-    rank = {ROOT / "tests" / name: i for i, name in enumerate(LONG)}
+    """Long modules first, all others as they lie; those of FAST are marked."""
+    tests = ROOT / "tests"
+    for item in items:
+        path = item.path.relative_to(tests).as_posix() if item.path.is_relative_to(tests) else ""
+        if path.startswith(FAST) and not path.startswith(NOT_FAST):
+            item.add_marker(pytest.mark.fast)
+    rank = {tests / name: i for i, name in enumerate(LONG)}
     items.sort(key=lambda item: rank.get(item.path, len(LONG)))
 
 

@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     option("--profile", help=f"default: {DEFAULT_PROFILE}; of the site, the profile that is committed")
     option("--only", action="append", default=[], metavar="NOTEBOOK")
     option("-p", action="append", default=[], nargs=2, metavar=("NAME", "VALUE"), dest="parameters")
+    option("--again", action="store_true", help="run notebooks too for which nothing has changed since they ran")
     option("--scheduler", metavar="ADDRESS", help="tcp://host:8786 of a Dask cluster, or local:N")
     options = parser.parse_args(arguments)
     action = {"run": _reproduce, "publish": _publish, "pages": _pages, "site": _site, "times": _times}[options.action]
@@ -69,7 +70,8 @@ def _times(options: argparse.Namespace) -> int:
 
 def _reproduce(options: argparse.Namespace) -> int:
     parameters = {name: _value(text) for name, text in options.parameters}
-    results = reproduce(options.profile or DEFAULT_PROFILE, options.only, parameters, scheduler=options.scheduler)
+    profile, how = options.profile or DEFAULT_PROFILE, {"scheduler": options.scheduler, "again": options.again}
+    results = reproduce(profile, options.only, parameters, **how)
     print(summary(results))
     for result in [result for result in results if result.failure is not None]:
         print(f"{result.notebook}: {result.failure}", file=sys.stderr)
@@ -82,7 +84,7 @@ def summary(results: Sequence[Result]) -> str:
     for r in results:
         runs = f"{r.runs['done']} / {r.runs['reused']} / {r.runs['failed']}"
         counts = f"{r.seconds / 60:.1f}", str(r.figures), str(r.tables), runs
-        rows.append((r.notebook, *counts, "failed" if r.failed else "ok"))
+        rows.append((r.notebook, *counts, "failed" if r.failed else "unchanged" if r.unchanged else "ok"))
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows)
 

@@ -135,6 +135,12 @@ class Progress:
                 self._notebook = ""
                 self._move()
 
+    def skip(self, notebook: str) -> None:
+        """A notebook that need not run."""
+        with self._lock:
+            self._before += sum(self._seconds[notebook].values())
+            self._move()
+
     def started(self, cell: str) -> None:
         """A cell has begun; those before it are over."""
         with self._lock:

@@ -23,6 +23,7 @@ from ..settings import profiles as settings
 from ..settings.parameters import NOTEBOOKS
 from ..study import plain
 from .notebooks import find, incomplete, parameter_names, read
+from .unchanged import runs_of_unchanged, write_stamp
 
 if TYPE_CHECKING:
     from .progress import Progress
@@ -42,6 +43,7 @@ class Result:
         figures, tables: how many of the index of figures and tables are from it.
         runs: numbers of runs done, reused and failed.
         failure: why it failed, one sentence, or None.
+        unchanged: whether it was left as it was, since nothing has changed that it is made from.
     """
 
     notebook: str
@@ -50,6 +52,7 @@ class Result:
     tables: int = 0
     runs: dict[str, int] = field(default_factory=lambda: {"done": 0, "reused": 0, "failed": 0})
     failure: str | None = None
+    unchanged: bool = False
 
     @property
     def failed(self) -> bool:
@@ -63,6 +66,7 @@ def reproduce(
     parameters: Mapping[str, Any] | None = None,
     progress: bool = True,
     scheduler: str | None = None,
+    again: bool = True,
 ) -> list[Result]:
     """Execute the notebooks, into build/<profile>/; one that fails does not stop the others.
 
@@ -75,6 +79,7 @@ def reproduce(
             no selected notebook declares is an error.
         progress: print what will come and each file as it appears, and show one bar over all notebooks.
         scheduler: a Dask scheduler whose workers train, or "local:N"; see `sweep.run_all`.
+        again: False leaves a notebook of an offline profile as it is where nothing has changed (`unchanged`).
 
     Raises BeftError: unknown profile, notebook or parameter, a bad value, or a notebook without its `parameters` cell;
     nothing has run then.
@@ -94,7 +99,10 @@ def reproduce(
 
     with _kernel(offline, scheduler), Progress(profile, [source for source, _, _ in plan], progress) as shown:
         for source, values, figures in plan:
-            result = _run(source, values, figures, shown)
+            result = None if again or parameters or not offline else _left(source, profile, figures, shown)
+            result = result or _run(source, values, figures, shown)
+            if offline and not parameters and not result.failed:
+                write_stamp(source, profile, figures, sum(result.runs.values()))
             if result.failure is not None:
                 print(f"{result.notebook} failed: {result.failure}", file=sys.stderr, flush=True)
             results.append(result)
@@ -124,6 +132,23 @@ def _plan(profile: str, only: Sequence[str], parameters: Mapping[str, Any]) -> l
         figures = settings.load(source.stem, values).figures if known else paths.home() / "figures" / profile
         plan.append((source, values, figures))
     return plan
+
+
+def _left(source: Path, profile: str, figures: Path, shown: "Progress") -> Result | None:
+    """The result of a notebook that need not run; None where it has to."""
+    runs = runs_of_unchanged(source, profile)
+    if runs is None:
+        return None
+    shown.skip(source.stem)
+    result = Result(source.stem, runs={"done": 0, "reused": runs, "failed": 0}, unchanged=True)
+    _count(result, figures)
+    return result
+
+
+def _count(result: Result, figures: Path) -> None:
+    """Put the numbers of figures and tables into a result."""
+    made = [kind for notebook, kind in _index(figures / "index.json") if notebook == result.notebook]
+    result.figures, result.tables = made.count("figure"), made.count("table")
 
 
 def _run(source: Path, parameters: dict[str, Any], figures: Path, progress: "Progress") -> Result:
@@ -156,8 +181,7 @@ def _run(source: Path, parameters: dict[str, Any], figures: Path, progress: "Pro
     result.runs = count_runs(log)
     with contextlib.suppress(OSError):
         log.unlink(missing_ok=True)
-    made = [kind for notebook, kind in _index(figures / "index.json") if notebook == result.notebook]
-    result.figures, result.tables = made.count("figure"), made.count("table")
+    _count(result, figures)
     return result
 
 
