@@ -81,7 +81,7 @@ class Progress:
             self._seconds[path.stem] = {name: own.get(name, 0.0 if own else UNTIMED) for name in code}
             first = next((c.source for c in cells if c.cell_type == "markdown"), "")
             self._titles[path.stem] = re.sub(r"[#$]", "", first.partition("\n")[0]).strip()
-        self._profile, self._shown = profile, shown
+        self._profile, self._shown, self._on_terminal = profile, shown, sys.stderr.isatty()
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._notebook, self._before = "", 0.0
         self._log, self._read, self._cell, self._done, self._work = Path(), 0, "", 0.0, (0.0, 0.0)
@@ -105,7 +105,7 @@ class Progress:
         self._bar = tqdm(
             total=max(total, UNTIMED),
             bar_format="{percentage:3.0f}%|{bar}| {elapsed} gone, about {remaining} left  {desc}",
-            mininterval=0.5 if sys.stderr.isatty() else 60.0,
+            mininterval=0.5 if self._on_terminal else 60.0,
             miniters=0,
             disable=not self._shown,
         )
@@ -160,7 +160,9 @@ class Progress:
             told, self._read = events(self._log, self._read)
             for event in told:
                 if "file" in event:
-                    self._bar.write(f"  {event['file']}", file=sys.stdout)
+                    say = self._bar.write if self._on_terminal else print
+                    say(f"  {event['file']}", file=sys.stdout)
+                    sys.stdout.flush()
                 if isinstance(event.get("work"), int | float):
                     past, now = self._work
                     if event["work"] < now:  # another bar
