@@ -159,7 +159,7 @@ class Progress:
                 return
             told, self._read = events(self._log, self._read)
             for event in told:
-                if "file" in event:
+                if "file" in event and self._shown:
                     say = self._bar.write if self._on_terminal else print
                     say(f"  {event['file']}", file=sys.stdout)
                     sys.stdout.flush()
