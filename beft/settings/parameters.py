@@ -140,7 +140,7 @@ PARAMETERS = _table(
     (_COUNT, AtLeast1, "epochs rate_epochs patch_epochs link_epochs"),
     ("a whole number of at least 1, or paper", Literal["paper"] | AtLeast1, "evaluated"),
     ("a whole number of at least 0", Natural, "seed"),
-    (_SEEDS, Distinct[Natural], "seeds rate_seeds form_seeds tried_seeds real_seeds real_tried_seeds"),
+    (_SEEDS, Distinct[Natural], "seeds rate_seeds tried_seeds real_seeds real_tried_seeds"),
     ("a positive number", Positive, "rate patch_rate link_rate real_task_rate"),
     ("a list of distinct positive numbers, e.g. [0.001, 0.01]", Rates, "rates"),
     ("a share of at least 0 and less than 1", Share, "tuning held_out"),
@@ -167,7 +167,7 @@ PARAMETERS = _table(
     (
         "a list of cells, e.g. [{task: rte, regime: [low, high], epochs: 6}]",
         Cells,
-        "cells size_cells baseline_cells transfer_cells",
+        "cells size_cells form_cells baseline_cells transfer_cells",
     ),
     ("a list of cells, perhaps none, e.g. [{task: rte, epochs: 16}]", CellsOrNone, "long_cells step_cells"),
     ("a list of names or paths of tasks", Distinct[Text], "transfer_targets"),
@@ -193,7 +193,7 @@ NOTEBOOKS: dict[str, Parameters] = {
         "00_quickstart": "file method seed rate epochs",
         "01_expressiveness": "seed sentences",
         "02_ranking": "seeds rate rates rate_grids rate_methods rate_seeds epochs tuning held_out dtype dtypes cells",
-        "03_fine_tuning": "methods seeds rate rates rate_grids rate_methods rate_seeds form_methods form_seeds epochs "
+        "03_fine_tuning": "methods seeds rate rates rate_grids rate_methods rate_seeds form_methods form_cells epochs "
         "null_rows rate_epochs tuning held_out validate dtype cells cell_methods long_cells size_cells step_cells "
         "size_methods baseline_cells "
         "baseline_methods transfer_cells transfer_targets transfer_methods method_rates",

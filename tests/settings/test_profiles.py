@@ -171,8 +171,8 @@ def test_the_name_that_another_library_has_for_a_parameter_is_refused_with_ours(
 
 
 def test_a_parameter_of_another_notebook_is_unknown() -> None:
-    with pytest.raises(BeftError, match="unknown parameter of 02_ranking 'form_seeds'"):
-        settings.load("02_ranking", {"profile": "smoke", "form_seeds": [0]})
+    with pytest.raises(BeftError, match="unknown parameter of 02_ranking 'form_cells'"):
+        settings.load("02_ranking", {"profile": "smoke", "form_cells": [{}]})
 
 
 def test_what_a_notebook_holds_besides_parameters_is_left_alone() -> None:

@@ -22,7 +22,6 @@ from ..style import (
     bars,
     color_of,
     label_of,
-    level_line,
     look_of,
     majority_line,
     marks,
@@ -76,8 +75,8 @@ def seeds_entry(seeds: int) -> Line2D:
 
 
 @styled
-def accuracy_by_method(runs: pd.DataFrame, before: float | None = None, metric: str = "accuracy") -> Figure:
-    """Last-epoch metric of each method: a point per seed, mean and 95% interval; `before`: the untuned model's.
+def accuracy_by_method(runs: pd.DataFrame, metric: str = "accuracy") -> Figure:
+    """Last-epoch metric of each method: a point per seed, mean and 95% interval.
 
     With the paper's numbers as short lines, see `paper_marks`.
     """
@@ -86,7 +85,6 @@ def accuracy_by_method(runs: pd.DataFrame, before: float | None = None, metric: 
     rows = 2 if paper_results(runs) else 1
     methods_as_points(ax, runs, methods, "Last epoch", rows)
     handles = paper_marks(ax, runs, methods) or measured_marks(runs)
-    handles += level_line(ax, np.nan if before is None else 100 * before, "before tuning", ":")
     handles += majority_line(ax, runs)
     ax.set_ylabel(f"validation {metric} (%)")
     percent_axis(ax, metric)

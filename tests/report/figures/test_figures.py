@@ -34,7 +34,7 @@ def _figures(seeds, lost=()):
     scores = dataframes.scores([ranking(s) for s in seeds])
     taus = intervals.agreement(_averages(seeds), frame(equal))
     return {
-        "accuracy_by_method": fine_tuning.accuracy_by_method(frame(equal), before=0.5),
+        "accuracy_by_method": fine_tuning.accuracy_by_method(frame(equal)),
         "learning_curves": fine_tuning.learning_curves(curves(equal)),
         "coincidence": fine_tuning.coincidence(curves(equal)),
         "rate_sweep": fine_tuning.rate_sweep(swept, own, 1e-3),
