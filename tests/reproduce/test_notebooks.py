@@ -18,6 +18,7 @@ from beft.errors import BeftError
 from beft.records.store import Store
 from beft.reproduce import run
 from beft.reproduce.notebooks import incomplete, parameter_names, read
+from beft.reproduce.progress import timed
 from beft.settings.parameters import NOTEBOOKS
 
 FOLDER = paths.repository() / "notebooks"
@@ -132,6 +133,10 @@ def test_bare_papermill_with_a_misspelt_parameter_fails_with_the_nearest_name(tm
     assert error.value.ename.endswith("BeftError")
     assert "unknown parameter of 03_fine_tuning 'sead': did you mean seeds" in error.value.evalue
     assert not (tmp_path / "data").exists()
+
+
+def test_every_notebook_of_the_default_profile_was_timed():
+    assert sorted(timed()["embedded"]) == NAMES
 
 
 def test_there_is_a_notebook_for_every_section_of_parameters():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -88,6 +89,22 @@ def test_what_a_table_does_not_have_is_one_sentence(templates: Path, template: s
     (templates / "results.md").write_text(template, encoding="utf-8")
     with pytest.raises(BeftError, match=f"^docs/templates/results.md.*{says}"):
         pages.write_pages()
+
+
+def test_minutes_are_those_of_the_cells_to_the_next_whole_one(templates: Path) -> None:
+    (templates.parent.parent / "notebooks").mkdir()
+    seconds = {"embedded": {"a": {"": 5.0, "x": 50.0}, "b": {"y": 70.0}}}
+    (templates.parent.parent / "notebooks/seconds.json").write_text(json.dumps(seconds), encoding="utf-8")
+    (templates / "README.md").write_text('{{ minutes("embedded", "a") }} {{ minutes("embedded") }}', encoding="utf-8")
+    (page,) = pages.rendered().values()
+    assert page.endswith("1 3")
+    for template, says in (
+        ('{{ minutes("laptop") }}', "unknown timed notebook of laptop"),
+        ('{{ minutes("embedded", "c") }}', "unknown timed notebook of embedded 'c'"),
+    ):
+        (templates / "README.md").write_text(template, encoding="utf-8")
+        with pytest.raises(BeftError, match=says):
+            pages.rendered()
 
 
 def test_only_pages_that_change_are_written(templates: Path) -> None:

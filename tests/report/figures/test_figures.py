@@ -348,3 +348,10 @@ def test_scores_that_rank_alike_share_a_panel_and_a_column():
     assert titles == ["Magnitude", "Mag+Angle\nFisher (per example)\nFisher (batch)\nReach"]
     columns = of_ranking.agreement(intervals.agreement(swapped, rows)).axes[0].get_xticklabels()
     assert [t.get_text() for t in columns] == titles
+
+
+def test_one_scored_epoch_is_a_point_of_either_method_and_no_line_that_nobody_sees():
+    frame_ = curves([run(method, seed=0) for method in ("head", "b_k")])
+    last = frame_["epoch"] == frame_["epoch"].max()
+    ax = fine_tuning.coincidence(frame_.assign(validation=frame_["validation"].where(last))).axes[1]
+    assert [(line.get_marker(), len(line.get_xdata())) for line in ax.get_lines()] == [("o", 1), ("o", 1)]
