@@ -187,6 +187,8 @@ def _register_engine(progress: Progress) -> None:
     """Let papermill know its own engine as ENGINE, which then tells `progress` of each cell that begins."""
     from papermill.engines import NBClientEngine, papermill_engines
 
+    from .kernels import ForkedKernelManager, may_fork
+
     class Engine(NBClientEngine):  # type: ignore[misc]
         @classmethod
         def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> Any:
@@ -197,6 +199,8 @@ def _register_engine(progress: Progress) -> None:
                 begin(cell, *arguments, **more)
 
             nb_man.cell_start = cell_start
+            if may_fork():
+                options["kernel_manager_class"] = ForkedKernelManager
             return super().execute_managed_notebook(nb_man, kernel_name, **options)
 
     papermill_engines.register(ENGINE, Engine)
