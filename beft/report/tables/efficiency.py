@@ -58,6 +58,17 @@ def ways(record: Record | None, width: int) -> pd.DataFrame:
 
 
 _WAYS = ("way", "method", "runs", "dtype", "best", "seconds", "floor", "share", "padding", "score")
+_OF_MODEL: tuple[str, ...] = ("way", "method", "runs", "precision", "seconds a run", "times the Trainer's best")
+_OF_MODEL += ("share of the matrix rate", "padding", "accuracy, %")
+_SHAPES: tuple[str, ...] = (
+    "shape",
+    "weights in products",
+    "runs",
+    "rows a run x tokens",
+    "precision",
+    "seconds a step",
+)
+_SHAPES += ("at the full rate", "share")
 
 
 def of_model(frame: pd.DataFrame) -> pd.DataFrame:
@@ -78,7 +89,7 @@ def of_model(frame: pd.DataFrame) -> pd.DataFrame:
                 "accuracy, %": f"{100 * row['score']:.1f}",
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=[*_OF_MODEL])
 
 
 def _of(frame: pd.DataFrame, column: str, **wanted: Any) -> float:
@@ -152,7 +163,7 @@ def shapes(record: Record | None) -> pd.DataFrame:
                 "share": f"{floor / m['seconds']:.0%}",
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=[*_SHAPES])
 
 
 def breakdown(record: Record | None) -> pd.DataFrame:

@@ -69,10 +69,10 @@ def by_method(records: Records, metric: str = "accuracy") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _groups(records: Records, *by: str) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame, Any]]:
-    """The runs in groups of equal columns `by`: these, the frame of the group, the record of its first run."""
+def _groups(records: Records, *by: str, also: Records = ()) -> Iterator[tuple[tuple[Any, ...], pd.DataFrame, Any]]:
+    """The runs in groups of equal columns `by`: these, the frame of the group (see `frame`), its first run's record."""
     by_key = {r["key"]: r for r in records}
-    for names, group in frame(records).groupby(list(by), sort=False):
+    for names, group in frame(records, also).groupby(list(by), sort=False):
         yield names, group, by_key[group["key"].iloc[0]]
 
 
@@ -91,17 +91,17 @@ def rate_grid(grid: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["method", "majority", *(f"{r:g}" for r in sorted(grid["rate"].unique()))])
 
 
-def forms(records: Records, formed: Records) -> pd.DataFrame:
+def forms(records: Records, formed: Records, also: Records = ()) -> pd.DataFrame:
     """Single terms as they are and in other forms, over the seeds that both have (paper, Table 4).
 
     Columns: term and form, trained numbers of the bias, seeds, last-epoch metric with interval, the majority class's,
-    the paper's number.
+    the paper's number. Records of `also` may know the majority.
     """
     seeds = {r["settings"]["seed"] for r in formed}
     terms = {r["settings"]["method"].partition(":")[0] for r in formed}
     beside = [r for r in records if r["settings"]["method"] in terms and r["settings"]["seed"] in seeds]
     rows = []
-    for (method,), group, first in _groups([*beside, *formed], "method"):
+    for (method,), group, first in _groups([*beside, *formed], "method", also=also):
         row = {"term": method_name(method), "bias parameters": first["parameters"]["bias"], "seeds": len(group)}
         row |= {"last epoch, %": runs_text(group), "majority": majority_text(majority_of(group))}
         rows.append(row | {"paper, last epoch, %": paper.column(first["settings"])})
