@@ -177,7 +177,8 @@ def load(notebook: str, namespace: Mapping[str, Any]) -> Settings:
     values = checked(NOTEBOOKS[notebook], values, "the parameters", f"parameter of {notebook}")
     if values.get("task", "").lower().endswith(USER_SUFFIXES):
         # The profile's numbers of rows were chosen for its own task: "low" takes fewer where a file has fewer.
-        values |= {name: "low" for name in ("regime", "null_rows") if name in base and name not in values}
+        values.setdefault("regime", "low")
+        base |= {"null_rows": "low"} if "null_rows" in base else {}
         values.setdefault("evaluated", "paper")
     overrides = {name: value for name, value in values.items() if value != base[name]}
     figures = paths.check_folder(paths.home() / "figures" / f"{profile}{_suffix(overrides)}", "folder of figures")
