@@ -24,8 +24,9 @@ import html
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from .. import carriers
@@ -84,7 +85,17 @@ def load(kind: str) -> Rated:
     if kind not in KINDS:
         raise unknown("kind of rated sentences", kind, KINDS)
     name, share = KINDS[kind]
-    read = _read(carriers.folder(CARRIER) / name)
+    path = carriers.folder(CARRIER) / name
+    with suppress(OSError):
+        about = path.stat()
+        return _parted(path, share, about.st_mtime_ns, about.st_size)
+    return _parted(path, share)
+
+
+@lru_cache(maxsize=8)
+def _parted(path: Path, share: float, *stamp: int) -> Rated:
+    """The sentences of a file in two splits; read once in a process while the file stays as it is."""
+    read = _read(path)
     usable = [s for s in read if s.key]
     different = list({s.text: s for s in reversed(usable)}.values())[::-1]  # the first of each text
     held_out = _held_out(different, share)
