@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset as Table
 from peft import BeftConfig, LoraConfig, TaskType, get_peft_model
 from torch import Tensor
-from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
+from transformers import DataCollatorWithPadding, PrinterCallback, Trainer, TrainingArguments
 
 from beft.anatomy.projections import bias_modules, classifier, describe
 from beft.data.batching import encode_options
@@ -93,6 +93,7 @@ def classify(loaded: Loaded, data: Dataset, study: Study, run: Run, best: bool =
             data_collator=DataCollatorWithPadding(loaded.tokenizer),
             train_dataset=train,
         )
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
         return np.asarray(trainer.predict(held_out).predictions)
 
@@ -142,6 +143,7 @@ def prompt(loaded: Loaded, data: Dataset, study: Study, run: Run, best: bool = F
         options = arguments(study, run, folder, best)  # its sampler by length wants tables of tokens
         model = adapted(loaded, run.method, causal=True)
         trainer = _Options(model, options, data_collator=collate, train_dataset=table(rows))
+        trainer.remove_callback(PrinterCallback)
         trainer.train()
     held_out, scores = table(data.validation.rows), []
     model.eval()
