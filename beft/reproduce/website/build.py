@@ -112,6 +112,10 @@ def _make(folder: Path, profile: str, repository: Path, figures: Path) -> None:
     records = {record["key"]: record for record in store.all()}
     if not records:
         raise BeftError(f"there are no records of profile {profile}: run `make reproduce PROFILE={profile}`")
+    timed = {record["key"]: record for record in Store(repository / "data" / "results" / "bench").all()}
+    timed = {key: record for key, record in timed.items() if "bench" in record["settings"]}  # those of notebook 06
+    folders = dict.fromkeys(records, profile) | dict.fromkeys(timed, "bench")
+    records |= timed
     entries = gallery.read_index(figures, profile, records)
     notebooks = {path.stem: read_executed(path) for path in find(repository / "notebooks")}
     documents = _documents(repository)
@@ -120,7 +124,7 @@ def _make(folder: Path, profile: str, repository: Path, figures: Path) -> None:
     pages = {"notebooks": "index.html", f"figures/{profile}": gallery.ADDRESS}
     pages |= {f"figures/{profile}/index.json": gallery.ADDRESS, f"data/results/{profile}": record_pages.ADDRESS}
     pages |= {f"notebooks/{name}.ipynb": f"notebooks/{name}.html" for name in notebooks} | documents
-    names = {key: f"data/results/{profile}/{store.name(record['settings'])}" for key, record in records.items()}
+    names = {key: f"data/results/{folders[key]}/{store.name(record['settings'])}" for key, record in records.items()}
     pages |= {names[row.key]: row.address for row in rows}
     pages |= {f"figures/{profile}/{file}": entry.address for entry in entries for file in entry.files}
     images = {f"figures/{profile}/{entry.files[0]}": f"figures/{entry.files[0]}" for entry in entries}
