@@ -199,14 +199,14 @@ def _peak(runs: int, model: str, task: str, rows: int) -> dict[str, int]:
     few = Split(data.validation.rows[:MEMORY_ROWS], data.validation.labels[:MEMORY_ROWS])
     loaded = models.load(model, labels=data.task.outputs)
     study = Study(model, task, min(MEMORY_ROWS, rows), epochs=1)
-    before = _resident()
+    before = resident()
     members = [Run("all_biases", seed, 1e-3) for seed in range(runs)]
     for _ in fit(loaded, replace(data, validation=few), study, members):
         pass
-    return {"before": before, "peak": _resident()}
+    return {"before": before, "peak": resident()}
 
 
-def _resident() -> int:
+def resident() -> int:
     """Peak bytes of this process alone: on Linux getrusage's figure starts from that of the parent process."""
     status = Path("/proc/self/status")
     if where().type == "cpu" and status.exists():

@@ -23,7 +23,7 @@ from ..settings import profiles as settings
 from ..settings.parameters import NOTEBOOKS
 from ..study import plain
 from .notebooks import find, incomplete, parameter_names, read
-from .unchanged import runs_of_unchanged, write_stamp
+from .unchanged import made_from, runs_of_unchanged, write_stamp
 
 if TYPE_CHECKING:
     from .progress import Progress
@@ -100,10 +100,12 @@ def reproduce(
     with _kernel(offline, scheduler), Progress(profile, [source for source, _, _ in plan], progress) as shown:
         for source, values, figures in plan:
             result = None if again or parameters or not offline else _left(source, profile, figures, shown)
-            result = result or _run(source, values, figures, shown)
-            if offline and not parameters and not result.failed:
-                with contextlib.suppress(OSError):  # a stamp only saves time
-                    write_stamp(source, profile, figures, sum(result.runs.values()))
+            if result is None:
+                origin = made_from(source, profile)  # now: what is edited while it runs is not what it was made from
+                result = _run(source, values, figures, shown)
+                if offline and not parameters and not result.failed:
+                    with contextlib.suppress(OSError):  # a stamp only saves time
+                        write_stamp(source, profile, figures, sum(result.runs.values()), origin)
             if result.failure is not None:
                 print(f"{result.notebook} failed: {result.failure}", file=sys.stderr, flush=True)
             results.append(result)

@@ -1,7 +1,7 @@
 """Whether a notebook has to run again: not where all that it is made from, and all that it made, is as it was.
 
 Asked of a profile that reads nothing but what the repository and checked packages hold (`offline`), without parameters.
-The stamp of a run lies beside the executed notebook.
+The stamp of a run lies beside the executed notebook. A notebook on the records of benchmarks always runs.
 """
 
 import hashlib
@@ -30,13 +30,18 @@ def made_from(source: Path, profile: str) -> str:
     return whole.hexdigest()
 
 
-def write_stamp(source: Path, profile: str, figures: Path, runs: int) -> None:
-    """Write what a finished run was made from and what it made; `runs` is their number, `figures` their folder."""
+def write_stamp(source: Path, profile: str, figures: Path, runs: int, origin: str) -> None:
+    """Write what a finished notebook made, and `origin`, its `made_from` before it ran.
+
+    Args:
+        figures: the folder of its figures and tables.
+        runs: the number of runs behind it.
+    """
     made = _entries(figures, source.stem)
     files = [figures / file for entry in made for file in entry.get("files", [])]
     files.append(paths.home() / "build" / profile / source.name)
     stamp = {
-        "made_from": made_from(source, profile),
+        "made_from": origin,
         "files": {file.relative_to(paths.home()).as_posix(): _hash(file) for file in files},
         "records": sorted({key for entry in made for key in entry.get("records", [])}),
         "runs": runs,

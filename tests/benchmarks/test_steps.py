@@ -128,7 +128,7 @@ def test_scoring_padding_counts_every_run_and_never_less_than_the_text():
 def test_peak_memory_comes_from_a_fresh_process():
     held = torch.ones(75, 2**20)  # 300 MiB here, which the figure must not contain
     memory = timing.peak_of(1, models.TINY, "microworld_sentiment", 32)
-    assert 0 < memory["before"] <= memory["peak"] < timing._resident()
+    assert 0 < memory["before"] <= memory["peak"] < timing.resident()
     del held
 
 

@@ -80,6 +80,13 @@ def test_a_change_of_anything_that_it_is_made_from_runs_it(
     assert len(read(source).cells) == 4
 
 
+def test_what_was_edited_while_it_ran_is_not_what_it_was_made_from(tmp_path: Path, make: Make, again) -> None:
+    path = tmp_path / "repository" / "notebooks" / "a.ipynb"
+    edit = f"p = pathlib.Path({str(path)!r})\np.write_text(p.read_text().replace('left' + ' as it is', 'edited'))"
+    make("a", [SOURCE.replace("RECORDS", "[]"), edit, "'left as it is'"])
+    assert [again(), again(), again()] == ["ok", "ok", "unchanged"]
+
+
 def test_a_broken_stamp_counts_as_none(tmp_path: Path, make: Make, again) -> None:
     make("a", [SOURCE.replace("RECORDS", "[]")])
     again()

@@ -10,7 +10,6 @@ from ..names import MISSING, method_name, short_name
 
 Record = Mapping[str, Any]
 OPERATIONS = {"head": 2, "full": 6}  # for each weight in products and token trained on; of anything else 4
-MADE_BY = "make bench-efficiency"
 
 
 def by_part(records: Sequence[Record], device: str = "cpu") -> dict[str, Record]:
