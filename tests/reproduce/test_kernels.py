@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from small_notebooks import Make, built
 
+from beft import paths
 from beft.reproduce import kernels
 from beft.reproduce.__main__ import main
 from beft.reproduce.notebooks import read
@@ -26,7 +28,13 @@ left = 1
 def test_each_notebook_has_a_process_of_its_own_with_the_libraries_in_it(tmp_path: Path, make: Make) -> None:
     for name in ("a", "b"):
         make(name, [LOOK])
-    assert main(["--profile", "smoke"]) == 0
+    # In a process of its own: in this one another test may have started the forking with other settings.
+    code = (
+        "import pathlib, sys; from beft import paths; from beft.reproduce.__main__ import main; "
+        f"paths.repository = lambda: pathlib.Path({str(paths.repository())!r}); sys.exit(main(['--profile', 'smoke']))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(paths.ROOT)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, timeout=300)
     said = [read(built(tmp_path, name)).cells[-1].outputs[0].text.split() for name in ("a", "b")]
     assert said[0][0] != said[1][0], "a process each"
     assert [words[1:] for words in said] == [["True", f"{n}.runs.jsonl", "False", "True"] for n in ("a", "b")]
