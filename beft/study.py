@@ -2,8 +2,9 @@
 
 import functools
 import os
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -33,16 +34,18 @@ class Method:
     """What the name of a method means.
 
     Attributes:
-        name: "b_v:lora".
-        base: "b_v", the method whose biases an adapter of it holds.
+        name: "b_v[6:12]:lora".
+        base: "b_v[6:12]", the method whose biases an adapter of it holds.
         term: "v", the one term that is tuned; "" for all biases, the head alone, and weights.
         form: "lora", how its bias is written; "" for d free numbers.
+        layers: (6, ..., 11), the layers of the term that are tuned, from 0; () for all of them.
     """
 
     name: str
     base: str
     term: str
     form: str
+    layers: tuple[int, ...] = ()
 
     @property
     def trains_weights(self) -> bool:
@@ -50,13 +53,64 @@ class Method:
         return self.base in WEIGHT_METHODS
 
 
-def parse_method(name: str) -> Method:
-    """The method of that name. Raises BeftError, with the nearest names, where there is none."""
-    valid = (*ALL_METHODS, *(patch for patch in PATCHES if patch not in ALL_METHODS))
-    if not isinstance(name, str) or name not in valid:
-        raise unknown("method", name, valid)
-    base, _, form = name.partition(":")
-    return Method(name, base, base[2:] if base in ("b_q", "b_k", "b_v") else "", form)
+def split_method(name: str) -> tuple[str, str, str]:
+    """The parts of a method's name: "b_v[6:12]:lora" is ("b_v", "6:12", "lora"); parts that it lacks are ""."""
+    parts = re.fullmatch(r"([^\[\]:]+)(?:\[([^\[\]]+)\])?(?::([^\[\]:]+))?", name)
+    return (parts[1], parts[2] or "", parts[3] or "") if parts else (name, "", "")
+
+
+def parse_method(name: str, valid: tuple[str, ...] = (*ALL_METHODS, *PATCHES)) -> Method:
+    """The method of that name; a term may name its layers, from 0: "b_v[11]", "b_v[6:12]", "b_q[0,3:5]".
+
+    The name comes back in one spelling, because records are keyed by it: "b_v[4,3]" is "b_v[3:5]".
+
+    Raises BeftError: no such method, with the nearest names; layers that are none.
+    """
+    layered = re.fullmatch(r"(b_[qkv])\[([^\[\]]*)\]((?::\w+)?)", name) if isinstance(name, str) else None
+    whole = layered[1] + layered[3] if layered else name
+    if not isinstance(name, str) or whole not in valid:
+        raise unknown("method", name, tuple(dict.fromkeys(valid)))
+    base, colon, form = whole.partition(":")
+    term = base[2:] if base in ("b_q", "b_k", "b_v") else ""
+    if not layered:
+        return Method(name, base, term, form)
+    layers = _layers(name, layered[2])
+    base = layers_of(base, layers)
+    return Method(base + colon + form, base, term, form, layers)
+
+
+def _layers(name: str, places: str) -> tuple[int, ...]:
+    """The layers between the brackets of a method's name, in ascending order."""
+    layers: set[int] = set()
+    for part in places.split(","):
+        found = re.fullmatch(r"(\d{1,4})(?::(\d{1,4}))?", part.strip(), re.ASCII)
+        if found is None:
+            raise BeftError(
+                f"method {brief(name)} names no layers: write them from 0 as b_v[11], b_v[6:12] (6 to 11) or b_v[0,3:5]"
+            )
+        first, stop = int(found[1]), int(found[2] or int(found[1]) + 1)
+        if stop <= first:
+            raise BeftError(
+                f"method {brief(name)} has an empty range of layers, {part.strip()}: the second number is the first "
+                "layer that is left out, as in b_v[6:12] for 6 to 11"
+            )
+        layers |= set(range(first, stop))
+    return tuple(sorted(layers))
+
+
+def _spelt(layers: tuple[int, ...]) -> str:
+    """Layers as a method's name has them: (0, 3, 4) is "0,3:5"."""
+    texts, start = [], 0
+    for i, layer in enumerate(layers):
+        if i + 1 == len(layers) or layers[i + 1] != layer + 1:
+            texts.append(str(layer) if start == i else f"{layers[start]}:{layer + 1}")
+            start = i + 1
+    return ",".join(texts)
+
+
+def layers_of(term: str, layers: Iterable[int]) -> str:
+    """The method that tunes a term in these layers: ("b_v", [4, 3, 0]) is "b_v[0,3:5]"."""
+    return f"{term}[{_spelt(tuple(sorted(set(layers))))}]"
 
 
 def plain(value: Any) -> Any:
@@ -118,7 +172,7 @@ class Run:
     rate: float
 
     def __post_init__(self) -> None:
-        parse_method(self.method)
+        object.__setattr__(self, "method", parse_method(self.method).name)
         if not (_real(self.rate) and 0 < self.rate <= sys.float_info.max):
             raise BeftError(f"rate {brief(self.rate)} is not a positive number: give a learning rate like 1e-3")
         check_seed(self.seed)

@@ -20,7 +20,7 @@ from beft.errors import BeftError
 from beft.experiments import sweep
 from beft.experiments.context import MODEL_AND_DATA, Context
 from beft.experiments.memory import BANK
-from beft.experiments.sweep import pack
+from beft.experiments.packing import pack
 from beft.models import files as model_files
 from beft.records.provenance import build_record
 from beft.records.store import Store

@@ -20,7 +20,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from ..anatomy.architectures import FAMILIES, SHARED
 from ..anatomy.projections import classifier, last_mixer
 from ..errors import BeftError, unknown
-from ..study import ALL_METHODS, WEIGHT_METHODS, check_seed
+from ..study import ALL_METHODS, WEIGHT_METHODS, check_seed, parse_method
 from .dropout import ForwardState, drop_weights_of, keep_weights_of, use_keyed_attention
 from .slots import BiasSlot, Change, Sites, Slot, anatomy_in_bank, bias_slots, head_slots, must_run_alone
 
@@ -36,9 +36,10 @@ class BiasBank(nn.Module):
 
     Args:
         model: a frozen `...ForSequenceClassification`, or one with a language model's head, which stays as it is.
-        methods: one per run: the term whose bias is tuned (also in another form, "b_v:lora"), all biases of linear
-            layers and layer norms (BitFit), or the head alone. Every run also has a head of its own and, where the
-            model has a pooler, a bias of its own there (the paper's protocol); on a language model it has neither.
+        methods: one per run: the term whose bias is tuned (also in another form, "b_v:lora", or in some layers,
+            "b_v[6:12]"), all biases of linear layers and layer norms (BitFit), or the head alone. Every run also has a
+            head of its own and, where the model has a pooler, a bias of its own there (the paper's protocol); on a
+            language model it has neither.
             Methods that train weights have banks of their own, see `baselines.open_bank`.
         seeds: one per run, for the initial head and for dropout.
         dtype: "float32", or "bfloat16" for autocast. Trained values are float32 either way.
@@ -67,9 +68,7 @@ class BiasBank(nn.Module):
         if model in _BANKED:
             raise BeftError("this model already has a bank on it: call its detach() first")
         for name in methods:
-            # such as "sparse", a patch that is trained as a mask
-            if not isinstance(name, str) or name not in ALL_METHODS:
-                raise unknown("method", name, ALL_METHODS)
+            parse_method(name, ALL_METHODS)  # not "sparse", a patch that is trained as a mask
         for seed in seeds:
             check_seed(seed)
         if make_slots is None and set(methods) & set(WEIGHT_METHODS):

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 
-from ..errors import BeftError, unknown
+from ..errors import BeftError
 from ..models.files import TINY, reference
-from ..study import ALL_METHODS
+from ..study import ALL_METHODS, parse_method
 from . import adapter_files
 from .adapter_files import CONFIG, EMBEDDINGS, MODEL, check_apart, folder_of, prefix_of
 from .bank import BiasBank
@@ -43,11 +43,9 @@ model = {auto}.from_pretrained({arguments})"""
 
 def check_method(method: str) -> None:
     """Raise BeftError for a method that no classifier is tuned with."""
-    valid = [name for name in ALL_METHODS if name != "prefix"]
     if isinstance(method, str) and method == "prefix":
         raise BeftError("a prefix is for causal language models, which have no head to tune: choose another method")
-    if not isinstance(method, str) or method not in valid:
-        raise unknown("method", method, valid)
+    parse_method(method, tuple(name for name in ALL_METHODS if name != "prefix"))
 
 
 def check_handover(bank: BiasBank, run: int, labels: Sequence[Any], adapter: str | Path | None) -> None:

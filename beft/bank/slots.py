@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..anatomy.projections import bias_modules, classifier, describe
 from ..anatomy.sites import Anatomy, Slice, width_of
 from ..errors import BeftError
-from ..study import parse_method
+from ..study import parse_method, split_method
 from .dropout import ForwardState
 from .forms import FORMS, Form, draws
 
@@ -267,11 +267,18 @@ def pooler_slots(model: Any, R: int, sites: Sites | None = None) -> list[BiasSlo
 
 
 def places(model: Any, name: str, sites: Sites | None = None) -> Iterator[tuple[str, Slice]]:
-    """(module, part of its output) of the biases that a method trains."""
+    """(module, part of its output) of the biases that a method trains. Raises BeftError for layers that are missing."""
     method = parse_method(name)
     if method.term:
-        for site in anatomy_in_bank(model, sites).of(method.term):
-            yield site.module, site.part
+        anatomy = anatomy_in_bank(model, sites)
+        if method.layers and method.layers[-1] >= anatomy.layers:
+            raise BeftError(
+                f"method {name} names layer {method.layers[-1]}, and this {anatomy.family} model has the layers 0 to "
+                f"{anatomy.layers - 1}: name some of these"
+            )
+        for site in anatomy.of(method.term):
+            if not method.layers or site.layer in method.layers:
+                yield site.module, site.part
     elif method.base == "all_biases":
         for module, layer in bias_modules(model, sites is not None).items():
             yield module, Slice(0, len(layer.bias))  # type: ignore[arg-type]
@@ -316,4 +323,4 @@ def must_run_alone(anatomy: Anatomy, methods: Sequence[str]) -> bool:
     if "disentangled relative" not in anatomy.positions:
         return False
     sharing = {"all_biases"} | ({"b_q", "b_k"} if "shared position projections" in anatomy.extras else set())
-    return not sharing.isdisjoint(parse_method(method).base for method in methods)
+    return not sharing.isdisjoint(split_method(method)[0] for method in methods)

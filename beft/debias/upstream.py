@@ -18,7 +18,7 @@ from ..anatomy.projections import describe
 from ..bank.baselines import encoder_parameters, open_bank, places_in
 from ..data.datasets import Dataset, draw
 from ..errors import BeftError, unknown
-from ..experiments.sweep import unfinished
+from ..experiments.packing import unfinished
 from ..models.files import model_identity
 from ..models.loading import Loaded
 from ..progress import Bar, log_runs

@@ -5,7 +5,7 @@ process, or by the workers of a Dask cluster (see `cluster`); the banks are the 
 """
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from ..bank.adapter_files import fault_of
 from ..bank.baselines import open_bank
 from ..bank.export import merge
 from ..bank.peft_adapter import holds_adapter, load_adapter, save_adapter
-from ..bank.slots import anatomy_in_bank, must_run_alone
 from ..bank.virtual_tokens import VIRTUAL
 from ..data.batching import CHUNKS
 from ..errors import BeftError, OutOfMemory, brief
@@ -26,10 +25,10 @@ from ..records.schema import key
 from ..records.store import Store
 from ..study import WEIGHT_METHODS, Run, Study, parse_method
 from ..training.device import default_device
-from ..training.loop import Epoch, fit, runs_of_checkpoint
+from ..training.loop import Epoch, fit
 from . import cluster, null_key
 from .context import Context, Shelf, short
-from .memory import bank_size, largest_bank
+from .packing import divide
 
 Record = dict[str, Any]
 Job = tuple[Study, Sequence[Run]]
@@ -116,42 +115,6 @@ def run_all(
     return [[records[key(s)] or recorded(store, s) for s in own] for own in settings]  # type: ignore[misc]
 
 
-def divide(
-    context: Context, wanted: Mapping[str, Run], missing: Collection[str], store: Store, size: int | None = None
-) -> Iterator[list[Run]]:
-    """The banks of the missing ones among the runs that are wanted, {key: run}.
-
-    The runs of a bank decide together how sums are rounded. A sweep that goes on after an interruption therefore has
-    the banks that it would have had without: first those with a checkpoint, then those of all wanted runs together.
-    Where such a bank has only some runs missing, the others came from another sweep: the missing ones are then packed
-    by themselves.
-    """
-    left = {name: run for name, run in wanted.items() if name in missing}
-    for bank in unfinished(wanted, store):
-        if not left.keys().isdisjoint(bank):
-            yield list(bank.values())
-            left = {name: run for name, run in left.items() if name not in bank}
-    if not left:
-        return
-    runs = set(left.values())
-    banks = list(pack(context, list(wanted.values()), size))
-    if any(0 < len(runs.intersection(bank)) < len(bank) for bank in banks):
-        yield from pack(context, list(left.values()), size)
-    else:
-        yield from (bank for bank in banks if runs.issuperset(bank))
-
-
-def unfinished(wanted: Mapping[str, Run], store: Store) -> Iterator[dict[str, Run]]:
-    """Banks whose checkpoint an interruption has left, {key: run} each, where all their runs are wanted."""
-    names = {run: name for name, run in wanted.items()}
-    for path in sorted((store.folder / "checkpoints").glob("*.safetensors")):
-        runs = runs_of_checkpoint(path)
-        if runs and all(run in names for run in runs):
-            bank = {names[run]: run for run in runs}
-            if key({"bank": list(bank)}) == path.stem:
-                yield bank
-
-
 def check(jobs: Sequence[Job], store: Store, bank_size: int | None = None, scheduler: str | None = None) -> None:
     """Raise BeftError for an argument of a sweep that is not what it has to be."""
     for job in jobs if isinstance(jobs, Sequence) else [jobs]:
@@ -176,29 +139,6 @@ def _check_store(store: object) -> None:
 
 def _check_run(study: Study, run_: Run, store: Store) -> None:
     check([(study, [run_])], store)
-
-
-def pack(context: Context, runs: Sequence[Run], size: int | None = None) -> Iterator[list[Run]]:
-    """Which runs share a bank of at most `size`, by default as many as fit into memory.
-
-    Heads alone together, because they need no backward pass through the encoder, and all else together; runs that train
-    weights have a bank each.
-    """
-    yield from ([r] for r in runs if r.method in WEIGHT_METHODS)
-    if size is None:
-        # of language models `Context.plan` fits the chunks; of an unknown architecture nothing is estimated
-        size = largest_bank()
-        methods = [r.method for r in runs if r.method not in WEIGHT_METHODS]
-        if methods and len(runs) > 1 and not context.study.prompted and context.study.sites is None:
-            size = bank_size(context.loaded.model, methods, context.study.max_length, context.study.dtype)
-    heads = [r for r in runs if r.method == "head"]
-    for together in (heads, [r for r in runs if r.method not in ("head", *WEIGHT_METHODS)]):
-        alone = together and must_run_alone(
-            anatomy_in_bank(context.loaded.model, context.study.sites), [r.method for r in together]
-        )
-        count = len(together) if alone else -(-len(together) // size)
-        for i in range(count):  # of nearly equal sizes
-            yield together[i * len(together) // count : (i + 1) * len(together) // count]
 
 
 def _on_cluster(address: str, banks: list[tuple[Context, list[Run]]], store: Store, bar: Bar) -> Iterator[list[Record]]:

@@ -31,7 +31,7 @@ from ..study import Run, Study, parse_method
 from ..training.classification import logits, predictions, score_of
 from ..training.device import default_device, repeatable
 from ..training.loop import Epoch
-from . import cluster, sweep
+from . import cluster, packing, sweep
 from .context import Context, Shelf
 
 Record = dict[str, Any]
@@ -100,10 +100,10 @@ class _Missing:
 
     def banks(self, store: Store) -> Iterator[list[Run]]:
         """Which of them share a bank: those to be trained as in a sweep of all runs of the job, the others apart."""
-        yield from sweep.pack(self.context, self.kept)
+        yield from packing.pack(self.context, self.kept)
         names = {run: key(self.context.settings(run)) for run in self.runs}
         wanted = {name: run for run, name in names.items()}
-        yield from sweep.divide(self.context, wanted, {names[run] for run in self.trained}, store)
+        yield from packing.divide(self.context, wanted, {names[run] for run in self.trained}, store)
 
 
 def _log(records: Sequence[Sequence[Record]], store: Store) -> None:

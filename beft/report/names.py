@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from .. import paper
+from ..study import split_method
 from .comparisons import LEAST
 from .intervals import Interval, cut_interval, finished, score_interval
 from .majority import is_learned, marked
@@ -76,9 +77,9 @@ def task_name(task: str) -> str:
 
 
 def method_name(method: str) -> str:
-    """The name of a method in figures and tables."""
-    term, _, form = method.partition(":")
-    return f"{term}, {FORM_NAMES[form]}" if form else METHOD_NAMES.get(method, method)
+    """The name of a method in figures and tables; layers stay as the method names them, from 0: "b_v[6:12]"."""
+    form = split_method(method)[2]
+    return f"{method.removesuffix(f':{form}')}, {FORM_NAMES[form]}" if form else METHOD_NAMES.get(method, method)
 
 
 def mathtext(text: str) -> str:

@@ -7,6 +7,7 @@ point is a seed. An interval is drawn over `DRAWN_FROM` seeds or more; over fewe
 """
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ..study import split_method
 from .intervals import DRAWN_FROM, RANGES, Interval, finished, score_interval
 from .majority import is_learned, majority_of
 from .names import MISSING, NO_ROOM, lost_runs, mathtext, method_name
@@ -84,9 +86,13 @@ def methods_of(frame: pd.DataFrame) -> list[str]:
 
 def in_order(methods: Any) -> list[str]:
     """Names of methods, each once, in the order in which all figures have them."""
-    fixed = list(MARKERS)
-    places = {m: fixed.index(m.partition(":")[0]) if m.partition(":")[0] in fixed else len(fixed) for m in set(methods)}
-    return sorted(places, key=lambda m: (places[m], m))
+    fixed = {name: place for place, name in enumerate(MARKERS)}
+
+    def place(method: str) -> tuple[int, str, list[int], str]:
+        term, layers, _ = split_method(method)
+        return fixed.get(term, len(fixed)), term, [int(n) for n in re.findall(r"\d+", layers)], method
+
+    return sorted(set(methods), key=place)
 
 
 def label_of(method: str) -> str:
@@ -101,14 +107,14 @@ def column_name(method: str) -> str:
 
 def color_of(method: str) -> str:
     """The colour of a method; of a form of a term, a darker one than the term's."""
-    term, _, form = method.partition(":")
+    term, _, form = split_method(method)
     color = COLORS.get(term, _OTHER[0])
     return mpl.colors.to_hex(0.6 * np.array(mpl.colors.to_rgb(color))) if form else color
 
 
 def marker_of(method: str) -> Any:
     """The marker of a method."""
-    term, _, form = method.partition(":")
+    term, _, form = split_method(method)
     return _FORMS.get(form, _OTHER[1]) if form else MARKERS.get(term, _OTHER[1])
 
 

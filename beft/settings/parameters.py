@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, Valida
 
 from ..data.files import USER_SUFFIXES
 from ..errors import BeftError, brief, unknown
-from ..study import ALL_METHODS, PATCHES, plain
+from ..study import ALL_METHODS, PATCHES, parse_method, plain
 
 Item = TypeVar("Item")
 Key = TypeVar("Key")
@@ -90,7 +90,7 @@ OwnFile = Annotated[Text, AfterValidator(_own_file)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
 Flag = Annotated[bool, Field(strict=True), _from_text(_yaml)]
 Size = AtLeast1 | Annotated[str, Field(strict=True, pattern=r"^[^\W\d]\w*$")]
-Method = Annotated[str, _one_of("method", ALL_METHODS)]
+Method = Annotated[str, BeforeValidator(lambda value: parse_method(value, ALL_METHODS).name)]
 Patch = Annotated[str, _one_of("patch", PATCHES)]
 Precision = Annotated[str, _one_of("precision", ("float32", "bfloat16"))]
 Validate = Annotated[str, _one_of("validation rule", ("each", "last"))]

@@ -10,7 +10,7 @@ import torch
 
 from beft.bank.baselines import open_bank
 from beft.errors import BeftError, OutOfMemory
-from beft.experiments import memory, sweep
+from beft.experiments import memory, packing, sweep
 from beft.experiments.context import Context
 from beft.models import loading as models
 from beft.records.schema import key
@@ -71,8 +71,8 @@ def test_the_estimate_leaves_the_model_as_it_was(context):
 
 
 def test_runs_of_a_study_share_banks_of_the_size_that_fits(context, monkeypatch):
-    monkeypatch.setattr(sweep, "bank_size", lambda *a: 3)
-    banks = list(sweep.pack(context, runs("head", "b_v", "full", seeds=range(4))))
+    monkeypatch.setattr(packing, "bank_size", lambda *a: 3)
+    banks = list(packing.pack(context, runs("head", "b_v", "full", seeds=range(4))))
     assert [len(bank) for bank in banks] == [1, 1, 1, 1, 2, 2, 2, 2]
 
 
@@ -133,16 +133,16 @@ def divided(context, store, done, wanted, size):
     """The banks of what is wanted, where `done` has records."""
     by_key = {key(context.settings(run)): run for run in wanted}
     missing = [name for name, run in by_key.items() if run not in done]
-    return list(sweep.divide(context, by_key, missing, store, size))
+    return list(packing.divide(context, by_key, missing, store, size))
 
 
 def test_what_other_sweeps_have_left_is_packed_by_itself(context, tmp_path):
     wanted, store = runs("b_v", seeds=range(10)), Store(tmp_path)
-    whole = list(sweep.pack(context, wanted, 3))
+    whole = list(packing.pack(context, wanted, 3))
     assert [len(bank) for bank in whole] == [2, 3, 2, 3]
     assert divided(context, store, [], wanted, 3) == whole
     assert divided(context, store, [*whole[0], *whole[2]], wanted, 3) == [whole[1], whole[3]]
-    assert divided(context, store, wanted[:3], wanted, 3) == list(sweep.pack(context, wanted[3:], 3))
+    assert divided(context, store, wanted[:3], wanted, 3) == list(packing.pack(context, wanted[3:], 3))
     assert divided(context, store, wanted, wanted, 3) == []
 
 
@@ -159,7 +159,7 @@ def test_a_bank_with_a_checkpoint_keeps_its_runs_whatever_the_size_of_banks_now(
     monkeypatch.setattr(sweep, "fit", stopping)
     with pytest.raises(KeyboardInterrupt):
         sweep.train(context, begun, store)
-    assert divided(context, store, [], wanted, 2) == [begun, *sweep.pack(context, [wanted[0], *wanted[4:]], 2)]
+    assert divided(context, store, [], wanted, 2) == [begun, *packing.pack(context, [wanted[0], *wanted[4:]], 2)]
     assert divided(context, store, begun[:2], wanted, 6)[0] == begun
     # who wants some of them only, or has them all, does not go on with it
     assert divided(context, store, [], wanted[:2], 6) == [wanted[:2]]

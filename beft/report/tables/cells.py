@@ -14,7 +14,7 @@ from ... import paper
 from ...data import tasks
 from ...data.prompts import PROMPTS
 from ...errors import BeftError
-from ...study import ALL_METHODS
+from ...study import ALL_METHODS, split_method
 from ...theory.scores import agreement
 from .. import comparisons, verdict
 from ..comparisons import CELL
@@ -56,7 +56,14 @@ def _place(cell: Mapping[str, Any], runs: pd.DataFrame) -> dict[str, Any]:
 
 def _methods(runs: pd.DataFrame) -> list[str]:
     """The methods of some runs in the package's order, whatever the order of the records."""
-    return sorted(set(runs["method"]), key=lambda m: (ALL_METHODS.index(m) if m in ALL_METHODS else 99, m))
+    fixed = list(ALL_METHODS)
+
+    def place(method: str) -> tuple[int, str]:
+        term, _, form = split_method(method)
+        name = f"{term}:{form}" if form else term
+        return fixed.index(name) if name in fixed else len(fixed), method
+
+    return sorted(set(runs["method"]), key=place)
 
 
 def _scores(runs: pd.DataFrame, methods: Iterable[str], value: str = "final") -> dict[str, str]:

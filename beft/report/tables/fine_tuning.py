@@ -8,6 +8,7 @@ import pandas as pd
 
 from ... import paper
 from ...data.tasks import Task, majority_score
+from ...study import parse_method
 from ..dataframes import Records, finished, frame
 from ..intervals import summary
 from ..majority import NOT_LEARNED, at_or_below, majority_of, majority_text, marked, not_learned
@@ -98,7 +99,7 @@ def forms(records: Records, formed: Records, also: Records = ()) -> pd.DataFrame
     the paper's number. Records of `also` may know the majority.
     """
     seeds = {r["settings"]["seed"] for r in formed}
-    terms = {r["settings"]["method"].partition(":")[0] for r in formed}
+    terms = {parse_method(r["settings"]["method"]).base for r in formed}
     beside = [r for r in records if r["settings"]["method"] in terms and r["settings"]["seed"] in seeds]
     rows = []
     for (method,), group, first in _groups([*beside, *formed], "method", also=also):
