@@ -153,7 +153,7 @@ PARAMETERS = _table(
     (
         "a list of distinct methods, e.g. [b_q, b_v]",
         Distinct[Method],
-        "methods rate_methods form_methods cell_methods size_methods baseline_methods transfer_methods",
+        "methods rate_methods form_methods cell_methods size_methods baseline_methods transfer_methods layer_methods",
     ),
     ("rates by method, e.g. {full: 1e-5, mask: 1e-3}", By[Method, Positive], "method_rates"),
     ("a list of distinct patches, e.g. [b_v, lora]", Distinct[Patch], "patches second_patches real_patches"),
@@ -169,7 +169,8 @@ PARAMETERS = _table(
         Cells,
         "cells size_cells form_cells baseline_cells transfer_cells",
     ),
-    ("a list of cells, perhaps none, e.g. [{task: rte, epochs: 16}]", CellsOrNone, "long_cells step_cells"),
+    ("a list of cells, perhaps none, e.g. [{task: rte, epochs: 16}]", CellsOrNone, "long_cells step_cells layer_cells"),
+    ("a list of distinct whole numbers of at least 1, e.g. [1, 2, 4]", Distinct[AtLeast1], "layer_counts"),
     ("a list of names or paths of tasks", Distinct[Text], "transfer_targets"),
     ("a list of names of small models", Distinct[Text], "explained"),
     ("a list of names of shapes, see beft/experiments/shapes.json", Distinct[Text], "shapes"),
@@ -192,7 +193,8 @@ NOTEBOOKS: dict[str, Parameters] = {
     for notebook, names in {
         "00_quickstart": "file method seed rate epochs",
         "01_expressiveness": "seed sentences",
-        "02_ranking": "seeds rate rates rate_grids rate_methods rate_seeds epochs tuning held_out dtype dtypes cells",
+        "02_ranking": "seeds rate rates rate_grids rate_methods rate_seeds epochs tuning held_out dtype dtypes cells "
+        "layer_cells layer_methods layer_counts",
         "03_fine_tuning": "methods seeds rate rates rate_grids rate_methods rate_seeds form_methods form_cells epochs "
         "null_rows rate_epochs tuning held_out validate dtype cells cell_methods long_cells size_cells step_cells "
         "size_methods baseline_cells "

@@ -4,5 +4,15 @@ from ..._lazy import hand_on
 
 __getattr__, __all__ = hand_on(
     __name__,
-    modules=("cells", "debiasing", "efficiency", "expressiveness", "fine_tuning", "ranking", "real", "transfer"),
+    modules=(
+        "cells",
+        "debiasing",
+        "efficiency",
+        "expressiveness",
+        "fine_tuning",
+        "layers",
+        "ranking",
+        "real",
+        "transfer",
+    ),
 )

@@ -3,5 +3,6 @@
 from ..._lazy import hand_on
 
 __getattr__, __all__ = hand_on(
-    __name__, modules=("cells", "debiasing", "decoders", "efficiency", "fine_tuning", "ranking", "real", "transfer")
+    __name__,
+    modules=("cells", "debiasing", "decoders", "efficiency", "fine_tuning", "layers", "ranking", "real", "transfer"),
 )
