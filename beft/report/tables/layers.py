@@ -13,6 +13,11 @@ from ..names import MISSING, SCORE_NAMES, number, runs_text, tau_text
 from .cells import over_seeds
 
 Orders = Mapping[str, Mapping[str, Sequence[int]]]
+_VERDICT = ("seeds", "p", "smallest possible p", "p, Holm", "verdict")
+_ROW = ("term", "layers ordered by", "Spearman's rho", "first layer", "best layer, known afterwards")
+_FIRST = "first - mean of all, points"
+_FEW_ROW = ("term", "layers", "chosen by", "method", "bias parameters", "last epoch, %", "of the gain, %")
+_FEW = "few - all, points"
 
 
 def _name(by: str) -> str:
@@ -46,9 +51,9 @@ def agreement(scores: pd.DataFrame, runs: pd.DataFrame, found: Orders) -> pd.Dat
             out = tuple(m for m in own[own["layer"] == first]["method"].unique() if m in unlearned)
             compared.append({"not_learned": out} | comparisons.difference(table[first] - table.mean(axis=1)))
     if not rows:
-        return pd.DataFrame(columns=["term", "layers ordered by", "Spearman's rho"])
+        return pd.DataFrame(columns=[*_ROW, _FIRST, *_VERDICT])
     judged = over_seeds([], pd.DataFrame(compared))
-    return pd.concat([pd.DataFrame(rows), judged.rename(columns={"difference": "first - mean of all, points"})], axis=1)
+    return pd.concat([pd.DataFrame(rows), judged.rename(columns={"difference": _FIRST})], axis=1)
 
 
 def _rho(scores: pd.DataFrame, table: pd.DataFrame, term: str, by: str) -> str:
@@ -91,9 +96,9 @@ def few(runs: pd.DataFrame, picked: pd.DataFrame) -> pd.DataFrame:
         out = tuple(m for m in (method, term) if m in unlearned)
         compared.append({"not_learned": out} | comparisons.difference(gap))
     if not rows:
-        return pd.DataFrame(columns=["term", "layers", "chosen by", "method"])
+        return pd.DataFrame(columns=[*_FEW_ROW, _FEW, *_VERDICT])
     table = pd.DataFrame(rows)
-    judged = over_seeds([], pd.DataFrame(compared), missing="-").rename(columns={"difference": "few - all, points"})
+    judged = over_seeds([], pd.DataFrame(compared), missing="-").rename(columns={"difference": _FEW})
     return pd.concat([table, judged], axis=1).sort_values(["term", "layers"], kind="stable", ignore_index=True)
 
 

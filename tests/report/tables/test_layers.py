@@ -80,8 +80,12 @@ def test_what_few_layers_keep_is_a_share_of_the_gain_over_the_head(scores, runs)
 
 def test_no_cell_gives_empty_tables_and_figures_that_say_so(scores, runs):
     none, no_scores = runs.iloc[:0], layer_orders.scores_of([])
-    assert not len(tables.layers.agreement(no_scores, none, layer_orders.orders(no_scores, none)))
-    assert not len(tables.layers.few(none, layer_orders.picks({}, [1])))
+    found = layer_orders.orders(scores, runs)
+    for empty, full in (
+        (tables.layers.agreement(no_scores, none, {}), tables.layers.agreement(scores, runs, found)),
+        (tables.layers.few(none, layer_orders.picks({}, [1])), tables.layers.few(runs, layer_orders.picks(found, [1]))),
+    ):
+        assert not len(empty) and set(empty) == set(full), "a notebook shows some of the columns"
     for fig in (
         figures.layers.by_layer(no_scores, none, "accuracy", ["fisher"]),
         figures.layers.few_layers(none, layer_orders.picks({}, [1]), "accuracy"),
