@@ -27,6 +27,7 @@ __getattr__, _names = hand_on(
         "key_bias_is_null": "anatomy.projections",
         "load_tuned": "bank.peft_adapter",
         "merge": "bank.export",
+        "merge_adapter": "bank.export",
         "predict": "training.classification",
         "save_adapter": "bank.peft_adapter",
         "tune": "api",

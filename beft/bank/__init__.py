@@ -13,6 +13,7 @@ __getattr__, __all__ = hand_on(
         "load_adapter": "peft_adapter",
         "load_tuned": "peft_adapter",
         "merge": "export",
+        "merge_adapter": "export",
         "moved_biases": "export",
         "save_adapter": "peft_adapter",
         "switched": "export",

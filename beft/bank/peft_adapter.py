@@ -234,15 +234,7 @@ def load_tuned(model: Any, folder: str | Path) -> PeftModel:
     The names of the classes, if the adapter has them, go into the model's config. Raises BeftError: no adapter there,
     files that are truncated, or an adapter of another base model or kind of model.
     """
-    files = adapter_files.read(folder_of(folder))  # PEFT would go to the hub for a folder that is not there
-    if not isinstance(model, PreTrainedModel | PeftModel):
-        raise BeftError(
-            f"load_tuned takes a model of transformers, not a {type(model).__name__}: give `models.load(...).model`"
-        )
-    if hasattr(model, "peft_config"):
-        raise BeftError(f"this {type(model).__name__} has an adapter on it already: load the base model anew")
-    adapter_files.check_fits(files, model, task_type(model))
-    _check_base(files, model, lambda module: model.get_submodule(module).weight)
+    files = fitting(model, folder)
     try:
         tuned = PeftModel.from_pretrained(model, str(files.folder)).eval()
     except Exception as error:  # PEFT and torch raise types of their own
@@ -253,6 +245,20 @@ def load_tuned(model: Any, folder: str | Path) -> PeftModel:
     if model.get_output_embeddings() is None:
         name_labels(model.config, files.about.get("labels", ()))
     return tuned
+
+
+def fitting(model: Any, folder: str | Path) -> AdapterFiles:
+    """The files of an adapter that fits a base model. Raises BeftError as `load_tuned`."""
+    files = adapter_files.read(folder_of(folder))  # PEFT would go to the hub for a folder that is not there
+    if not isinstance(model, PreTrainedModel | PeftModel):
+        raise BeftError(
+            f"load_tuned takes a model of transformers, not a {type(model).__name__}: give `models.load(...).model`"
+        )
+    if hasattr(model, "peft_config"):
+        raise BeftError(f"this {type(model).__name__} has an adapter on it already: load the base model anew")
+    adapter_files.check_fits(files, model, task_type(model))
+    _check_base(files, model, lambda module: model.get_submodule(module).weight)
+    return files
 
 
 def _check_base(files: AdapterFiles, model: Any, weight_of: Callable[[str], Any]) -> None:

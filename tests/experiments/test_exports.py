@@ -60,13 +60,17 @@ def test_the_adapter_of_a_language_model_goes_by_its_record(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    monkeypatch.setattr(exports, "export", lambda study, run, store, folder: asked.append((study, run, folder)))
+    monkeypatch.setattr(
+        exports, "export", lambda study, run, store, folder, **form: asked.append((study, run, folder, form))
+    )
     study = replace(STUDY, model="tiny-llama", prompted=True, regime=8, epochs=1, max_length=256, schedule="linear")
     with torch.random.fork_rng():
         sweep.run(study, RUNS[:1], store, progress=False)
     (adapter,) = (store.folder / "adapters").iterdir()
     export_saved(adapter, tmp_path / "out", offline=True)
-    assert asked == [(study, RUNS[0], tmp_path / "out")]
+    export_saved(adapter, tmp_path / "out", offline=True, layout="qwen2", gguf="q8_0")
+    made = (study, RUNS[0], tmp_path / "out")
+    assert asked == [(*made, {"layout": None, "gguf": None}), (*made, {"layout": "qwen2", "gguf": "q8_0"})]
 
 
 def test_a_record_of_another_kind_and_a_damaged_one_are_refused(store: Store, tmp_path: Path) -> None:
