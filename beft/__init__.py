@@ -22,6 +22,7 @@ __getattr__, _names = hand_on(
         "Store": "records.store",
         "Study": "study",
         "Tuned": "api",
+        "adapter_as_lora": "bank.handover",
         "describe": "anatomy.projections",
         "fit": "training.loop",
         "key_bias_is_null": "anatomy.projections",

@@ -16,6 +16,7 @@ from ..models.gguf import base_note
 from ..models.gguf_export import KINDS, write_gguf
 from .adapter_files import CONFIG, check_apart, folder_of
 from .bank import BiasBank, filled
+from .bias_as_lora import as_vectors
 from .labels import name_labels
 from .layouts import check_layout, give_biases, in_layout
 from .peft_adapter import fitting
@@ -87,7 +88,7 @@ def merge_adapter(
     Raises BeftError: as `peft_adapter.load_tuned` and `merge`; an adapter of another of PEFT's kinds.
     """
     folder = _place(folder)
-    files = fitting(model, adapter)
+    files = as_vectors(fitting(model, adapter))
     if files.kind != "BEFT":
         raise BeftError(f"adapter {files.folder} is of PEFT's kind {files.kind}, and a bias is merged of a BEFT one")
     layout = check_form(model, layout, gguf, folder is not None and tokenizer is not None)

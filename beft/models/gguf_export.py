@@ -68,7 +68,7 @@ def held(tensor: Tensor, kind: str) -> tuple[np.ndarray, str, np.ndarray]:
     name = "F32" if values.ndim == 1 else KINDS[kind]
     if name == "Q8_0" and values.shape[-1] % 32:
         name = "F16"
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         packed = quants.quantize(values, GGMLQuantizationType[name])
     return packed, name, quants.dequantize(packed, GGMLQuantizationType[name])
 
