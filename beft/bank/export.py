@@ -91,6 +91,7 @@ def merge_adapter(
     files = as_vectors(fitting(model, adapter))
     if files.kind != "BEFT":
         raise BeftError(f"adapter {files.folder} is of PEFT's kind {files.kind}, and a bias is merged of a BEFT one")
+    _refuse_quantised(model)
     layout = check_form(model, layout, gguf, folder is not None and tokenizer is not None)
     changes = []
     for name, tensor in files.tensors.items():
@@ -179,13 +180,17 @@ def check_mergeable(bank: BiasBank, run: int) -> None:
 def _without_bias(bank: BiasBank, run: int) -> list[str]:
     """The modules that have to be given a bias first. Raises BeftError for what is no part of a plain checkpoint."""
     bank.check_plain()
-    if getattr(bank.model.config, "quantization_config", None) is not None:
-        raise BeftError(
-            f"the weights of this {bank.anatomy.family} model are quantised and a bias cannot be merged into them: "
-            "load it unquantised, or save an adapter"
-        )
+    _refuse_quantised(bank.model)
     tuned = [slot.module for slot in bank.trained(run) if isinstance(slot, BiasSlot)]
     return list(dict.fromkeys(name for name in tuned if bank.model.get_submodule(name).bias is None))
+
+
+def _refuse_quantised(model: Any) -> None:
+    if getattr(model.config, "quantization_config", None) is not None:
+        raise BeftError(
+            f"the weights of this {model.config.model_type} model are quantised and a bias cannot be merged into them: "
+            "load it unquantised, or save an adapter"
+        )
 
 
 def _warn_of_rounded(model: Any, exported: Any) -> None:
