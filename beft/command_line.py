@@ -119,6 +119,8 @@ def _parser() -> argparse.ArgumentParser:
     option("folder", metavar="OUT", help="the folder to write")
     option("--model", help="of a record: the folder of its model, where it is one")
     option("--task", help="of a record: the file of its rows, where it is one")
+    option("--layout", help="qwen2 or llama: the family to write a language model as, where its own has no biases")
+    option("--gguf", metavar="KIND", help="f32, f16 or q8_0: write a language model as one GGUF file of such numbers")
     option("--offline", action="store_true", help="never ask the hub")
     option = command("describe", _describe, "Print where query, key and value of a model live, and which have biases.")
     option("model", help="a name, a folder or a GGUF file")

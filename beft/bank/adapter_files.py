@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import PeftConfig
+from peft import BeftConfig, PeftConfig
+from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils import TRANSFORMERS_MODELS_TO_BEFT_TARGET_MODULES_MAPPING
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -200,11 +202,29 @@ def check_fits(files: AdapterFiles, model: Any, task: str | None) -> None:
     for name, tensor in files.tensors.items():
         _check_tensor(files, model, name, tensor)
     ends = {"BEFT": ("beft_bias",), "LORA": ("lora_A.weight", "lora_B.weight")}.get(files.kind, ())
-    modules = dict(model.named_modules())
-    for module in files.config.get("target_modules") or ():
-        lost = [f"{module}.{end}" for end in ends if module in modules and f"{module}.{end}" not in files.tensors]
+    for module in _targets(files, model):
+        lost = [f"{module}.{end}" for end in ends if f"{module}.{end}" not in files.tensors]
         if lost:
-            raise BeftError(f"adapter {files.folder} lacks {lost[0]}: save it again")
+            raise BeftError(
+                f"adapter {files.folder} lacks {lost[0]}: it is damaged, or of a base model with fewer layers "
+                f"({_base(files)}); load that, or save the adapter again"
+            )
+
+
+def _targets(files: AdapterFiles, model: Any) -> list[str]:
+    """The modules of a model that an adapter changes, as PEFT finds them by its config.
+
+    A BEFT adapter of PEFT's own making names them by their last part or a pattern, or not at all: the family's default.
+    """
+    wanted = files.config.get("target_modules")
+    modules = [name for name, _ in model.named_modules() if name]
+    if files.kind != "BEFT":
+        return [name for name in modules if isinstance(wanted, list) and name in wanted]
+    wanted = wanted or TRANSFORMERS_MODELS_TO_BEFT_TARGET_MODULES_MAPPING.get(model.config.model_type)
+    if not wanted:
+        return []  # PEFT says that it knows none
+    config = BeftConfig(target_modules=wanted, modules_to_save=files.config.get("modules_to_save"))
+    return [name for name in modules if check_target_module_exists(config, name)]
 
 
 def _check_tensor(files: AdapterFiles, model: Any, name: str, tensor: Tensor) -> None:
@@ -246,6 +266,8 @@ def _wanted_shape(model: Any, name: str, tensor: Tensor) -> tuple[int, ...] | No
             layer = model.get_submodule(module.rpartition(".")[0])
             if module.endswith("lora_A"):
                 return (tensor.shape[0], layer.weight.shape[0] if isinstance(layer, Conv1D) else layer.in_features)
+            if end == "bias":
+                return (width_of(layer),)
             return (width_of(layer), tensor.shape[1])
         return tuple(model.get_parameter(name).shape)
     except AttributeError:

@@ -313,18 +313,21 @@ class BiasBank(nn.Module):
         self.detach()
 
 
-def filled(model: Any, config: Any, state: Mapping[str, Tensor]) -> Any:
-    """A new model of the same class, in eval mode and on the same device, with this config and these parameters.
+def filled(model: Any, config: Any, state: Mapping[str, Tensor], kind: Any = None) -> Any:
+    """A new model, in eval mode and on the same device as `model`, with this config and these parameters.
+
+    It is of the same class, or of the class `kind`.
 
     Every parameter has the precision that it has in `state`. Buffers that a checkpoint does not hold, such as rotary
     frequencies, are those of `from_pretrained`: computed in full precision and kept in that of a model made in the
     precision of `state`. A cast of the whole model would round them.
     """
-    made, usual = type(model)(config), torch.get_default_dtype()
+    kind = kind or type(model)
+    made, usual = kind(config), torch.get_default_dtype()
     torch.set_default_dtype(next(x.dtype for x in state.values() if x.is_floating_point()))
     try:
         with torch.device("meta"):
-            precisions = {name: buffer.dtype for name, buffer in type(model)(config).named_buffers()}
+            precisions = {name: buffer.dtype for name, buffer in kind(config).named_buffers()}
     finally:
         torch.set_default_dtype(usual)
     for name, parameter in made.named_parameters():

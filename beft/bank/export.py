@@ -1,4 +1,4 @@
-"""A run as a plain checkpoint, with biases switched on by the model's own config where it has none."""
+"""A run as a plain checkpoint, with biases switched on by the model's own config or by another family's layout."""
 
 import copy
 import warnings
@@ -11,12 +11,18 @@ from torch import Tensor, nn
 
 from ..anatomy.projections import describe
 from ..anatomy.sites import TERMS, Site
-from ..errors import BeftError
+from ..errors import BeftError, unknown
 from ..models.gguf import base_note
+from ..models.gguf_export import KINDS, write_gguf
 from .adapter_files import CONFIG, check_apart, folder_of
 from .bank import BiasBank, filled
+from .bias_as_lora import as_vectors
 from .labels import name_labels
-from .slots import BiasSlot
+from .layouts import check_layout, give_biases, in_layout
+from .peft_adapter import fitting
+from .slots import BiasSlot, Change
+
+CARD = "{what}, with a bias tuned by beft{base}.\n"
 
 
 def merge(
@@ -25,40 +31,143 @@ def merge(
     folder: str | Path | None = None,
     tokenizer: Any = None,
     labels: Sequence[Any] = (),
+    *,
+    layout: str | None = None,
+    gguf: str | None = None,
 ) -> Any:
     """A plain copy of the model with one run's biases added to its own and its head in place.
 
     Where the model has no bias to add to, its config's own flag gives it some, zero elsewhere. With `folder` it is also
     written there as safetensors (with the tokenizer, if given), so that the `AutoModelFor...from_pretrained` of its
     kind, or an inference server, loads it with neither beft nor peft. The copy computes what the loaded one does. Warns
-    where the bank's model does not, because a cast rounded what no checkpoint holds. `labels` are the names of a
-    classifier's classes, for its config. Raises BeftError: a tuned layer has no bias and the family no flag for it; a
-    prefix or a prompt, which are no part of a checkpoint; quantised weights; a folder that is a file or has an adapter
-    in it; labels as `labels.name_labels`.
+    where the bank's model does not, because a cast rounded what no checkpoint holds.
+
+    Args:
+        labels: names of a classifier's classes, for its config.
+        layout: "qwen2" or "llama", the family that a language model is written as, for one like Mistral without a flag
+            of its own; its logits there are compared with its own.
+        gguf: "f32", "f16" or "q8_0": the folder gets one GGUF file of these numbers in place of safetensors, in the
+            layout of Qwen2, read again by transformers and compared.
+
+    Raises BeftError: a tuned layer has no bias and the family no flag for it; a prefix or a prompt, which are no part
+    of a checkpoint; quantised weights; a folder that is a file or has an adapter in it; labels as
+    `labels.name_labels`; what `layouts.in_layout` and `models.gguf_export.write_gguf` raise.
     """
-    if folder is not None:
-        folder = folder_of(folder)
-        check_apart(folder, apart_from=CONFIG)
+    folder = _place(folder)
+    layout = check_form(bank.model, layout, gguf, folder is not None and tokenizer is not None)
     bare = _without_bias(bank, run)
     changes = bank.changes(run)
     # a model that is made draws weights, though they are replaced at once
     with torch.random.fork_rng(devices=[]):
         exported = bank.bare_copy()
-        _warn_of_rounded(bank.model, exported)
-        if bare:
-            exported = with_biases(exported, bare)
-    for change in changes:
-        change.apply(exported.get_parameter(change.parameter))
+    _warn_of_rounded(bank.model, exported)
+    exported = _changed(exported, bare, changes, layout)
     if not bank.language_model:
         name_labels(exported.config, labels)
+    _save(exported, bank.model, folder, tokenizer, gguf)
+    return exported
+
+
+def merge_adapter(
+    model: Any,
+    adapter: str | Path,
+    folder: str | Path | None = None,
+    tokenizer: Any = None,
+    *,
+    layout: str | None = None,
+    gguf: str | None = None,
+) -> Any:
+    """A plain copy of a model with a BEFT adapter in it, of this package or of PEFT's own making; else as `merge`.
+
+    PEFT merges no bias into a layer without one; here the config's own flag, or a `layout`, gives it one.
+
+    Args:
+        model: the base model, as `models.loading` gives it.
+        adapter: the folder.
+
+    Raises BeftError: as `peft_adapter.load_tuned` and `merge`; an adapter of another of PEFT's kinds.
+    """
+    folder = _place(folder)
+    files = as_vectors(fitting(model, adapter))
+    if files.kind != "BEFT":
+        raise BeftError(f"adapter {files.folder} is of PEFT's kind {files.kind}, and a bias is merged of a BEFT one")
+    _refuse_quantised(model)
+    layout = check_form(model, layout, gguf, folder is not None and tokenizer is not None)
+    changes = []
+    for name, tensor in files.tensors.items():
+        module, _, leaf = name.rpartition(".")
+        bias = leaf == "beft_bias"
+        changes.append(Change(f"{module}.bias", tensor.flatten(), True) if bias else Change(name, tensor, False))
+    tuned = [name.removesuffix(".beft_bias") for name in files.tensors if name.endswith(".beft_bias")]
+    bare = [name for name in tuned if model.get_submodule(name).bias is None]
+    with torch.random.fork_rng(devices=[]):
+        exported = filled(model, copy.deepcopy(model.config), model.state_dict()).requires_grad_(False)
+    exported = _changed(exported, bare, changes, layout)
+    if exported.get_output_embeddings() is None:
+        name_labels(exported.config, files.about.get("labels", ()))
+    _save(exported, model, folder, tokenizer, gguf)
+    return exported
+
+
+def _place(folder: str | Path | None) -> Path | None:
+    """The folder to write. Raises BeftError for one that cannot be, or has an adapter in it."""
     if folder is not None:
+        folder = folder_of(folder)
+        check_apart(folder, apart_from=CONFIG)
+    return folder
+
+
+def _changed(model: Any, bare: Sequence[str], changes: Sequence[Change], layout: str | None) -> Any:
+    """A plain model with changes made, in another layout if one is named; the linear layers `bare` get a bias first."""
+    if layout is not None:
+        give_biases(model, bare)
+    elif bare:
+        with torch.random.fork_rng(devices=[]):
+            model = with_biases(model, bare)
+    for change in changes:
+        change.apply(model.get_parameter(change.parameter))
+    return model if layout is None else in_layout(model, layout)
+
+
+def _save(exported: Any, source: Any, folder: Path | None, tokenizer: Any, gguf: str | None) -> None:
+    """Write a model as safetensors or GGUF, and where it was made from a GGUF file or is one, a note that says so."""
+    if folder is None:
+        return
+    what = "A whole checkpoint"
+    if gguf is None:
         exported.save_pretrained(str(folder))
         if tokenizer is not None:
             tokenizer.save_pretrained(str(folder))
-        if note := base_note(getattr(bank.model.config, "name_or_path", "")):
-            about = f"A whole checkpoint, with a bias tuned by beft, of {note}.\n"
-            (folder / "README.md").write_text(about, encoding="utf-8")
-    return exported
+    else:
+        what = f"A whole model as GGUF ({write_gguf(exported, tokenizer, folder, gguf)})"
+    note = base_note(getattr(source.config, "name_or_path", ""))
+    if note or gguf is not None:
+        text = CARD.format(what=what, base=f", of {note}" if note else "")
+        (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def check_form(model: Any, layout: str | None, gguf: str | None, written: bool = True) -> str | None:
+    """The layout that a model is exported in, None for its own; found before anything is computed.
+
+    Args:
+        written: whether there is a folder and a tokenizer to write, which a GGUF file needs.
+
+    Raises BeftError: an unknown kind of GGUF file, one in another layout than Qwen2's or with nothing to write it from,
+    what `layouts.check_layout` says.
+    """
+    if gguf is not None:
+        if gguf not in KINDS:
+            raise unknown("kind of GGUF file", gguf, KINDS)
+        if layout not in (None, "qwen2"):
+            raise BeftError(
+                f"transformers reads the biases of a GGUF file in the layout qwen2 only, not {layout}: leave layout out"
+            )
+        if not written:
+            raise BeftError("a GGUF file has the tokenizer in it: give merge a folder and the tokenizer")
+        layout = "qwen2"
+    if layout is not None:
+        check_layout(model, layout)
+    return layout
 
 
 def check_mergeable(bank: BiasBank, run: int) -> None:
@@ -71,13 +180,17 @@ def check_mergeable(bank: BiasBank, run: int) -> None:
 def _without_bias(bank: BiasBank, run: int) -> list[str]:
     """The modules that have to be given a bias first. Raises BeftError for what is no part of a plain checkpoint."""
     bank.check_plain()
-    if getattr(bank.model.config, "quantization_config", None) is not None:
-        raise BeftError(
-            f"the weights of this {bank.anatomy.family} model are quantised and a bias cannot be merged into them: "
-            "load it unquantised, or save an adapter"
-        )
+    _refuse_quantised(bank.model)
     tuned = [slot.module for slot in bank.trained(run) if isinstance(slot, BiasSlot)]
     return list(dict.fromkeys(name for name in tuned if bank.model.get_submodule(name).bias is None))
+
+
+def _refuse_quantised(model: Any) -> None:
+    if getattr(model.config, "quantization_config", None) is not None:
+        raise BeftError(
+            f"the weights of this {model.config.model_type} model are quantised and a bias cannot be merged into them: "
+            "load it unquantised, or save an adapter"
+        )
 
 
 def _warn_of_rounded(model: Any, exported: Any) -> None:
@@ -126,9 +239,17 @@ def bias_flag(model: Any, modules: Sequence[str]) -> str:
     if not added:
         raise BeftError(
             f"no flag of {type(model.config).__name__} gives {modules[0]} a bias, so a plain checkpoint cannot hold "
-            "one: save an adapter instead"
+            f"one: save an adapter instead{_or_in_another_layout(model)}"
         )
     return min(added, key=lambda flag: (added[flag], flag))
+
+
+def _or_in_another_layout(model: Any) -> str:
+    try:
+        check_layout(model, "qwen2")
+    except BeftError:
+        return ""
+    return ', or export the model with layout="qwen2"'
 
 
 def switched(config: Any, exported: Any) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from ..study import ALL_METHODS, parse_method
 from . import adapter_files
 from .adapter_files import CONFIG, EMBEDDINGS, MODEL, check_apart, folder_of, prefix_of
 from .bank import BiasBank
+from .bias_as_lora import lora_of
 from .export import check_mergeable, merge
 from .labels import label_names, name_labels
-from .peft_adapter import about, adapter_of, save_adapter, task_type, why_no_adapter
+from .peft_adapter import about, adapter_of, fitting, save_adapter, task_type, why_no_adapter
 from .virtual_tokens import VIRTUAL
 
 AUTO = {"SEQ_CLS": "ForSequenceClassification", "CAUSAL_LM": "ForCausalLM", "SEQ_2_SEQ_LM": "ForSeq2SeqLM"}
@@ -115,6 +116,30 @@ def share_adapter(
     save_adapter(bank, run, folder, base, labels)
     tokenizer.save_pretrained(str(folder))
     return _card(folder, bank.model, base, labels)
+
+
+def adapter_as_lora(model: Any, adapter: str | Path, folder: str | Path) -> Path:
+    """Write a BEFT adapter, of this package or of PEFT's own making, as a LoRA adapter that gives the same logits.
+
+    PEFT loads it on any base model, and merges it only where every layer with a vector has a bias of its own; a base
+    without biases keeps it beside the model. What is saved whole, such as a head, is saved whole here too. It takes
+    in + 2 out numbers a layer in place of out.
+
+    Args:
+        model: the base model, as `models.loading` gives it.
+        adapter: the folder of the BEFT adapter.
+        folder: to write.
+
+    Raises BeftError: as `peft_adapter.load_tuned`; an adapter of another of PEFT's kinds; a folder that cannot be
+    written.
+    """
+    files = fitting(model, adapter)
+    if files.kind != "BEFT":
+        raise BeftError(
+            f"adapter {files.folder} is of PEFT's kind {files.kind}, and only a BEFT one is written as LoRA with a bias"
+        )
+    config, tensors = lora_of(model, files.tensors, files.config)
+    return adapter_files.write(folder_of(folder), config, tensors, files.about)
 
 
 def _card(folder: Path, model: Any, base: str, labels: Sequence[Any]) -> str:

@@ -19,6 +19,7 @@ from ..models.gguf import base_note
 from . import adapter_files
 from .adapter_files import EMBEDDINGS, ROUNDED, AdapterFiles, folder_of
 from .bank import BiasBank
+from .bias_as_lora import as_vectors, lora_of
 from .labels import label_names, name_labels
 from .slots import BiasSlot
 from .virtual_tokens import prompt_config
@@ -133,7 +134,13 @@ class Adapter:
 
 
 def save_adapter(
-    bank: BiasBank, run: int, folder: str | Path, base_model: str = "", labels: Sequence[Any] = ()
+    bank: BiasBank,
+    run: int,
+    folder: str | Path,
+    base_model: str = "",
+    labels: Sequence[Any] = (),
+    *,
+    as_lora: bool = False,
 ) -> Path:
     """Write one run as a PEFT adapter that `PeftModel.from_pretrained` loads to the same logits.
 
@@ -144,10 +151,14 @@ def save_adapter(
     Args:
         base_model: name of the base model, for the adapter's config.
         labels: names of a classifier's classes, which `load_tuned` puts into the model's config.
+        as_lora: write biases as LoRA of rank 1 with zero matrices and a bias, for what serves no BEFT; see
+            `handover.adapter_as_lora`.
 
     Raises BeftError: what `why_no_adapter` says; labels as `labels.label_names`.
     """
     config, tensors = adapter_of(bank, run, base_model)
+    if as_lora and config.peft_type.value == "BEFT":
+        config, tensors = lora_of(bank.model, tensors, config)
     written = adapter_files.write(folder_of(folder), config, tensors, about(bank, labels))
     if note := base_note(getattr(bank.model.config, "name_or_path", "")):
         card = GGUF_CARD.format(base=base_model, note=note, file=note.partition(" (")[0])
@@ -217,11 +228,17 @@ def load_adapter(bank: BiasBank, run: int, folder: str | Path) -> None:
     if method in ("full", "mask"):
         raise BeftError(_no_format(method))
     files = adapter_files.read(folder_of(folder))
+    if kind == "BEFT":
+        files = as_vectors(files)
     if files.kind != kind:
         raise BeftError(f"adapter {folder} is of PEFT's kind {files.kind}, and a {method} run is saved as {kind}")
     adapter = Adapter(method, bank._frozen, kind, str(folder), files.tensors)
     for slot in bank.trained(run):
-        slot.load(run, bank.model, adapter)
+        module = slot.parameter.rpartition(".")[0]
+        if slot.group == "pooler" and not files.about and not any(n.startswith(f"{module}.") for n in files.tensors):
+            slot.values[run] = 0  # PEFT's own adapters leave the pooler as it is
+        else:
+            slot.load(run, bank.model, adapter)
     left = sorted(name for name in adapter.tensors.keys() - adapter.used if adapter.tensors[name].any())
     if left:
         raise BeftError(f"adapter {folder} also has {left[0]}, which a {method} run does not train")
@@ -234,15 +251,7 @@ def load_tuned(model: Any, folder: str | Path) -> PeftModel:
     The names of the classes, if the adapter has them, go into the model's config. Raises BeftError: no adapter there,
     files that are truncated, or an adapter of another base model or kind of model.
     """
-    files = adapter_files.read(folder_of(folder))  # PEFT would go to the hub for a folder that is not there
-    if not isinstance(model, PreTrainedModel | PeftModel):
-        raise BeftError(
-            f"load_tuned takes a model of transformers, not a {type(model).__name__}: give `models.load(...).model`"
-        )
-    if hasattr(model, "peft_config"):
-        raise BeftError(f"this {type(model).__name__} has an adapter on it already: load the base model anew")
-    adapter_files.check_fits(files, model, task_type(model))
-    _check_base(files, model, lambda module: model.get_submodule(module).weight)
+    files = fitting(model, folder)
     try:
         tuned = PeftModel.from_pretrained(model, str(files.folder)).eval()
     except Exception as error:  # PEFT and torch raise types of their own
@@ -253,6 +262,20 @@ def load_tuned(model: Any, folder: str | Path) -> PeftModel:
     if model.get_output_embeddings() is None:
         name_labels(model.config, files.about.get("labels", ()))
     return tuned
+
+
+def fitting(model: Any, folder: str | Path) -> AdapterFiles:
+    """The files of an adapter that fits a base model. Raises BeftError as `load_tuned`."""
+    files = adapter_files.read(folder_of(folder))  # PEFT would go to the hub for a folder that is not there
+    if not isinstance(model, PreTrainedModel | PeftModel):
+        raise BeftError(
+            f"load_tuned takes a model of transformers, not a {type(model).__name__}: give `models.load(...).model`"
+        )
+    if hasattr(model, "peft_config"):
+        raise BeftError(f"this {type(model).__name__} has an adapter on it already: load the base model anew")
+    adapter_files.check_fits(files, model, task_type(model))
+    _check_base(files, model, lambda module: model.get_submodule(module).weight)
+    return files
 
 
 def _check_base(files: AdapterFiles, model: Any, weight_of: Callable[[str], Any]) -> None:

@@ -9,6 +9,8 @@ from ..errors import BeftError, reason_of
 from ..models import loading as models
 from . import adapter_files
 from .adapter_files import ABOUT, CONFIG, PROMPTS
+from .bias_as_lora import as_vectors
+from .export import merge_adapter
 from .peft_adapter import load_tuned
 
 LENGTH = 128  # tokens, where it is not known what a model was tuned with
@@ -89,6 +91,8 @@ def _merged(folder: Path, offline: bool) -> models.Loaded:
         what = "has no head for texts with labels" if base else "does not name its base model"
         raise BeftError(f"the adapter in {folder} {what}: put it on a model with beft.load_tuned")
     loaded = models.load(str(base), labels=heads[0], offline=offline)
+    if as_vectors(files).kind == "BEFT":
+        return replace(loaded, model=merge_adapter(loaded.model, folder))
     model: Any = load_tuned(loaded.model, folder)
     if files.kind in PROMPTS:
         return replace(loaded, model=model)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..bank.adapter_files import fault_of
 from ..bank.baselines import open_bank
-from ..bank.export import merge
+from ..bank.export import check_form, merge
 from ..bank.peft_adapter import holds_adapter, load_adapter, save_adapter
 from ..bank.virtual_tokens import VIRTUAL
 from ..data.batching import CHUNKS
@@ -309,26 +309,36 @@ def _may_hold(context: Context, run_: Run) -> bool:
         return holds_adapter(bank, 0)
 
 
-def export(study: Study, run_: Run, store: Store, folder: str | Path) -> Path:
+def export(
+    study: Study, run_: Run, store: Store, folder: str | Path, *, layout: str | None = None, gguf: str | None = None
+) -> Path:
     """Write a run as a plain checkpoint with its tokenizer, which any loader takes: see `bank.export.merge`.
 
-    Its bias comes from its adapter; a run without one is repeated. Raises BeftError: as `merge`, for a run that
-    diverged, and for a folder that cannot be written (before anything is trained).
+    Its bias comes from its adapter; a run without one is repeated.
+
+    Args:
+        layout: "qwen2" or "llama", the family to write a language model as, for one without a flag for biases.
+        gguf: "f32", "f16" or "q8_0", to write one GGUF file of such numbers in place of safetensors.
+
+    Raises BeftError: as `merge`, for a run that diverged, and for a folder, a layout or a GGUF file that cannot be
+    written (before anything is trained).
     """
     _check_run(study, run_, store)
     folder = check_folder(folder, "folder of the export")
     context = Context(study)
+    check_form(context.loaded.model, layout, gguf)
+    form: dict[str, Any] = {"layout": layout, "gguf": gguf}
     tokenizer, labels = context.loaded.tokenizer, context.data.task.labels
     if run_.method in WEIGHT_METHODS or not _may_hold(context, run_):
         for epoch in fit(context.loaded, context.data, study, [run_], progress=run_.method):
             if epoch.last:
                 epoch.results[0].raise_if_lost()
                 with explained(f"the folder {folder}"):
-                    merge(epoch.bank, 0, folder, tokenizer, labels)
+                    merge(epoch.bank, 0, folder, tokenizer, labels, **form)
         return folder
     kept = adapter(study, run_, store)
     with open_bank(context.loaded.model, [parse_method(run_.method).base], [run_.seed], sites=study.sites) as bank:
         load_adapter(bank, 0, kept)
         with explained(f"the folder {folder}"):
-            merge(bank, 0, folder, tokenizer, labels)
+            merge(bank, 0, folder, tokenizer, labels, **form)
     return folder

@@ -90,9 +90,12 @@ def base_note(folder: str | Path) -> str:
     return said
 
 
-def _write(path: Path, digest: str, folder: Path) -> None:
-    if importlib.util.find_spec("gguf") is None:
-        raise BeftError(f"{path.name} is in the GGUF format, for which the package gguf is missing: `pip install gguf`")
+def read(path: Path) -> tuple[Any, Any]:
+    """The causal language model of a GGUF file in float32, and its tokenizer, which splits digits as llama.cpp does.
+
+    Raises BeftError as `dequantised`.
+    """
+    needs_package(path.name)
     header = _header(path)
     options: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True, "trust_remote_code": False}
     packed = getattr(transformers, "GgufConfig", None)  # of versions that could leave the weights in 4 bits
@@ -110,6 +113,17 @@ def _write(path: Path, digest: str, folder: Path) -> None:
             f"{path} lacks {len(lost)} tensors of a {model.config.model_type} model or has them in another shape "
             f"({lost[0]}): it is incomplete or of a variant that transformers cannot read, give another file"
         )
+    return model, tokenizer
+
+
+def needs_package(file: str) -> None:
+    """Raise BeftError where the package that reads and writes such files is missing."""
+    if importlib.util.find_spec("gguf") is None:
+        raise BeftError(f"{file} is in the GGUF format, for which the package gguf is missing: `pip install gguf`")
+
+
+def _write(path: Path, digest: str, folder: Path) -> None:
+    model, tokenizer = read(path)
     # transformers saves no model that was read from GGUF, so its tensors and its config are written here
     state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     dtype = next(

@@ -145,6 +145,7 @@ def test_a_modernbert_as_it_is_published_gets_the_biases_that_it_lacks(tmp_path)
         merged = merge(bank, 0)
     assert merged.config.attention_bias
     same(merged, shared)
+    same(beft.Tuned.load(shared.folder, offline=True).model, shared)  # PEFT merges nothing into such a layer
     with pytest.raises(beft.BeftError, match="all_biases trains nothing of ModernBertForSequenceClassification"):
         open_bank(model, ["all_biases"], [0])
 
