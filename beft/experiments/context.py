@@ -25,7 +25,7 @@ MODEL_AND_DATA = ("model", "model_sha256", "model_config_sha256", "task", "data_
 class Shelf:
     """What the studies of one sweep share: each task's rows, where each model is, and the model read last."""
 
-    data: dict[tuple[str, bool, bool, int | None], Dataset] = field(default_factory=dict)
+    data: dict[tuple[Any, ...], Dataset] = field(default_factory=dict)
     files: dict[tuple[str, bool], files.ModelFiles] = field(default_factory=dict)
     model: dict[tuple[str, int | None], loading.Loaded] = field(default_factory=dict)
 
@@ -40,16 +40,11 @@ class Context:
 
     def __init__(self, study: Study, shelf: Shelf | None = None) -> None:
         self.study, self.shelf = study, shelf or Shelf()
-        task = (study.task, study.offline, study.prompted, study.evaluated)
+        options = tuple(sorted(study.labels.items())) if study.labels else ()
+        task = (study.task, study.offline, study.prompted, study.evaluated, study.validation, study.template, options)
         model = (study.model, study.offline)
         if task not in self.shelf.data:
-            self.shelf.data[task] = (
-                data_sources.load_prompts(
-                    study.task, offline=study.offline, evaluated=study.evaluated or data_sources.EVALUATED
-                )
-                if study.prompted
-                else data_sources.load(study.task, offline=study.offline, evaluated=study.evaluated)
-            )
+            self.shelf.data[task] = _rows_of(study)
         if model not in self.shelf.files:
             self.shelf.files[model] = files.find(study.model, offline=study.offline)
         self.data, self.files = self.shelf.data[task], self.shelf.files[model]
@@ -108,6 +103,7 @@ class Context:
             **files.model_identity(self.files),
             "task": self.data.task.name,
             "data_fingerprint": self.data.fingerprint,
+            **({"validation": Path(self.study.validation).name} if self.study.validation else {}),
         }
 
     def subject(self, rows: dict[str, int] | None = None) -> dict[str, Any]:
@@ -130,6 +126,20 @@ class Context:
             outcome=result.outcome,
             **more,
         )
+
+
+def _rows_of(study: Study) -> Dataset:
+    validation = {"validation": study.validation} if study.validation else {}
+    if not study.prompted:
+        return data_sources.load(study.task, offline=study.offline, evaluated=study.evaluated, **validation)
+    return data_sources.load_prompts(
+        study.task,
+        offline=study.offline,
+        evaluated=study.evaluated or data_sources.EVALUATED,
+        template=study.template,
+        labels=study.labels,
+        **validation,
+    )
 
 
 def short(model: str) -> str:
