@@ -41,8 +41,18 @@ WITH_PEFT = """from peft import {auto}
 model = {auto}.from_pretrained({arguments})"""
 
 
-def check_method(method: str) -> None:
-    """Raise BeftError for a method that no classifier is tuned with."""
+def check_method(method: str, prompted: bool = False) -> None:
+    """Raise BeftError for a method with which no classifier, or `prompted` no language model, is handed over."""
+    if prompted:
+        valid = [name for name in ALL_METHODS if name not in ("head", "prompt", "prefix")]
+        if isinstance(method, str) and method == "prefix":
+            raise BeftError(
+                "tune hands over no prefix, which cannot be merged: choose another method, or run Study(..., "
+                "prompted=True) with beft.experiments.sweep.run"
+            )
+        if not isinstance(method, str) or method not in valid:
+            raise unknown("method for prompts", method, valid)
+        return
     valid = [name for name in ALL_METHODS if name != "prefix"]
     if isinstance(method, str) and method == "prefix":
         raise BeftError("a prefix is for causal language models, which have no head to tune: choose another method")

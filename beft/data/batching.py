@@ -224,8 +224,7 @@ def _refuse_alike(options: Sequence[str], ids: Sequence[list[int]]) -> None:
         other = first.setdefault(tuple(own), option)
         if other != option:
             raise BeftError(
-                f"the options {other!r} and {option!r} are the same tokens to this model, which cannot tell them apart: "
-                "give them other words"
+                f"the options {other!r} and {option!r} are the same tokens to this model: give them other words"
             )
 
 

@@ -102,8 +102,8 @@ def parse(text: Any) -> Template:
     if parts[-1][1] != LABEL or names.count(LABEL) > 1:
         rest = text.partition("{label}")[2]
         raise BeftError(
-            f"{shown} goes on behind {{label}} with {rest[:40]!r}, and what is scored is what a model would write last: "
-            "end it with {label}"
+            f"{shown} goes on behind {{label}} with {rest[:40]!r}, and what is scored is what a model writes last: end "
+            "it with {label}"
         )
     if len(names) == 1:
         raise BeftError(f"{shown} has no place for a text: name a column of the file in it, such as {{text}}")

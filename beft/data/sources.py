@@ -145,7 +145,7 @@ def load_prompts(
         shown = repr(str(task)) if isinstance(task, str | Path) else "a data frame"
         if template is None:
             raise BeftError(
-                f"{shown} cannot be prompted without a prompt: give template='{{text}}\\nSentiment: {{label}}' with the "
+                f"{shown} cannot be prompted without a prompt: give template='{{text}}\\nSentiment: {{label}}' with "
                 "columns of the file, or leave prompted out, so that a head classifies the rows"
             )
         own = own_prompt.load_own_prompts(task, template, labels, **reading)
