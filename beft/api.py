@@ -206,7 +206,8 @@ def tune(
     read = tuple((columns or {}).get(column, column) for column in rows.task.text_columns)
     wording = rows.prompt.wording if rows.prompt is not None else None
     about = (read, rows.task.metric, _majority(rows), wording)
-    tuned = Tuned(model, loaded.tokenizer, names, result, plan.max_length, *about)
+    length = min(plan.max_length, rows.prompt.max_length) if rows.prompt is not None else plan.max_length
+    tuned = Tuned(model, loaded.tokenizer, names, result, length, *about)
     if adapter is not None:
         with explained(f"the adapter folder {adapter}"):
             write_about(adapter, tuned.about)

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..bank.saved import About, write_about
 from ..data import sources as data_sources
 from ..data.datasets import Dataset, draw
 from ..errors import BeftError
@@ -106,6 +107,13 @@ class Context:
             **({"validation": Path(self.study.validation).name} if self.study.validation else {}),
         }
 
+    def note_prompt(self, folder: Path) -> None:
+        """Write a prompt of one's own beside an adapter or a checkpoint, so that `api.Tuned.load` reads either."""
+        prompt, task = self.data.prompt, self.data.task
+        if prompt is not None and prompt.wording is not None:
+            longest = min(self.study.max_length, prompt.max_length)
+            write_about(folder, About(task.labels, task.text_columns, longest, prompt.wording))
+
     def subject(self, rows: dict[str, int] | None = None) -> dict[str, Any]:
         """The `model` and `data` blocks of a record."""
         return origin(short(self.study.model), self.files, self.data, rows or {})
@@ -129,16 +137,17 @@ class Context:
 
 
 def _rows_of(study: Study) -> Dataset:
-    validation = {"validation": study.validation} if study.validation else {}
     if not study.prompted:
-        return data_sources.load(study.task, offline=study.offline, evaluated=study.evaluated, **validation)
+        return data_sources.load(
+            study.task, offline=study.offline, validation=study.validation, evaluated=study.evaluated
+        )
     return data_sources.load_prompts(
         study.task,
         offline=study.offline,
         evaluated=study.evaluated or data_sources.EVALUATED,
         template=study.template,
         labels=study.labels,
-        **validation,
+        validation=study.validation,
     )
 
 
