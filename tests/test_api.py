@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import small_gguf
 from transformers import AutoModelForSequenceClassification
 
 import beft
@@ -132,6 +133,21 @@ def test_a_table_under_its_own_names_is_read_in_tuning_and_in_predicting(titled,
     assert tuned.predict("a dull evening") in tuned.labels
     with pytest.raises(beft.BeftError, match="lacks the column 'review'"):
         tuned.predict(pd.DataFrame({"text": ["a dull evening"]}))
+
+
+def test_the_readme_of_an_adapter_on_a_gguf_file_names_the_file(titled, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    path = small_gguf.write(tmp_path / "mine" / "small-F32.gguf", small_gguf.small_llama(), "F32")
+    options = {"prompted": True, "template": "{title}:{label}", "labels": {"pos": "!", "neg": "?"}}
+    tuned = beft.tune(titled, model=str(path), adapter=tmp_path / "a", epochs=1, offline=True, **options)
+    card, printed = (tmp_path / "a" / "README.md").read_text(), capsys.readouterr().out
+    for text, folder in ((card, '"this folder"'), (printed, repr(str(tmp_path / "a")))):
+        assert (
+            f'gguf_file="small-F32.gguf", dtype="float32")\nmodel = PeftModel.from_pretrained(base, {folder})' in text
+        )
+    assert "\n    {title}:{label}\n" in card and "AutoPeftModel" not in card
+    again = beft.Tuned.load(tmp_path / "a", offline=True)
+    assert again.probabilities(["tale 1"]) == pytest.approx(tuned.probabilities(["tale 1"]), abs=1e-5)
 
 
 def test_an_encoder_is_no_model_for_a_prompt(titled):

@@ -10,13 +10,14 @@ from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_
 
 from ..errors import BeftError, unknown
 from ..models.files import TINY, reference
+from ..models.gguf import base_note
 from ..study import ALL_METHODS
 from . import adapter_files
 from .adapter_files import CONFIG, EMBEDDINGS, MODEL, check_apart, folder_of, prefix_of
 from .bank import BiasBank
 from .export import check_mergeable, merge
 from .labels import label_names, name_labels
-from .peft_adapter import about, adapter_of, save_adapter, task_type, why_no_adapter
+from .peft_adapter import GGUF_CODE, about, adapter_of, save_adapter, task_type, why_no_adapter
 from .virtual_tokens import VIRTUAL
 
 AUTO = {"SEQ_CLS": "ForSequenceClassification", "CAUSAL_LM": "ForCausalLM", "SEQ_2_SEQ_LM": "ForSeq2SeqLM"}
@@ -126,6 +127,8 @@ def share_adapter(
     folder, base = folder_of(folder), reference(model_name)
     save_adapter(bank, run, folder, base, labels)
     tokenizer.save_pretrained(str(folder))
+    if note := base_note(getattr(bank.model.config, "name_or_path", "")):  # of which `save_adapter` has written a card
+        return GGUF_CODE.format(file=note.partition(" (")[0], folder=repr(str(folder)))
     return _card(folder, bank.model, base, labels)
 
 
