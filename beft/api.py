@@ -16,6 +16,8 @@ from .bank.saved import About, read_classifier, write_about
 from .bank.virtual_tokens import reserve_virtual_tokens
 from .data import sources as data_module
 from .data.datasets import Dataset
+from .data.own_prompt import Wording
+from .data.texts import rows_of
 from .errors import BeftError, brief, unknown
 from .models import loading as models
 from .paths import check_folder
@@ -23,23 +25,25 @@ from .records.folders import explained
 from .study import Result, Run, Study
 from .training.classification import predict
 from .training.loop import fit
+from .training.prompting import option_probabilities
 
 _Call = TypeVar("_Call", bound=Callable[..., Any])
 
 
 @dataclass
 class Tuned:
-    """A tuned classifier.
+    """A tuned classifier, or a language model that was tuned on a prompt with an option for each label.
 
     Attributes:
         model: a plain transformers model, the bias merged and the head in place; of a prompt PEFT's, with its tokens.
         tokenizer: its tokenizer.
-        labels: names of the classes, in the order of the logits; none for a regression.
+        labels: names of the classes, in the order of the logits or options; none for a regression.
         result: parameters, epochs and outcome of the run; None for a model that `load` read.
         max_length: tokens that texts are cut to.
-        columns: the one or two columns of texts that it was tuned on; empty where not known.
+        columns: the columns of texts that it was tuned on, one or two but of a prompt; empty where not known.
         metric: the task's metric, that of `score`.
         majority: the score that always naming the largest class would have as an accuracy; None for a regression.
+        wording: the prompt of a language model; None for a classifier with a head.
     """
 
     model: Any
@@ -50,6 +54,7 @@ class Tuned:
     columns: tuple[str, ...] = ()
     metric: str = ""
     majority: float | None = None
+    wording: Wording | None = None
 
     @property
     def score(self) -> float | None:
@@ -59,12 +64,13 @@ class Tuned:
     @property
     def about(self) -> About:
         """What stands beside it on disk."""
-        return About(self.labels, self.columns, self.max_length)
+        return About(self.labels, self.columns, self.max_length, self.wording)
 
     def predict(self, texts: Any) -> Any:
         """The most probable label of each text or pair of texts; of a regression, its value.
 
-        One text (a `str`) gives one label. A list, tuple, array, Series, generator, data set column or DataFrame with
+        One text (a `str`) gives one label. Of a prompt with several columns a row is a tuple of texts, in the order of
+        `columns`. A list, tuple, array, Series, generator, data set column or DataFrame with
         the columns of the tuning file gives a list of as many. For a model tuned on pairs a tuple of two texts is one
         pair, and gives one label; for a model of single texts it is two texts.
 
@@ -81,13 +87,19 @@ class Tuned:
 
         Of one text (C,) or (1,). What `texts` may be, and what is raised, as in `predict`.
         """
-        return predict(self.model, self.tokenizer, texts, self.max_length, self.columns or None)
+        if self.wording is None:
+            return predict(self.model, self.tokenizer, texts, self.max_length, self.columns or None)
+        rows, single = rows_of(texts, self.columns, named=True)
+        examples = [self.wording.example(row) for row in rows]
+        scores = option_probabilities(self.model, self.tokenizer, examples, self.max_length)
+        return scores[0] if single else scores
 
     def save(self, folder: str | Path) -> None:
-        """Write a plain checkpoint that AutoModelForSequenceClassification loads; of a prompt PEFT's adapter.
+        """Write a plain checkpoint that an AutoModelFor... loads; of the method `prompt` PEFT's adapter.
 
-        `Tuned.load` reads either. How PEFT loads an adapter is printed, and in its README.md. Raises BeftError: the
-        folder is a file or cannot be written, or holds an adapter beside which a model cannot be.
+        A language model has a README.md with its prompt beside it. `Tuned.load` reads either. How PEFT loads an adapter
+        is printed, and in its README.md. Raises BeftError: the folder is a file or cannot be written, or holds an
+        adapter beside which a model cannot be.
         """
         check_folder(folder, "folder of the model")
         with explained(f"the folder {folder}"):
@@ -109,7 +121,8 @@ class Tuned:
         Raises BeftError: there is neither in the folder, or its files are damaged or belong to something else.
         """
         loaded, about = read_classifier(folder_of(folder), offline)
-        return cls(loaded.model, loaded.tokenizer, about.labels, None, about.max_length, about.columns)
+        own = (about.labels, None, about.max_length, about.columns)
+        return cls(loaded.model, loaded.tokenizer, *own, wording=about.wording)
 
 
 def _one_sentence_on_interrupt(call: _Call) -> _Call:
@@ -144,6 +157,9 @@ def tune(
 ) -> Tuned:
     """Tune one bias term on a file with columns text (or text_a, text_b) and label, or on a task by name.
 
+    A language model is tuned with `prompted=True`, `template="{text}\\nSentiment: {label}"`, which may name any
+    columns, and perhaps `labels={"pos": "good", "neg": "bad"}`; see `data.sources.load_prompts`.
+
     Args:
         task: "reviews.csv" (or .tsv, .jsonl, .parquet), or a task's name; whatever else `data.sources.load` takes.
         method: b_v, b_q, b_k, all_biases or head; a bias in another form (b_v:lora); lora, adapter, prompt, mask, full.
@@ -157,8 +173,8 @@ def tune(
     Raises BeftError: bad input, one sentence with the remedy; a run that diverged. KeyboardInterrupt, with a
     sentence, on Ctrl-C.
     """
-    check_method(method)
     _check_names(study)
+    check_method(method, prompted=study.get("template") is not None)
     named = isinstance(task, str | os.PathLike)
     if not named and not (isinstance(task, Mapping) or hasattr(task, "columns") or hasattr(task, "column_names")):
         raise BeftError(
@@ -172,10 +188,7 @@ def tune(
     reading = {
         name: value for name, value in given.items() if not (value is None or isinstance(value, tuple) and not value)
     }
-    rows = data_module.load(plan.task if named else task, offline=plan.offline, **reading)
-    if progress and rows.summary:
-        print(rows.summary)
-    loaded = models.load(plan.model, labels=rows.task.outputs, offline=plan.offline)
+    rows, loaded = _opened(plan, plan.task if named else task, reading, progress)
     plan = reserve_virtual_tokens(plan, loaded.model, [method])
     names, label = rows.task.labels, f"{method} on {rows.task.name}"
     for epoch in fit(loaded, rows, plan, [run], progress=label if progress else False):
@@ -191,26 +204,40 @@ def tune(
                 if progress:
                     print(f"the adapter is in {adapter}, and loaded by\n\n{code}")
     read = tuple((columns or {}).get(column, column) for column in rows.task.text_columns)
-    about = (read, rows.task.metric, _majority(rows))
-    tuned = Tuned(model, loaded.tokenizer, names, result, plan.max_length, *about)
+    wording = rows.prompt.wording if rows.prompt is not None else None
+    about = (read, rows.task.metric, _majority(rows), wording)
+    length = min(plan.max_length, rows.prompt.max_length) if rows.prompt is not None else plan.max_length
+    tuned = Tuned(model, loaded.tokenizer, names, result, length, *about)
     if adapter is not None:
         with explained(f"the adapter folder {adapter}"):
             write_about(adapter, tuned.about)
     return tuned
 
 
+def _opened(plan: Study, task: Any, reading: dict[str, Any], progress: bool) -> tuple[Dataset, models.Loaded]:
+    """The rows, of which a line is printed, and the model."""
+    if plan.prompted:
+        reading = {"evaluated": data_module.EVALUATED, "template": plan.template, "labels": plan.labels} | reading
+    rows = (data_module.load_prompts if plan.prompted else data_module.load)(task, offline=plan.offline, **reading)
+    if progress and rows.summary:
+        print(rows.summary)
+    if plan.prompted:
+        return rows, models.load_causal(plan.model, offline=plan.offline, dtype=plan.dtype)
+    return rows, models.load(plan.model, labels=rows.task.outputs, offline=plan.offline)
+
+
 def _check_names(study: Mapping[str, Any]) -> None:
     """Raise BeftError for a keyword that is none of `tune`."""
-    if study.get("prompted", False) is not False:
+    if study.get("prompted", False) is not False and study.get("template") is None:
         raise BeftError(
-            "tune trains a head on texts with labels and takes no prompted=: run Study(..., prompted=True) with "
-            "beft.experiments.sweep.run"
+            "tune with prompted=True takes rows of one's own with template='{text}\\nSentiment: {label}': a task that "
+            "has a prompt is run by beft.experiments.sweep.run with Study(..., prompted=True)"
         )
     own = list(inspect.signature(tune).parameters)[:-1]
     names = [*own, *(field.name for field in fields(Study) if field.name not in own)]
     for name in study:
         if name not in names:
-            raise unknown("setting of tune", name, [n for n in names if n != "prompted"])
+            raise unknown("setting of tune", name, names)
 
 
 def _majority(rows: Dataset) -> float | None:

@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     _tune_options(command("tune", _tune, _TUNE))
     option = command("predict", _predict, _PREDICT)
     option("folder", help="a model that was saved, or an adapter")
-    option("texts", help="a file with a column text, or text_a and text_b; a .txt, or - for the input: one a line")
+    option("texts", help="a file with the columns of the tuning file; a .txt, or - for the input: one a line")
     option("--output", metavar="FILE", help="write the labels there")
     option("--max-length", type=int, metavar="N", help="tokens that a text is cut to (default: as in tuning)")
     option("--offline", action="store_true", help="never ask the hub")
@@ -121,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     option("--task", help="of a record: the file of its rows, where it is one")
     option("--layout", help="qwen2 or llama: the family to write a language model as, where its own has no biases")
     option("--gguf", metavar="KIND", help="f32, f16 or q8_0: write a language model as one GGUF file of such numbers")
+    option("--validation", metavar="FILE", help="of a record: the file of its validation rows, where it has one")
     option("--offline", action="store_true", help="never ask the hub")
     option = command("describe", _describe, "Print where query, key and value of a model live, and which have biases.")
     option("model", help="a name, a folder or a GGUF file")
@@ -147,6 +148,12 @@ def _tune_options(option: Any) -> None:
     option("--drop", action="append", metavar="ROWS", help="blank, rare or duplicates: leave such rows out; repeatable")
     option("--validation", metavar="FILE", help="rows to validate on (default: a fifth of the file)")
     option("--column", action="append", metavar="NAME=THEIRS", help="text=review: the file's name of it; repeatable")
+    option(
+        "--template",
+        metavar="TEXT",
+        help="of a language model: '{text}\\nSentiment: {label}', with columns of the file",
+    )
+    option("--label", action="append", metavar="LABEL=TEXT", help="of a template: pos=good, its option; repeatable")
     option("--adapter", metavar="FOLDER", help="write a PEFT adapter there")
     option("--save", metavar="FOLDER", help="write a plain checkpoint there")
     option("--offline", action="store_true", help="never ask the hub")
@@ -157,11 +164,20 @@ def _regime(text: str) -> str | int:
     return int(text) if text.isdecimal() else text
 
 
-def _tune(task: str, quiet: bool, save: str | None = None, column: Sequence[str] = (), **settings: Any) -> None:
-    if wrong := [text for text in column if not all(text.partition("="))]:
-        raise BeftError(f"--column {wrong[0]} does not say which column it is: write --column text=review")
+def _tune(
+    task: str,
+    quiet: bool,
+    save: str | None = None,
+    column: Sequence[str] = (),
+    label: Sequence[str] = (),
+    **settings: Any,
+) -> None:
     if column:
-        settings["columns"] = {name: theirs for name, _, theirs in (text.partition("=") for text in column)}
+        settings["columns"] = _named("--column", column, "does not say which column it is: write --column text=review")
+    if label:
+        settings["labels"] = _named("--label", label, "is no option of a label: write --label pos=good")
+    if "template" in settings:
+        settings |= {"prompted": True, "template": settings["template"].replace("\\n", "\n")}  # as a shell passes it
     folders = {"adapter": settings.get("adapter"), "model": save}
     for folder in filter(None, folders.values()):
         paths.check_folder(folder, "folder")  # before the first step
@@ -183,6 +199,18 @@ def _tune(task: str, quiet: bool, save: str | None = None, column: Sequence[str]
         print("nothing was saved: --save FOLDER and --adapter FOLDER do that")
 
 
+def _named(option: str, texts: Sequence[str], fault: str) -> dict[str, str]:
+    """Texts "name=value" as a mapping. Raises BeftError, with the fault, for others, and a name that is there twice."""
+    if wrong := [text for text in texts if not all(text.partition("="))]:
+        raise BeftError(f"{option} {wrong[0]} {fault}")
+    found: dict[str, str] = {}
+    for name, _, value in (text.partition("=") for text in texts):
+        if name in found:
+            raise BeftError(f"{option} names {name} twice: give it once")
+        found[name] = value
+    return found
+
+
 def _predict(folder: str, texts: str, offline: bool, output: str | None = None, max_length: int | None = None) -> None:
     given = _texts(texts)
     if output is not None and texts != "-" and Path(output).exists() and Path(output).samefile(texts):
@@ -195,7 +223,7 @@ def _predict(folder: str, texts: str, offline: bool, output: str | None = None, 
     tuned = Tuned.load(folder, offline=offline)
     if max_length is not None:
         tuned = replace(tuned, max_length=max_length)
-    if isinstance(given, list) and len(tuned.columns) == 2:
+    if isinstance(given, list) and len(tuned.columns) > 1:
         given = [tuple(line.split("\t")) for line in given]
     lines = "".join(f"{answer}\n" for answer in tuned.predict(given))
     if output is None:

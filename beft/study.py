@@ -25,7 +25,7 @@ PATCHES = (*BIAS_PATCHES, "lora", "adapter", "prompt", "prefix", "sparse", "full
 
 
 # Settings of a study that came after the first records.
-LATER = ("schedule", "prompted", "sites", "evaluated")
+LATER = ("schedule", "prompted", "sites", "evaluated", "template", "labels", "validation")
 Settings = TypeVar("Settings")
 
 
@@ -194,6 +194,9 @@ class Study:
             its argument: {"v": "layers.{layer}.attn.v_proj"}.
         evaluated: most validation rows that are scored, the same ones for every seed; None for the protocol's: all, and
             of a prompted task 1,000.
+        template: the prompt of a prompted task of one's own, "{text}\\nSentiment: {label}"; see `data.load_prompts`.
+        labels: the option of each label of that task, {"pos": "good"}; None for the labels as they are.
+        validation: the file of the validation rows of a task of one's own; None for a fixed fifth of its rows.
 
     Raises BeftError: an unknown name, or a value that it cannot have.
     """
@@ -214,6 +217,9 @@ class Study:
     prompted: bool = False
     sites: Mapping[str, str] | None = None
     evaluated: int | None = None
+    template: str | None = None
+    labels: Mapping[str, str] | None = None
+    validation: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("model", "task"):
@@ -242,6 +248,7 @@ class Study:
                 raise BeftError(f"{name} {brief(getattr(self, name))} is neither True nor False")
         if self.evaluated is not None and not _whole(self.evaluated, 1):
             raise BeftError(f"evaluated {brief(self.evaluated)} is not a whole number of rows of at least 1")
+        self._check_own()
 
     def _check_rows(self) -> None:
         """Raise BeftError for a regime or a tuning share that no task can have."""
@@ -262,6 +269,32 @@ class Study:
                 )
             if self.prompted:
                 raise BeftError("sites are for classifiers: of a prompted task give a model of a known architecture")
+
+    def _check_own(self) -> None:
+        """Raise BeftError for a prompt or a validation file that no task of one's own can have."""
+        if isinstance(self.validation, os.PathLike):
+            object.__setattr__(self, "validation", os.fspath(self.validation))
+        if not (self.validation is None or isinstance(self.validation, str) and self.validation.strip()):
+            raise BeftError(f"validation {brief(self.validation)} is no path: give that of a file of validation rows")
+        if self.template is not None and not isinstance(self.template, str):
+            raise BeftError(
+                f"template {brief(self.template)} is no text: write one as '{{text}}\\nSentiment: {{label}}'"
+            )
+        if self.template is not None and not self.prompted:
+            raise BeftError("a template is for a language model that goes on with it: give prompted=True too")
+        if self.labels is None:
+            return
+        if self.template is None:
+            raise BeftError("labels are the options of a template, and there is none: give template= or leave them out")
+        if not isinstance(self.labels, Mapping) or not self.labels:
+            raise BeftError(f"labels {brief(self.labels)} are no options by label: write them as {{'pos': 'good'}}")
+        for label, words in self.labels.items():
+            if not isinstance(words, str) or isinstance(label, bool) or not isinstance(label, str | int):
+                raise BeftError(
+                    f"labels has {brief(words)} for {brief(label)}, and both must be text: put them into quotes (YAML "
+                    "reads yes and no as true and false)"
+                )
+        object.__setattr__(self, "labels", {str(label): words for label, words in self.labels.items()})
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide a result; where the data may come from is not one of them.

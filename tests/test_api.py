@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import small_gguf
 from transformers import AutoModelForSequenceClassification
 
 import beft
@@ -10,6 +11,7 @@ from beft import api
 from beft.bank import peft_adapter as adapters
 from beft.data import sources
 from beft.models import loading as models
+from beft.training.prompting import option_probabilities
 
 
 def write(path, rows):
@@ -83,6 +85,76 @@ def test_what_was_saved_is_loaded_to_the_same_predictions(reviews, tmp_path, kin
     assert again.model.config.id2label == dict(enumerate(tuned.labels))
 
 
+PROMPT = {"prompted": True, "template": "{title}: {text}\nAll in all, {label}", "labels": {"pos": "good", "neg": "bad"}}
+
+
+@pytest.fixture
+def titled(tmp_path, sentiment):
+    lines = [f'tale {i},"{text[0]}",{"pos" if i % 2 else "neg"}\n' for i, text in enumerate(sentiment.train.rows[:40])]
+    (tmp_path / "titled.csv").write_text("title,text,label\n" + "".join(lines), encoding="utf-8")
+    return str(tmp_path / "titled.csv")
+
+
+@pytest.mark.parametrize("method", ["b_v", "lora"])
+def test_a_language_model_answers_a_prompt_of_ones_own_with_the_files_labels(titled, tmp_path, method):
+    given = {"model": "tiny-llama", "method": method, "rate": 1e-2, "epochs": 2, "offline": True, **PROMPT}
+    tuned = beft.tune(titled, adapter=tmp_path / "a", progress=False, **given)
+    assert tuned.labels == ("neg", "pos") and tuned.columns == ("title", "text") and tuned.majority == 0.5
+    data = sources.load_prompts(titled, template=PROMPT["template"], labels=PROMPT["labels"])
+    table = pd.read_csv(titled).set_index("title")
+    held_out = [example.prompt.partition(":")[0] for example in data.validation.rows]
+    answers = tuned.predict(table.loc[held_out].reset_index())
+    assert np.mean(np.array(answers) == table.loc[held_out, "label"]) == pytest.approx(tuned.score)
+    rows = [("tale 1", "the clock was slow"), ("tale 2", "nobody liked it")]
+    expected = tuned.probabilities(rows)
+    assert expected.shape == (2, 2) and expected.sum(1) == pytest.approx([1, 1], abs=1e-6)
+    assert tuned.predict(rows[0]) == tuned.labels[expected[0].argmax()]
+    tuned.save(tmp_path / "plain")
+    for folder in ("a", "plain"):
+        again = beft.Tuned.load(tmp_path / folder, offline=True)
+        assert (again.labels, again.columns, again.max_length) == (tuned.labels, tuned.columns, 128)
+        assert again.probabilities(rows) == pytest.approx(expected, abs=1e-5)
+    base = models.load_causal("tiny-llama")
+    peft = adapters.load_tuned(base.model, tmp_path / "a").get_base_model()
+    examples = [tuned.wording.example(row) for row in rows]
+    assert option_probabilities(peft, base.tokenizer, examples, 128) == pytest.approx(expected, abs=1e-5)
+    untuned = option_probabilities(models.load_causal("tiny-llama").model, base.tokenizer, examples, 128)
+    assert not np.allclose(untuned, expected, atol=1e-3)
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert "AutoPeftModelForCausalLM" in card and "    All in all, {label}" in card and "| pos | good |" in card
+
+
+def test_a_table_under_its_own_names_is_read_in_tuning_and_in_predicting(titled, tmp_path):
+    renamed = pd.read_csv(titled).rename(columns={"text": "review", "label": "stars"})
+    options = PROMPT | {"template": "{text}\nAll in all, {label}"}
+    columns = {"text": "review", "label": "stars"}
+    tuned = beft.tune(renamed, columns=columns, model="tiny-llama", epochs=1, offline=True, progress=False, **options)
+    assert tuned.columns == ("review",) and len(tuned.predict(renamed[["review"]])) == len(renamed)
+    assert tuned.predict("a dull evening") in tuned.labels
+    with pytest.raises(beft.BeftError, match="lacks the column 'review'"):
+        tuned.predict(pd.DataFrame({"text": ["a dull evening"]}))
+
+
+def test_the_readme_of_an_adapter_on_a_gguf_file_names_the_file(titled, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    path = small_gguf.write(tmp_path / "mine" / "small-F32.gguf", small_gguf.small_llama(), "F32")
+    options = {"prompted": True, "template": "{title}:{label}", "labels": {"pos": "!", "neg": "?"}}
+    tuned = beft.tune(titled, model=str(path), adapter=tmp_path / "a", epochs=1, offline=True, **options)
+    card, printed = (tmp_path / "a" / "README.md").read_text(), capsys.readouterr().out
+    for text, folder in ((card, '"this folder"'), (printed, repr(str(tmp_path / "a")))):
+        assert (
+            f'gguf_file="small-F32.gguf", dtype="float32")\nmodel = PeftModel.from_pretrained(base, {folder})' in text
+        )
+    assert "\n    {title}:{label}\n" in card and "AutoPeftModel" not in card
+    again = beft.Tuned.load(tmp_path / "a", offline=True)
+    assert again.probabilities(["tale 1"]) == pytest.approx(tuned.probabilities(["tale 1"]), abs=1e-5)
+
+
+def test_an_encoder_is_no_model_for_a_prompt(titled):
+    with pytest.raises(beft.BeftError, match="looks both ways: give a causal language model"):
+        beft.tune(titled, model="tiny-bert", offline=True, progress=False, **PROMPT)
+
+
 def test_the_largest_class_of_the_validation_rows_is_known(reviews):
     tuned = beft.tune(reviews, model=models.TINY, epochs=1, offline=True, progress=False)
     assert tuned.metric == "accuracy" and tuned.majority == pytest.approx(1 / 3)
@@ -96,7 +168,10 @@ def test_the_largest_class_of_the_validation_rows_is_known(reviews):
         ({"model_name": "x"}, "model_name is called model here"),
         ({"output_dir": "x"}, "output_dir is called adapter here"),
         ({"adaptor": "x"}, "unknown setting of tune 'adaptor': did you mean adapter"),
-        ({"prompted": True}, "takes no prompted=: run Study"),
+        ({"prompted": True}, "tune with prompted=True takes rows of one's own with template="),
+        ({"template": "{text} {label}"}, "a template is for a language model .*: give prompted=True too"),
+        ({"template": "{text} {label}", "prompted": True, "method": "prefix"}, "tune hands over no prefix"),
+        ({"template": "{text} {label}", "prompted": True, "method": "head"}, "unknown method for prompts 'head'"),
         ({"rate": "fast"}, "rate 'fast' is not a positive number"),
         ({"epochs": 0}, "epochs 0 is not a whole number"),
     ],

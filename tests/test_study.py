@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from beft import paths
 from beft.errors import BeftError
 from beft.experiments.context import Context
 from beft.models.files import TINY
@@ -88,11 +89,40 @@ def test_an_unknown_name_is_refused_with_what_it_is_called_here(
         ({"clip": 10**400}, "is not a positive number"),
         ({"epochs": np.float64(3)}, "epochs 3.0 is not a whole number"),
         ({"epochs": np.bool_(True)}, "epochs True is not a whole number"),
+        ({"template": "{text} {label}"}, "a template is for a language model .*: give prompted=True too"),
+        ({"prompted": True, "template": 3}, "template 3 is no text"),
+        ({"prompted": True, "labels": {"a": "b"}}, "labels are the options of a template, and there is none"),
+        ({"prompted": True, "template": "x", "labels": {}}, "labels {} are no options by label"),
+        ({"prompted": True, "template": "x", "labels": ["a"]}, r"labels \['a'\] are no options by label"),
+        ({"prompted": True, "template": "x", "labels": {True: "b"}}, "labels has 'b' for True, and both must be text"),
+        ({"prompted": True, "template": "x", "labels": {"yes": True}}, "labels has True for 'yes', and both must be"),
+        ({"validation": 3}, "validation 3 is no path"),
+        ({"validation": " "}, "validation ' ' is no path"),
     ],
 )
 def test_every_field_is_checked(changes: dict[str, object], says: str) -> None:
     with pytest.raises(BeftError, match=says):
         Study(**changes)
+
+
+def test_what_came_later_is_in_the_identity_only_where_it_is_given() -> None:
+    assert not {"template", "labels", "validation"} & Study().identity().keys()
+    given = Study(prompted=True, template="{text} {label}", labels={1: "good", "0": "bad"}, validation=Path("v.csv"))
+    own = {n: given.identity()[n] for n in ("template", "labels", "validation")}
+    assert own == {"template": "{text} {label}", "labels": {"1": "good", "0": "bad"}, "validation": "v.csv"}
+    assert Study(**{field.name: getattr(given, field.name) for field in fields(given)}) == given
+
+
+def test_the_committed_records_have_the_keys_of_their_studies() -> None:
+    folder = paths.ROOT / "data" / "results" / "laptop"
+    settings = [json.loads(path.read_text())["settings"] for path in sorted(folder.glob("*.json"))]
+    runs = [s for s in settings if s.get("method") and "train_size" in s and "kind" not in s]
+    assert len(runs) > 100 and any(s.get("prompted") for s in runs)
+    for s in runs:
+        study = Study(**{field.name: s[field.name] for field in fields(Study) if field.name in s})
+        run = asdict(Run(s["method"], s["seed"], s["rate"]))
+        of_data = {n: v for n, v in s.items() if n not in asdict(study) and n not in run}
+        assert key(study.identity() | run | of_data) == key(s)
 
 
 def test_a_seed_is_no_truth_value() -> None:

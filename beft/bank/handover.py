@@ -10,6 +10,7 @@ from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_
 
 from ..errors import BeftError
 from ..models.files import TINY, reference
+from ..models.gguf import base_note
 from ..study import ALL_METHODS, parse_method
 from . import adapter_files
 from .adapter_files import CONFIG, EMBEDDINGS, MODEL, check_apart, folder_of, prefix_of
@@ -17,7 +18,7 @@ from .bank import BiasBank
 from .bias_as_lora import lora_of
 from .export import check_mergeable, merge
 from .labels import label_names, name_labels
-from .peft_adapter import about, adapter_of, fitting, save_adapter, task_type, why_no_adapter
+from .peft_adapter import GGUF_CODE, about, adapter_of, fitting, save_adapter, task_type, why_no_adapter
 from .virtual_tokens import VIRTUAL
 
 AUTO = {"SEQ_CLS": "ForSequenceClassification", "CAUSAL_LM": "ForCausalLM", "SEQ_2_SEQ_LM": "ForSeq2SeqLM"}
@@ -42,8 +43,16 @@ WITH_PEFT = """from peft import {auto}
 model = {auto}.from_pretrained({arguments})"""
 
 
-def check_method(method: str) -> None:
-    """Raise BeftError for a method that no classifier is tuned with."""
+def check_method(method: str, prompted: bool = False) -> None:
+    """Raise BeftError for a method with which no classifier, or `prompted` no language model, is handed over."""
+    if prompted:
+        if isinstance(method, str) and method == "prefix":
+            raise BeftError(
+                "tune hands over no prefix, which cannot be merged: choose another method, or run Study(..., "
+                "prompted=True) with beft.experiments.sweep.run"
+            )
+        parse_method(method, tuple(name for name in ALL_METHODS if name not in ("head", "prompt", "prefix")))
+        return
     if isinstance(method, str) and method == "prefix":
         raise BeftError("a prefix is for causal language models, which have no head to tune: choose another method")
     parse_method(method, tuple(name for name in ALL_METHODS if name != "prefix"))
@@ -115,6 +124,8 @@ def share_adapter(
     folder, base = folder_of(folder), reference(model_name)
     save_adapter(bank, run, folder, base, labels)
     tokenizer.save_pretrained(str(folder))
+    if note := base_note(getattr(bank.model.config, "name_or_path", "")):  # of which `save_adapter` has written a card
+        return GGUF_CODE.format(file=note.partition(" (")[0], folder=repr(str(folder)))
     return _card(folder, bank.model, base, labels)
 
 

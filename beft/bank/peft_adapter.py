@@ -30,6 +30,11 @@ KINDS = {"lora": "LORA", "adapter": "LORA", "prompt": "PROMPT_TUNING", "prefix":
 HEADS = ("classifier", "score")  # modules that PEFT itself saves whole with a classifier
 
 # PEFT finds no base model in a GGUF file by itself.
+GGUF_CODE = """from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base = AutoModelForCausalLM.from_pretrained("the folder of that file", gguf_file="{file}", dtype="float32")
+model = PeftModel.from_pretrained(base, {folder})"""
 GGUF_CARD = """---
 base_model: {base}
 library_name: peft
@@ -39,11 +44,7 @@ tags: [beft]
 A PEFT adapter, trained by beft. Its base model is {note}. Without beft, both are loaded by
 
 ```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
-
-base = AutoModelForCausalLM.from_pretrained("the folder of that file", gguf_file="{file}", dtype="float32")
-model = PeftModel.from_pretrained(base, "this folder")
+{code}
 ```
 """
 
@@ -161,7 +162,8 @@ def save_adapter(
         config, tensors = lora_of(bank.model, tensors, config)
     written = adapter_files.write(folder_of(folder), config, tensors, about(bank, labels))
     if note := base_note(getattr(bank.model.config, "name_or_path", "")):
-        card = GGUF_CARD.format(base=base_model, note=note, file=note.partition(" (")[0])
+        code = GGUF_CODE.format(file=note.partition(" (")[0], folder='"this folder"')
+        card = GGUF_CARD.format(base=base_model, note=note, code=code)
         (written / "README.md").write_text(card, encoding="utf-8")
     return written
 

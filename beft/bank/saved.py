@@ -1,10 +1,12 @@
 """A tuned classifier on disk: what stands beside a checkpoint or an adapter, and either as one plain model again."""
 
 import json
-from dataclasses import asdict, dataclass, replace
+import textwrap
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..data.own_prompt import Wording, parse, wording
 from ..errors import BeftError, reason_of
 from ..models import loading as models
 from . import adapter_files
@@ -23,24 +25,67 @@ class About:
 
     Attributes:
         labels: names of the classes, in the order of the logits; none for a regression.
-        columns: the one or two columns of texts; empty where not known.
+        columns: the columns of texts, one or two but of a prompt; empty where not known.
         max_length: tokens that texts were cut to.
+        wording: the prompt of a language model, with an option for each label; None for a classifier with a head.
     """
 
     labels: tuple[str, ...]
     columns: tuple[str, ...]
     max_length: int
+    wording: Wording | None = None
 
 
 def write_about(folder: str | Path, about: About) -> None:
-    """Write it into the folder of a checkpoint or an adapter, beside what an adapter's file says of its base model."""
+    """Write it into the folder of a checkpoint or an adapter, beside what an adapter's file says of its base model.
+
+    A prompt also stands in the README.md there, for readers without this package.
+    """
     path = Path(folder) / ABOUT
     content = json.loads(path.read_text(encoding="utf-8")) if (Path(folder) / CONFIG).is_file() else {}
-    path.write_text(json.dumps(content | asdict(about), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    content |= {"labels": about.labels, "columns": about.columns, "max_length": about.max_length}
+    if about.wording is not None:
+        content |= {"template": about.wording.template.text, "options": about.wording.words}
+        card = Path(folder) / "README.md"
+        before = card.read_text(encoding="utf-8").partition(_HEADING)[0] if card.is_file() else ""
+        card.write_text(before + _card(about, about.wording), encoding="utf-8")
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+_HEADING = "\n## Its prompt\n"
+_PROMPT = """
+Each row is put to the model as this text, with the cells of its columns {columns}, without spaces around them:
+
+{template}
+
+and one of these in the place of `{{label}}`:
+
+| label | text |
+| --- | --- |
+{options}
+
+The label is the one whose text has the highest mean log-probability per token. A prompt with its option has at most
+{length} tokens; of a longer one the left end is cut. With beft installed `beft.Tuned.load("this folder").predict(...)`
+does that.
+"""
+
+
+def _card(about: About, words: Wording) -> str:
+    """The section of a README.md that says how rows are put to the model."""
+    cells = {label.replace("|", "\\|"): text.replace("|", "\\|") for label, text in words.words.items()}
+    rows = (f"| {label} | {text} |".replace("\n", "<br>") for label, text in cells.items())
+    return _HEADING + _PROMPT.format(
+        columns=", ".join(f"`{column}`" for column in about.columns),
+        template=textwrap.indent(words.template.text, "    ", lambda line: True),
+        options="\n".join(rows),
+        length=about.max_length,
+    )
 
 
 def read_classifier(folder: Path, offline: bool = False) -> tuple[models.Loaded, About]:
     """A checkpoint, or an adapter merged into its base model, frozen, with its labels in its config.
+
+    It is a classifier with a head, or a language model where a prompt stands beside it.
 
     Checkpoints and adapters that are not of this package have the labels of their config, and columns that are not
     known; texts are cut to 128 tokens. `offline`: the hub is not asked for a base model.
@@ -48,12 +93,15 @@ def read_classifier(folder: Path, offline: bool = False) -> tuple[models.Loaded,
     Raises BeftError: there is neither in the folder, or its files are damaged, have no head or do not belong together.
     """
     about = _read_about(folder)
+    prompted = about is not None and about.wording is not None
     if (folder / CONFIG).is_file():
-        loaded = _merged(folder, offline)
+        loaded = _merged(folder, offline, prompted)
     elif (folder / "config.json").is_file():
-        loaded = models.load_classifier(str(folder.absolute()))
+        loaded = (models.load_causal if prompted else models.load_classifier)(str(folder.absolute()))
     else:
         raise BeftError(f"{folder} holds no saved model and no adapter: give a folder that a model was saved to")
+    if prompted and about is not None:
+        return loaded, about
     config = loaded.model.config
     outputs = config.num_labels
     if about is None:
@@ -77,20 +125,38 @@ def _read_about(folder: Path) -> About | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BeftError(f"{folder / ABOUT} cannot be read ({reason_of(error)}): save the model again") from error
     lists = all(isinstance(names, list) and all(isinstance(n, str) for n in names) for names in (labels, columns))
-    if not (lists and len(columns) <= 2 and type(length) is int):
+    words = _read_wording(folder, content) if "template" in content and lists else None
+    places = 2 if words is None else len(words.template.columns)
+    if not (lists and len(columns) <= places and type(length) is int):
         raise BeftError(f"{folder / ABOUT} does not hold labels, columns and max_length: save the model again")
-    return About(tuple(labels), tuple(columns), length)
+    return About(tuple(labels), tuple(columns), length, words)
 
 
-def _merged(folder: Path, offline: bool) -> models.Loaded:
+def _read_wording(folder: Path, content: dict[str, Any]) -> Wording:
+    """The prompt in a file that `write_about` wrote. Raises BeftError for one that is none."""
+    options = content.get("options")
+    if not (isinstance(options, dict) and all(isinstance(text, str) for text in options.values())):
+        raise BeftError(f"{folder / ABOUT} has a template and no options by label: save the model again")
+    try:
+        return wording(parse(content["template"]), content["labels"], options, str(folder / ABOUT))
+    except BeftError as error:
+        raise BeftError(f"{folder / ABOUT} holds no prompt ({reason_of(error)}): save the model again") from error
+
+
+def _merged(folder: Path, offline: bool, prompted: bool) -> models.Loaded:
     """The base model of an adapter with the adapter in it; of virtual tokens PEFT's model, which keeps them."""
     files = adapter_files.read(folder)
     base = files.config.get("base_model_name_or_path")
+    if prompted and base:
+        return _with_adapter(models.load_causal(str(base), offline=offline), files, folder)
     heads = [tensor.shape[0] for name, tensor in files.tensors.items() if f".{name}".endswith(_HEADS)]
     if not base or len(heads) != 1:
         what = "has no head for texts with labels" if base else "does not name its base model"
         raise BeftError(f"the adapter in {folder} {what}: put it on a model with beft.load_tuned")
-    loaded = models.load(str(base), labels=heads[0], offline=offline)
+    return _with_adapter(models.load(str(base), labels=heads[0], offline=offline), files, folder)
+
+
+def _with_adapter(loaded: models.Loaded, files: adapter_files.AdapterFiles, folder: Path) -> models.Loaded:
     if as_vectors(files).kind == "BEFT":
         return replace(loaded, model=merge_adapter(loaded.model, folder))
     model: Any = load_tuned(loaded.model, folder)
@@ -99,4 +165,5 @@ def _merged(folder: Path, offline: bool) -> models.Loaded:
     try:
         return replace(loaded, model=model.merge_and_unload().requires_grad_(False).eval())
     except (KeyError, RuntimeError, TypeError, ValueError) as error:  # of PEFT
+        base = files.config.get("base_model_name_or_path")
         raise BeftError(f"the adapter in {folder} does not fit {base} ({reason_of(error)}): save it again") from error

@@ -178,8 +178,8 @@ def encode_options(tokenizer: Any, example: Example, max_length: int, before: st
             special ones, the same number for all options. `example.keep` and everything behind it is never cut.
         before: text in front of the prompt, such as demonstrations. It is cut first.
 
-    Raises BeftError for an option without a token of its own or with no token in front of it, a prompt that cannot be
-    cut enough, or a slow tokenizer.
+    Raises BeftError for an option without a token of its own or with no token in front of it, two options of the same
+    tokens, a prompt that cannot be cut enough, or a slow tokenizer.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise BeftError(
@@ -198,6 +198,7 @@ def encode_options(tokenizer: Any, example: Example, max_length: int, before: st
             raise BeftError(f"the option {option!r} has no token of its own: give it another text")
         encoded.append((ids, ends))
         starts.append(own[0] if own else length)
+    _refuse_alike(options, [ids for ids, _ in encoded])
     excess = max(0, *(len(ids) - max_length for ids, _ in encoded))
     keep = len(before) + example.keep
     sequences = []
@@ -214,6 +215,17 @@ def encode_options(tokenizer: Any, example: Example, max_length: int, before: st
         option = options[starts.index(min(starts))]
         raise BeftError(f"no token stands in front of the option {option!r}: give a longer prompt")
     return EncodedOptions(tuple(sequences), tuple(start - excess for start in starts))
+
+
+def _refuse_alike(options: Sequence[str], ids: Sequence[list[int]]) -> None:
+    """Raise BeftError for two options that a tokenizer makes the same tokens of, as of words that it does not know."""
+    first: dict[tuple[int, ...], str] = {}
+    for option, own in zip(options, ids, strict=True):
+        other = first.setdefault(tuple(own), option)
+        if other != option:
+            raise BeftError(
+                f"the options {other!r} and {option!r} are the same tokens to this model: give them other words"
+            )
 
 
 def common_prefix(sequences: Sequence[list[int]]) -> int:

@@ -103,16 +103,25 @@ def text_dataset(
 
 
 def prompt_dataset(
-    prompt: Prompt, train: Sequence[Example], validation: Sequence[Example], source: str, substitute: bool = False
+    prompt: Prompt,
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    source: str,
+    substitute: bool = False,
+    task: Task | None = None,
 ) -> Dataset:
-    """Examples of a prompted task."""
-    regimes = {"low": min(1000, len(train))}
-    origin = {"microworld": GENERATED, "rated_sentences": RATED}.get(prompt.suite, PAPER)
-    text = (prompt.task, prompt.suite, prompt.columns, "label", ())
-    task = Task(*text, (prompt.metric,), regimes, prompt.rate, {"any": 5}, origin)
+    """Examples of a prompted task; `task` of rows of one's own, else it is made of the prompt."""
     content = [[asdict(example) for example in examples] for examples in (train, validation)]
     learn, test = (Split(tuple(examples), _right_options(examples)) for examples in (train, validation))
+    task = task or _prompted_task(prompt, len(train))
     return Dataset(task, learn, test, source, _fingerprint(content), substitute, prompt=prompt)
+
+
+def _prompted_task(prompt: Prompt, rows: int) -> Task:
+    regimes = {"low": min(1000, rows)}
+    origin = {"microworld": GENERATED, "rated_sentences": RATED}.get(prompt.suite, PAPER)
+    text = (prompt.task, prompt.suite, prompt.columns, "label", ())
+    return Task(*text, (prompt.metric,), regimes, prompt.rate, {"any": 5}, origin)
 
 
 def _right_options(examples: Sequence[Example]) -> np.ndarray:

@@ -118,7 +118,7 @@ def spellings(counts: Counter[str]) -> dict[str, str]:
     """
     alike: dict[Hashable, list[str]] = {}
     for name in counts:
-        alike.setdefault(_meaning(name), []).append(name)
+        alike.setdefault(meaning(name), []).append(name)
     return {name: max(same, key=counts.__getitem__) for same in alike.values() for name in same}
 
 
@@ -138,7 +138,8 @@ def shown(name: str) -> str:
     return name if name.isprintable() and not set(name) & set(",;()") else repr(name)
 
 
-def _meaning(name: str) -> Hashable:
+def meaning(name: str) -> Hashable:
+    """What names that mean the same have in common, see `spellings`."""
     if number_of(name) is None or len(name) > 40:  # longer numbers mean the same only where they are written so
         return unicodedata.normalize("NFC", name).casefold()
     return Decimal(name)

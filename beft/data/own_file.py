@@ -18,7 +18,7 @@ from .cut import classes, cut
 from .datasets import Dataset, Split, label_array, labelled_dataset
 from .files import USER_SUFFIXES, Table, suffix_of
 from .own_rows import SHOWN, Rows, Told
-from .tasks import TASKS
+from .tasks import TASKS, Task
 
 DROPS = ("blank", "rare", "duplicates")
 VALIDATION_NAMES = ("validation", "dev", "valid", "val")
@@ -35,19 +35,60 @@ class Source:
     remarks: tuple[str, ...] = ()
 
 
-def load_own(
+@dataclass(frozen=True)
+class Own:
+    """Rows of one's own, read and cleaned.
+
+    Attributes:
+        name: of the task.
+        tables: one, or those of the training and the validation rows.
+        columns: that hold texts.
+        parts: the rows of `tables` that are used, with names of classes or values as labels.
+        kind: "classes" or "values".
+        told: what the summary says of how they were read.
+    """
+
+    name: str
+    tables: list[Source]
+    columns: tuple[str, ...]
+    parts: list[Rows]
+    kind: str
+    told: Told
+
+
+def load_own(source: Any, **reading: Any) -> Dataset:
+    """The rows of a file, a folder or a data frame, read as `read_own`; see `sources.load`."""
+    own = read_own(source, **reading)
+    splits, names = splits_of(own)
+    made = labelled_dataset(task_of(own, names, len(splits[0])), *splits, source_of(own, names))
+    return replace(made, summary=summary_of(made, own))
+
+
+def read_own(
     source: Any,
     *,
     kind: str | None = None,
     drop: str | Iterable[str] = (),
     validation: Any = None,
     columns: Mapping[str, str] | None = None,
-) -> Dataset:
-    """The rows of a file, a folder or a data frame; see `sources.load`."""
+    texts: tuple[str, ...] = (),
+) -> Own:
+    """The rows of a file, a folder or a data frame without what cannot be used; arguments as of `sources.load`.
+
+    Args:
+        texts: the columns of texts, whose numbers are texts too; by default `text`, or `text_a` and `text_b`.
+    """
     drops = _options(kind, drop, columns)
     name, tables = _sources(source, validation)
     tables = [replace(one, table=_renamed(one, columns or {})) for one in tables]
-    texts = ("text_a", "text_b") if {"text_a", "text_b"} & set(tables[0].table) else ("text",)
+    if len(tables) == 2 and tables[0].table == tables[1].table:
+        raise BeftError(
+            f"{tables[0].where} and {tables[1].where} hold the same rows: give validation rows that are not trained on"
+        )
+    if texts:
+        tables = [replace(one, table=_with_texts(one, texts)) for one in tables]
+    else:
+        texts = ("text_a", "text_b") if {"text_a", "text_b"} & set(tables[0].table) else ("text",)
     told = Told(seen=[f"in {one.where} {remark}" for one in tables for remark in one.remarks])
     parts = [own_rows.usable(one.table, one.where, texts, kind, drops, told) for one in tables]
     found = labels.kind_of([labels.Column(part.labels, part.numbers, part.where) for part in parts], kind)
@@ -55,8 +96,7 @@ def load_own(
     parts = own_rows.without_repeats(parts, "duplicates" in drops, told)
     if found == "classes" and "rare" in drops:
         parts = own_rows.without_rare(parts, told)
-    made = _dataset(name, tables, texts, parts, found, told)
-    return replace(made, summary=_summary(made, tables, parts, told))
+    return Own(name, tables, texts, parts, found, told)
 
 
 def _options(kind: Any, drop: Any, columns: Any) -> tuple[str, ...]:
@@ -193,26 +233,46 @@ def _values(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     return values, held_out
 
 
-def _dataset(
-    name: str, tables: Sequence[Source], columns: tuple[str, ...], parts: list[Rows], kind: str, told: Told
-) -> Dataset:
-    """The rows as a task with a training and a validation split."""
-    splits, names = _cut_splits(parts[0], kind) if len(parts) == 1 else _given_splits(parts, kind)
+def _with_texts(source: Source, columns: tuple[str, ...]) -> Table:
+    """The table with the numbers of these columns as texts. Raises BeftError, with the nearest names, for no column."""
+    for column in columns:
+        if source.table and column not in source.table:
+            raise unknown(f"column of {source.where} in the template", column, source.table)
+    return source.table | {name: list(map(_number_as_text, source.table.get(name, ()))) for name in columns}
+
+
+def _number_as_text(cell: Any) -> Any:
+    own = labels.plain(cell) if not isinstance(cell, str) else cell
+    return str(own) if isinstance(own, int | float) and not isinstance(own, bool) else cell
+
+
+def splits_of(own: Own) -> tuple[tuple[Split, Split], tuple[str, ...]]:
+    """A training and a validation split, and the names of the classes, none of a regression."""
+    return _cut_splits(own.parts[0], own.kind) if len(own.parts) == 1 else _given_splits(own.parts, own.kind)
+
+
+def task_of(own: Own, names: tuple[str, ...], rows: int) -> Task:
+    """The task of the classes `names` with so many training rows."""
     like = TASKS["sst2"]
-    task = replace(
+    return replace(
         like,
-        name=name,
+        name=own.name,
         suite="file",
-        text_columns=columns,
+        text_columns=own.columns,
         labels=names,
         metrics=like.metrics if names else ("spearman", "pearson"),
-        regimes={regime: min(size, len(splits[0])) for regime, size in like.regimes.items()},
+        regimes={regime: min(size, rows) for regime, size in like.regimes.items()},
         source=f"a user's file; rate, epochs and sizes as for sst2 ({like.source})",
     )
+
+
+def source_of(own: Own, names: tuple[str, ...]) -> str:
+    """Where the rows come from, in words."""
+    tables = own.tables
     place = tables[0].where if FRAME in tables[0].where else f"file {tables[0].where}"
-    done = "".join(f"; {what}" for what in told.done)
+    done = "".join(f"; {what}" for what in own.told.done)
     held_out = tables[1].where if len(tables) == 2 else f"a fixed {'stratified ' if names else ''}20% cut of it"
-    return labelled_dataset(task, *splits, f"{place}{done}; validation: {held_out}")
+    return f"{place}{done}; validation: {held_out}"
 
 
 def _cut_splits(rows: Rows, kind: str) -> tuple[tuple[Split, Split], tuple[str, ...]]:
@@ -251,8 +311,9 @@ def _given_splits(parts: list[Rows], kind: str) -> tuple[tuple[Split, Split], tu
     return (first, second), names
 
 
-def _summary(made: Dataset, tables: Sequence[Source], parts: list[Rows], told: Told) -> str:
+def summary_of(made: Dataset, own: Own) -> str:
     """One line: rows, kind of task, classes with their counts, what was done to the rows, and the splits."""
+    tables, parts, told = own.tables, own.parts, own.told
     read = sum(len(one.table["label"]) for one in tables)
     rows = [label for part in parts for label in part.labels]
     if made.task.labels:

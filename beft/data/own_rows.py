@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections import Counter
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field, replace
@@ -116,8 +117,9 @@ def without_repeats(parts: list[Rows], drop: bool, told: Told) -> list[Rows]:
         if not any(mask):
             raise BeftError(f"every training row is among the validation rows of {parts[1].where}: give other rows")
         if not all(mask):
-            both = count(mask.count(False), "training row")
-            told.done.append(f"{both} that the validation rows have too left out of training")
+            both = f"{count(mask.count(False), 'training row')} that the validation rows have too left out of training"
+            told.done.append(both)
+            warnings.warn(f"{parts[0].where} and {parts[1].where} overlap: {both}", stacklevel=2)
             parts = [parts[0].kept(mask), parts[1]]
     keys = list(itertools.chain(*(part.keys for part in parts)))
     repeated = len(keys) - len(set(keys))

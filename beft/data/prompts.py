@@ -4,17 +4,22 @@ Prompts and options are those of PROTOCOL, decoders; those of rated sentences ar
 is another entry of `PROMPTS`.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import BeftError, unknown
 from .files import Table, require_columns, rows_of
 from .tasks import score
+
+if TYPE_CHECKING:
+    from .own_prompt import Wording
 
 Row = Mapping[str, Any]
 
@@ -56,6 +61,7 @@ class Prompt:
         metric: "accuracy", "macro_f1" or "f1" (of tokens).
         rate: the paper's.
         max_length: tokens of a prompt with its answer.
+        wording: of rows of one's own, its template and the option of each label.
     """
 
     task: str
@@ -66,6 +72,7 @@ class Prompt:
     metric: str = "accuracy"
     rate: float = 1e-3
     max_length: int = 2048
+    wording: Wording | None = None
 
 
 def _after(context: str, question: str, options: tuple[str, ...], label: int) -> Example:

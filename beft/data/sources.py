@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BeftError, reason_of
-from . import files, own_file, rated_sentences
+from . import files, own_file, own_prompt, rated_sentences
 from .datasets import Dataset, Split, label_array, labelled_dataset, prompt_dataset
 from .files import USER_SUFFIXES as USER_SUFFIXES
 from .files import Table, read
@@ -69,7 +69,7 @@ def load(
 
        *Validation.* Of a single file or data frame, a fixed 20%, of classes stratified with at least one row of each.
        Rows of the same text or pair (but for spaces) are never on both sides: the cut keeps them together, and of given
-       splits, training rows that are validation rows too are left out of training.
+       splits, training rows that are validation rows too are left out of training, with a warning.
 
        Its regimes low, medium and high are SST-2's 1,000, 5,000 and 11,000 rows, or all its training rows where it has
        fewer. A number of rows that is given explicitly must be there.
@@ -98,10 +98,7 @@ def load(
         own = own_file.load_own(task, kind=kind, drop=drop, validation=validation, columns=columns)
         return replace(own, validation=_some(own.validation, evaluated))
     known = get_task(task)
-    options = {"kind": kind, "drop": drop or None, "validation": validation, "columns": columns}
-    given = [name for name, value in options.items() if value is not None]
-    if given:
-        raise BeftError(f"{' and '.join(given)} can be given for rows of one's own, not for the task {task!r}")
+    _refuse_options({"kind": kind, "drop": drop or None, "validation": validation, "columns": columns}, task)
     if task in GENERATORS:
         train, validation = (
             Split(tuple(_cells(row)[:-1] for row in rows), label_array([label for _, label in rows]))
@@ -118,21 +115,43 @@ def load(
 
 
 def load_prompts(
-    task: Any, *, offline: bool = False, folder: str | Path | None = None, evaluated: int | None = EVALUATED
+    task: Any,
+    *,
+    offline: bool = False,
+    folder: str | Path | None = None,
+    evaluated: int | None = EVALUATED,
+    template: str | None = None,
+    labels: Mapping[str, str] | None = None,
+    **reading: Any,
 ) -> Dataset:
-    """The examples of a decoder task of `prompts.PROMPTS`: generated, or from where `load` has them.
+    """Examples of prompts: of rows of one's own with a template, or of a task of `prompts.PROMPTS`.
 
-    The validation examples are the first `evaluated` of the permutation of `RandomState(0)`, or all in their order
-    where there are no more. They are the same for every seed of a run. Raises BeftError for an unknown task, one that
-    is not found, rows of one's own, which have no prompt, or unusable rows, with their numbers.
+    The latter are generated, or from where `load` has them. The validation examples are the first `evaluated` of the
+    permutation of `RandomState(0)`, or all in their order where there are no more. They are the same for every seed of
+    a run.
+
+    Args:
+        task: rows of one's own, as of `load`, with any columns and `label`; or a name in `prompts.PROMPTS`.
+        template: of rows of one's own, the prompt: "{title}: {text}\\nSentiment: {label}" with the names of columns,
+            and at its end the option that is scored. Of a prompt that is too long the left end is cut, but nothing
+            behind the row's longest cell.
+        labels: the option of each label, {"pos": "good", "neg": "bad"}; without, the labels are the options.
+        reading: `kind`, `drop`, `validation` and `columns` of rows of one's own, as of `load`.
+
+    Raises BeftError for an unknown task, one that is not found, rows of one's own without a template, a template or
+    labels that do not fit the rows (see `own_prompt`), or unusable rows, with their numbers.
     """
     if not (isinstance(task, str) and task in PROMPTS) and own_file.is_own(task):
         shown = repr(str(task)) if isinstance(task, str | Path) else "a data frame"
-        raise BeftError(
-            f"{shown} cannot be prompted: prompts are for the tasks of beft.data.prompts.PROMPTS "
-            f"({', '.join(PROMPTS)}); leave prompted out, so that a head classifies the rows"
-        )
+        if template is None:
+            raise BeftError(
+                f"{shown} cannot be prompted without a prompt: give template='{{text}}\\nSentiment: {{label}}' with "
+                "columns of the file, or leave prompted out, so that a head classifies the rows"
+            )
+        own = own_prompt.load_own_prompts(task, template, labels, **reading)
+        return replace(own, validation=_some(own.validation, evaluated))
     prompt = get_prompt(task)
+    _refuse_options({"template": template, "labels": labels, **reading}, task)
     if task in GENERATORS:
         train, validation = (
             [
@@ -147,6 +166,13 @@ def load_prompts(
         train, validation = (examples(prompt, table, where) for where, table in tables)
     validation = [validation[i] for i in _evaluated(len(validation), evaluated)]
     return prompt_dataset(prompt, train, validation, source, substitute=task in GENERATORS)
+
+
+def _refuse_options(options: Mapping[str, Any], task: str) -> None:
+    """Raise BeftError where a known task is given what is for rows of one's own."""
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise BeftError(f"{' and '.join(given)} can be given for rows of one's own, not for the task {task!r}")
 
 
 def _evaluated(rows: int, most: int | None) -> np.ndarray:

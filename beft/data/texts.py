@@ -10,13 +10,13 @@ PAIR = ("text_a", "text_b")
 
 
 class Rows(NamedTuple):
-    """Rows (N, 1 or 2) of texts. `single`: one text or one pair was given, not a collection of one."""
+    """Rows (N, columns) of texts. `single`: one text or one tuple of them was given, not a collection of one."""
 
     texts: list[tuple[str, ...]]
     single: bool
 
 
-def rows_of(given: Any, columns: Sequence[str] | None = None) -> Rows:
+def rows_of(given: Any, columns: Sequence[str] | None = None, named: bool = False) -> Rows:
     """Rows of texts from one text, one pair, or a collection of either.
 
     A `str` is one text. A list, tuple, array, Series, generator or data set column has one text per item, and a pair is
@@ -24,25 +24,27 @@ def rows_of(given: Any, columns: Sequence[str] | None = None) -> Rows:
 
     Args:
         given: the texts.
-        columns: the one or two columns that the model was tuned on. Then its texts must be single or pairs as those
-            were; of a model of pairs, a tuple of two texts is one pair, and a list of two texts in a collection is one
-            too. None: not known, all rows must be alike, and a tuple of two texts is two texts.
+        columns: the columns that the model was tuned on: one or two, of a prompt any number. Then its texts must be
+            single or pairs as those were; of a model of pairs, a tuple of two texts is one pair, and a list of two
+            texts in a collection is one too. None: not known, all rows must be alike, and a tuple of two texts is two
+            texts.
+        named: whether a table must have these very columns, not `text`, or `text_a` and `text_b`, in their place.
 
     Raises BeftError: no texts, or an item that cannot be used, with its position counted from 1.
     """
-    pairs = None if columns is None else len(columns) == 2
+    size = None if columns is None else len(columns)
     if getattr(given, "ndim", None) == 0 and hasattr(given, "item"):  # one text in an array
         given = given.item()
     if isinstance(given, str):
-        return Rows([_row(given, pairs, "the text")], True)
-    if pairs and isinstance(given, tuple) and len(given) == 2 and not _nested(given):
-        return Rows([_row(given, pairs, "the pair")], True)
-    items = _items(given, columns)
+        return Rows([_row(given, size, "the text")], True)
+    if size not in (None, 1) and isinstance(given, tuple) and len(given) == size and not _nested(given):
+        return Rows([_row(given, size, "the pair" if size == 2 else "the tuple")], True)
+    items = _items(given, columns, named)
     if not items:
         raise BeftError("there are no texts to predict: give at least one")
     if isinstance(given, tuple) and any(isinstance(item, list) for item in items):
         raise BeftError("a tuple of lists may be columns or rows: give a list with a text, or a pair of texts, per row")
-    rows = [_row(item, pairs, f"text {i} of {len(items)}") for i, item in enumerate(items, 1)]
+    rows = [_row(item, size, f"text {i} of {len(items)}") for i, item in enumerate(items, 1)]
     for i, row in enumerate(rows, 1):
         if len(row) != len(rows[0]):
             kind = ("a single text", "a pair")[len(row) - 1]
@@ -56,7 +58,7 @@ def _nested(given: tuple[Any, ...]) -> bool:
     return any(isinstance(item, tuple | list) for item in given)
 
 
-def _items(given: Any, columns: Sequence[str] | None) -> list[Any]:
+def _items(given: Any, columns: Sequence[str] | None, named: bool) -> list[Any]:
     """The items of a collection of texts. Raises BeftError for what is none."""
     if isinstance(given, Mapping | set | frozenset | bytes | bytearray) or not isinstance(given, Iterable):
         raise BeftError(
@@ -64,7 +66,7 @@ def _items(given: Any, columns: Sequence[str] | None) -> list[Any]:
             "(text_a, text_b)"
         )
     if (names := _column_names(given)) is not None:
-        wanted = _wanted(names, columns)
+        wanted = _wanted(names, columns, named)
         table = [list(given[name]) for name in wanted]  # type: ignore[index]
         return table[0] if len(table) == 1 else list(zip(*table, strict=True))
     if hasattr(given, "tolist") and hasattr(given, "ndim"):  # NumPy and pandas: rows of an array are no nested lists
@@ -80,12 +82,14 @@ def _column_names(given: Any) -> list[Any] | None:
     return None
 
 
-def _wanted(names: list[Any], columns: Sequence[str] | None) -> Sequence[str]:
+def _wanted(names: list[Any], columns: Sequence[str] | None, named: bool) -> Sequence[str]:
     """The columns of a table that hold the texts: those that the model was tuned on, or `text`, `text_a`, `text_b`."""
     if columns is not None and set(columns) <= set(names):
         return columns
     pairs = bool(set(PAIR) & set(names)) if columns is None else len(columns) == 2
-    usual = PAIR if pairs else ("text",)
+    usual: Sequence[str] = PAIR if pairs else ("text",)
+    if named and columns is not None:
+        usual = columns
     if missing := [name for name in usual if name not in names]:
         has = ", ".join(map(repr, names)) or "none"
         lacks = " and ".join(map(repr, missing))
@@ -93,17 +97,19 @@ def _wanted(names: list[Any], columns: Sequence[str] | None) -> Sequence[str]:
     return usual
 
 
-def _row(item: Any, pairs: bool | None, where: str) -> tuple[str, ...]:
-    """One or two texts. `pairs`: whether it must be two; None where either will do. Raises BeftError for others."""
-    if isinstance(item, list) and not (pairs and len(item) == 2):
+def _row(item: Any, size: int | None, where: str) -> tuple[str, ...]:
+    """A row of `size` texts; of one or two where it is None. Raises BeftError for another."""
+    if isinstance(item, list) and not (size not in (None, 1) and len(item) == size):
         raise BeftError(f"{where} is {_named(item)}: give texts in one flat list, a pair as a tuple (text_a, text_b)")
     parts = tuple(item) if isinstance(item, tuple | list) else (item,)
-    if len(parts) not in (1, 2):
+    if size is not None and size > 2 and len(parts) != size:
+        raise BeftError(f"{where} has {len(parts)} of the prompt's {size} texts: give a tuple of them, or a table")
+    if len(parts) not in (1, 2, size):
         raise BeftError(f"{where} has {len(parts)} parts: give a text, or a pair (text_a, text_b)")
     for part in parts:
         _check(part, where if len(parts) == 1 else f"a part of {where}")
-    if pairs is not None and len(parts) != 1 + pairs:
-        needs = "pairs: give (text_a, text_b)" if pairs else "single texts: give one text for each answer"
+    if size is not None and len(parts) != size:
+        needs = "pairs: give (text_a, text_b)" if size == 2 else "single texts: give one text for each answer"
         raise BeftError(f"{where} is {'a pair' if len(parts) == 2 else 'a single text'}, and the model reads {needs}")
     return tuple(map(str, parts))
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ..bank.saved import About, write_about
 from ..data import sources as data_sources
 from ..data.datasets import Dataset, draw
 from ..errors import BeftError
@@ -25,7 +26,7 @@ MODEL_AND_DATA = ("model", "model_sha256", "model_config_sha256", "task", "data_
 class Shelf:
     """What the studies of one sweep share: each task's rows, where each model is, and the model read last."""
 
-    data: dict[tuple[str, bool, bool, int | None], Dataset] = field(default_factory=dict)
+    data: dict[tuple[Any, ...], Dataset] = field(default_factory=dict)
     files: dict[tuple[str, bool], files.ModelFiles] = field(default_factory=dict)
     model: dict[tuple[str, int | None], loading.Loaded] = field(default_factory=dict)
 
@@ -40,16 +41,11 @@ class Context:
 
     def __init__(self, study: Study, shelf: Shelf | None = None) -> None:
         self.study, self.shelf = study, shelf or Shelf()
-        task = (study.task, study.offline, study.prompted, study.evaluated)
+        options = tuple(sorted(study.labels.items())) if study.labels else ()
+        task = (study.task, study.offline, study.prompted, study.evaluated, study.validation, study.template, options)
         model = (study.model, study.offline)
         if task not in self.shelf.data:
-            self.shelf.data[task] = (
-                data_sources.load_prompts(
-                    study.task, offline=study.offline, evaluated=study.evaluated or data_sources.EVALUATED
-                )
-                if study.prompted
-                else data_sources.load(study.task, offline=study.offline, evaluated=study.evaluated)
-            )
+            self.shelf.data[task] = _rows_of(study)
         if model not in self.shelf.files:
             self.shelf.files[model] = files.find(study.model, offline=study.offline)
         self.data, self.files = self.shelf.data[task], self.shelf.files[model]
@@ -108,7 +104,15 @@ class Context:
             **files.model_identity(self.files),
             "task": self.data.task.name,
             "data_fingerprint": self.data.fingerprint,
+            **({"validation": Path(self.study.validation).name} if self.study.validation else {}),
         }
+
+    def note_prompt(self, folder: Path) -> None:
+        """Write a prompt of one's own beside an adapter or a checkpoint, so that `api.Tuned.load` reads either."""
+        prompt, task = self.data.prompt, self.data.task
+        if prompt is not None and prompt.wording is not None:
+            longest = min(self.study.max_length, prompt.max_length)
+            write_about(folder, About(task.labels, task.text_columns, longest, prompt.wording))
 
     def subject(self, rows: dict[str, int] | None = None) -> dict[str, Any]:
         """The `model` and `data` blocks of a record."""
@@ -130,6 +134,21 @@ class Context:
             outcome=result.outcome,
             **more,
         )
+
+
+def _rows_of(study: Study) -> Dataset:
+    if not study.prompted:
+        return data_sources.load(
+            study.task, offline=study.offline, validation=study.validation, evaluated=study.evaluated
+        )
+    return data_sources.load_prompts(
+        study.task,
+        offline=study.offline,
+        evaluated=study.evaluated or data_sources.EVALUATED,
+        template=study.template,
+        labels=study.labels,
+        validation=study.validation,
+    )
 
 
 def short(model: str) -> str:

@@ -34,7 +34,7 @@ def export_saved(
         folder: to write.
         offline: never ask the hub for the model or the task.
         layout, gguf: of a language model, as of `sweep.export`.
-        where: `model` and `task` of a record, whose folder or file it names by its last part only.
+        where: `model`, `task` and `validation` of a record, whose folder or files it names by their last part only.
 
     Raises BeftError: there is neither, or it does not belong to this model and these rows; what `sweep.export` raises.
     """

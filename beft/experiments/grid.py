@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 MAIN = {"model", "task", "regime", "batch_size", "max_length", "seeds", "rate", "epochs", "held_out", "dtype"}
+MAIN |= {"validation", "template", "labels"}
 """Parameters of the main runs of a notebook."""
 CHOSEN = "chosen"
 NOT_RUN = "not_run"

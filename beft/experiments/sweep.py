@@ -256,7 +256,9 @@ def _write(context: Context, epoch: Epoch, settings: list[dict[str, Any]], store
     for i, result in enumerate(epoch.results):
         if result.outcome == "ok" and holds_adapter(epoch.bank, i):
             folder = store.folder / "adapters" / f"{key(settings[i])}.{os.getpid()}.tmp"
-            store.keep(save_adapter(epoch.bank, i, folder, base, context.data.task.labels), key(settings[i]))
+            save_adapter(epoch.bank, i, folder, base, context.data.task.labels)
+            context.note_prompt(folder)
+            store.keep(folder, key(settings[i]))
     for result, wanted in zip(epoch.results, settings, strict=True):
         if recorded(store, wanted, True) is None:  # runs are repeated for their adapters
             store.write(context.record(result, wanted))
@@ -335,10 +337,12 @@ def export(
                 epoch.results[0].raise_if_lost()
                 with explained(f"the folder {folder}"):
                     merge(epoch.bank, 0, folder, tokenizer, labels, **form)
+                    context.note_prompt(folder)
         return folder
     kept = adapter(study, run_, store)
     with open_bank(context.loaded.model, [parse_method(run_.method).base], [run_.seed], sites=study.sites) as bank:
         load_adapter(bank, 0, kept)
         with explained(f"the folder {folder}"):
             merge(bank, 0, folder, tokenizer, labels, **form)
+            context.note_prompt(folder)
     return folder

@@ -100,6 +100,8 @@ def origin(name: str, model: ModelFiles | Loaded, data: Dataset, rows: dict[str,
     about: dict[str, Any] = {"task": data.task.name, "source": data.source, "fingerprint": data.fingerprint}
     about |= {"metric": data.task.metric, "substitute": data.substitute}
     about |= {"majority": data.majority} if data.majority else {}
+    if data.prompt is not None and data.prompt.wording is not None:
+        about |= {"template": data.prompt.wording.template.text, "options": data.prompt.wording.words}
     return {"model": weights, "data": about | ({"rows": rows} if rows else {})}
 
 

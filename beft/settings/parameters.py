@@ -68,6 +68,12 @@ def _own_file(value: str) -> str:
     return value
 
 
+def _label(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):  # a class that is named by a number
+        return str(value)
+    return value
+
+
 def _one_of(kind: str, names: Sequence[str]) -> BeforeValidator:
     def known(value: Any) -> Any:
         if value not in names:
@@ -87,6 +93,8 @@ Positive = Annotated[Number, Field(gt=0)]
 Correlation = Annotated[Number, Field(ge=-1, le=1)]
 Text = Annotated[str, Field(strict=True, pattern=r"\S")]
 OwnFile = Annotated[Text, AfterValidator(_own_file)]
+Template = Annotated[Text, AfterValidator(lambda text: text.replace("\\n", "\n"))]  # as a shell passes it
+Label = Annotated[str, Field(strict=True), BeforeValidator(_label)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
 Flag = Annotated[bool, Field(strict=True), _from_text(_yaml)]
 Size = AtLeast1 | Annotated[str, Field(strict=True, pattern=r"^[^\W\d]\w*$")]
@@ -129,6 +137,9 @@ Cells = Annotated[CellsOrNone, Field(min_length=1)]
 PARAMETERS = _table(
     ("a name or a path", Text, "model task corpus real_model"),
     ("the path of a .csv, .tsv, .jsonl, .json or .parquet file with texts and labels, or none", OwnFile, "file"),
+    ("the path of a .csv, .tsv, .jsonl, .json or .parquet file of validation rows, or none", OwnFile, "validation"),
+    ("the prompt of a file, such as '{text}\\nSentiment: {label}', or none", Template, "template"),
+    ("options by label, in quotes where YAML reads more, or {}, e.g. {pos: good}", By[Label, Text], "labels"),
     ("the name of a regime (low, medium, high, all) or a number of rows of at least 1", Size, "regime null_rows"),
     (_COUNT, AtLeast1, "batch_size max_length sentences demonstrations corpus_rows link_rows test_rows pairs triples"),
     (
@@ -191,15 +202,16 @@ COMMON = "model task regime batch_size max_length evaluated offline"
 NOTEBOOKS: dict[str, Parameters] = {
     notebook: {name: PARAMETERS[name] for name in f"{COMMON} {names}".split()}
     for notebook, names in {
-        "00_quickstart": "file method seed rate epochs",
+        "00_quickstart": "file validation method seed rate epochs",
         "01_expressiveness": "seed sentences",
-        "02_ranking": "seeds rate rates rate_grids rate_methods rate_seeds epochs tuning held_out dtype dtypes cells "
-        "layer_cells layer_methods layer_counts",
-        "03_fine_tuning": "methods seeds rate rates rate_grids rate_methods rate_seeds form_methods form_cells epochs "
-        "null_rows rate_epochs tuning held_out validate dtype cells cell_methods long_cells size_cells step_cells "
-        "size_methods baseline_cells "
-        "baseline_methods transfer_cells transfer_targets transfer_methods method_rates",
-        "04_bias_free_injection": "methods seeds rate rates rate_grids rate_seeds tuning method_rates epochs held_out "
+        "02_ranking": "validation seeds rate rates rate_grids rate_methods rate_seeds epochs tuning held_out dtype "
+        "dtypes cells layer_cells layer_methods layer_counts",
+        "03_fine_tuning": "validation methods seeds rate rates rate_grids rate_methods rate_seeds form_methods "
+        "form_cells epochs null_rows rate_epochs tuning held_out validate dtype cells cell_methods long_cells "
+        "size_cells step_cells size_methods baseline_cells baseline_methods transfer_cells transfer_targets "
+        "transfer_methods method_rates",
+        "04_bias_free_injection": "validation template labels methods seeds rate rates rate_grids rate_seeds tuning "
+        "method_rates epochs held_out "
         "dtype cells demonstrations explained shapes measured",
         "05_debiasing": "seeds axis word_list names corpus corpus_rows patches patch_rate patch_rates patch_epochs "
         "tried_rates tried_seeds second_axis second_patches pairs triples strength origin_strength strengths link_rows "

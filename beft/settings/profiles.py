@@ -112,6 +112,7 @@ class Settings:
         values = {n: self.values[n] for n in names if n in self.values}
         if values.get("evaluated") == "paper":
             values["evaluated"] = None
+        values |= {n: None for n in ("validation", "template", "labels") if values.get(n) in ("none", {})}
         return Study(**(values | overrides))
 
     @property

@@ -24,6 +24,7 @@ from ..bank.caches import close_gaps, shortest_window, whole
 from ..bank.virtual_tokens import prefix_tokens
 from ..data.batching import CHUNKS, ChunkCost, EncodedOptions, chunks, common_prefix, encode_options, padded
 from ..data.prompts import Example
+from ..models.tokens import check_length
 
 NEW_TOKENS = 50  # PROTOCOL, decoders
 
@@ -78,6 +79,17 @@ def option_scores(
         for i, scored in zip(part, scorer.chunk(picked, [forks[i] for i in part], owner[part]), strict=True):
             scores[i] = scored
     return scores  # type: ignore[return-value]
+
+
+def option_probabilities(model: Any, tokenizer: Any, examples: Sequence[Example], max_length: int) -> np.ndarray:
+    """Probabilities (N, K) of the options of examples that all have K: the softmax of their means per token.
+
+    Raises BeftError: as `encode_options`; `max_length` beyond the model's positions.
+    """
+    check_length(model, max_length)
+    scored = option_scores(model.eval(), [encode_options(tokenizer, example, max_length) for example in examples])
+    means = torch.from_numpy(np.stack([one.mean for one in scored]))
+    return means.softmax(1).float().numpy()
 
 
 class _Scorer:

@@ -8,6 +8,7 @@ import pytest
 from safetensors.torch import save_file
 
 from beft.bank.saved import ABOUT, About, read_classifier, write_about
+from beft.data.own_prompt import parse, wording
 from beft.errors import BeftError
 from beft.models import loading
 from beft.models.files import SHIPPED
@@ -44,12 +45,42 @@ def test_a_checkpoint_of_another_has_the_labels_of_its_config_and_columns_that_a
         ('{"labels": "ab", "columns": [], "max_length": 8}', "does not hold labels"),
         ('{"labels": ["a", "b"], "columns": ["a", "b", "c"], "max_length": 8}', "does not hold labels"),
         ('{"labels": ["a", "b", "c"], "columns": [], "max_length": 8}', "has 3 labels for 2 outputs"),
+        ('{"labels": ["a", "b"], "template": "{text} {label}"}', "has a template and no options by label"),
+        ('{"labels": ["a", "b"], "template": "{text}", "options": {}}', r"holds no prompt \(template '{text}' has no"),
+        (
+            '{"labels": ["a", "b"], "template": "{t} {label}", "options": {"a": "x"}}',
+            "holds no prompt .*option for 'b'",
+        ),
     ],
 )
 def test_a_damaged_note_is_refused(saved, content, says):
     (saved / ABOUT).write_text(content)
     with pytest.raises(BeftError, match=rf"{ABOUT} {says}"):
         read_classifier(saved)
+
+
+@pytest.fixture
+def prompted(tmp_path):
+    folder = tmp_path / "model"
+    loaded = loading.load_causal("tiny-llama")
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+    template = parse("{title}: {text}\n{body} is\n {label}")
+    words = wording(template, ("a|b", "c"), {"a|b": "good", "c": "so\nbad"}, "here")
+    write_about(folder, About(("a|b", "c"), ("title", "text", "body"), 64, words))
+    return folder, words
+
+
+def test_a_prompt_comes_back_with_a_language_model_and_stands_in_the_readme(prompted):
+    folder, words = prompted
+    loaded, about = read_classifier(folder)
+    assert about == About(("a|b", "c"), ("title", "text", "body"), 64, words)
+    assert loaded.model.get_output_embeddings() is not None
+    card = (folder / "README.md").read_text()
+    assert "    {title}: {text}\n    {body} is\n     {label}\n" in card
+    assert "| a\\|b | good |\n| c | so<br>bad |" in card and "most\n64 tokens" in card
+    write_about(folder, about)
+    assert (folder / "README.md").read_text() == card, "the section is written once"
 
 
 def test_weights_without_a_head_are_refused_not_drawn():

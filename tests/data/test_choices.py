@@ -57,6 +57,12 @@ def test_an_option_that_is_nothing_to_the_tokenizer_is_named():
         encode_options(TOKENIZERS["WordPiece"], Example("the cat", (" ", "Yes")), 100)
 
 
+def test_options_of_the_same_tokens_are_refused():
+    with pytest.raises(BeftError, match="options ' Yes' and '  Yes' are the same tokens"):
+        encode_options(TOKENIZERS["WordPiece"], Example("the cat", (" Yes", "  Yes")), 100)
+    encode_options(TOKENIZERS["WordPiece"], Example("the cat", (" Yes", " Yes")), 100)  # a row of the data has it twice
+
+
 def test_an_option_with_nothing_in_front_of_it_is_refused():
     with pytest.raises(BeftError, match="no token stands in front of the option 'Yes'"):
         encode_options(TOKENIZERS["byte-level BPE"], Example("", ("Yes", "No")), 100)

@@ -95,6 +95,17 @@ def test_cells_of_language_models_have_the_papers_rate_of_the_prompted_task():
     assert {(c.study.prompted, c.study.schedule, c.study.validate) for c in found} == {(True, "linear", "last")}
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{"validation": "dev.csv"}, {"template": "{text} {label}"}, {"labels": "{pos: good}", "template": "{a}{label}"}],
+)
+def test_a_prompt_of_ones_own_leaves_one_cell_of_it(given):
+    s = settings.load("04_bias_free_injection", {"profile": "smoke", "task": "mine.csv", "cells": None, **given})
+    (cell,) = cells(s, prompted=True)
+    assert (cell.study.validation, cell.study.template) == (given.get("validation"), given.get("template"))
+    assert cell.study.labels == ({"pos": "good"} if "labels" in given else None)
+
+
 def test_methods_may_have_rates_of_their_own():
     s = load(cells=[{"task": "rte", "seeds": [0, 1]}], method_rates="{full: 1e-5}", rate=1e-2)
     (job,) = jobs(cells(s), ["b_v", "full"])

@@ -72,6 +72,37 @@ def test_how_the_file_is_read_reaches_the_same_function(monkeypatch: pytest.Monk
     assert asked == [{"task": "reviews.csv", "progress": True, "offline": False} | expected]
 
 
+def test_a_template_with_its_options_tunes_a_language_model_and_predicts_with_it(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--template", r"{text}\nAll in all, {label}", "--label", "yes=good", "--label", "no=bad"]
+    small = ["--model", "tiny-llama", "--offline", "--epochs", "1", "--quiet"]
+    assert main(["tune", "reviews.csv", *small, *options, "--save", "prompted"]) == 0
+    assert "accuracy 0." in capsys.readouterr().out
+    (home / "some.txt").write_text("a good film\nbad and slow\n", encoding="utf-8")
+    assert main(["predict", "prompted", "some.txt", "--offline"]) == 0
+    answers = capsys.readouterr().out.splitlines()
+    tuned = beft.Tuned.load("prompted")
+    assert answers == tuned.predict(["a good film", "bad and slow"]) and set(answers) <= {"yes", "no"}
+    assert tuned.wording is not None and tuned.wording.template.text == "{text}\nAll in all, {label}"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--label", "good"], "--label good is no option of a label: write --label pos=good"),
+        (["--label", "a=b", "--label", "a=c"], "--label names a twice: give it once"),
+        (["--label", "a=b"], "labels are the options of a template, and there is none"),
+        (["--template", "{text}"], "has no place for the label"),
+    ],
+)
+def test_a_template_or_an_option_that_is_none_is_one_sentence(
+    options: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tune", "reviews.csv", "--model", "tiny-llama", "--offline", *options]) == 2
+    assert says in capsys.readouterr().err
+
+
 def test_without_a_folder_it_says_that_nothing_was_saved(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tune", "reviews.csv", *SMALL, "--epochs", "1", "--quiet", "--max_length=16"]) == 0
     printed = capsys.readouterr()

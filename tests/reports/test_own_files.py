@@ -280,7 +280,8 @@ def test_a_validation_file_folder_frame_or_mapping_is_the_validation_split(tmp_p
 
 def test_training_rows_that_are_validation_rows_are_left_out_of_training(tmp_path):
     train, test = _splits()
-    data = load(write(tmp_path / "a.csv", train), validation=write(tmp_path / "b.csv", [*test, train[0], train[5]]))
+    with pytest.warns(UserWarning, match="a.csv and b.csv overlap: 2 training rows that the validation rows have too"):
+        data = load(write(tmp_path / "a.csv", train), validation=write(tmp_path / "b.csv", [*test, train[0], train[5]]))
     assert (len(data.train), len(data.validation)) == (10, 6) and not set(data.train.rows) & set(data.validation.rows)
     assert "2 training rows that the validation rows have too left out of training" in data.summary
 
@@ -290,8 +291,14 @@ def test_unusable_validation_rows_are_refused(tmp_path):
     file = write(tmp_path / "a.csv", train)
     with pytest.raises(BeftError, match="rows 5 and 6 of b.csv have the label 'new', which no training row has"):
         load(file, validation=write(tmp_path / "b.csv", test + [{"text": f"u{i}", "label": "new"} for i in (1, 2)]))
+    with pytest.raises(
+        BeftError, match="a.csv and c.csv hold the same rows: give validation rows that are not trained"
+    ):
+        load(file, validation=write(tmp_path / "c.csv", train))
     with pytest.raises(BeftError, match="every training row is among the validation rows"):
-        load(file, validation=file)
+        load(file, validation=write(tmp_path / "d.csv", train[::-1]))
+    with pytest.raises(BeftError, match="b.csv lacks the column 'text'"):
+        load(file, validation=write(tmp_path / "b.csv", [{"review": "a", "label": "good"}]))
     write(tmp_path / "half" / "train.csv", train)
     with pytest.raises(BeftError, match="folder half has no validation split: add validation.csv"):
         load(str(tmp_path / "half"))
@@ -330,8 +337,8 @@ def test_a_url_is_refused_as_one(task):
 
 
 @pytest.mark.parametrize("task", ["reviews.csv", pd.DataFrame(rows_with(["x", "y"] * 3))])
-def test_rows_of_ones_own_cannot_be_prompted_and_that_is_said(task):
-    with pytest.raises(BeftError, match=r"cannot be prompted: prompts are for the tasks of .*PROMPTS \(sst2, rte"):
+def test_rows_of_ones_own_cannot_be_prompted_without_a_prompt(task):
+    with pytest.raises(BeftError, match=r"cannot be prompted without a prompt: give template='\{text\}"):
         load_prompts(task)
 
 

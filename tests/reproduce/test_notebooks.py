@@ -87,6 +87,27 @@ def test_notebooks_run_on_a_users_file_of_pairs_with_values(tmp_path, monkeypatc
     assert folder.name.startswith("smoke+task-pairs.jsonl")
 
 
+def test_the_notebook_of_language_models_runs_on_a_users_file_with_a_prompt(tmp_path, monkeypatch):
+    monkeypatch.setenv("BEFT_HOME", str(tmp_path))
+    lines = [
+        f"tale {i},the soup was {'good' if i % 2 else 'bad'} and {i},{'yes' if i % 2 else 'no'}" for i in range(48)
+    ]
+    for name, part in (("reviews.csv", lines[:40]), ("held_out.csv", lines[40:])):
+        (tmp_path / name).write_text("title,text,label\n" + "\n".join(part) + "\n", encoding="utf-8")
+    given = {"task": str(tmp_path / "reviews.csv"), "validation": str(tmp_path / "held_out.csv"), "seeds": [0]}
+    given |= {
+        "template": r"{title}: {text}\nAll in all, {label}",
+        "labels": '{"yes": good, "no": bad}',
+        "methods": ["b_v"],
+    }
+    (result,) = run.reproduce("smoke", only=["04_bias_free_injection"], parameters=given, progress=False)
+    assert result.failure is None and result.runs == {"done": 1, "reused": 0, "failed": 0}
+    records = Store(tmp_path / "data" / "results" / "smoke").all()
+    assert {r["kind"] for r in records} == {"run", "untuned"}
+    assert {r["data"]["template"] for r in records} == {"{title}: {text}\nAll in all, {label}"}
+    assert {r["data"]["source"].rpartition(": ")[2] for r in records} == {"held_out.csv"}
+
+
 def test_the_quickstart_runs_on_a_users_file_of_pairs_with_values(tmp_path, monkeypatch):
     monkeypatch.setenv("BEFT_HOME", str(tmp_path))
     rows = [{"text_a": a, "text_b": b, "label": score + 0.5} for (a, b), score in similarity(0, 60, 0)[0]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import subprocess
 import sys
 import types
@@ -300,6 +301,39 @@ def test_the_study_has_the_settings_values_and_takes_overrides() -> None:
     assert (study.model, study.epochs, study.regime, study.tuning) == ("tiny-random-bert", 3, 32, 0.25)
     with pytest.raises(BeftError, match="unknown setting of a study 'epoch'"):
         s.study(epoch=3)
+
+
+def test_a_prompt_of_ones_own_comes_as_a_shell_or_yaml_gives_it() -> None:
+    given = {"template": r"{text}\nIt is {label}", "labels": "{1: good, '0': bad}", "validation": "held_out.csv"}
+    s = settings.load("04_bias_free_injection", {"profile": "smoke", "task": "mine.csv"} | given)
+    study = s.study(prompted=True)
+    assert study.template == "{text}\nIt is {label}" and study.labels == {"1": "good", "0": "bad"}
+    assert study.validation == "held_out.csv" and s["regime"] == "low"
+    plain = settings.load("04_bias_free_injection", {"profile": "smoke"}).study(prompted=True)
+    assert (plain.template, plain.labels, plain.validation) == (None, None, None)
+    words = shlex.split(s.command)
+    again = dict(
+        text.split(" ", 1) for text in (f"{words[i + 1]} {words[i + 2]}" for i, w in enumerate(words) if w == "-p")
+    )
+    assert settings.load("04_bias_free_injection", {"profile": "smoke"} | again).values == s.values
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (
+            {"labels": "{yes: good}"},
+            "labels in the parameters must be options by label, in quotes where YAML reads more",
+        ),
+        ({"labels": "{pos: true}"}, "labels in the parameters must be options by label"),
+        ({"labels": "good"}, "labels in the parameters must be options by label"),
+        ({"template": {"text": None}}, "template in the parameters must be the prompt of a file"),
+        ({"validation": "held_out"}, "validation in the parameters must be the path of a .csv"),
+    ],
+)
+def test_a_prompt_that_is_none_is_one_sentence(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(BeftError, match=says):
+        settings.load("04_bias_free_injection", {"profile": "smoke"} | given)
 
 
 @pytest.mark.parametrize(
