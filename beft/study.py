@@ -159,6 +159,19 @@ def check_seed(seed: Any) -> None:
         raise BeftError(f"seed {brief(seed)} is not a whole number between 0 and 2147483647")
 
 
+def options_by_label(labels: Any) -> dict[str, str]:
+    """The options of a prompt by the labels of a file, which may be whole numbers. Raises BeftError for others."""
+    if not isinstance(labels, Mapping) or not labels:
+        raise BeftError(f"labels {brief(labels)} are no options by label: write them as {{'pos': 'good'}}")
+    for label, words in labels.items():
+        if not isinstance(words, str) or isinstance(label, bool) or not isinstance(label, str | int):
+            raise BeftError(
+                f"labels has {brief(words)} for {brief(label)}, and both must be text: put them into quotes (YAML "
+                "reads yes and no as true and false)"
+            )
+    return {str(label): words for label, words in labels.items()}
+
+
 @_settings
 @dataclass(frozen=True)
 class Run:
@@ -282,19 +295,10 @@ class Study:
             )
         if self.template is not None and not self.prompted:
             raise BeftError("a template is for a language model that goes on with it: give prompted=True too")
-        if self.labels is None:
-            return
-        if self.template is None:
+        if self.labels is not None and self.template is None:
             raise BeftError("labels are the options of a template, and there is none: give template= or leave them out")
-        if not isinstance(self.labels, Mapping) or not self.labels:
-            raise BeftError(f"labels {brief(self.labels)} are no options by label: write them as {{'pos': 'good'}}")
-        for label, words in self.labels.items():
-            if not isinstance(words, str) or isinstance(label, bool) or not isinstance(label, str | int):
-                raise BeftError(
-                    f"labels has {brief(words)} for {brief(label)}, and both must be text: put them into quotes (YAML "
-                    "reads yes and no as true and false)"
-                )
-        object.__setattr__(self, "labels", {str(label): words for label, words in self.labels.items()})
+        if self.labels is not None:
+            object.__setattr__(self, "labels", options_by_label(self.labels))
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide a result; where the data may come from is not one of them.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import BeftError, brief, unknown
+from ..study import options_by_label
 from .datasets import Dataset, prompt_dataset
 from .labels import meaning
 from .own_file import read_own, source_of, splits_of, summary_of, task_of
@@ -178,8 +179,8 @@ def _check_option(template: Template, name: str, text: str) -> None:
     if text[-1].isspace():
         raise BeftError(f"{shown} ends in a space, which would be a token of its own: leave it out")
     if text[0].isspace() and (template.space or text[1].isspace()):
-        both = "and so does the template in front of {label}" if template.space else "with more than one"
-        raise BeftError(f"{shown} begins with a space {both}: leave one space, in one place")
+        begins = "a space behind that of the template" if template.space else "more than one space"
+        raise BeftError(f"{shown} begins with {begins}: leave one space, in one place")
     before = template.parts[-1][0]
     touches = not before or _is_latin(before[-1])
     if touches and not template.space and _is_latin(text[0]):
@@ -223,7 +224,7 @@ def load_own_prompts(
             "option for each, or leave template and prompted out for a regression"
         )
     splits, names = splits_of(own)
-    words = wording(parsed, names, labels, where)
+    words = wording(parsed, names, None if labels is None else options_by_label(labels), where)
     prompt = Prompt(own.name, "file", (*parsed.columns, LABEL), words.write, wording=words)
     task = replace(task_of(own, names, len(splits[0])), metrics=(prompt.metric,), rate=prompt.rate, epochs={"any": 5})
     train, held_out = (

@@ -1,9 +1,9 @@
 """Cells of a table: model x task x regime, as a profile lists them, and the runs of each.
 
 A profile writes `cells: [{task: rte, regime: [low, medium], epochs: 6}, ...]`; what a cell does not say is the
-notebook's own parameter, `paper` is the paper's value for that task and model. `rate: chosen` gives each method the
-rate that its tuning split chooses: see `at_chosen_rates`. `methods: [b_q, b_v]` leaves out the notebook's other ones. A
-cell with `not_run: why` is named in tables and not run.
+notebook's own parameter (of `validation`, `template` and `labels` for its own task alone), `paper` is the paper's value
+for that task and model. `rate: chosen` gives each method the rate that its tuning split chooses: see `at_chosen_rates`.
+`methods: [b_q, b_v]` leaves out the notebook's other ones. A cell with `not_run: why` is named in tables and not run.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ..data.prompts import PROMPTS, Prompt
 from ..data.tasks import TASKS, Task
 from ..errors import BeftError
 from ..paper import DECODER_EPOCHS
+from ..settings.parameters import OWN
 from ..study import Run, Study
 from . import sweep
 from .context import short
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 
 MAIN = {"model", "task", "regime", "batch_size", "max_length", "seeds", "rate", "epochs", "held_out", "dtype"}
-MAIN |= {"validation", "template", "labels"}
 """Parameters of the main runs of a notebook."""
 CHOSEN = "chosen"
 NOT_RUN = "not_run"
@@ -100,7 +100,7 @@ def not_run(s: Settings, name: str = "cells") -> list[Absent]:
 
 def _entries(s: Settings, name: str) -> Sequence[Mapping[str, Any]]:
     entries: Sequence[Mapping[str, Any]] = s[name]
-    if MAIN & s.overrides.keys() and name not in s.overrides:
+    if {*MAIN, *OWN} & s.overrides.keys() and name not in s.overrides:
         alone = name == "transfer_cells" and "transfer_targets" not in s.overrides
         entries = [] if alone or name in ("long_cells", "step_cells", "layer_cells") else [{}]
     return entries
@@ -109,6 +109,7 @@ def _entries(s: Settings, name: str) -> Sequence[Mapping[str, Any]]:
 def _expand(s: Settings, entry: Mapping[str, Any], prompted: bool) -> Iterator[Cell]:
     for model, task, regime in _combinations(s, entry):
         known = PROMPTS.get(task) if prompted else TASKS.get(task)
+        own = {name: None for name in OWN if task != s["task"]} | {name: entry[name] for name in OWN if name in entry}
         study = s.study(
             model=model,
             task=task,
@@ -117,6 +118,7 @@ def _expand(s: Settings, entry: Mapping[str, Any], prompted: bool) -> Iterator[C
             dtype=entry.get("dtype", s["dtype"]),
             tuning=entry.get("held_out", s["held_out"]),
             validate="last",
+            **own,
             **({"prompted": True, "schedule": "linear"} if prompted else {}),
         )
         yield Cell(

@@ -149,7 +149,7 @@ def targets_of(context: Context, names: Sequence[str]) -> dict[str, Dataset]:
         raise BeftError(f"targets {brief(names)} are no list of tasks: give e.g. ['product_sentiment']")
     found: dict[str, Dataset] = {}
     for name in names:
-        data = Context(replace(context.study, task=name), context.shelf).data
+        data = Context(replace(context.study, task=name, validation=None), context.shelf).data
         target = data.task
         if target.labels != source.labels:
             classes = f"the classes {', '.join(target.labels)}" if target.labels else "values and no classes"

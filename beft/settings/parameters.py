@@ -126,6 +126,9 @@ CELL = _table(
     ("float32 or bfloat16", Precision, "dtype"),
     ("a number from 0 to below 1", Share, "held_out"),
     ("a list of distinct methods, e.g. [b_q, b_v]", Distinct[Method], "methods"),
+    ("the path of a file of validation rows", OwnFile, "validation"),
+    ("the prompt of a file, such as '{text}\\nSentiment: {label}'", Template, "template"),
+    ("options by label, in quotes where YAML reads more, e.g. {pos: good}", By[Label, Text], "labels"),
     ("the reason in words", Text, "not_run"),
 )
 """Some cells of a table: every combination of these models, tasks and regimes."""
@@ -198,6 +201,8 @@ PARAMETERS = _table(
     ),
     ("the name of a task with a prompt, or none", Text, "real_task"),
 )
+OWN = ("validation", "template", "labels")
+"""Parameters that belong to a file of one's own: "none", or no labels, where nothing is given."""
 COMMON = "model task regime batch_size max_length evaluated offline"
 NOTEBOOKS: dict[str, Parameters] = {
     notebook: {name: PARAMETERS[name] for name in f"{COMMON} {names}".split()}

@@ -25,7 +25,7 @@ from ..errors import BeftError, unknown
 from ..paper import is_stand_in
 from ..records.store import Store
 from ..study import Study
-from .parameters import COMMON, NOTEBOOKS, PARAMETERS, Parameters, checked
+from .parameters import COMMON, NOTEBOOKS, OWN, PARAMETERS, Parameters, checked
 
 DEFAULT_PROFILE = "embedded"
 INJECTED = frozenset({"PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH"})
@@ -112,8 +112,8 @@ class Settings:
         values = {n: self.values[n] for n in names if n in self.values}
         if values.get("evaluated") == "paper":
             values["evaluated"] = None
-        values |= {n: None for n in ("validation", "template", "labels") if values.get(n) in ("none", {})}
-        return Study(**(values | overrides))
+        values |= overrides
+        return Study(**(values | {n: None for n in OWN if values.get(n) in ("none", {})}))
 
     @property
     def command(self) -> str:

@@ -173,8 +173,10 @@ def test_a_template_that_cannot_be_used_is_refused(reviews: str, template: Any, 
         ({"pos": "good"}, r"labels has no option for 'neg' of reviews.csv: add one, as in labels=\{'neg': 'its"),
         (LABELS | {"nue": "so"}, r"unknown label of reviews.csv in labels 'nue': did you mean neg"),
         (LABELS | {"NEG": "so"}, r"labels has two options for the label 'neg'"),
+        ({"pos": 3, "neg": "bad"}, r"labels has 3 for 'pos', and both must be text"),
+        (["good", "bad"], r"labels \['good', 'bad'\] are no options by label"),
         ({"pos": "good", "neg": "good"}, r"the labels 'neg' and 'pos' have the same option 'good'"),
-        ({"pos": " good", "neg": "bad"}, r"the option ' good' .* begins with a space and so does the template"),
+        ({"pos": " good", "neg": "bad"}, r"the option ' good' .* begins with a space behind that of the template"),
         ({"pos": "good ", "neg": "bad"}, r"the option 'good ' of the label 'pos' ends in a space"),
         ({"pos": "", "neg": "bad"}, r"the option '' of the label 'pos' is empty"),
     ],
@@ -188,7 +190,7 @@ def test_an_option_may_bring_the_space_itself(reviews: str) -> None:
     data = load_prompts(reviews, template="{text} It is{label}", labels={"pos": " good", "neg": " bad"})
     spaced = load_prompts(reviews, template="{text} It is {label}", labels=LABELS)
     assert data.train.rows == spaced.train.rows and data.fingerprint == spaced.fingerprint
-    with pytest.raises(BeftError, match="the option '  good' .* begins with a space with more than one"):
+    with pytest.raises(BeftError, match="the option '  good' .* begins with more than one space"):
         load_prompts(reviews, template="{text} It is{label}", labels={"pos": "  good", "neg": " bad"})
 
 

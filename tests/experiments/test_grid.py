@@ -106,6 +106,19 @@ def test_a_prompt_of_ones_own_leaves_one_cell_of_it(given):
     assert cell.study.labels == ({"pos": "good"} if "labels" in given else None)
 
 
+def test_what_belongs_to_one_file_is_not_given_to_another():
+    given = {"task": "mine.csv", "template": "{text} {label}", "validation": "dev.csv"}
+    text = '[{}, {task: [copa, cb]}, {task: b.csv, template: "{a} {label}", labels: {1: good}, validation: none}]'
+    s = settings.load("04_bias_free_injection", {"profile": "smoke", "cells": text} | given)
+    found = [(c.study.task, c.study.template, c.study.labels, c.study.validation) for c in cells(s, prompted=True)]
+    assert found == [
+        ("mine.csv", "{text} {label}", None, "dev.csv"),
+        ("copa", None, None, None),
+        ("cb", None, None, None),
+        ("b.csv", "{a} {label}", {"1": "good"}, None),
+    ]
+
+
 def test_methods_may_have_rates_of_their_own():
     s = load(cells=[{"task": "rte", "seeds": [0, 1]}], method_rates="{full: 1e-5}", rate=1e-2)
     (job,) = jobs(cells(s), ["b_v", "full"])

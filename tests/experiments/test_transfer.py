@@ -12,6 +12,7 @@ from small_sweep import timeless
 
 from beft.errors import BeftError
 from beft.experiments import cluster, sweep, transfer
+from beft.experiments.context import Context
 from beft.models.files import TINY
 from beft.records.store import Store
 from beft.study import Run, Study
@@ -222,6 +223,13 @@ def test_what_cannot_be_scored_is_refused_before_training(source, wanted, says, 
     with pytest.raises(BeftError, match=says):
         go(replace(study, task=str(tasks / source)), [str(tasks / name) for name in wanted], store)
     assert not store.folder.exists()
+
+
+def test_the_validation_file_of_the_source_is_not_that_of_the_targets(tasks, study):
+    films = {name: str(tasks / "films" / f"{name}.csv") for name in ("train", "validation")}
+    source = Context(replace(study, task=films["train"], validation=films["validation"]))
+    target = transfer.targets_of(source, [str(tasks / "same")])["same"]
+    assert target.validation.rows == source.data.validation.rows and "same/validation.csv" in target.source
 
 
 def test_an_unknown_target_and_a_prompted_source_are_refused(study, targets, store):
