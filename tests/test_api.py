@@ -171,7 +171,7 @@ def test_the_largest_class_of_the_validation_rows_is_known(reviews):
         ({"prompted": True}, "tune with prompted=True takes rows of one's own with template="),
         ({"template": "{text} {label}"}, "a template is for a language model .*: give prompted=True too"),
         ({"template": "{text} {label}", "prompted": True, "method": "prefix"}, "tune hands over no prefix"),
-        ({"template": "{text} {label}", "prompted": True, "method": "head"}, "unknown method for prompts 'head'"),
+        ({"template": "{text} {label}", "prompted": True, "method": "head"}, "unknown method 'head'"),
         ({"rate": "fast"}, "rate 'fast' is not a positive number"),
         ({"epochs": 0}, "epochs 0 is not a whole number"),
     ],
