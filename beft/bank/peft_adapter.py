@@ -242,7 +242,7 @@ def load_tuned(model: Any, folder: str | Path) -> PeftModel:
     if hasattr(model, "peft_config"):
         raise BeftError(f"this {type(model).__name__} has an adapter on it already: load the base model anew")
     adapter_files.check_fits(files, model, task_type(model))
-    _check_base(files, model, lambda module: model.get_submodule(module).weight)
+    check_same_base(files, model)
     try:
         tuned = PeftModel.from_pretrained(model, str(files.folder)).eval()
     except Exception as error:  # PEFT and torch raise types of their own
@@ -253,6 +253,11 @@ def load_tuned(model: Any, folder: str | Path) -> PeftModel:
     if model.get_output_embeddings() is None:
         name_labels(model.config, files.about.get("labels", ()))
     return tuned
+
+
+def check_same_base(files: AdapterFiles, model: Any) -> None:
+    """Raise BeftError where an adapter that says so was trained on other weights than those of a plain model."""
+    _check_base(files, model, lambda module: model.get_submodule(module).weight)
 
 
 def _check_base(files: AdapterFiles, model: Any, weight_of: Callable[[str], Any]) -> None:

@@ -45,7 +45,7 @@ def read_classifier(folder: Path, offline: bool = False) -> tuple[models.Loaded,
 
     Raises BeftError: there is neither in the folder, or its files are damaged, have no head or do not belong together.
     """
-    about = _read_about(folder)
+    about = read_about(folder)
     if (folder / CONFIG).is_file():
         loaded = _merged(folder, offline)
     elif (folder / "config.json").is_file():
@@ -65,7 +65,7 @@ def read_classifier(folder: Path, offline: bool = False) -> tuple[models.Loaded,
     return loaded, about
 
 
-def _read_about(folder: Path) -> About | None:
+def read_about(folder: Path) -> About | None:
     """What `write_about` wrote there, or None. Raises BeftError for anything else."""
     try:
         content = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
@@ -80,15 +80,21 @@ def _read_about(folder: Path) -> About | None:
     return About(tuple(labels), tuple(columns), length)
 
 
+def outputs_of(files: adapter_files.AdapterFiles) -> int | None:
+    """The outputs of the head in an adapter; None where it has none."""
+    heads = [len(tensor) for name, tensor in files.tensors.items() if f".{name}".endswith(_HEADS)]
+    return heads[0] if len(heads) == 1 else None
+
+
 def _merged(folder: Path, offline: bool) -> models.Loaded:
     """The base model of an adapter with the adapter in it; of virtual tokens PEFT's model, which keeps them."""
     files = adapter_files.read(folder)
     base = files.config.get("base_model_name_or_path")
-    heads = [tensor.shape[0] for name, tensor in files.tensors.items() if f".{name}".endswith(_HEADS)]
-    if not base or len(heads) != 1:
+    outputs = outputs_of(files)
+    if not base or outputs is None:
         what = "has no head for texts with labels" if base else "does not name its base model"
         raise BeftError(f"the adapter in {folder} {what}: put it on a model with beft.load_tuned")
-    loaded = models.load(str(base), labels=heads[0], offline=offline)
+    loaded = models.load(str(base), labels=outputs, offline=offline)
     model: Any = load_tuned(loaded.model, folder)
     if files.kind in PROMPTS:
         return replace(loaded, model=model)

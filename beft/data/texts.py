@@ -34,15 +34,13 @@ def rows_of(given: Any, columns: Sequence[str] | None = None) -> Rows:
     if getattr(given, "ndim", None) == 0 and hasattr(given, "item"):  # one text in an array
         given = given.item()
     if isinstance(given, str):
-        return Rows([_row(given, pairs, "the text")], True)
+        return Rows([row_of(given, pairs, "the text")], True)
     if pairs and isinstance(given, tuple) and len(given) == 2 and not _nested(given):
-        return Rows([_row(given, pairs, "the pair")], True)
-    items = _items(given, columns)
-    if not items:
-        raise BeftError("there are no texts to predict: give at least one")
+        return Rows([row_of(given, pairs, "the pair")], True)
+    items = items_of(given, columns)
     if isinstance(given, tuple) and any(isinstance(item, list) for item in items):
         raise BeftError("a tuple of lists may be columns or rows: give a list with a text, or a pair of texts, per row")
-    rows = [_row(item, pairs, f"text {i} of {len(items)}") for i, item in enumerate(items, 1)]
+    rows = [row_of(item, pairs, f"text {i} of {len(items)}") for i, item in enumerate(items, 1)]
     for i, row in enumerate(rows, 1):
         if len(row) != len(rows[0]):
             kind = ("a single text", "a pair")[len(row) - 1]
@@ -56,8 +54,14 @@ def _nested(given: tuple[Any, ...]) -> bool:
     return any(isinstance(item, tuple | list) for item in given)
 
 
-def _items(given: Any, columns: Sequence[str] | None) -> list[Any]:
-    """The items of a collection of texts. Raises BeftError for what is none."""
+def items_of(given: Any, columns: Sequence[str] | None = None) -> list[Any]:
+    """The items of a collection of texts, not looked at. Raises BeftError for what is no collection, or empty."""
+    if not (items := _listed(given, columns)):
+        raise BeftError("there are no texts to predict: give at least one")
+    return items
+
+
+def _listed(given: Any, columns: Sequence[str] | None) -> list[Any]:
     if isinstance(given, Mapping | set | frozenset | bytes | bytearray) or not isinstance(given, Iterable):
         raise BeftError(
             f"cannot predict {_named(given)}: give a text or a list of texts, for a model of pairs a list of pairs "
@@ -93,7 +97,7 @@ def _wanted(names: list[Any], columns: Sequence[str] | None) -> Sequence[str]:
     return usual
 
 
-def _row(item: Any, pairs: bool | None, where: str) -> tuple[str, ...]:
+def row_of(item: Any, pairs: bool | None, where: str) -> tuple[str, ...]:
     """One or two texts. `pairs`: whether it must be two; None where either will do. Raises BeftError for others."""
     if isinstance(item, list) and not (pairs and len(item) == 2):
         raise BeftError(f"{where} is {_named(item)}: give texts in one flat list, a pair as a tuple (text_a, text_b)")
