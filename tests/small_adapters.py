@@ -1,4 +1,4 @@
-"""Tiny models of several architectures, a tokenizer for them, and adapters of them written by this package and by PEFT."""
+"""Tiny models of several architectures, a tokenizer for them, and adapters written by this package and by PEFT."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def test_what_tune_wrote_is_served_as_tuned_predicts(tmp_path):
     rows = pd.DataFrame({"text": texts, "label": ["fine", "poor"] * 5})
     settings = {"model": SHIPPED, "epochs": 1, "progress": False}
     mood = beft.tune(rows, adapter=tmp_path / "mood", **settings)
-    values = pd.DataFrame({"text": texts, "label": [0.5, 1.5] * 5})
+    values = pd.DataFrame({"text": texts, "label": [0.35 * i for i in range(10)]})
     value = beft.tune(values, adapter=tmp_path / "value", method="b_q", **settings)
     served = beft.serve(SHIPPED, {"mood": tmp_path / "mood", "value": tmp_path / "value"})
     texts = ["good film", "a bad plot with a weak ending"]
@@ -220,7 +220,9 @@ def test_a_stop_ends_an_answer_and_one_prompt_has_one(tmp_path):
     whole = served.generate("the film", "v", max_new_tokens=12)
     assert isinstance(whole, str) and len(whole.split()) > 3
     word = whole.split()[2]
-    assert served.generate("the film", "v", max_new_tokens=12, stop=f" {word}") == whole.partition(f" {word}")[0].strip()
+    assert (
+        served.generate("the film", "v", max_new_tokens=12, stop=f" {word}") == whole.partition(f" {word}")[0].strip()
+    )
     assert served.choose("the film was", OPTIONS, "v") in OPTIONS
     assert served.choose(["the film was"], [OPTIONS[:2]], ["v"])[0] in OPTIONS[:2]
 
