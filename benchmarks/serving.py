@@ -31,23 +31,24 @@ from beft.bank.bank import BiasBank
 from beft.bank.peft_adapter import load_tuned, save_adapter
 from beft.data import sources
 from beft.data.batching import CHUNKS, Encoded, chunks, encode
-from beft.errors import BeftError
+from beft.errors import BeftError, unknown
 from beft.models import loading as models
 from beft.models.files import TINY
 from beft.records.provenance import build_record, origin
 from beft.training.device import default_device, free_memory
 from benchmarks.report import MB, table
 from benchmarks.steps import check_sizes, parser_of, run
+from benchmarks.timing import no_bfloat16
 
 TARGETS = {"adapters": 64, "switching": 10.0}
-SAME = 1e-5  # of logits
+SAME = {"float32": 1e-5, "bfloat16": 0.1}  # of logits, which in bfloat16 have two or three digits
 LENGTH = 128
 WAYS = {"served": "served", "switching": "PEFT, a switch a row", "grouped": "PEFT, grouped", "copies": "a model each"}
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to time. `adapters`: how many, by commas; `repeats`: of each, medians are shown."""
+    """What to time. `adapters`: how many, `dtypes`: in which precisions, by commas; `repeats`: medians are shown."""
 
     model: str = "all-MiniLM-L6-v2"
     task: str = "film_sentiment"
@@ -55,10 +56,14 @@ class Options:
     adapters: str = "1,8,64,512"
     repeats: int = 3
     copies: int = 8
+    dtypes: str = "float32,bfloat16"
 
     def __post_init__(self) -> None:
         check_sizes(self, "rows", "repeats", "copies")
         _ = self.counts
+        for dtype in self.dtypes.split(","):
+            if dtype not in SAME:
+                raise unknown("dtype", dtype, SAME)
 
     @property
     def counts(self) -> list[int]:
@@ -69,7 +74,7 @@ class Options:
         return [int(count) for count in counts]
 
 
-SMALL = Options(TINY, "microworld_sentiment", 24, "1,3", 1, 2)
+SMALL = Options(TINY, "microworld_sentiment", 24, "1,3", 1, 2, "float32")
 
 
 def write_adapters(model: Any, count: int, folder: Path) -> dict[str, Path]:
@@ -150,10 +155,16 @@ def measure(options: Options, tick: Callable[[str], None] = print) -> dict[str, 
     with tempfile.TemporaryDirectory() as folder:
         folders = write_adapters(loaded.model, max(options.counts), Path(folder))
         loaded.model.to(device)
-        for count in options.counts:
-            tick(f"{count} adapters")
-            some = {name: folders[name] for name in list(folders)[:count]}
-            results.append(_of_count(loaded, some, rows, encoded, options))
+        for dtype in options.dtypes.split(","):
+            if dtype == "bfloat16" and (reason := no_bfloat16(device)):
+                tick(f"bfloat16 is not timed: {reason}")
+                continue
+            for parameter in loaded.model.parameters():
+                parameter.data = parameter.data.to(getattr(torch, dtype))
+            for count in options.counts:
+                tick(f"{count} adapters, {dtype}")
+                some = {name: folders[name] for name in list(folders)[:count]}
+                results.append(_of_count(loaded, some, rows, encoded, options))
     return build_record(
         "bench",
         asdict(options) | {"kind": "bench", "what": "serving"},
@@ -197,6 +208,7 @@ def _of_count(
     built = [sum(p.nbytes for p in model.parameters()) for model in others.copies.values()]
     return {
         "adapters": len(names),
+        "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "rows": len(rows),
         "repeats": taken,
         "loading": {"served": loading, "PEFT": others.loading},
@@ -213,46 +225,51 @@ def _of_count(
 
 
 def report(record: dict[str, Any]) -> str:
-    """The record as Markdown, with pass or miss for the target."""
-    speed, memory, lines = [], [], []
-    for r in record["results"]:
-        seconds = {name: statistics.median(taken) for name, taken in r["repeats"].items()}
-        rate = {name: r["rows"] / s for name, s in seconds.items()}
-        ratio = seconds["switching"] / seconds["served"]
-        cells = [f"{rate[name]:.0f}" if name in rate else "not built" for name in WAYS]
-        speed.append(
-            [str(r["adapters"]), *cells, f"{ratio:.1f}", f"{seconds['grouped'] / seconds['served']:.1f}"]
-            + [f"{r['gap']:.1e}"]
-        )
-        sizes = [f"{r['bytes'][name] / MB:.1f}" for name in ("served", "PEFT", "copies")]
-        sizes[2] += "" if r["copies built"] else " (computed)"
-        memory.append([str(r["adapters"]), *sizes, *(f"{s:.2f}" for s in r["loading"].values())])
-        if r["adapters"] == record["targets"]["adapters"]:
-            wanted, met = record["targets"]["switching"], ratio >= record["targets"]["switching"] and r["gap"] <= SAME
-            lines.append(
-                f"- times faster than PEFT's switching at {r['adapters']} adapters: {ratio:.1f}; target at least "
-                f"{wanted:g}: {'pass' if met else 'MISS'}"
-            )
-    device, first = record["device"], record["results"][0]
-    return "\n".join(
-        [
-            *table(["adapters", *WAYS.values(), "times switching", "times grouped", "largest difference"], speed),
-            "",
-            "Rows a second; differences of logits.",
-            "",
-            *table(
-                ["adapters", "served, MB", "PEFT, MB", "a model each, MB", "load served, s", "load PEFT, s"], memory
-            ),
-            "",
-            *(lines or [f"- {record['targets']['adapters']} adapters, those of the target, were not measured"]),
-            "",
-            f"{record['model']['name']}: {first['rows']} rows of {record['tokens']:.0f} tokens on the average, shuffled"
-            f" over adapters of b_v with {first['bytes']['adapter'] / 1e3:.1f} kB each, head included; bytes of "
-            f"parameters, those of copies beyond {record['settings']['copies']} computed. {device['name']}, "
-            f"{device['threads']} threads, torch {record['versions']['torch']}, commit {record['code']['commit'][:7]}"
-            f"{' and changes' if record['code']['dirty'] else ''}.",
-            "",
-        ]
+    """The record as Markdown, with pass or miss for the target in each precision."""
+    results, device, settings = record["results"], record["device"], record["settings"]
+    heads = ["precision", "adapters"]
+    speed = [*heads, *WAYS.values(), "times switching", "times grouped", "largest difference"]
+    memory = [*heads, "served, MB", "PEFT, MB", "a model each, MB", "loading, s", "loading PEFT, s"]
+    targets = [_target(r, record["targets"]) for r in results if r["adapters"] == record["targets"]["adapters"]]
+    changes = " and changes" if record["code"]["dirty"] else ""
+    setting = (
+        f"{record['model']['name']}: {results[0]['rows']} rows of {record['tokens']:.0f} tokens on average, shuffled "
+        f"over adapters of b_v with {results[0]['bytes']['adapter'] / 1e3:.1f} kB each in {results[0]['dtype']}, head "
+        f"included. Bytes are those of parameters; of more than {settings['copies']} copies they are computed. "
+        f"{device['name']}, {device['threads']} threads, torch {record['versions']['torch']}, commit "
+        f"{record['code']['commit'][:7]}{changes}."
+    )
+    lines = [*table(speed, [_speed(r) for r in results]), "", "Rows a second; differences of logits.", ""]
+    lines += [*table(memory, [_memory(r) for r in results]), ""]
+    missing = f"- {record['targets']['adapters']} adapters, those of the target, were not measured"
+    return "\n".join([*lines, *(targets or [missing]), "", setting, ""])
+
+
+def _seconds(result: dict[str, Any]) -> dict[str, float]:
+    return {name: statistics.median(taken) for name, taken in result["repeats"].items()}
+
+
+def _speed(result: dict[str, Any]) -> list[str]:
+    seconds = _seconds(result)
+    rates = [f"{result['rows'] / seconds[name]:.0f}" if name in seconds else "not built" for name in WAYS]
+    ratios = [f"{seconds[name] / seconds['served']:.1f}" for name in ("switching", "grouped")]
+    return [result["dtype"], str(result["adapters"]), *rates, *ratios, f"{result['gap']:.1e}"]
+
+
+def _memory(result: dict[str, Any]) -> list[str]:
+    sizes = [f"{result['bytes'][name] / MB:.1f}" for name in ("served", "PEFT", "copies")]
+    sizes[2] += "" if result["copies built"] else " (computed)"
+    return [result["dtype"], str(result["adapters"]), *sizes, *(f"{s:.2f}" for s in result["loading"].values())]
+
+
+def _target(result: dict[str, Any], targets: dict[str, float]) -> str:
+    """A line with pass or miss; a ratio counts where logits agree."""
+    seconds, wanted, dtype = _seconds(result), targets["switching"], result["dtype"]
+    ratio = seconds["switching"] / seconds["served"]
+    met = ratio >= wanted and result["gap"] <= SAME[dtype]
+    return (
+        f"- times faster than PEFT's switching at {result['adapters']} adapters, {dtype}: {ratio:.1f}; "
+        f"target at least {wanted:g}: {'pass' if met else 'MISS'}"
     )
 
 

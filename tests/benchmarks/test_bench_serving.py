@@ -16,7 +16,9 @@ def test_the_command_writes_a_record_of_all_ways_with_equal_logits(tmp_path, cap
     assert set(one["repeats"]) == set(bench_serving.WAYS) and one["copies built"]
     assert set(three["repeats"]) == set(bench_serving.WAYS) - {"copies"} and not three["copies built"]
     for result in record["results"]:
-        assert result["gap"] <= bench_serving.SAME and all(t > 0 for own in result["repeats"].values() for t in own)
+        assert result["gap"] <= bench_serving.SAME["float32"] and all(
+            t > 0 for own in result["repeats"].values() for t in own
+        )
     sizes = three["bytes"]
     assert sizes["served"] - sizes["model"] == 4 * sizes["adapter"]  # three rows, and one of zeros
     assert sizes["copies"] == 3 * sizes["model"] > max(sizes["PEFT"], sizes["served"])
@@ -30,6 +32,7 @@ def test_a_target_is_met_by_speed_with_equal_logits_alone():
     def record(seconds, gap):
         result = {
             "adapters": 64,
+            "dtype": "float32",
             "rows": 512,
             "repeats": {"served": [1.0, 1.0, 9.0], "switching": [seconds] * 3, "grouped": [3.0] * 3},
             "loading": {"served": 0.5, "PEFT": 2.0},
@@ -48,12 +51,21 @@ def test_a_target_is_met_by_speed_with_equal_logits_alone():
             "code": {"commit": "abcdefghi", "dirty": False},
         }
 
-    assert "at 64 adapters: 12.0; target at least 10: pass" in bench_serving.report(record(12.0, 1e-6))
+    assert "at 64 adapters, float32: 12.0; target at least 10: pass" in bench_serving.report(record(12.0, 1e-6))
     assert "MISS" in bench_serving.report(record(9.0, 1e-6))
     assert "MISS" in bench_serving.report(record(12.0, 1e-3))
 
 
-@pytest.mark.parametrize("given", [["--rows", "0"], ["--adapters", "1,x"], ["--rows", "99999"], ["--model", "no-such"]])
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--rows", "0"],
+        ["--adapters", "1,x"],
+        ["--rows", "99999"],
+        ["--model", "no-such-model"],
+        ["--dtypes", "int8"],
+    ],
+)
 def test_bad_options_are_one_sentence(given, capsys, tmp_path):
     assert bench_serving.main(["--small", *given, "--out", str(tmp_path)]) == 2
     assert "error: " in capsys.readouterr().err
