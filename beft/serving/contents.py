@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..anatomy.architectures import text_positions
 from ..bank import adapter_files
 from ..bank.adapter_files import AdapterFiles
 from ..bank.labels import names_in
@@ -80,7 +81,8 @@ def read(files: AdapterFiles, model: Any) -> Contents:
         _read_whole(files, model, module, vectors, layers)
     if model.get_output_embeddings() is not None:
         return Contents(files.folder, vectors, layers, None, (), (), None)
-    about = read_about(files.folder) or About((), (), LENGTH)
+    most = min(LENGTH, text_positions(model.config) or LENGTH)
+    about = read_about(files.folder) or About((), (), most)
     outputs = _outputs(model, layers)
     labels = about.labels or own_labels(model.config, outputs)
     if (len(labels) or 1) != outputs:

@@ -62,6 +62,18 @@ class Served(Shelf):
         out = [(x.softmax(-1) if e.labels else x).numpy() for x, e in zip(scored, entries, strict=True)]
         return out[0] if single else out
 
+    def by_label(self, texts: Any, which: Which) -> Any:
+        """{label: probability} of each text, a list (N,), or a regression's value; of one text with one name its own.
+
+        Labels and numbers are of one moment, whatever other threads add and remove. As `predict`.
+        """
+        answers: list[Any] = []
+        scored, entries, single = self._scored(texts, which)
+        for row, entry in zip(scored, entries, strict=True):
+            named = dict(zip(entry.labels, row.softmax(-1).tolist(), strict=True)) if entry.labels else float(row[0])
+            answers.append(named)
+        return answers[0] if single else answers
+
     def logits(self, texts: Any, which: Which) -> Any:
         """Logits (C,) of each text, a list (N,) of arrays; of one text with one name its array. As `predict`."""
         scored, _, single = self._scored(texts, which)
@@ -135,7 +147,7 @@ class Served(Shelf):
         """
         scored = self.option_scores(prompts, options, which, max_length=max_length)
         if isinstance(scored, Scored):
-            return str(options[int(scored.mean.argmax())])
+            return _options_of_each(options, 1)[0][int(scored.mean.argmax())]
         own = _options_of_each(options, len(scored))
         return [each[int(s.mean.argmax())] for each, s in zip(own, scored, strict=True)]
 

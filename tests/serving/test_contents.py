@@ -140,5 +140,7 @@ def test_an_adapter_without_names_has_the_models_where_they_are_as_many(tmp_path
     model.config.id2label = {0: "bad", 1: "good"}
     assert contents(folder, model).labels == ("bad", "good")
     assert contents(folder, model).max_length == 128 and contents(folder, model).columns == ()
+    model.config.max_position_embeddings = 50
+    assert contents(folder, model).max_length == 50
     three = by_peft(tmp_path / "b", classifier("BERT", 3), "SEQ_CLS")
     assert contents(three, model).labels == ("LABEL_0", "LABEL_1", "LABEL_2") and contents(three, model).outputs == 3

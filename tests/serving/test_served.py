@@ -167,6 +167,9 @@ def test_labels_values_pairs_and_lengths_are_each_adapters_own(tmp_path):
     assert served.labels("kinds") == ("no", "maybe", "yes") and served.labels("stars") == ()
     # one name for all: one answer for one text or one pair
     assert served.predict(long, "moods") == answers[0] and served.predict(pair, "kinds") == answers[1]
+    named = served.by_label([long, long], ["moods", "stars"])
+    assert list(named[0]) == ["sad", "glad"] and max(named[0], key=named[0].get) == answers[0]
+    assert sum(named[0].values()) == pytest.approx(1) and named[1] == answers[2]
     assert served.predict([long], "moods") == [answers[0]] and served.predict(long, ["moods"]) == [answers[0]]
     with pytest.raises(BeftError, match=r"text 2 of 2 is a single text, and the model reads pairs"):
         served.predict([pair, long], ["kinds", "kinds"])
@@ -224,7 +227,8 @@ def test_a_stop_ends_an_answer_and_one_prompt_has_one(tmp_path):
         served.generate("the film", "v", max_new_tokens=12, stop=f" {word}") == whole.partition(f" {word}")[0].strip()
     )
     assert served.choose("the film was", OPTIONS, "v") in OPTIONS
-    assert served.choose(["the film was"], [OPTIONS[:2]], ["v"])[0] in OPTIONS[:2]
+    chosen = served.choose(["the film was"], [OPTIONS[:2]], ["v"])
+    assert chosen[0] in OPTIONS[:2] and served.choose("the film was", [OPTIONS[:2]], "v") == chosen[0]
 
 
 @pytest.mark.parametrize(
