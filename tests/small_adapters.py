@@ -51,10 +51,10 @@ def tokenizer_of(model: Any) -> PreTrainedTokenizerFast:
     return tokenizer(1 if model.config.pad_token_id == 1 else 0)
 
 
-def classifier(name: str, outputs: int = 2, seed: int = 0) -> Any:
+def classifier(name: str, outputs: int = 2, seed: int = 0, **config: Any) -> Any:
     """A tiny classifier; all of one seed have the same weights but for the head."""
-    made = _made(name, "AutoModelForSequenceClassification", seed, num_labels=outputs)
-    base = _made(name, "AutoModelForSequenceClassification", seed, num_labels=2).state_dict()
+    made = _made(name, "AutoModelForSequenceClassification", seed, num_labels=outputs, **config)
+    base = _made(name, "AutoModelForSequenceClassification", seed, num_labels=2, **config).state_dict()
     own = made.state_dict()
     made.load_state_dict({n: x if base[n].shape != x.shape else base[n] for n, x in own.items()})
     return made

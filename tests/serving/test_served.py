@@ -58,6 +58,24 @@ def test_a_row_of_an_encoder_has_the_logits_of_its_adapter_alone(tmp_path, name)
     check_rows(served, name, made, TEXTS[:3], ["v"] * 3)  # one adapter for all
 
 
+def test_adapters_that_change_what_a_batch_shares_are_computed_by_themselves(tmp_path):
+    """With `share_att_key` DeBERTa projects the embeddings of distances with the query's and key's layers, once."""
+
+    def deberta(outputs=2):
+        return classifier("DeBERTa-v2 (c2p, p2c)", outputs, share_att_key=True)
+
+    methods = {"q": "b_q", "k": "b_k", "v": "b_v", "w": "b_v"}
+    folders = {key: ours(tmp_path / key, deberta(), method, i) for i, (key, method) in enumerate(methods.items())}
+    model, seen = deberta(), []
+    served = beft.serve(model, folders, tokenizer=tokenizer_of(model))
+    model.register_forward_pre_hook(lambda m, a, kw: seen.append(len(kw["input_ids"])), with_kwargs=True)
+    which = ["q", "v", "k", None, "w", "q", "v", None]
+    for text, key, own in zip(TEXTS, which, served.logits(TEXTS, which), strict=True):
+        expected = logits_alone(alone(deberta(), folders.get(key)), text)
+        np.testing.assert_allclose(own, expected, rtol=0, atol=1e-5)
+    assert sum(seen) == 8 and max(seen) > 2  # those of b_v are computed together
+
+
 @pytest.mark.parametrize("name", ["LLaMA", "OPT", "Qwen2"])
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_a_decoder_that_classifies_reads_the_last_token_whatever_the_padding(tmp_path, name, side):
