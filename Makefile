@@ -21,7 +21,7 @@ RUN := $(PY) -m beft.reproduce
 FILES := $(if $(filter embedded,$(PROFILE)),fetched)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models fetched reproduce publish pages site test bench bench-efficiency bench-gpu bench-steps bench-sweep bench-prompting bench-debiasing lab clean existing
+.PHONY: help setup models fetched reproduce publish pages site test bench bench-efficiency bench-gpu bench-steps bench-sweep bench-prompting bench-debiasing bench-serving lab clean existing
 .DELETE_ON_ERROR:
 
 help:
@@ -45,6 +45,7 @@ help:
 	@echo 'make bench-sweep                 time a grid in banks against one by one, and Dask'
 	@echo 'make bench-prompting             time options that share a prompt against one at a time'
 	@echo 'make bench-debiasing             time CrowS-Pairs scores in batches against one masked place at a time'
+	@echo 'make bench-serving               time many biases on one model against PEFT switching, and a model each'
 	@echo 'make lab                         open the notebooks in JupyterLab'
 	@echo 'make clean                       remove build/ and caches; records and figures stay'
 	@echo 'PYTHON=python3.12 chooses the interpreter of .venv; VENV=path uses an environment you have.'
@@ -91,7 +92,7 @@ test: $(READY)
 	@$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench:
-	@for part in efficiency steps prompting debiasing sweep; do $(MAKE) bench-$$part ARGS= || exit 1; done
+	@for part in efficiency steps prompting debiasing serving sweep; do $(MAKE) bench-$$part ARGS= || exit 1; done
 
 bench-efficiency: $(READY)
 	@$(PY) -m benchmarks.efficiency $(ARGS)
@@ -111,6 +112,9 @@ bench-prompting: $(READY)
 
 bench-debiasing: $(READY)
 	@$(PY) -m benchmarks.debiasing $(ARGS)
+
+bench-serving: $(READY)
+	@$(PY) -m benchmarks.serving $(ARGS)
 
 lab: $(READY)
 	@$(PY) -m jupyter lab notebooks

@@ -31,6 +31,7 @@ __getattr__, _names = hand_on(
         "merge_adapter": "bank.export",
         "predict": "training.classification",
         "save_adapter": "bank.peft_adapter",
+        "serve": "serving.opening",
         "tune": "api",
     },
 )

@@ -185,10 +185,11 @@ def check_base(files: AdapterFiles, weight_of: Callable[[str], Tensor], rounded:
         )
 
 
-def check_fits(files: AdapterFiles, model: Any, task: str | None) -> None:
+def check_fits(files: AdapterFiles, model: Any, task: str | None, any_outputs: bool = False) -> None:
     """Raise BeftError where an adapter is of another kind of model than `model`, whose task PEFT calls `task`.
 
-    The adapters that this package writes are also compared module by module.
+    The adapters that this package writes are also compared module by module. `any_outputs`: the last layer of its head
+    may have another number of outputs than the model's.
     """
     wanted = files.config.get("task_type")
     classifies = model.get_output_embeddings() is None
@@ -200,7 +201,7 @@ def check_fits(files: AdapterFiles, model: Any, task: str | None) -> None:
     if files.kind not in ("BEFT", "LORA", *PROMPTS):
         return
     for name, tensor in files.tensors.items():
-        _check_tensor(files, model, name, tensor)
+        _check_tensor(files, model, name, tensor, any_outputs)
     ends = {"BEFT": ("beft_bias",), "LORA": ("lora_A.weight", "lora_B.weight")}.get(files.kind, ())
     for module in _targets(files, model):
         lost = [f"{module}.{end}" for end in ends if f"{module}.{end}" not in files.tensors]
@@ -227,7 +228,7 @@ def _targets(files: AdapterFiles, model: Any) -> list[str]:
     return [name for name in modules if check_target_module_exists(config, name)]
 
 
-def _check_tensor(files: AdapterFiles, model: Any, name: str, tensor: Tensor) -> None:
+def _check_tensor(files: AdapterFiles, model: Any, name: str, tensor: Tensor, any_outputs: bool) -> None:
     """Whether one tensor of an adapter has a place in the model."""
     if name == EMBEDDINGS:
         if files.kind == "PREFIX_TUNING":
@@ -246,6 +247,8 @@ def _check_tensor(files: AdapterFiles, model: Any, name: str, tensor: Tensor) ->
     if shape == wanted:
         return
     if shape[1:] == wanted[1:] and wanted[0] == model.config.num_labels:
+        if any_outputs:
+            return
         raise BeftError(
             f"adapter {files.folder} has {shape[0]} outputs and this model {wanted[0]}: load the model with "
             f"labels={shape[0]} (num_labels in transformers)"

@@ -9,8 +9,8 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, Self
-from weakref import WeakSet
+from typing import Any, Protocol, Self
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,24 @@ from .dropout import ForwardState, drop_weights_of, keep_weights_of, use_keyed_a
 from .slots import BiasSlot, Change, Sites, Slot, anatomy_in_bank, bias_slots, head_slots, must_run_alone
 
 DTYPES = ("float32", "bfloat16")
-_BANKED: WeakSet[nn.Module] = WeakSet()  # models that have a bank on them
+_TAKEN: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # models with hooks on them -> why they are taken
+
+
+def check_free(model: nn.Module) -> None:
+    """Raise BeftError for a model that has a bank on it, or is served."""
+    if model in _TAKEN:
+        raise BeftError(_TAKEN[model])
+
+
+def take(model: nn.Module, why: str) -> None:
+    """Let nobody else put hooks on a model until `release`; `why`, a sentence with the remedy, is what they read."""
+    check_free(model)
+    _TAKEN[model] = why
+
+
+def release(model: nn.Module) -> None:
+    """The model is free again."""
+    _TAKEN.pop(model, None)
 
 
 class BiasBank(nn.Module):
@@ -65,8 +82,7 @@ class BiasBank(nn.Module):
         super().__init__()
         if dtype not in DTYPES:
             raise unknown("dtype", dtype, DTYPES)
-        if model in _BANKED:
-            raise BeftError("this model already has a bank on it: call its detach() first")
+        check_free(model)
         for name in methods:
             parse_method(name, ALL_METHODS)  # not "sparse", a patch that is trained as a mask
         for seed in seeds:
@@ -226,7 +242,7 @@ class BiasBank(nn.Module):
     # on and off the model -------------------------------------------------------------------------------------
 
     def _attach(self) -> None:
-        _BANKED.add(self.model)
+        take(self.model, "this model already has a bank on it: call its detach() first")
         self._attention = getattr(self.model.config, "_attn_implementation", None)
         if self._drops_attention():
             use_keyed_attention(self.model)
@@ -303,7 +319,7 @@ class BiasBank(nn.Module):
             keep_weights_of(attention)
         if self._drops_attention() and self._attention:
             self.model.set_attn_implementation(self._attention)
-        _BANKED.discard(self.model)
+        release(self.model)
         return self.model
 
     def __enter__(self) -> Self:
@@ -340,6 +356,16 @@ def filled(model: Any, config: Any, state: Mapping[str, Tensor], kind: Any = Non
     return made.to(model.device).eval()
 
 
+class Runs(Protocol):
+    """What scores and generates takes: a model, and how to have it as some runs have it."""
+
+    model: Any
+    device: torch.device
+
+    def running(self, run_ids: Tensor) -> AbstractContextManager[Any]:
+        """The model as the runs `run_ids` (B,) of the rows have it."""
+
+
 class BareModel:
     """A model without a bank, behind the face of one with a single run, for what scores either."""
 
@@ -351,6 +377,6 @@ class BareModel:
         return nullcontext(self.model)
 
 
-def as_bank(model: Any) -> BiasBank | BareModel:
-    """A bank as it is, a model as a `BareModel`: `with as_bank(m).running(run_ids) as model`."""
-    return model if isinstance(model, BiasBank) else BareModel(model)
+def as_bank(model: Any) -> Runs:
+    """A bank, or what is used like one, as it is, a model as a `BareModel`: `with as_bank(m).running(run_ids)`."""
+    return model if hasattr(model, "running") else BareModel(model)

@@ -276,8 +276,13 @@ def fitting(model: Any, folder: str | Path) -> AdapterFiles:
     if hasattr(model, "peft_config"):
         raise BeftError(f"this {type(model).__name__} has an adapter on it already: load the base model anew")
     adapter_files.check_fits(files, model, task_type(model))
-    _check_base(files, model, lambda module: model.get_submodule(module).weight)
+    check_same_base(files, model)
     return files
+
+
+def check_same_base(files: AdapterFiles, model: Any) -> None:
+    """Raise BeftError where an adapter that says so was trained on other weights than those of a plain model."""
+    _check_base(files, model, lambda module: model.get_submodule(module).weight)
 
 
 def _check_base(files: AdapterFiles, model: Any, weight_of: Callable[[str], Any]) -> None:

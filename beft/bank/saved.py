@@ -92,7 +92,7 @@ def read_classifier(folder: Path, offline: bool = False) -> tuple[models.Loaded,
 
     Raises BeftError: there is neither in the folder, or its files are damaged, have no head or do not belong together.
     """
-    about = _read_about(folder)
+    about = read_about(folder)
     prompted = about is not None and about.wording is not None
     if (folder / CONFIG).is_file():
         loaded = _merged(folder, offline, prompted)
@@ -115,7 +115,7 @@ def read_classifier(folder: Path, offline: bool = False) -> tuple[models.Loaded,
     return loaded, about
 
 
-def _read_about(folder: Path) -> About | None:
+def read_about(folder: Path) -> About | None:
     """What `write_about` wrote there, or None. Raises BeftError for anything else."""
     try:
         content = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
@@ -143,17 +143,23 @@ def _read_wording(folder: Path, content: dict[str, Any]) -> Wording:
         raise BeftError(f"{folder / ABOUT} holds no prompt ({reason_of(error)}): save the model again") from error
 
 
+def outputs_of(files: adapter_files.AdapterFiles) -> int | None:
+    """The outputs of the head in an adapter; None where it has none."""
+    heads = [len(tensor) for name, tensor in files.tensors.items() if f".{name}".endswith(_HEADS)]
+    return heads[0] if len(heads) == 1 else None
+
+
 def _merged(folder: Path, offline: bool, prompted: bool) -> models.Loaded:
     """The base model of an adapter with the adapter in it; of virtual tokens PEFT's model, which keeps them."""
     files = adapter_files.read(folder)
     base = files.config.get("base_model_name_or_path")
     if prompted and base:
         return _with_adapter(models.load_causal(str(base), offline=offline), files, folder)
-    heads = [tensor.shape[0] for name, tensor in files.tensors.items() if f".{name}".endswith(_HEADS)]
-    if not base or len(heads) != 1:
+    outputs = outputs_of(files)
+    if not base or outputs is None:
         what = "has no head for texts with labels" if base else "does not name its base model"
         raise BeftError(f"the adapter in {folder} {what}: put it on a model with beft.load_tuned")
-    return _with_adapter(models.load(str(base), labels=heads[0], offline=offline), files, folder)
+    return _with_adapter(models.load(str(base), labels=outputs, offline=offline), files, folder)
 
 
 def _with_adapter(loaded: models.Loaded, files: adapter_files.AdapterFiles, folder: Path) -> models.Loaded:

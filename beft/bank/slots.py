@@ -134,14 +134,8 @@ class BiasSlot(Slot):
             if state.run_ids is None:  # every run at once, behind an encoder that no run changes
                 return output + self.delta()[:, None].to(output.dtype)  # (R, B, d)
             run_ids = state.run_ids
-            if len(output) != len(run_ids):
-                # a lone run may also change what a batch shares, such as DeBERTa's embeddings of distances; OPT's
-                # feed-forward layers have a row per token
-                run_ids = run_ids[:1] if state.R == 1 else run_ids.repeat_interleave(len(output) // len(run_ids))
-            added = self.part.put(self.delta().index_select(0, run_ids).to(output.dtype), output.shape[axis])
-            shape = [len(added)] + [1] * (output.dim() - 1)
-            shape[axis] = -1
-            return output + added.view(shape)  # (B, 1, width)
+            own = per_output(run_ids, len(output), state.R == 1)
+            return with_bias(output, self.part.put(self.delta().index_select(0, own), output.shape[axis]), axis)
 
         return [module.register_forward_hook(add)]
 
@@ -177,6 +171,27 @@ class BiasSlot(Slot):
         else:
             name, value = self.parameter, adapter.take_changed(self.module)
         adapter.set(name, self.values[run], value)
+
+
+def per_output(rows: Tensor, count: int, alone: bool) -> Tensor:
+    """What each row of a batch has, (B, ...), for an output of a module with `count` rows.
+
+    OPT's feed-forward layers have a row per token. What a batch shares, such as DeBERTa's embeddings of distances, has
+    fewer than B: where all rows are `alone`, of one run, that run's is for all of them.
+    """
+    if len(rows) == count:
+        return rows
+    return rows[:1] if alone else rows.repeat_interleave(count // len(rows), dim=0)
+
+
+def with_bias(output: Tensor, bias: Tensor, axis: int = -1) -> Tensor:
+    """An output (B, ..., width) of a module plus a bias (B or 1, width) for each row, of which it keeps the precision.
+
+    `axis`: that of the width.
+    """
+    shape = [len(bias)] + [1] * (output.dim() - 1)
+    shape[axis] = -1
+    return output + bias.to(output.dtype).view(shape)  # (B, 1, width)
 
 
 class HeadPerRun(torch.autograd.Function):

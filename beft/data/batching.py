@@ -88,6 +88,26 @@ def encode(tokenizer: Any, texts: Sequence[tuple[str, ...]], max_length: int) ->
     return Encoded(dict(batch), lengths)
 
 
+def encode_each(tokenizer: Any, texts: Sequence[tuple[str, ...]], lengths: Sequence[int]) -> Encoded:
+    """Tokenise single texts and pairs, in any order, each cut to a number of tokens of its own (N,). As `encode`."""
+    kinds = [(len(row), length) for row, length in zip(texts, lengths, strict=True)]
+    alike = {kind: [i for i, own in enumerate(kinds) if own == kind] for kind in dict.fromkeys(kinds)}
+    parts = {kind: encode(tokenizer, [texts[i] for i in index], kind[1]) for kind, index in alike.items()}
+    if len(parts) == 1:
+        return parts[kinds[0]]
+    longest = max(part.columns["input_ids"].shape[1] for part in parts.values())
+    fill = {"input_ids": tokenizer.pad_token_id or 0}  # RoBERTa finds padding by it, all others by the mask
+    columns: dict[str, Tensor] = {}
+    sizes = np.zeros(len(texts), dtype=np.int64)
+    for kind, index in alike.items():
+        sizes[index] = parts[kind].lengths
+        for name, column in parts[kind].columns.items():
+            if name not in columns:
+                columns[name] = column.new_full((len(texts), longest), fill.get(name, 0))
+            columns[name][index, : column.shape[1]] = column
+    return Encoded(columns, sizes)
+
+
 def token_ids(tokenizer: Any, text: str) -> list[int]:
     """The ids of one text with its special tokens, cut on the right to what the tokenizer takes. Raises as `encode`."""
     with _cutting_on_the_right(tokenizer), _naming_surrogates([(text,)]):

@@ -36,15 +36,13 @@ def rows_of(given: Any, columns: Sequence[str] | None = None, named: bool = Fals
     if getattr(given, "ndim", None) == 0 and hasattr(given, "item"):  # one text in an array
         given = given.item()
     if isinstance(given, str):
-        return Rows([_row(given, size, "the text")], True)
+        return Rows([row_of(given, size, "the text")], True)
     if size not in (None, 1) and isinstance(given, tuple) and len(given) == size and not _nested(given):
-        return Rows([_row(given, size, "the pair" if size == 2 else "the tuple")], True)
-    items = _items(given, columns, named)
-    if not items:
-        raise BeftError("there are no texts to predict: give at least one")
+        return Rows([row_of(given, size, "the pair" if size == 2 else "the tuple")], True)
+    items = items_of(given, columns, named)
     if isinstance(given, tuple) and any(isinstance(item, list) for item in items):
         raise BeftError("a tuple of lists may be columns or rows: give a list with a text, or a pair of texts, per row")
-    rows = [_row(item, size, f"text {i} of {len(items)}") for i, item in enumerate(items, 1)]
+    rows = [row_of(item, size, f"text {i} of {len(items)}") for i, item in enumerate(items, 1)]
     for i, row in enumerate(rows, 1):
         if len(row) != len(rows[0]):
             kind = ("a single text", "a pair")[len(row) - 1]
@@ -58,8 +56,14 @@ def _nested(given: tuple[Any, ...]) -> bool:
     return any(isinstance(item, tuple | list) for item in given)
 
 
-def _items(given: Any, columns: Sequence[str] | None, named: bool) -> list[Any]:
-    """The items of a collection of texts. Raises BeftError for what is none."""
+def items_of(given: Any, columns: Sequence[str] | None = None, named: bool = False) -> list[Any]:
+    """The items of a collection of texts, not looked at. Raises BeftError for what is no collection, or empty."""
+    if not (items := _listed(given, columns, named)):
+        raise BeftError("there are no texts to predict: give at least one")
+    return items
+
+
+def _listed(given: Any, columns: Sequence[str] | None, named: bool) -> list[Any]:
     if isinstance(given, Mapping | set | frozenset | bytes | bytearray) or not isinstance(given, Iterable):
         raise BeftError(
             f"cannot predict {_named(given)}: give a text or a list of texts, for a model of pairs a list of pairs "
@@ -97,7 +101,7 @@ def _wanted(names: list[Any], columns: Sequence[str] | None, named: bool) -> Seq
     return usual
 
 
-def _row(item: Any, size: int | None, where: str) -> tuple[str, ...]:
+def row_of(item: Any, size: int | None, where: str) -> tuple[str, ...]:
     """A row of `size` texts; of one or two where it is None. Raises BeftError for another."""
     if isinstance(item, list) and not (size not in (None, 1) and len(item) == size):
         raise BeftError(f"{where} is {_named(item)}: give texts in one flat list, a pair as a tuple (text_a, text_b)")

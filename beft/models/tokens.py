@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from ..anatomy.architectures import text_positions
 from ..data.batching import Encoded
-from ..errors import BeftError
+from ..errors import BeftError, reason_of
 from .files import TINY
 from .hashes import VOCABULARY
 
@@ -30,6 +31,23 @@ def missing_tokenizer(folder: Path) -> BeftError | None:
         f"{folder} has no tokenizer (no {VOCABULARY[0]}, {VOCABULARY[1]} or the like): copy that of the model that was "
         f"tuned into it, AutoTokenizer.from_pretrained(MODEL).save_pretrained({str(folder)!r})"
     )
+
+
+def tokenizer_in(folder: Path) -> Any | None:
+    """The tokenizer that was saved in a folder, that of an adapter for one; None where there is none.
+
+    Raises BeftError: it cannot be read.
+    """
+    if missing_tokenizer(folder) is not None:
+        return None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers and tokenizers raise types of their own
+        raise BeftError(
+            f"the tokenizer in {folder} cannot be loaded ({reason_of(error)}): save it there again"
+        ) from error
+    decide_sides(tokenizer)
+    return tokenizer
 
 
 def check_vocabulary(tokenizer: Any, model: Any, folder: Path) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, GenerationConfig
 
-from ..bank.bank import BareModel, BiasBank, as_bank
+from ..bank.bank import Runs, as_bank
 from ..bank.caches import close_gaps, shortest_window, whole
 from ..bank.virtual_tokens import prefix_tokens
 from ..data.batching import CHUNKS, ChunkCost, EncodedOptions, chunks, common_prefix, encode_options, padded
@@ -95,7 +95,7 @@ def option_probabilities(model: Any, tokenizer: Any, examples: Sequence[Example]
 class _Scorer:
     """The passes over one list of examples, whose first `shared` tokens are the same."""
 
-    def __init__(self, bank: BiasBank | BareModel, shared: int) -> None:
+    def __init__(self, bank: Runs, shared: int) -> None:
         self.bank, self.device, self.shared = bank, bank.device, shared
         accepted = inspect.signature(bank.model.forward).parameters
         self.positions = "position_ids" in accepted
@@ -197,8 +197,9 @@ def generate(
     before: str = "",
     new_tokens: int = NEW_TOKENS,
     at_once: int = 16,
+    stop: str | None = "\n",
 ) -> list[str]:
-    """What the model writes behind each prompt, up to a line's end.
+    """What the model writes behind each prompt, by default up to a line's end; greedy, with a key/value cache.
 
     Args:
         model: a causal language model in eval mode, or a bank on one.
@@ -206,6 +207,7 @@ def generate(
         runs: of a bank, which run writes each answer (N,); the first by default.
         before: text in front of every prompt, such as demonstrations.
         at_once: prompts in a batch; they are sorted by length and padded on the left.
+        stop: where an answer ends, which is not part of it; None for the model's own end alone.
 
     Raises BeftError: a prompt of which nothing more may be cut.
     """
@@ -218,7 +220,7 @@ def generate(
     config = GenerationConfig(
         do_sample=False,
         max_new_tokens=new_tokens,
-        stop_strings=["\n"],
+        stop_strings=[stop] if stop else None,
         pad_token_id=0,
         eos_token_id=ends.eos_token_id,
         bos_token_id=ends.bos_token_id,
@@ -231,7 +233,8 @@ def generate(
         with bank.running(torch.from_numpy(owner[part]).to(bank.device)) as running:
             out = running.generate(input_ids=ids, attention_mask=mask, generation_config=config, tokenizer=tokenizer)
         for i, row in zip(part, out[:, ids.shape[1] :].tolist(), strict=True):
-            texts[i] = tokenizer.decode(row, skip_special_tokens=True).partition("\n")[0].strip()
+            text = tokenizer.decode(row, skip_special_tokens=True)
+            texts[i] = (text.partition(stop)[0] if stop else text).strip()
     return texts
 
 

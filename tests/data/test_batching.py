@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beft.data.batching import CHUNKS, ChunkCost, Encoded, chunks, encode
+from beft.data.batching import CHUNKS, ChunkCost, Encoded, chunks, encode, encode_each
 from beft.errors import BeftError
 
 lengths_of = st.lists(st.integers(1, 128), min_size=1, max_size=60)
@@ -122,3 +122,17 @@ def test_a_length_without_room_for_text_is_refused(tiny):
         encode(tiny.tokenizer, [("good",)], 2)
     with pytest.raises(BeftError, match="beside 3 special tokens"):
         encode(tiny.tokenizer, [("good", "bad")], 3)
+
+
+def test_singles_and_pairs_of_several_lengths_are_encoded_each_as_by_itself(tiny):
+    long = "the film was good and the plot was bad " * 4
+    texts = [("film",), (long, "a plot"), (long,), ("good", "bad"), (long,)]
+    lengths = [128, 20, 7, 20, 128]
+    encoded = encode_each(tiny.tokenizer, texts, lengths)
+    for i, (row, length) in enumerate(zip(texts, lengths)):
+        alone = encode(tiny.tokenizer, [row], length)
+        assert encoded.lengths[i] == alone.lengths[0]
+        for name, column in alone.columns.items():
+            assert torch.equal(encoded.columns[name][i, : column.shape[1]], column[0])
+            rest = encoded.columns[name][i, column.shape[1] :]
+            assert (rest == (tiny.tokenizer.pad_token_id if name == "input_ids" else 0)).all()
