@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ..anatomy.architectures import text_positions
 from ..bank import adapter_files
-from ..bank.adapter_files import AdapterFiles
+from ..bank.adapter_files import AdapterFiles, folder_of
+from ..bank.bias_as_lora import as_vectors
 from ..bank.labels import names_in
 from ..bank.peft_adapter import check_same_base, task_type
 from ..bank.saved import LENGTH, About, read_about
@@ -55,16 +56,25 @@ class Contents:
         return [*self.vectors.values(), *own]
 
 
+def open_folder(folder: str | Path) -> AdapterFiles:
+    """The files of an adapter, not yet checked against a model; a bias that is written as LoRA as the bias it is.
+
+    Raises BeftError: no adapter there, or damaged files; an adapter that holds anything but biases.
+    """
+    files = as_vectors(adapter_files.read(folder_of(folder)))
+    _check_kind(files)
+    return files
+
+
 def read(files: AdapterFiles, model: Any) -> Contents:
     """The contents of an adapter for a plain model, in float32 and on the CPU.
 
     A module that is saved whole with the model's own weight, as layer norms are and the pooler may be, comes down to
     what it adds to the bias.
 
-    Raises BeftError: an adapter of another kind than BEFT, of another base model or kind of model, with numbers that
-    are none, or with a module that is neither a linear layer nor a bias.
+    Raises BeftError: an adapter of another base model or kind of model, with numbers that are none, or with a module
+    that is neither a linear layer nor a bias.
     """
-    check_kind(files)
     adapter_files.check_fits(files, model, task_type(model), any_outputs=True)
     check_same_base(files, model)
     for name, tensor in files.tensors.items():
@@ -93,7 +103,7 @@ def read(files: AdapterFiles, model: Any) -> Contents:
     return Contents(files.folder, vectors, layers, outputs, labels, about.columns, about.max_length)
 
 
-def check_kind(files: AdapterFiles) -> None:
+def _check_kind(files: AdapterFiles) -> None:
     """Raise BeftError for an adapter that holds anything but biases."""
     if files.kind != "BEFT":
         raise BeftError(

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ..bank import adapter_files
-from ..bank.adapter_files import folder_of
 from ..bank.bank import check_free
 from ..bank.saved import outputs_of
 from ..bank.slots import Sites
@@ -16,7 +14,7 @@ from ..errors import BeftError, brief, reason_of, unknown
 from ..models import loading as models
 from ..models.tokens import tokenizer_in
 from ..training.device import default_device
-from .contents import check_kind
+from .contents import open_folder
 from .served import Served
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -87,8 +85,7 @@ def _loaded(model: Any, folders: list[Any], offline: bool) -> tuple[Any, Any]:
                 f"there is no adapter that says what kind of model {brief(str(model))} is served as: give one, or give "
                 "the model loaded, beft.models.load(...) or load_causal(...)"
             )
-        files = adapter_files.read(folder_of(folders[0]))
-        check_kind(files)
+        files = open_folder(folders[0])
         if files.config.get("task_type") == "CAUSAL_LM":
             loaded = models.load_causal(str(model), offline=offline)
         else:

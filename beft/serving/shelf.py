@@ -14,14 +14,12 @@ import torch
 
 from ..anatomy.architectures import text_positions
 from ..anatomy.projections import backbone_of, last_mixer
-from ..bank import adapter_files
-from ..bank.adapter_files import folder_of
 from ..bank.bank import release, take
 from ..bank.saved import LENGTH
 from ..bank.slots import Sites, anatomy_in_bank
 from ..errors import BeftError, brief, unknown
 from ..models.tokens import tokenizer_in
-from .contents import Contents, own_labels, read
+from .contents import Contents, open_folder, own_labels, read
 from .stacks import AddedBias, OwnLayer
 
 LISTED = 20  # names that a message lists
@@ -99,13 +97,13 @@ class Shelf:
 
         Args:
             name: by which rows name it.
-            folder: of a PEFT adapter of the kind BEFT, written by this package or by PEFT as safetensors.
+            folder: of a PEFT adapter of the kind BEFT, by this package or by PEFT as safetensors, or of one as LoRA.
 
         Raises BeftError: a name that is taken or no text; no adapter in the folder, or one of another kind (LoRA, a
         prompt), of another base model, with another tokenizer, or with a layer that the model does not have.
         """
         self._check_name(name)
-        contents = read(adapter_files.read(folder_of(folder)), self.model)
+        contents = read(open_folder(folder), self.model)
         self._check_numbers(contents)
         with self._lock:
             self._check_open()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from small_adapters import by_peft, classifier, decoder, ours
+from small_adapters import TEXTS, by_peft, classifier, decoder, ours, tokenizer_of
 
 import beft
 from beft.bank import adapter_files
@@ -61,6 +62,16 @@ def test_layer_norms_with_a_weight_of_their_own_are_refused(tmp_path):
     folder = by_peft(tmp_path / "words", classifier("BERT"), "SEQ_CLS", **words)
     with pytest.raises(BeftError, match=r"holds bert.embeddings.word_embeddings \(Embedding\) whole.*: merge it into"):
         contents(folder, classifier("BERT"))
+
+
+def test_a_bias_that_is_written_as_lora_is_served_as_the_bias_it_is(tmp_path):
+    folder = ours(tmp_path / "beft", classifier("BERT"), "b_v")
+    beft.adapter_as_lora(classifier("BERT"), folder, tmp_path / "lora")
+    tok = tokenizer_of(classifier("BERT"))
+    with beft.serve(classifier("BERT"), {"a": folder, "b": tmp_path / "lora"}, tokenizer=tok) as served:
+        first, second = served.logits(TEXTS[:3], ["a"] * 3), served.logits(TEXTS[:3], ["b"] * 3)
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_an_adapter_of_another_kind_is_refused(tmp_path):
