@@ -14,6 +14,7 @@ from ..bank.bias_as_lora import as_vectors
 from ..bank.labels import names_in
 from ..bank.peft_adapter import check_same_base, task_type
 from ..bank.saved import LENGTH, About, read_about
+from ..data.own_prompt import Wording
 from ..errors import BeftError
 
 VECTOR = "beft_bias"  # PEFT's name of the vector of a linear layer
@@ -36,9 +37,11 @@ class Contents:
         vectors: module -> what is added to its output (width,).
         layers: module -> the linear layer that takes its place.
         outputs: logits of a row; None of a language model.
-        labels: names of the classes, in the order of the logits; none for a regression or a language model.
-        columns: the one or two columns of texts that it was tuned on; empty where not known.
-        max_length: tokens that its texts are cut to; None of a language model.
+        labels: names of the classes, in the order of the logits or options; none for a regression, or a language model
+            without a prompt of its own.
+        columns: the columns of texts that it was tuned on, one or two but of a prompt; empty where not known.
+        max_length: tokens that its texts are cut to; None where nothing says how many.
+        wording: the prompt of a language model with an option for each label; None where it has none.
     """
 
     folder: Path
@@ -48,6 +51,7 @@ class Contents:
     labels: tuple[str, ...]
     columns: tuple[str, ...]
     max_length: int | None
+    wording: Wording | None = None
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -90,7 +94,10 @@ def read(files: AdapterFiles, model: Any) -> Contents:
     for module in sorted(whole):
         _read_whole(files, model, module, vectors, layers)
     if model.get_output_embeddings() is not None:
-        return Contents(files.folder, vectors, layers, None, (), (), None)
+        own = read_about(files.folder)
+        if own is None or own.wording is None:
+            return Contents(files.folder, vectors, layers, None, (), (), None)
+        return Contents(files.folder, vectors, layers, None, own.labels, own.columns, own.max_length, own.wording)
     most = min(LENGTH, text_positions(model.config) or LENGTH)
     about = read_about(files.folder) or About((), (), most)
     outputs = _outputs(model, layers)

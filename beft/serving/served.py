@@ -36,16 +36,19 @@ class Served(Shelf):
     def predict(self, texts: Any, which: Which) -> Any:
         """The most probable label of each text or pair of texts, under its adapter; of a regression, its value.
 
+        On a language model each adapter puts the texts into the prompt that it was tuned on, and the label is the one
+        whose option has the highest mean log-probability per token.
+
         Args:
             texts: a text, or a list, tuple, array, Series, data set column or table of N, as of `Tuned.predict`; those
-                of an adapter that was tuned on pairs are tuples of two.
+                of an adapter that was tuned on pairs are tuples of two, of a prompt with more columns of as many.
             which: the adapter of each text (N,), or one for all; `None` for the model as it is.
 
         Returns:
             One label for one text with one name of an adapter, else a list (N,), in the order of the texts.
 
         Raises BeftError: no texts, or one that cannot be used, with its position; another number of names than texts;
-        an adapter that is not served; no tokenizer; a language model.
+        an adapter that is not served; no tokenizer; of a language model, an adapter without a prompt, or `None`.
         """
         answers = []
         scored, entries, single = self._scored(texts, which)
@@ -85,13 +88,12 @@ class Served(Shelf):
         """Logits (C,) in float32 of each text, its adapter, and whether one text was given."""
         with self._lock:
             self._check_open()
-            if self._writes:
-                raise BeftError(
-                    f"{type(self.model).__name__} writes and has no classes: use choose() with the answers as options, "
-                    "or generate()"
-                )
             rows, entries, single = self._rows(texts, which)
             tokenizer = self._tokenizer()
+            if self._writes:
+                examples = [self._worded(row, entry) for row, entry in zip(rows, entries, strict=True)]
+                scored = self._of_options(examples, [entry.max_length for entry in entries], entries)
+                return [torch.from_numpy(one.mean).float() for one in scored], entries, single
             lengths = [entry.max_length for entry in entries]
             check_length(self.model, max(lengths))
             encoded = encode_each(tokenizer, rows, lengths)
@@ -105,10 +107,20 @@ class Served(Shelf):
                     out[at] = row[: entries[at].outputs]
             return out, entries, single
 
+    def _worded(self, row: Sequence[str], entry: Entry) -> Example:
+        """A row in the prompt of its adapter. Raises BeftError for an adapter that has none."""
+        if entry.wording is None:
+            name = next((n for n, own in self._entries.items() if own is entry), None)
+            raise BeftError(
+                f"{type(self.model).__name__} writes and has no classes, and {brief(name)} comes with no prompt of its "
+                "own: use choose() with the answers as options, or generate()"
+            )
+        return entry.wording.example(row)
+
     def _rows(self, texts: Any, which: Which) -> tuple[list[tuple[str, ...]], list[Entry], bool]:
         if which is None or isinstance(which, str):
             entry = self._entry(which, "")
-            rows, single = rows_of(texts, entry.columns or None)
+            rows, single = rows_of(texts, entry.columns or None, named=entry.wording is not None)
             return rows, [entry] * len(rows), single
         items = [texts] if isinstance(texts, str) else items_of(texts)
         entries = self._named(which, len(items), "texts")
@@ -158,24 +170,30 @@ class Served(Shelf):
         """Log-probabilities of the options behind each prompt, a list (N,) of `Scored`. As `choose`."""
         with self._lock:
             texts, entries, single = self._prompts(prompts, which)
-            tokenizer = self._tokenizer()
             longest = max_length or self._positions()
             own = _options_of_each(options, len(texts))
-            examples = [
-                encode_options(tokenizer, Example(text, each), longest) for text, each in zip(texts, own, strict=True)
-            ]
-            check_ids(torch.tensor([t for e in examples for ids in e.sequences for t in ids]), self.model)
-            numbers = np.array([entry.number for entry in entries])
-            adapters = np.unique(numbers)
-            out: dict[int, Scored] = {}
-            for start in range(0, len(adapters), TOGETHER):
-                some = adapters[start : start + TOGETHER]
-                index = np.flatnonzero(np.isin(numbers, some))
-                runs = _Runs(self, some)
-                own_runs = np.searchsorted(some, numbers[index])
-                scored = prompting.option_scores(runs, [examples[i] for i in index], own_runs)
-                out.update(zip(index.tolist(), scored, strict=True))
-            return out[0] if single else [out[i] for i in range(len(texts))]
+            examples = [Example(text, each) for text, each in zip(texts, own, strict=True)]
+            out = self._of_options(examples, [longest] * len(texts), entries)
+            return out[0] if single else out
+
+    def _of_options(
+        self, examples: Sequence[Example], lengths: Sequence[int], entries: Sequence[Entry]
+    ) -> list[Scored]:
+        """The options of each example, of at most so many tokens with its prompt, under its adapter."""
+        tokenizer = self._tokenizer()
+        check_length(self.model, max(lengths))
+        encoded = [encode_options(tokenizer, e, length) for e, length in zip(examples, lengths, strict=True)]
+        check_ids(torch.tensor([t for e in encoded for ids in e.sequences for t in ids]), self.model)
+        numbers = np.array([entry.number for entry in entries])
+        adapters = np.unique(numbers)
+        out: dict[int, Scored] = {}
+        for start in range(0, len(adapters), TOGETHER):
+            some = adapters[start : start + TOGETHER]
+            index = np.flatnonzero(np.isin(numbers, some))
+            own_runs = np.searchsorted(some, numbers[index])
+            scored = prompting.option_scores(_Runs(self, some), [encoded[i] for i in index], own_runs)
+            out.update(zip(index.tolist(), scored, strict=True))
+        return [out[i] for i in range(len(examples))]
 
     @torch.inference_mode()
     def generate(

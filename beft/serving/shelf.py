@@ -17,6 +17,7 @@ from ..anatomy.projections import backbone_of, last_mixer
 from ..bank.bank import release, take
 from ..bank.saved import LENGTH
 from ..bank.slots import Sites, anatomy_in_bank
+from ..data.own_prompt import Wording
 from ..errors import BeftError, brief, unknown
 from ..models.tokens import tokenizer_in
 from .contents import Contents, open_folder, own_labels, read
@@ -33,7 +34,7 @@ class Entry:
         number: by which the stacks know it; 0 for the model itself, without an adapter.
         numbers: how many it has.
         alone: whether its rows may not be computed with those of others.
-        outputs, labels, columns, max_length: as of `contents.Contents`.
+        outputs, labels, columns, max_length, wording: as of `contents.Contents`.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Entry:
     labels: tuple[str, ...]
     columns: tuple[str, ...]
     max_length: int
+    wording: Wording | None = None
 
 
 class Shelf:
@@ -123,6 +125,7 @@ class Shelf:
                 contents.labels,
                 contents.columns,
                 contents.max_length or LENGTH,
+                contents.wording,
             )
 
     def remove(self, name: str) -> None:
@@ -141,7 +144,7 @@ class Shelf:
             return list(self._entries)
 
     def labels(self, name: str | None) -> tuple[str, ...]:
-        """Names of an adapter's classes, in the order of the logits; none for a regression or a language model."""
+        """Names of an adapter's classes, in the order of the logits or options; none for a regression."""
         with self._lock:
             return self._entry(name, "").labels
 

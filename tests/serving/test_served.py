@@ -6,11 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from small_adapters import TEXTS, alone, by_peft, classifier, decoder, logits_alone, ours, tokenizer_of
+from small_adapters import TEXTS, WORDS, alone, by_peft, classifier, decoder, logits_alone, ours, tokenizer_of
 
 import beft
 from beft.bank.saved import About
 from beft.data.batching import encode_options
+from beft.data.own_prompt import parse, wording
 from beft.data.prompts import Example
 from beft.errors import BeftError
 from beft.models import loading
@@ -288,10 +289,42 @@ def test_a_classifier_does_not_write_and_a_writer_has_no_classes(tiny):
         beft.serve(tiny).generate("a film", None)
     model = decoder("LLaMA")
     served = beft.serve(model, tokenizer=tokenizer_of(model))
-    with pytest.raises(BeftError, match=r"LlamaForCausalLM writes and has no classes: use choose"):
+    with pytest.raises(
+        BeftError, match=r"LlamaForCausalLM writes and has no classes, and None comes with no prompt of its own"
+    ):
         served.predict("a film", None)
     with pytest.raises(BeftError, match="max_new_tokens 5000 is not between 1 and"):
         served.generate("a film", None, max_new_tokens=5000)
+
+
+def test_adapters_of_a_language_model_put_rows_into_the_prompt_that_they_were_tuned_on(tmp_path):
+    first = wording(parse("it was {text} and the film was {label}"), ("no", "yes"), {"no": "bad", "yes": "good"}, "a")
+    second = wording(parse("{title} plot {text} the {label}"), ("a", "b", "c"), dict(zip("abc", WORDS)), "b")
+    folders = {
+        name: ours(tmp_path / name, decoder("LLaMA"), "b_v", seed, About(own.labels, own.template.columns, 40, own))
+        for seed, (name, own) in enumerate({"films": first, "plots": second}.items())
+    }
+    folders["bare"] = ours(tmp_path / "bare", decoder("LLaMA"), "b_q", 7)
+    model = decoder("LLaMA")
+    with beft.serve(model, folders, tokenizer=tokenizer_of(model)) as served:
+        rows, which = ["very slow", ("the film", "not bad"), "a good plot"], ["films", "plots", "films"]
+        prompts = [
+            "it was very slow and the film was",
+            "the film plot not bad the",
+            "it was a good plot and the film was",
+        ]
+        options = [[" bad", " good"], [f" {word}" for word in WORDS[:3]], [" bad", " good"]]
+        scored = served.option_scores(prompts, options, which)
+        for own, row in zip(scored, served.logits(rows, which), strict=True):
+            np.testing.assert_allclose(row, own.mean, atol=1e-6)
+        labels = [served.labels(name)[int(one.mean.argmax())] for name, one in zip(which, scored, strict=True)]
+        assert served.predict(rows, which) == labels and served.predict("very slow", "films") == labels[0]
+        assert served.predict(pd.DataFrame({"text": ["not bad"], "title": ["the film"]}), "plots") == [labels[1]]
+        assert served.by_label("very slow", "films").keys() == {"no", "yes"}
+        with pytest.raises(BeftError, match="'bare' comes with no prompt of its own: use choose"):
+            served.predict(["very slow"], ["bare"])
+        with pytest.raises(BeftError, match="text 1 of 1 has 3 of the prompt's 2|a pair|3 parts"):
+            served.predict([("a", "film", "plot")], ["plots"])
 
 
 def test_a_tokenizer_that_pads_otherwise_than_a_decoder_reads_is_refused(tmp_path):
