@@ -18,6 +18,8 @@ Jobs = list[tuple[Study, list[Run]]]
 def alone(cells: Sequence[Cell], terms: Sequence[str]) -> Jobs:
     """The head, each term in all of its layers, and each term in every one layer alone, in each cell.
 
+    A language model has no head to train: without any run it is `zero_shot.score_untuned`.
+
     Raises BeftError for a method that is not a single term, such as all_biases.
     """
     for term in terms:
@@ -27,7 +29,8 @@ def alone(cells: Sequence[Cell], terms: Sequence[str]) -> Jobs:
     jobs = []
     for cell in cells:
         ones = [layers_of(term, [layer]) for term in terms for layer in range(_depth(cell.study))]
-        jobs.append((cell.study, _runs(cell, ["head", *terms, *ones])))
+        head = [] if cell.study.prompted else ["head"]
+        jobs.append((cell.study, _runs(cell, [*head, *terms, *ones])))
     return jobs
 
 
@@ -52,7 +55,9 @@ def few(cells: Sequence[Cell], orders: Sequence[Mapping[str, Sequence[Sequence[i
 
 
 def _depth(study: Study) -> int:
-    """Layers of a study's model."""
+    """Layers of a study's model, an encoder or, of a prompted study, a language model."""
+    if study.prompted:
+        return describe(loading.load_causal(study.model, offline=study.offline).model).layers
     return describe(loading.load(study.model, labels=2, offline=study.offline).model).layers
 
 

@@ -19,7 +19,7 @@ from small_sweep import RUNS, STUDY, timeless
 from beft.bank import adapter_files, peft_adapter
 from beft.bank.baselines import open_bank
 from beft.errors import BeftError
-from beft.experiments import sweep
+from beft.experiments import packing, sweep
 from beft.progress import count_runs
 from beft.records.store import Store
 from beft.study import Run
@@ -152,18 +152,18 @@ def test_a_file_in_the_place_of_an_adapter_is_no_adapter(tmp_path: Path, tiny) -
 
 def test_two_sweeps_at_once_count_what_each_has_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All three runs are missing when the first sweep looks; before it trains, another one has made two of them."""
-    runs, log, plan = [Run("b_v", 0, 1e-2), Run("b_q", 0, 1e-2), Run("b_k", 0, 1e9)], tmp_path / "log", sweep.pack
+    runs, log, plan = [Run("b_v", 0, 1e-2), Run("b_q", 0, 1e-2), Run("b_k", 0, 1e9)], tmp_path / "log", packing.pack
     monkeypatch.setenv("BEFT_RUN_LOG", str(log))
 
     def go(own: list[Run]) -> None:
         sweep.run(SHORT, own, Store(tmp_path / "results"), progress=False, bank_size=1)
 
     def meanwhile(context, members, size=None):
-        monkeypatch.setattr(sweep, "pack", plan)
+        monkeypatch.setattr(packing, "pack", plan)
         go(runs[:2])
         yield from plan(context, members, size)
 
-    monkeypatch.setattr(sweep, "pack", meanwhile)
+    monkeypatch.setattr(packing, "pack", meanwhile)
     go(runs)
     other, own = (json.loads(line) for line in log.read_text().splitlines())
     assert other == {"done": 2, "reused": 0, "failed": 0}
