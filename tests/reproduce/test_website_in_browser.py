@@ -6,6 +6,7 @@ Needs the extra `browser` (`pip install playwright`) and a Chromium of the syste
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -113,7 +114,7 @@ def test_the_table_of_runs_sorts_and_filters(site: Path, tab: Any) -> None:
         assert texts[len(numbers) :] == ["\u2013"] * (len(texts) - len(numbers))  # what is missing comes last
     tab.locator(".filter input").fill("b_v sst2")
     shown = tab.locator(f"#runs tbody tr:not([hidden]) td:nth-child({method})").all_inner_texts()
-    assert 0 < len(shown) < len(texts) and {text.partition(":")[0] for text in shown} == {"b_v"}
+    assert 0 < len(shown) < len(texts) and {re.split(r"[:\[]", text)[0] for text in shown} == {"b_v"}
     tab.locator("#runs tbody tr:not([hidden]) a").first.click()
     assert tab.locator("h1").inner_text().startswith("Record ")
 
@@ -126,8 +127,7 @@ def test_the_search_finds_a_word_from_every_page(site: Path, tab: Any, address: 
     tab.wait_for_selector(".found a")
     assert "kendall" in tab.locator(".found mark").first.inner_text().lower()
     tab.keyboard.press("Enter")
-    tab.wait_for_url("**/site/**")
-    assert "Kendall" in tab.locator("main").inner_text()
+    tab.wait_for_function("document.querySelector('main').innerText.includes('Kendall')")  # of the page that it opens
     tab.locator(".search input").fill("nosuchword")
     tab.wait_for_function("document.querySelector('.found').textContent === '0 places'")
 

@@ -1,6 +1,7 @@
 """Figures of single layers: what each reaches alone beside its scores, and how few do what all of them do."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .. import layer_orders
 from ..intervals import finished, score_interval
+from ..majority import is_learned
 from ..names import SCORE_NAMES, mathtext
 from ..style import (
     GREY,
@@ -38,7 +40,8 @@ LINES = ("-", (0, (5, 2)), (0, (1, 1.5)), "-.")  # one for each way to choose la
 def by_layer(scores: pd.DataFrame, runs: pd.DataFrame, metric: str, by: Sequence[str]) -> Figure:
     """Above, the metric of runs that tune a term in one layer alone; below, the scores of that term by layer.
 
-    The score of the head alone is the dotted line, of the term in all layers the line of its colour at the right. Each
+    The score of the head alone is the dotted line, that of the term in all layers stands at the right; an open mark is
+    not learned (`majority`). Each
     row of the map runs from its own smallest value to its own largest.
 
     Args:
@@ -59,8 +62,8 @@ def by_layer(scores: pd.DataFrame, runs: pd.DataFrame, metric: str, by: Sequence
         return fig
     for n, term in enumerate(terms):
         _layers_of(top, ones[ones["term"] == term], term, 0.09 * (2 * n - len(terms) + 1))
-        whole = score_interval(runs[runs["method"] == term])
-        mean_bar(top, depth + 1.2, whole, 100, **mark_of(term))
+        whole = runs[runs["method"] == term]
+        mean_bar(top, depth + 1.2, score_interval(whole), 100, **_mark(whole, term))
     handles = [entry(term, ls="-", lw=1.8) for term in terms]
     head = 100 * score_interval(runs[runs["method"] == "head"]).mean
     handles += level_line(top, head, "head only", ":", far=False)
@@ -72,6 +75,11 @@ def by_layer(scores: pd.DataFrame, runs: pd.DataFrame, metric: str, by: Sequence
     return with_legend_below(fig, handles, columns=4)
 
 
+def _mark(runs: pd.DataFrame, term: str) -> dict[str, Any]:
+    """The mark of a term; an open one where these runs are not learned."""
+    return {**mark_of(term), "mfc": color_of(term) if is_learned(runs) else "white", "mew": 1.4}
+
+
 def _layers_of(ax: Axes, own: pd.DataFrame, term: str, shift: float) -> None:
     """The runs of one term, a place per layer."""
     places, means = [], []
@@ -79,7 +87,7 @@ def _layers_of(ax: Axes, own: pd.DataFrame, term: str, shift: float) -> None:
         at = float(str(layer)) + 1 + shift
         seed_points(ax, at, 100 * part["final"], color_of(term))
         interval = score_interval(part)
-        mean_bar(ax, at, interval, 100, **mark_of(term))
+        mean_bar(ax, at, interval, 100, **_mark(part, term))
         places.append(at)
         means.append(100 * interval.mean)
     ax.plot(places, means, color=color_of(term), lw=1.4)

@@ -8,7 +8,7 @@ from scipy import stats
 
 from .. import comparisons, layer_orders
 from ..intervals import finished
-from ..majority import not_learned
+from ..majority import NOT_LEARNED, not_learned
 from ..names import MISSING, SCORE_NAMES, number, runs_text, tau_text
 from .cells import over_seeds
 
@@ -73,7 +73,8 @@ def few(runs: pd.DataFrame, picked: pd.DataFrame) -> pd.DataFrame:
     """How much of what a term brings in all layers it keeps in a few.
 
     Columns: term; layers (a count); chosen by (orders that choose the same layers share a row); method, which names
-    them; bias parameters; last epoch, %; "of the gain, %" (mean over the head, as a share of that of all layers);
+    them; bias parameters; last epoch, %; "of the gain, %" (mean over the head, as a share of that of all layers, where
+    these are learned);
     difference to all layers in points, with its verdict.
 
     Args:
@@ -87,7 +88,8 @@ def few(runs: pd.DataFrame, picked: pd.DataFrame) -> pd.DataFrame:
         own = runs[runs["method"] == method]
         row = {"term": term, "layers": int(str(count)), "chosen by": ", ".join(map(_name, part["by"]))}
         row |= {"method": method, "bias parameters": number(own["bias"].max(), ".0f", MISSING)}
-        row |= {"last epoch, %": runs_text(own), "of the gain, %": _share(wide, str(method), str(term))}
+        share = NOT_LEARNED if term in unlearned else _share(wide, str(method), str(term))
+        row |= {"last epoch, %": runs_text(own), "of the gain, %": share}
         if method == term:
             row["chosen by"] = "all"
         rows.append(row)

@@ -78,6 +78,18 @@ def test_what_few_layers_keep_is_a_share_of_the_gain_over_the_head(scores, runs)
     assert list(table["layers"]) == [1, 1, 1, 2, 2, 4]
 
 
+def test_what_is_not_learned_in_all_layers_has_no_gain_to_share_and_open_marks(scores, runs):
+    low = runs.assign(majority=0.95)
+    found = layer_orders.orders(scores, low)
+    table = tables.layers.few(low, layer_orders.picks(found, [1]))
+    assert set(table["of the gain, %"]) == {"not learned"}
+    for frame, filled in ((low, False), (runs, True)):
+        fig = figures.layers.by_layer(scores, frame, "accuracy", ["fisher"])
+        marks = [line for line in fig.axes[0].lines if line.get_marker() == "^"]
+        assert marks and {line.get_markerfacecolor() != "white" for line in marks} == {filled}
+        plt.close(fig)
+
+
 def test_no_cell_gives_empty_tables_and_figures_that_say_so(scores, runs):
     none, no_scores = runs.iloc[:0], layer_orders.scores_of([])
     found = layer_orders.orders(scores, runs)
