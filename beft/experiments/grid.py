@@ -2,8 +2,9 @@
 
 A profile writes `cells: [{task: rte, regime: [low, medium], epochs: 6}, ...]`; what a cell does not say is the
 notebook's own parameter (of `validation`, `template` and `labels` for its own task alone), `paper` is the paper's value
-for that task and model. `rate: chosen` gives each method the rate that its tuning split chooses: see `at_chosen_rates`.
-`methods: [b_q, b_v]` leaves out the notebook's other ones. A cell with `not_run: why` is named in tables and not run.
+for that task and model. `rates: {b_q: 0.03}` are those of some methods, `rate: chosen` gives each method the rate that
+its tuning split chooses: see `at_chosen_rates`. `methods: [b_q, b_v]` leaves out the notebook's other ones,
+`evaluated: 400` scores fewer validation rows. A cell with `not_run: why` is named in tables and not run.
 """
 
 from __future__ import annotations
@@ -118,6 +119,7 @@ def _expand(s: Settings, entry: Mapping[str, Any], prompted: bool) -> Iterator[C
             dtype=entry.get("dtype", s["dtype"]),
             tuning=entry.get("held_out", s["held_out"]),
             validate="last",
+            **({"evaluated": entry["evaluated"]} if "evaluated" in entry else {}),
             **own,
             **({"prompted": True, "schedule": "linear"} if prompted else {}),
         )
@@ -125,7 +127,7 @@ def _expand(s: Settings, entry: Mapping[str, Any], prompted: bool) -> Iterator[C
             study,
             tuple(entry.get("seeds", s["seeds"])),
             s["rate"] if entry.get("rate") == CHOSEN else _setting(entry, "rate", s, known, model),
-            dict(s.get("method_rates") or {}),
+            {**(s.get("method_rates") or {}), **entry.get("rates", {})},
             entry.get("rate") == CHOSEN,
             tuple(entry["methods"]) if "methods" in entry else None,
         )

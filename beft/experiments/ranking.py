@@ -1,20 +1,29 @@
-"""Scores of the bias terms of a model on a task, a ranking record per seed."""
+"""Scores of the bias terms of a model on a task, a ranking record per seed.
+
+An encoder's come from the gradients before training and from a run that tunes all biases, as in the paper. A language
+model on prompts is scored by its gradients alone: if it has no biases, its terms are given some of zero, and whatever
+a run makes of these has Mag+Angle 1.
+"""
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..anatomy.projections import key_bias_is_null
-from ..anatomy.sites import TERMS
+from ..anatomy.sites import TERMS, Site
 from ..bank.bank import BiasBank
+from ..bank.slots import BiasSlot, Slot, bias_slots
 from ..data.batching import encode
 from ..data.datasets import draw
 from ..errors import BeftError
 from ..progress import Bar
+from ..records.provenance import build_record
 from ..records.schema import key
 from ..records.store import Store
 from ..study import Run, Study
@@ -23,10 +32,12 @@ from ..theory.scores import fisher, fisher_batch, mag_angle, magnitude
 from ..training.classification import losses, targets
 from ..training.device import default_device
 from ..training.loop import fit
+from ..training.multiple_choice import Prompted
 from . import cluster
 from .context import Context, Shelf
 
 Record = dict[str, Any]
+PROMPTS_AT_ONCE = 16  # their logits are as wide as the vocabulary
 BY_CHANGE = {"magnitude": magnitude, "mag_angle": mag_angle}  # scores of a bias before and after a run
 
 
@@ -34,9 +45,9 @@ def score_study(study: Study, seeds: Sequence[int], rate: float, store: Store, p
     """Score the terms of a model on a task, one ranking record per seed; what `store` has is not computed again.
 
     Magnitude and Mag+Angle come from a run that tunes all biases (after every epoch and at the end), Fisher and reach
-    from the pre-trained model, before any training. `study.dtype` is the precision of training and gradients; rankings
-    belong in float32 (THEORY section 5), other precisions show what goes wrong. `reach` is null for a model where it is
-    not defined. Raises BeftError: as `sweep.run`.
+    from the pre-trained model, before any training; a prompted study has Fisher alone. `study.dtype` is the precision
+    of training and gradients; rankings belong in float32 (THEORY section 5), other precisions show what goes wrong.
+    `reach` is null for a model where it is not defined. Raises BeftError: as `sweep.run`.
     """
     return score_all([(study, seeds, rate)], store, progress)[0]
 
@@ -64,8 +75,9 @@ def score_all(
     if missing:
         store.check_writable()
     address = scheduler or os.environ.get("BEFT_SCHEDULER")
-    # rows whose gradients are taken once, and that are trained on in every epoch
-    work = [sum(c.settings(r)["train_size"] for r in runs) * (1 + c.study.epochs) for c, runs in missing]
+    # rows whose gradients are taken once, and, but for prompts, that are trained on in every epoch
+    passes = [1 if c.study.prompted else 1 + c.study.epochs for c, _ in missing]
+    work = [sum(c.settings(r)["train_size"] for r in own) * n for (c, own), n in zip(missing, passes, strict=True)]
     with Bar(total=sum(work), desc="rankings", unit="row", unit_scale=True, disable=not (progress and missing)) as bar:
         if address and missing:
             tasks = [(c.study, runs, [key(s) for s in ranking_settings(c, runs)]) for c, runs in missing]
@@ -98,6 +110,14 @@ def score_missing(
     """Score the terms by each of `runs` and write the records; `advance` is called with the rows that are done with."""
     key_bias = key_bias_is_null(context.loaded.model)
     null = {"null": key_bias.null, "reason": key_bias.reason}
+    if context.study.prompted:
+        for run, settings in zip(runs, ranking_settings(context, runs), strict=True):
+            began = time.perf_counter()
+            scores: Any = before_training(context, run, advance=advance)
+            found: Any = {"scores": scores, "by_epoch": [], "key_bias_null": null}
+            found["seconds"] = time.perf_counter() - began
+            store.write(build_record("ranking", settings, context.subject(), default_device(), **found))
+        return
     before = [before_training(context, run, advance=advance) for run in runs]
     by_epoch: list[list[dict[str, Any]]] = [[] for _ in runs]
     label = f"ranking, {context.study.dtype} x {len(runs)}"
@@ -139,25 +159,22 @@ def before_training(
     """
     loaded, study = context.loaded, context.study
     rows = draw(context.data, study.regime, run.seed, study.tuning).train
-    encoded = encode(loaded.tokenizer, [context.labelled.train.rows[i] for i in rows], study.max_length)
-    labels = targets(context.data.train.labels[rows])
+    losses_of = _prompts(context, run) if study.prompted else _texts(context, rows)
     gradients: dict[tuple[str, int], list[np.ndarray]] = {}
     means: dict[tuple[str, int], list[np.ndarray]] = {}
     whole: list[float] = []
     loaded.model.to(default_device())
+    at_once = min(at_once, PROMPTS_AT_ONCE) if study.prompted else at_once
     for start in range(0, len(rows), at_once):
         index = np.arange(start, min(start + at_once, len(rows)))
         R = len(index)
-        with BiasBank(loaded.model, ["all_biases"] * R, [run.seed] * R, study.dtype) as bank:
-            logits = bank(torch.arange(R, device=bank.device), None, **encoded.rows(index, bank.device))
-            losses(logits, labels[index].to(bank.device)).sum().backward()
-            grads = {
-                slot.parameter: slot.values.grad.flatten(1).cpu() for slot in bank.slots if slot.values.grad is not None
-            }
+        with _bank_of_examples(loaded.model, R, run.seed, study) as bank:
+            losses_of(bank, index).sum().backward()
+            grads = [(slot, slot.values.grad.flatten(1).cpu()) for slot in bank.slots if slot.values.grad is not None]
             groups = [slice(at, at + batch) for at in range(0, R, batch)]
-            whole += [float(sum(g[at].mean(0).square().sum() for g in grads.values()) ** 0.5) for at in groups]
+            whole += [float(sum(g[at].mean(0).square().sum() for _, g in grads) ** 0.5) for at in groups]
             for site in bank.anatomy.sites:
-                own = site.part.take(grads[f"{site.module}.bias"])
+                own = next(own for slot, g in grads if (own := _gradient_at(site, slot, g)) is not None)
                 batches = np.stack([own[at].mean(0) for at in groups])
                 gradients.setdefault((site.term, site.layer), []).append(own.numpy())
                 means.setdefault((site.term, site.layer), []).append(batches)
@@ -168,10 +185,57 @@ def before_training(
         "fisher_batch": {t: [fisher_batch(np.concatenate(means[t, i]), whole) for i in layers] for t in TERMS},
         "reach": None,
     }
-    sample = np.arange(min(len(rows), at_once))
+    if study.prompted:
+        return scores
+    encoded = encode(loaded.tokenizer, [context.labelled.train.rows[i] for i in rows[:at_once]], study.max_length)
+    sample = np.arange(len(encoded.lengths))
     try:
         measured = reach(loaded.model.to("cpu"), encoded.rows(sample, torch.device("cpu")))
         scores["reach"] = {term: values.tolist() for term, values in measured.items()}
     except BeftError:
         pass  # not defined for this architecture; the record has null
     return scores
+
+
+def _bank_of_examples(model: Any, R: int, seed: int, study: Study) -> BiasBank:
+    """A bank of R runs, one for each example, of all biases; on prompts, of those of the three terms."""
+    if not study.prompted:
+        return BiasBank(model, ["all_biases"] * R, [seed] * R, study.dtype)
+
+    def every_term() -> list[Slot]:
+        return [slot for term in TERMS for slot in bias_slots(model, [f"b_{term}"] * R, [seed] * R)]
+
+    return BiasBank(model, ["b_v"] * R, [seed] * R, study.dtype, every_term)
+
+
+def _gradient_at(site: Site, slot: Slot, gradient: Tensor) -> Tensor | None:
+    """The part of a slot's gradient (R, p) that is of the bias at a site, (R, d); None for a slot of another place."""
+    if not isinstance(slot, BiasSlot) or slot.module != site.module:
+        return None
+    if slot.part == site.part:
+        return gradient
+    return site.part.take(gradient) if slot.part.size > site.part.size else None
+
+
+def _texts(context: Context, rows: np.ndarray) -> Callable[[BiasBank, np.ndarray], Tensor]:
+    """The losses (B,) of labelled texts, by their places in `rows`, each under a run of its own."""
+    texts = [context.labelled.train.rows[i] for i in rows]
+    encoded = encode(context.loaded.tokenizer, texts, context.study.max_length)
+    labels = targets(context.data.train.labels[rows])
+
+    def of(bank: BiasBank, index: np.ndarray) -> Tensor:
+        logits = bank(torch.arange(bank.R, device=bank.device), None, **encoded.rows(index, bank.device))
+        return losses(logits, labels[index].to(bank.device))
+
+    return of
+
+
+def _prompts(context: Context, run: Run) -> Callable[[BiasBank, np.ndarray], Tensor]:
+    """The losses (B,) of prompts, by their places among the rows that a run draws, each under a run of its own."""
+    drawn = draw(context.data, context.study.regime, run.seed, context.study.tuning)
+    objective = Prompted(context.loaded, context.data, context.study, [drawn])
+
+    def of(bank: BiasBank, index: np.ndarray) -> Tensor:
+        return objective.loss(bank, torch.arange(bank.R, device=bank.device), None, drawn.train[index])
+
+    return of

@@ -28,6 +28,11 @@ def by_layer(runs: pd.DataFrame) -> pd.DataFrame:
     ).query("layer >= 0")
 
 
+def untuned_of(runs: pd.DataFrame) -> str:
+    """What a gain is counted from: the method "head", or "zero_shot" of a language model, which has none to train."""
+    return "zero_shot" if "zero_shot" in set(runs["method"]) else "head"
+
+
 def orders(scores: pd.DataFrame, runs: pd.DataFrame, by: Sequence[str] = ("mag_angle", "fisher")) -> Orders:
     """{term: {what orders them: its layers from 0, best first}} of one cell.
 

@@ -126,6 +126,8 @@ CELL = _table(
     ("float32 or bfloat16", Precision, "dtype"),
     ("a number from 0 to below 1", Share, "held_out"),
     ("a list of distinct methods, e.g. [b_q, b_v]", Distinct[Method], "methods"),
+    ("rates by method, e.g. {b_q: 0.03}", By[Method, Positive], "rates"),
+    ("a whole number of at least 1", AtLeast1, "evaluated"),
     ("the path of a file of validation rows", OwnFile, "validation"),
     ("the prompt of a file, such as '{text}\\nSentiment: {label}'", Template, "template"),
     ("options by label, in quotes where YAML reads more, e.g. {pos: good}", By[Label, Text], "labels"),
@@ -217,7 +219,7 @@ NOTEBOOKS: dict[str, Parameters] = {
         "transfer_methods method_rates",
         "04_bias_free_injection": "validation template labels methods seeds rate rates rate_grids rate_seeds tuning "
         "method_rates epochs held_out "
-        "dtype cells demonstrations explained shapes measured",
+        "dtype cells layer_cells layer_methods layer_counts demonstrations explained shapes measured",
         "05_debiasing": "seeds axis word_list names corpus corpus_rows patches patch_rate patch_rates patch_epochs "
         "tried_rates tried_seeds second_axis second_patches pairs triples strength origin_strength strengths link_rows "
         "link_epochs link_rate rate epochs test_rows transfer nli real_model real_corpus real_rows real_held_out "

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, decoders
 from tokenizers import models as tokenizer_models
 from transformers import PreTrainedTokenizerFast
 
+from beft.anatomy.projections import describe
 from beft.bank.baselines import open_bank
 from beft.bank.export import merge
 from beft.data.batching import CHUNKS, EncodedOptions, encode_options
@@ -24,6 +25,7 @@ from beft.data.sources import load_prompts
 from beft.errors import BeftError
 from beft.experiments import ranking, sweep
 from beft.experiments import zero_shot as untuned
+from beft.experiments.context import Context
 from beft.models import loading as models
 from beft.models.loading import Loaded
 from beft.records.store import Store
@@ -343,10 +345,34 @@ def test_a_sweep_records_runs_of_a_language_model_and_finds_them_again(at_home):
     assert json.loads((folder / "adapter_config.json").read_text())["task_type"] == "CAUSAL_LM"
 
 
-def test_what_needs_labelled_texts_refuses_a_prompted_study(at_home):
-    study = Study(str(at_home / "llama"), "copa", epochs=1, prompted=True, offline=True)
-    with pytest.raises(BeftError, match="copa is prompted here"):
-        ranking.score_study(study, [0], 1e-3, Store(at_home / "records"), progress=False)
+def test_the_fisher_scores_of_prompts_are_those_of_each_examples_own_gradient(at_home):
+    study = Study(
+        str(at_home / "llama"), "copa", epochs=1, batch_size=4, prompted=True, schedule="linear", offline=True
+    )
+    (record,) = ranking.score_study(study, [0], 1e-3, Store(at_home / "records"), progress=False)
+    assert record["by_epoch"] == [] and set(record["scores"]) == {"fisher", "fisher_batch", "reach"}
+    assert record["scores"]["reach"] is None
+
+    context = Context(study)
+    model, anatomy = context.loaded.model, describe(context.loaded.model)
+    squares = {(site.term, site.layer): [] for site in anatomy.sites}
+    for example in context.data.train.rows:  # a plain model with biases of zero, one prompt at a time
+        added = {site: torch.zeros(site.part.size, requires_grad=True) for site in anatomy.sites}
+        hooks = [
+            model.get_submodule(site.module).register_forward_hook(lambda m, args, out, b=bias: out + b)
+            for site, bias in added.items()
+        ]
+        encoded = encode_options(context.loaded.tokenizer, example, study.max_length)
+        ids, start = encoded.sequences[example.label], encoded.starts[example.label]  # COPA learns the right option
+        log_probs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        (-log_probs[range(start - 1, len(ids) - 1), ids[start:]].mean()).backward()
+        for site, bias in added.items():
+            squares[site.term, site.layer].append(bias.grad.square().mean().item())
+        for hook in hooks:
+            hook.remove()
+    for term, values in record["scores"]["fisher"].items():
+        plain = [np.mean(squares[term, layer]) for layer in range(anatomy.layers)]
+        np.testing.assert_allclose(values, plain, rtol=1e-3)
 
 
 # --- untuned ----------------------------------------------------------------------------------------------------------

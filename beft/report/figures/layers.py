@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from .. import layer_orders
 from ..intervals import finished, score_interval
 from ..majority import is_learned
-from ..names import SCORE_NAMES, mathtext
+from ..names import SCORE_NAMES, mathtext, method_name
 from ..style import (
     GREY,
     SMALL,
@@ -40,13 +40,13 @@ LINES = ("-", (0, (5, 2)), (0, (1, 1.5)), "-.")  # one for each way to choose la
 def by_layer(scores: pd.DataFrame, runs: pd.DataFrame, metric: str, by: Sequence[str]) -> Figure:
     """Above, the metric of runs that tune a term in one layer alone; below, the scores of that term by layer.
 
-    The score of the head alone is the dotted line, that of the term in all layers stands at the right; an open mark is
-    not learned (`majority`). Each
-    row of the map runs from its own smallest value to its own largest.
+    The score of the head alone, or zero-shot, is the dotted line, that of the term in all layers stands at the right;
+    an open mark is not learned (`majority`). Each row of the map runs from its own smallest value to its own largest.
 
     Args:
         scores: of `dataframes.scores`, layers from 1.
-        runs: of one cell, of `dataframes.frame`: head, terms, and terms in one layer.
+        runs: of one cell, of `dataframes.frame`: head, terms, and terms in one layer; of a language model, of
+            `tables.decoders.scores`, with zero-shot for the head.
         by: the scores to show.
     """
     ones = layer_orders.by_layer(runs)
@@ -65,14 +65,21 @@ def by_layer(scores: pd.DataFrame, runs: pd.DataFrame, metric: str, by: Sequence
         whole = runs[runs["method"] == term]
         mean_bar(top, depth + 1.2, score_interval(whole), 100, **_mark(whole, term))
     handles = [entry(term, ls="-", lw=1.8) for term in terms]
-    head = 100 * score_interval(runs[runs["method"] == "head"]).mean
-    handles += level_line(top, head, "head only", ":", far=False)
+    handles += _untuned_line(top, runs)
     handles += majority_line(top, runs)
     top.set(ylabel=f"validation {metric} (%)", xlim=(0.4, depth + 1.7))
     top.set_xticks([*range(1, depth + 1), depth + 1.2], [*map(str, range(1, depth + 1)), "all"])
     percent_axis(top, metric)
     _map(below, scores, terms, shown, depth)
     return with_legend_below(fig, handles, columns=4)
+
+
+def _untuned_line(ax: Axes, runs: pd.DataFrame) -> list[Line2D]:
+    """A dotted line at the head alone, or zero-shot."""
+    method = layer_orders.untuned_of(runs)
+    return level_line(
+        ax, 100 * score_interval(runs[runs["method"] == method]).mean, method_name(method), ":", far=False
+    )
 
 
 def _mark(runs: pd.DataFrame, term: str) -> dict[str, Any]:
@@ -119,7 +126,7 @@ def few_layers(runs: pd.DataFrame, picked: pd.DataFrame, metric: str) -> Figure:
     """The metric against how many layers of a term are tuned: a panel per term, a line per way to choose them.
 
     Args:
-        runs: of one cell, with the head and the terms in all layers.
+        runs: of one cell, with the head, or zero-shot, and the terms in all layers.
         picked: of `report.layer_orders.picks`.
     """
     terms = methods_of(picked.assign(method=picked["term"]))
@@ -137,8 +144,7 @@ def few_layers(runs: pd.DataFrame, picked: pd.DataFrame, metric: str) -> Figure:
             look["label"] = SCORE_NAMES.get(str(by), str(by))
             ax.plot(at["layers"], [100 * i.mean for i in found], **look)
             handles.append(Line2D([], [], **{**look, "color": GREY}))
-        head = 100 * score_interval(runs[runs["method"] == "head"]).mean
-        handles += level_line(ax, head, "head only", ":", far=False)
+        handles += _untuned_line(ax, runs)
         ax.set(title=mathtext(term), xlabel="layers that are tuned")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes[0, 0].set_ylabel(f"validation {metric} (%)")

@@ -73,22 +73,21 @@ def few(runs: pd.DataFrame, picked: pd.DataFrame) -> pd.DataFrame:
     """How much of what a term brings in all layers it keeps in a few.
 
     Columns: term; layers (a count); chosen by (orders that choose the same layers share a row); method, which names
-    them; bias parameters; last epoch, %; "of the gain, %" (mean over the head, as a share of that of all layers, where
-    these are learned);
-    difference to all layers in points, with its verdict.
+    them; bias parameters; last epoch, %; "of the gain, %" (mean over the head, or over zero-shot, as a share of that of
+    all layers, where these are learned); difference to all layers in points, with its verdict.
 
     Args:
-        runs: of one cell, with the head.
+        runs: of one cell, with the head, or zero-shot.
         picked: of `layer_orders.picks`.
     """
-    wide = layer_orders.spread_over_seeds(runs)
+    wide, untuned = layer_orders.spread_over_seeds(runs), layer_orders.untuned_of(runs)
     unlearned = set(not_learned(runs))
     rows, compared = [], []
     for (term, count, method), part in picked.groupby(["term", "layers", "method"], sort=False):
         own = runs[runs["method"] == method]
         row = {"term": term, "layers": int(str(count)), "chosen by": ", ".join(map(_name, part["by"]))}
         row |= {"method": method, "bias parameters": number(own["bias"].max(), ".0f", MISSING)}
-        share = NOT_LEARNED if term in unlearned else _share(wide, str(method), str(term))
+        share = NOT_LEARNED if term in unlearned else _share(wide, str(method), str(term), untuned)
         row |= {"last epoch, %": runs_text(own), "of the gain, %": share}
         if method == term:
             row["chosen by"] = "all"
@@ -104,10 +103,10 @@ def few(runs: pd.DataFrame, picked: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table, judged], axis=1).sort_values(["term", "layers"], kind="stable", ignore_index=True)
 
 
-def _share(wide: pd.DataFrame, method: str, term: str) -> str:
-    """The mean gain over the head as a share of that of all layers; none where all layers gain nothing."""
-    if not {method, term, "head"} <= set(wide):
+def _share(wide: pd.DataFrame, method: str, term: str, untuned: str) -> str:
+    """The mean gain over the untuned model as a share of that of all layers; none where all layers gain nothing."""
+    if not {method, term, untuned} <= set(wide):
         return MISSING
-    both = wide[list({method, term, "head"})].dropna()
-    whole = (both[term] - both["head"]).mean()
-    return number(100 * (both[method] - both["head"]).mean() / whole, ".0f") if whole > 0 else "no gain to keep"
+    both = wide[list({method, term, untuned})].dropna()
+    whole = (both[term] - both[untuned]).mean()
+    return number(100 * (both[method] - both[untuned]).mean() / whole, ".0f") if whole > 0 else "no gain to keep"

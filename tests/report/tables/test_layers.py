@@ -115,3 +115,15 @@ def test_figures_show_every_layer_and_every_order(scores, runs):
     few = figures.layers.few_layers(runs, layer_orders.picks(found, [1, 2]), "accuracy")
     assert len(few.axes) == 1 and {len(line.get_xdata()) for line in few.axes[0].lines} >= {3}
     plt.close("all")
+
+
+def test_a_language_models_gain_is_counted_from_zero_shot(scores, runs):
+    found = layer_orders.orders(scores, runs)
+    picked = layer_orders.picks(found, [1])
+    without_head = runs.assign(method=runs["method"].replace("head", "zero_shot"))
+    assert layer_orders.untuned_of(without_head) == "zero_shot" and layer_orders.untuned_of(runs) == "head"
+    own = tables.layers.few(without_head, picked)
+    assert list(own["of the gain, %"]) == list(tables.layers.few(runs, picked)["of the gain, %"])
+    assert "no gain" not in own["of the gain, %"].iloc[0] and own["of the gain, %"].iloc[0] != "-"
+    fig = figures.layers.by_layer(scores, without_head, "accuracy", ["fisher"])
+    assert "zero-shot" in [text.get_text() for text in fig.legends[0].get_texts()]
