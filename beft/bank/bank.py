@@ -18,11 +18,14 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..anatomy.architectures import FAMILIES, SHARED
-from ..anatomy.projections import classifier, last_mixer
+from ..anatomy.projections import backbone_of, classifier, last_mixer
+from ..anatomy.sites import find
 from ..errors import BeftError, unknown
 from ..study import ALL_METHODS, WEIGHT_METHODS, check_seed, parse_method
 from .dropout import ForwardState, drop_weights_of, keep_weights_of, use_keyed_attention
 from .slots import BiasSlot, Change, Sites, Slot, anatomy_in_bank, bias_slots, head_slots, must_run_alone
+from .unpadded import AROUND, INSIDE, tokens_of, unpad
+from .virtual_tokens import VIRTUAL
 
 DTYPES = ("float32", "bfloat16")
 _TAKEN: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # models with hooks on them -> why they are taken
@@ -201,6 +204,8 @@ class BiasBank(nn.Module):
 
     def _logits(self, run_ids: Tensor | None, keys: Tensor | None, inputs: dict[str, Any]) -> Tensor:
         with self._as(run_ids, keys):
+            if self.padded < 1 and run_ids is not None:
+                self.state.tokens = tokens_of(inputs.get("attention_mask"))
             return self._call(inputs).logits.float()
 
     def _call(self, inputs: dict[str, Any]) -> Any:
@@ -209,13 +214,14 @@ class BiasBank(nn.Module):
     @contextmanager
     def _as(self, run_ids: Tensor | None, keys: Tensor | None) -> Iterator[None]:
         cast = torch.autocast(self.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
+        self.state.forget()
         self.state.run_ids, self.state.keys, self.state.depth = run_ids, keys, 0
         try:
             with cast:
                 yield
         finally:
             if not self._recomputes:
-                self.state.run_ids, self.state.keys = None, None
+                self.state.forget()
 
     @contextmanager
     def recomputing(self) -> Iterator[None]:
@@ -229,7 +235,8 @@ class BiasBank(nn.Module):
         try:
             yield
         finally:
-            self._recomputes, self.state.run_ids, self.state.keys = False, None, None
+            self._recomputes = False
+            self.state.forget()
             for layer in layers:
                 del vars(layer)["forward"]
 
@@ -257,11 +264,23 @@ class BiasBank(nn.Module):
         for slot in self.slots:
             self._handles += slot.attach(self.model, self.state)
         mixer = last_mixer(self.model) if self.sites is None else None
+        # the padding of rows is not computed, see `unpadded`
+        self.padded = 1.0
+        if mixer is not None and self.device.type == "cpu" and not set(self.methods) & set(VIRTUAL):
+            _, backbone, family = backbone_of(self.model)
+            inside = self._drops_attention()
+            self.padded = INSIDE if inside else AROUND
+            self._handles += unpad(find(backbone, family.stack), self._attentions(), self.state, inside)
         if mixer is not None:
             # the rest of the last layer is computed for the token that the head reads, no other
             module = self.model.get_submodule(mixer)
-            self._handles.append(module.register_forward_pre_hook(lambda _, args: tuple(x[:, :1] for x in args)))
+            self._handles.append(module.register_forward_pre_hook(lambda _, args: tuple(map(self._firsts, args))))
         self._cast = self._cast_frozen() if self.dtype == "bfloat16" else []
+
+    def _firsts(self, x: Tensor) -> Tensor:
+        """The first token of each row, (B, 1, d)."""
+        tokens = self.state.tokens
+        return tokens.firsts(x) if tokens is not None and tokens.hold(x) else x[:, :1]
 
     def _attentions(self) -> list[nn.Module]:
         sites = self.anatomy.of(self.anatomy.sites[0].term)

@@ -16,6 +16,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask
 
+from .unpadded import Tokens
+
 PLACES = 4096  # more than the dropouts of a network
 KEYED = "beft"  # the name of `keyed_attention` in transformers
 
@@ -89,6 +91,11 @@ def keep_mask(keys: Tensor, shape: Sequence[int], p: float) -> Tensor:
     # (B, ...) grows by one dimension a time; an entry depends on its indices, not on the extents
     for n in outer:
         keys = mix(keys[..., None] + _index_keys(n, keys.device))
+    return _kept(keys, last, p)
+
+
+def _kept(keys: Tensor, last: int, p: float) -> Tensor:
+    """Bool (..., last) of keys (...)."""
     half = (last + 1) // 2  # one 32-bit hash decides two units
     x = keys[..., None] ^ _feature_keys(half, keys.device)  # (B, *outer, half)
     x.mul_(_constant(_MUL_A, x.device))
@@ -98,7 +105,10 @@ def keep_mask(keys: Tensor, shape: Sequence[int], p: float) -> Tensor:
 
 def dropout(x: Tensor, keys: Tensor, p: float) -> Tensor:
     """Inverted dropout of x (B, ...) with masks from keys (B,)."""
-    keep = keep_mask(keys, x.shape[1:], p)
+    return _thinned(x, keep_mask(keys, x.shape[1:], p), p)
+
+
+def _thinned(x: Tensor, keep: Tensor, p: float) -> Tensor:
     return x * keep.to(x.dtype).mul_(1.0 / (1.0 - p))
 
 
@@ -109,6 +119,7 @@ class ForwardState:
         R: runs of the bank.
         run_ids: the run of each row of the chunk (B,); None where all runs see the same rows, and between calls.
         keys: a dropout key per row (B,); None without dropout.
+        tokens: where the real tokens of the chunk are, where only these are computed (see `unpadded`).
         depth: layers begun so far, in models that use a layer at several depths: each has masks of its own.
     """
 
@@ -116,20 +127,30 @@ class ForwardState:
         self.R = R
         self.run_ids: Tensor | None = None
         self.keys: Tensor | None = None
+        self.tokens: Tokens | None = None
         self.depth = 0
+
+    def forget(self) -> None:
+        """The chunk is over."""
+        self.run_ids, self.keys, self.tokens = None, None, None
 
     def deeper(self, *_: Any) -> None:
         """A forward pre-hook: another layer begins."""
         self.depth += 1
 
     def dropout(self, x: Tensor, place: int, p: float) -> Tensor:
-        """x (B, ...) with dropout if it is on; `place` tells the dropouts of a network apart."""
+        """x (B, ...), or (1, M, d) of `tokens`, with dropout if it is on; `place` tells a network's dropouts apart."""
         if self.keys is None or p == 0.0:
             return x
         salt = (place + PLACES * self.depth) * _GOLDEN
         if x.is_cuda and x.dim() in (2, 3, 4) and (kernel := _kernel()) is not None:
             return kernel.apply(x, self.keys, _int32(salt), p)  # type: ignore[no-any-return]
-        return dropout(x, mix(self.keys + _constant(salt, self.keys.device)), p)
+        keys = mix(self.keys + _constant(salt, self.keys.device))
+        if self.tokens is not None and self.tokens.hold(x):  # the mask that these tokens have in (B, T, d)
+            of_places = _index_keys(self.tokens.length, keys.device).index_select(0, self.tokens.places)
+            keys = mix(keys.index_select(0, self.tokens.rows) + of_places)
+            return _thinned(x, _kept(keys, x.shape[-1], p)[None], p)
+        return dropout(x, keys, p)
 
     def hook(self, place: int, p: float) -> Any:
         """A forward hook: dropout of a module's output."""
@@ -170,8 +191,35 @@ def keyed_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """transformers' attention interface, (B, H, T, d) each: SDPA, or written out where its weights are dropped."""
+    """transformers' attention interface, (B, H, T, d) each: SDPA, or written out where its weights are dropped.
+
+    Where the tokens of a chunk stand one after another, (1, H, M, d), they are put into rows and back.
+    """
     state, place, p = _ATTENTION.get(module, (None, 0, 0.0))
+    tokens = None if state is None else state.tokens
+    if tokens is not None and tokens.count > 1 and query.shape[0] == 1:
+        heads = [x.transpose(1, 2).flatten(2) for x in (query, key, value)]  # (1, M, H d)
+        query, key, value = (
+            tokens.pad(x).unflatten(-1, (own.shape[1], -1)).transpose(1, 2)
+            for x, own in zip(heads, (query, key, value), strict=True)
+        )
+        out, _ = _attention(module, query, key, value, attention_mask, scaling, state, place, p, **kwargs)
+        return tokens.pack(out.flatten(2)).unflatten(-1, out.shape[2:]), None
+    return _attention(module, query, key, value, attention_mask, scaling, state, place, p, **kwargs)
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None,
+    state: ForwardState | None,
+    place: int,
+    p: float,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None]:
     if state is None or state.keys is None or p == 0.0:
         kwargs.pop("dropout", None)
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=0.0, scaling=scaling, **kwargs)

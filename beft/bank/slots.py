@@ -19,6 +19,7 @@ from ..errors import BeftError
 from ..study import parse_method, split_method
 from .dropout import ForwardState
 from .forms import FORMS, Form, draws
+from .unpadded import OfTokens
 
 if TYPE_CHECKING:
     from .peft_adapter import Adapter
@@ -134,6 +135,9 @@ class BiasSlot(Slot):
             if state.run_ids is None:  # every run at once, behind an encoder that no run changes
                 return output + self.delta()[:, None].to(output.dtype)  # (R, B, d)
             run_ids = state.run_ids
+            if state.R > 1 and state.tokens is not None and state.tokens.hold(output):
+                own = OfTokens.apply(self.delta(), run_ids, state.tokens)  # (M, d)
+                return output + self.part.put(own, output.shape[-1]).to(output.dtype)
             own = per_output(run_ids, len(output), state.R == 1)
             return with_bias(output, self.part.put(self.delta().index_select(0, own), output.shape[axis]), axis)
 

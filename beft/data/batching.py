@@ -23,11 +23,13 @@ class ChunkCost:
         call: fixed cost of a chunk, in tokens.
         rows: chunks are cut at multiples of this number of rows. Matrix products of few different shapes are prepared
             once and cached (oneDNN's primitives). With many shapes, preparing them takes a third of the time.
+        padded: share of the work that is done for padding too; the rest is done for real tokens alone.
     """
 
     tokens: int
     call: int
     rows: int = 4
+    padded: float = 1.0
 
 
 # On a CPU the activations of 1,024 tokens stay in the cache. A GPU needs more to be busy; with 16,384 the logits of a
@@ -37,7 +39,7 @@ CHUNKS = {"cpu": ChunkCost(1024, 32), "cuda": ChunkCost(16384, 4096)}
 
 @dataclass
 class Padding:
-    """Tokens of text, and tokens computed, padding included."""
+    """Tokens of text, and tokens whose matrix products are computed, padding included."""
 
     real: int = 0
     computed: int = 0
@@ -56,11 +58,14 @@ class Encoded:
     lengths: np.ndarray
     padding: Padding = field(default_factory=Padding)
 
-    def rows(self, index: np.ndarray, device: torch.device) -> dict[str, Tensor]:
-        """Model inputs (B, T) of the examples `index` (B,), no longer than the longest of them."""
-        longest = int(self.lengths[index].max())
-        self.padding.real += int(self.lengths[index].sum())
-        self.padding.computed += longest * len(index)
+    def rows(self, index: np.ndarray, device: torch.device, padded: float = 1.0) -> dict[str, Tensor]:
+        """Model inputs (B, T) of the examples `index` (B,), no longer than the longest of them.
+
+        `padded` is the share of the matrix products that is computed for padding too (`bank.padded`).
+        """
+        longest, real = int(self.lengths[index].max()), int(self.lengths[index].sum())
+        self.padding.real += real
+        self.padding.computed += real + round(padded * (longest * len(index) - real))
         picked = torch.from_numpy(index)
         return {name: column[picked, :longest].to(device) for name, column in self.columns.items()}
 
@@ -143,17 +148,23 @@ def _naming_surrogates(texts: Sequence[tuple[str, ...]]) -> Iterator[None]:
 def chunks(lengths: np.ndarray, cost: ChunkCost) -> list[np.ndarray]:
     """Cut rows of these lengths (n,) into index arrays, longest first, at the least cost of padding and calls.
 
-    The cut minimises the sum over chunks of rows x longest + `cost.call`, by dynamic programming over the rows
-    sorted by length, in steps of `cost.rows` rows. No chunk has more than `cost.tokens` padded tokens unless it is a
-    single step. Equal lengths keep their order, so the cut is deterministic.
+    The cut minimises the sum over chunks of rows x longest + `cost.call`, where padding counts as `cost.padded`, by
+    dynamic programming over the rows sorted by length, in steps of `cost.rows` rows. No chunk has more than
+    `cost.tokens` tokens, counted so, unless it is a single step. Equal lengths keep their order, so the cut is
+    deterministic.
     """
     order = np.argsort(-lengths, kind="stable")
     sizes = lengths[order].astype(np.int64)
+    real = np.append(0, np.cumsum(sizes))
     cuts = np.append(np.arange(0, len(sizes), cost.rows), len(sizes))  # (n + 1,) places where a chunk may end
     best, before = np.zeros(len(cuts), dtype=np.int64), np.zeros(len(cuts), dtype=np.int64)
     for i in range(1, len(cuts)):
         j = np.arange(i)  # the last chunk is [cuts[j], cuts[i]); its longest row is the first
         tokens = (cuts[i] - cuts[j]) * sizes[cuts[j]]
+        if cost.padded < 1:
+            tokens = np.ceil(cost.padded * tokens + (1 - cost.padded) * (real[cuts[i]] - real[cuts[j]])).astype(
+                np.int64
+            )
         total = best[j] + tokens + cost.call
         total[:-1][tokens[:-1] > cost.tokens] = np.iinfo(np.int64).max
         before[i] = total.argmin()

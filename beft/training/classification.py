@@ -60,7 +60,7 @@ class Classification(Objective):
 
     def loss(self, bank: BiasBank, run_ids: Tensor, keys: Tensor | None, index: np.ndarray) -> Tensor:
         """Cross-entropy or squared error, see `losses`."""
-        logits = bank(run_ids, keys, **self.train.rows(index, bank.device))  # (B, C)
+        logits = bank(run_ids, keys, **self.train.rows(index, bank.device, bank.padded))  # (B, C)
         return losses(logits, self.labels[torch.from_numpy(index)].to(bank.device))
 
     def scores(self, bank: BiasBank, validate: bool, last: bool, cost: ChunkCost) -> Scores:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..bank.bank import BiasBank
 from ..bank.baselines import FrozenPart, open_bank
 from ..bank.dropout import example_keys
 from ..bank.optimizer import StackedAdam
+from ..bank.unpadded import CALL, SCORES
 from ..bank.virtual_tokens import reserve_virtual_tokens
 from ..data.batching import CHUNKS, ChunkCost, Padding, chunks
 from ..data.datasets import Dataset, Draw, draw
@@ -117,6 +118,8 @@ def fit(
         _memory_explained(f"{len(runs)} runs of {loaded.name}", where, cost),
         open_bank(loaded.model.to(where), methods, seeds, study.dtype, **options) as bank,
     ):
+        if bank.padded < 1:
+            cost = replace(cost, padded=max(bank.padded, SCORES), call=max(cost.call, CALL))
         rates = torch.tensor([run.rate for run in runs], dtype=torch.float32, device=where)
         optimizer = StackedAdam(bank.slots, rates, float(study.clip), float(study.eps))
         results = _empty_results(runs, learnt, bank)

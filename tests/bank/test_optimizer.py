@@ -76,3 +76,27 @@ def test_a_state_restored_goes_on_with_the_same_bits_also_into_other_buckets(buc
     optimizer.step()
     again.step()
     assert all(torch.equal(a.values, b.values) for a, b in zip(slots, others, strict=True))
+
+
+def test_a_run_of_weights_moves_as_with_adamw_too() -> None:
+    slots = make_slots(1, torch.ones(1, 4, dtype=torch.bool))
+    for slot in slots:
+        slot.group = "weights"
+    alone = [nn.Parameter(s.values[0].detach().clone()) for s in slots]
+    plain = torch.optim.AdamW(alone, lr=0.02, eps=1e-6, weight_decay=0.0)
+    ours = StackedAdam(slots, torch.tensor([0.04]), clip=1.0, bucket=16)
+    assert ours.alone and not StackedAdam(make_slots(1, torch.ones(1, 4, dtype=torch.bool)), torch.ones(1)).alone
+    for step in range(4):
+        give_gradients(slots, step)
+        if step == 2:
+            slots[1].values.grad = None  # what a step did not reach has a gradient of zero
+        for value, slot in zip(alone, slots, strict=True):
+            value.grad = torch.zeros_like(value) if slot.values.grad is None else slot.values.grad[0].clone()
+        nn.utils.clip_grad_norm_(alone, 1.0)
+        plain.step()
+        ours.step(0.5)
+        for value, slot in zip(alone, slots, strict=True):
+            torch.testing.assert_close(slot.values[0], value, rtol=1e-5, atol=1e-6)
+            assert slot.values.grad is None
+    state = {name: tensor.clone() for name, tensor in ours.state().items()}
+    assert int(state["steps"]) == 4 and state["first0"].any()

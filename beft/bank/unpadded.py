@@ -1,0 +1,133 @@
+"""The real tokens of a chunk one after another: what treats tokens separately is not computed for padding.
+
+But for the attention's scores an encoder treats every token by itself. There a chunk of B rows of at most T tokens is
+a matrix of its M real tokens, (1, M, d); the scores get (B, T, d) with zeros for padding, and what comes of them is
+packed again. So rows of unlike lengths share a chunk, and there are few chunks.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Share of the matrix products that is done for padding too: none, or those of attentions that put rows together no
+# other way than by their inputs (query, key, value and output of 12 parts).
+INSIDE, AROUND = 0.0, 1 / 3
+SCORES = 0.2  # share of an encoder's work that the scores are at least
+CALL = 128  # what a chunk costs beside its tokens, in tokens: many operators, few of them large
+
+
+class Tokens:
+    """Where the real tokens of a chunk are.
+
+    Attributes:
+        rows: the row of each, (M,).
+        places: its place in that row, (M,).
+        length: tokens of the longest row, T.
+        lengths: tokens of each row, (B,).
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        self.count, self.length = mask.shape
+        self.at = mask.flatten().nonzero()[:, 0]  # (M,) of B x T
+        self.rows, self.places = self.at // self.length, self.at % self.length
+        self.lengths = mask.sum(1)  # (B,)
+        self.first = self.lengths.cumsum(0) - self.lengths  # (B,) of M
+
+    def hold(self, x: Tensor) -> bool:
+        """Whether x is (1, M, d), and not (B, ...)."""
+        return x.dim() == 3 and x.shape[0] == 1 < self.count and x.shape[1] == len(self.at)
+
+    def pack(self, x: Tensor) -> Tensor:
+        """(B, T, d) as (1, M, d)."""
+        return _Take.apply(x.flatten(0, 1), self.at)[None]  # type: ignore[no-any-return]
+
+    def pad(self, x: Tensor) -> Tensor:
+        """(1, M, d) as (B, T, d), zeros for padding."""
+        return _Put.apply(x[0], self.at, self.count * self.length).unflatten(0, (self.count, self.length))  # type: ignore[no-any-return]
+
+    def firsts(self, x: Tensor) -> Tensor:
+        """The first token of each row, (B, 1, d), of (1, M, d)."""
+        return x[0].index_select(0, self.first)[:, None]
+
+
+def tokens_of(mask: Tensor | None) -> Tokens | None:
+    """The tokens of a mask (B, T) that is worth it: several rows, some of them padded, none on the left."""
+    if mask is None or mask.dim() != 2 or len(mask) < 2 or bool(mask.all()) or not bool(mask[:, 0].all()):
+        return None
+    return Tokens(mask)
+
+
+class _Take(torch.autograd.Function):
+    """Rows `at` of x (N, d), each at most once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, at: Tensor) -> Tensor:
+        ctx.size = len(x)
+        ctx.save_for_backward(at)
+        return x.index_select(0, at)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (at,) = ctx.saved_tensors
+        return gradient.new_zeros(ctx.size, gradient.shape[1]).index_copy_(0, at, gradient), None
+
+
+class _Put(torch.autograd.Function):
+    """x (M, d) in the rows `at` of zeros (N, d)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, at: Tensor, size: int) -> Tensor:
+        ctx.save_for_backward(at)
+        return x.new_zeros(size, x.shape[1]).index_copy_(0, at, x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        (at,) = ctx.saved_tensors
+        return gradient.index_select(0, at), None, None
+
+
+class OfTokens(torch.autograd.Function):
+    """What each row has, out of (R, d) by the rows' runs (B,), for each of its tokens: (M, d)."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, runs: Tensor, tokens: Tokens) -> Tensor:
+        ctx.size, ctx.tokens = len(values), tokens
+        ctx.save_for_backward(runs)
+        return values.index_select(0, runs.index_select(0, tokens.rows))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        (runs,) = ctx.saved_tensors
+        # sums and no product with the runs' ones and zeros: 0 x NaN is NaN, and would be in every run
+        of_rows = torch.segment_reduce(gradient.contiguous(), "sum", lengths=ctx.tokens.lengths)  # (B, d)
+        return gradient.new_zeros(ctx.size, gradient.shape[1]).index_add_(0, runs, of_rows), None, None
+
+
+def unpad(layers: Sequence[nn.Module], attentions: Sequence[nn.Module], state: Any, inside: bool) -> list[Any]:
+    """Hooks by which layers see (1, M, d), where `state.tokens` is set.
+
+    Their attentions get the same where they put it into rows and back themselves (`inside`, see `dropout`), then in
+    the precision of their products, cast once for all of them; else (B, T, d).
+    """
+
+    def enter(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        return None if state.tokens is None else (state.tokens.pack(args[0]), *args[1:])
+
+    def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if state.tokens is None:
+            return None
+        x, kind = args[0], args[0].device.type
+        x = x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+        return (x if inside else state.tokens.pad(x), *args[1:])
+
+    def behind(_: nn.Module, args: Any, output: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        return None if state.tokens is None else (state.tokens.pack(output[0]), *output[1:])
+
+    handles = [layers[0].register_forward_pre_hook(enter)]
+    for attention in attentions:
+        handles.append(attention.register_forward_pre_hook(before))
+        if not inside:
+            handles.append(attention.register_forward_hook(behind))
+    return handles

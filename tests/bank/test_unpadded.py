@@ -1,0 +1,109 @@
+"""What is computed without padding is what is computed with it: outputs, gradients, dropout, whatever the encoder."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from encoders import FAMILIES, build
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beft.bank import unpadded
+from beft.bank.bank import BiasBank
+from beft.bank.baselines import open_bank
+from beft.bank.dropout import example_keys
+from beft.data.batching import ChunkCost, chunks
+
+UNPADDED = ("bert", "roberta", "electra", "mpnet")
+
+
+def batch(lengths):
+    """Ids (B, T) of rows of these lengths, padded on the right."""
+    ids = torch.randint(5, 60, (len(lengths), max(lengths)), generator=torch.Generator().manual_seed(1))
+    mask = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+    return {"input_ids": ids * mask + (1 - mask), "attention_mask": mask}
+
+
+def outcome(model, methods, run_ids, inputs, padded, dtype="float32"):
+    """Logits with dropout and without, and the gradients of the former."""
+    with open_bank(model, methods, list(range(len(methods))), dtype) as bank:
+        if padded:
+            bank.padded = 1.0
+        keys = example_keys(bank.seeds[run_ids], 3, torch.arange(len(run_ids)))
+        logits = bank(run_ids, keys, **inputs)
+        (logits * torch.arange(1, 1 + logits.numel()).view_as(logits)).sum().backward()
+        with torch.no_grad():
+            plain = bank(run_ids, None, **inputs)
+        return logits.detach(), plain, {slot.parameter: slot.values.grad for slot in bank.slots}
+
+
+@pytest.mark.parametrize("family", UNPADDED)
+@pytest.mark.parametrize("methods", [["b_v", "b_q", "all_biases", "head"], ["b_v[1]"], ["lora"], ["full"]])
+def test_outputs_dropout_and_gradients_are_those_with_padding(family, methods):
+    model, inputs = build(family), batch([7, 3, 5, 1])
+    run_ids = torch.arange(4) % len(methods)
+    without, still, gradients = outcome(model, methods, run_ids, inputs, padded=False)
+    with_padding, also_still, same = outcome(model, methods, run_ids, inputs, padded=True)
+    torch.testing.assert_close(without, with_padding, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(still, also_still, rtol=1e-4, atol=1e-6)
+    assert gradients.keys() == same.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, same[name], rtol=1e-3, atol=1e-4)
+
+
+def test_which_encoders_are_computed_without_padding():
+    for family in FAMILIES:
+        with BiasBank(build(family), ["b_v"], [0]) as bank:
+            assert (bank.padded < 1) == (family in UNPADDED)
+            assert bank.padded == {"mpnet": unpadded.AROUND}.get(family, 0.0 if family in UNPADDED else 1.0)
+
+
+def test_layers_see_the_real_tokens_alone():
+    model, seen = build("bert"), []
+    model.bert.encoder.layer[0].intermediate.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
+    with BiasBank(model, ["b_v"] * 2, [0, 1]) as bank:
+        bank(torch.tensor([0, 1, 0]), None, **batch([7, 3, 5]))
+        bank(torch.tensor([0, 1]), None, **batch([7, 7]))
+        bank(torch.tensor([0]), None, **batch([7]))
+    assert seen == [(1, 15, 16), (2, 7, 16), (1, 7, 16)], "rows without padding, and a row alone, stay as they are"
+
+
+def test_padding_on_the_left_is_computed_as_it_was():
+    model, inputs = build("bert"), {name: x.flip(1) for name, x in batch([7, 3]).items()}
+    assert unpadded.tokens_of(inputs["attention_mask"]) is None
+    runs = torch.tensor([0, 1])
+    first, second = (outcome(model, ["b_v", "b_q"], runs, inputs, padded)[1] for padded in (False, True))
+    assert torch.equal(first, second)
+
+
+def test_nan_of_a_run_stays_in_its_own_gradient():
+    tokens = unpadded.Tokens(batch([4, 2, 3])["attention_mask"])
+    values = torch.zeros(2, 5, requires_grad=True)
+    out = unpadded.OfTokens.apply(values, torch.tensor([0, 1, 0]), tokens)
+    weight = torch.ones_like(out)
+    weight[4:6] = float("nan")  # the tokens of the second row
+    out.backward(weight)
+    assert torch.equal(values.grad[0], torch.full((5,), 7.0)) and values.grad[1].isnan().all()
+
+
+@given(st.lists(st.integers(1, 9), min_size=2, max_size=6))
+def test_tokens_are_packed_and_put_back(lengths):
+    tokens = unpadded.Tokens(batch(lengths)["attention_mask"])
+    x = torch.randn(1, sum(lengths), 4, dtype=torch.float64, requires_grad=True)
+    padded = tokens.pad(x)
+    assert padded.shape == (len(lengths), max(lengths), 4) and torch.equal(tokens.pack(padded), x)
+    assert torch.equal(tokens.firsts(x)[:, 0], padded[:, 0])
+    for row, length in enumerate(lengths):
+        assert not padded[row, length:].any()
+    assert torch.autograd.gradcheck(tokens.pad, x) and torch.autograd.gradcheck(
+        tokens.pack, padded.detach().requires_grad_()
+    )
+
+
+def test_chunks_are_fewer_where_padding_costs_little():
+    lengths = np.random.default_rng(0).integers(5, 60, 64)
+    apart, together = (chunks(lengths, ChunkCost(1024, 32, padded=padded)) for padded in (1.0, 0.2))
+    assert len(together) < len(apart)
+    assert sorted(np.concatenate(together)) == list(range(64))
+    assert max(lengths[part].sum() for part in together) <= 1024
