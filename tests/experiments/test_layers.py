@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from small_sweep import STUDY
 
@@ -33,9 +35,59 @@ def test_layers_of_a_language_model_are_tuned_alone_on_prompts():
     assert [run.method for run in runs] == ["b_v", *(f"b_v[{n}]" for n in range(layers_of_model))]
 
 
-def test_few_layers_are_the_first_of_each_order_and_a_set_of_layers_is_tuned_once():
-    ((_, runs),) = layers.few([CELL], [{"b_v": [[2, 0, 1], [0, 2, 1]]}], [1, 2, 3])
-    assert [run.method for run in runs if run.seed == 0] == ["b_v[2]", "b_v[0,2]", "b_v[0]"]
+@pytest.fixture
+def swept(monkeypatch):
+    """A sweep that trains nothing: the tuning score of a run is the share of `best` that its rate comes to."""
+    asked = []
+
+    def run_all(jobs, store):
+        asked.append(jobs)
+        return [[record(run) for run in runs] for _, runs in jobs]
+
+    def record(run):
+        best = {"b_v": 0.1, "b_q": 0.03}[run.method.partition("[")[0]]
+        final = {"tuning": min(run.rate / best, best / run.rate), "validation": 1.0 - run.rate}
+        return {"settings": {"method": run.method, "rate": run.rate, "seed": run.seed}, "outcome": "ok", "final": final}
+
+    monkeypatch.setattr(layers.sweep, "run_all", run_all)
+    return asked
+
+
+HELD_OUT = Cell(replace(STUDY, tuning=0.2), (0, 3), 0.01, {"b_v": 0.02})
+
+
+def test_the_rate_of_single_layers_is_chosen_for_each_term_on_the_tuning_split(swept):
+    assert layers.rates_alone([HELD_OUT], ["b_q", "b_v"], [0.1, 0.03, 0.01], None) == [{"b_q": 0.03, "b_v": 0.1}]
+    (((study, runs),),) = swept
+    assert study == HELD_OUT.study and {run.seed for run in runs} == {0}
+    assert len(runs) == 2 * 2 * 3, "both layers of the two-layer model, at every rate"
+
+
+def test_without_rates_to_choose_from_single_layers_have_that_of_their_term(swept):
+    assert layers.rates_alone([CELL], ["b_q", "b_v"], [], None) == [{"b_q": 0.01, "b_v": 0.02}] and not swept
+    with pytest.raises(BeftError, match="held_out above 0"):
+        layers.rates_alone([CELL], ["b_v"], [0.1], None)
+
+
+def test_single_layers_are_tuned_at_the_chosen_rate_and_all_of_them_at_that_of_the_cell():
+    ((_, runs),) = layers.alone([CELL], ["b_v"], [{"b_v": 0.1}])
+    assert {run.rate for run in runs if "[" in run.method} == {0.1}
+    assert {run.rate for run in runs if run.method == "b_v"} == {0.02}
+
+
+def test_few_layers_are_the_first_of_each_order_and_a_set_of_layers_is_tuned_once(swept):
+    (records,) = layers.few([CELL], [{"b_v": [[2, 0, 1], [0, 2, 1]]}], [1, 2, 3], None, [{"b_v": 0.1}])
+    kept = [r["settings"] for r in records if r["settings"]["seed"] == 0]
+    assert [s["method"] for s in kept] == ["b_v[2]", "b_v[0,2]", "b_v[0]"]
+    assert {s["rate"] for s in kept} == {0.1} and len(swept[0][0][1]) == 3, "no tuning split, nothing to choose by"
+
+
+def test_a_few_layers_have_the_better_of_two_rates_on_the_tuning_split(swept):
+    (records,) = layers.few([HELD_OUT], [{"b_q": [[1, 0, 2]]}], [1, 2], None, [{"b_q": 0.3}])
+    tried, final = swept
+    assert [(r.method, r.rate) for r in tried[0][1]] == [("b_q[1]", 0.3), ("b_q[0:2]", 0.01), ("b_q[0:2]", 0.3)]
+    assert {(r["settings"]["method"], r["settings"]["rate"]) for r in records} == {("b_q[1]", 0.3), ("b_q[0:2]", 0.01)}
+    assert len(records) == 4, "every seed"
 
 
 @pytest.mark.parametrize("term", ["all_biases", "head", "lora", "b_v:lora", "b_v[0]"])
