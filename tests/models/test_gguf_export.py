@@ -110,7 +110,7 @@ def test_the_logits_are_exactly_those_of_the_numbers_in_the_file(elsewhere, kind
 def test_a_folder_has_one_file_and_says_how_far_it_is_from_the_model(elsewhere):
     here = elsewhere[2] / "mistral-q8_0"
     assert sorted(path.name for path in here.iterdir()) == ["README.md", "model-q8_0.gguf"]
-    assert "GGUF (Q8_0; logits of up to" in (here / "README.md").read_text()
+    assert "GGUF (Q8_0; on a text of 48 tokens logits of up to" in (here / "README.md").read_text()
     sorts = {t.name: t.tensor_type.name for t in gguf_package.GGUFReader(here / "model-q8_0.gguf").tensors}
     assert {sorts["blk.0.attn_v.weight"], sorts["token_embd.weight"]} == {"Q8_0"}
     assert {sorts["blk.0.attn_v.bias"], sorts["output_norm.weight"]} == {"F32"}
