@@ -28,6 +28,7 @@ from .unpadded import AROUND, INSIDE, tokens_of, unpad
 from .virtual_tokens import VIRTUAL
 
 DTYPES = ("float32", "bfloat16")
+NO_LAYER = 10**6  # above all layers of any model
 _TAKEN: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # models with hooks on them -> why they are taken
 
 
@@ -193,10 +194,15 @@ class BiasBank(nn.Module):
     def every_run(self, **inputs: Tensor) -> Tensor:
         """Logits (R, B, C) of the same rows under every run, without dropout.
 
-        Where no run changes the encoder it is computed once for all of them.
+        What no run changes is computed once for all of them: the whole encoder, or its layers below `lowest`.
         """
         if self.encoder_is_frozen:
             return self._logits(None, None, inputs)
+        if self.lowest and self.R > 1:
+            with self._as(None, None):
+                self.state.shared = len(inputs["input_ids"])
+                self.state.tokens = tokens_of(inputs.get("attention_mask"))
+                return self._call(inputs).logits.float().unflatten(0, (self.R, self.state.shared))  # type: ignore[no-any-return]
         B = len(next(iter(inputs.values())))
         run_ids = torch.arange(self.R, device=self.device).repeat_interleave(B)
         repeated = {name: x.repeat(self.R, *[1] * (x.dim() - 1)) for name, x in inputs.items()}
@@ -265,12 +271,16 @@ class BiasBank(nn.Module):
             self._handles += slot.attach(self.model, self.state)
         mixer = last_mixer(self.model) if self.sites is None else None
         # the padding of rows is not computed, see `unpadded`
-        self.padded = 1.0
+        self.padded, self.lowest = 1.0, 0
         if mixer is not None and self.device.type == "cpu" and not set(self.methods) & set(VIRTUAL):
             _, backbone, family = backbone_of(self.model)
             inside = self._drops_attention()
             self.padded = INSIDE if inside else AROUND
-            self._handles += unpad(find(backbone, family.stack), self._attentions(), self.state, inside)
+            layers = find(backbone, family.stack)
+            self._handles += unpad(layers, self._attentions(), self.state, inside)
+            self.lowest = min(map(_lowest, self.methods)) if not self.encoder_is_frozen else 0
+            for layer in layers[self.lowest :] if self.lowest else ():
+                self._handles.append(layer.register_forward_pre_hook(self.state.part_runs))
         if mixer is not None:
             # the rest of the last layer is computed for the token that the head reads, no other
             module = self.model.get_submodule(mixer)
@@ -346,6 +356,12 @@ class BiasBank(nn.Module):
 
     def __exit__(self, *error: object) -> None:
         self.detach()
+
+
+def _lowest(method: str) -> int:
+    """The lowest layer that a method changes; of the head alone, none."""
+    known = parse_method(method)
+    return NO_LAYER if known.base == "head" else known.layers[0] if known.layers else 0
 
 
 def filled(model: Any, config: Any, state: Mapping[str, Tensor], kind: Any = None) -> Any:

@@ -120,6 +120,7 @@ class ForwardState:
         run_ids: the run of each row of the chunk (B,); None where all runs see the same rows, and between calls.
         keys: a dropout key per row (B,); None without dropout.
         tokens: where the real tokens of the chunk are, where only these are computed (see `unpadded`).
+        shared: rows of which all runs see the same so far, with the run of each row to come; 0 for none.
         depth: layers begun so far, in models that use a layer at several depths: each has masks of its own.
     """
 
@@ -128,11 +129,28 @@ class ForwardState:
         self.run_ids: Tensor | None = None
         self.keys: Tensor | None = None
         self.tokens: Tokens | None = None
+        self.shared = 0
         self.depth = 0
 
     def forget(self) -> None:
         """The chunk is over."""
-        self.run_ids, self.keys, self.tokens = None, None, None
+        self.run_ids, self.keys, self.tokens, self.shared = None, None, None, 0
+
+    def part_runs(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """A forward pre-hook of a layer from which on each run has rows of its own: every row R times."""
+        B = self.shared
+        if not B:
+            return None
+        x, *others = args
+        if self.run_ids is None:  # the lowest such layer
+            self.run_ids = torch.arange(self.R, device=x.device).repeat_interleave(B)
+            packed = self.tokens is not None
+            x = x.repeat(1, self.R, 1) if packed else x.repeat(self.R, 1, 1)
+            self.tokens = self.tokens.times(self.R) if self.tokens is not None else None
+        repeated = (
+            y.repeat(self.R, *[1] * (y.dim() - 1)) if isinstance(y, Tensor) and len(y) == B else y for y in others
+        )
+        return (x, *repeated)
 
     def deeper(self, *_: Any) -> None:
         """A forward pre-hook: another layer begins."""

@@ -39,6 +39,12 @@ class Tokens:
         """Whether x is (1, M, d), and not (B, ...)."""
         return x.dim() == 3 and x.shape[0] == 1 < self.count and x.shape[1] == len(self.at)
 
+    def times(self, runs: int) -> "Tokens":
+        """Those of the same rows, repeated for each of several runs."""
+        mask = torch.zeros(self.count * self.length, dtype=torch.long, device=self.at.device)
+        mask[self.at] = 1
+        return Tokens(mask.view(self.count, self.length).repeat(runs, 1))
+
     def pack(self, x: Tensor) -> Tensor:
         """(B, T, d) as (1, M, d)."""
         return _Take.apply(x.flatten(0, 1), self.at)[None]  # type: ignore[no-any-return]

@@ -13,7 +13,8 @@ from beft.bank import unpadded
 from beft.bank.bank import BiasBank
 from beft.bank.baselines import open_bank
 from beft.bank.dropout import example_keys
-from beft.data.batching import ChunkCost, chunks
+from beft.data.batching import CHUNKS, ChunkCost, Encoded, chunks
+from beft.training.classification import logits
 
 UNPADDED = ("bert", "roberta", "electra", "mpnet")
 
@@ -107,3 +108,38 @@ def test_chunks_are_fewer_where_padding_costs_little():
     assert len(together) < len(apart)
     assert sorted(np.concatenate(together)) == list(range(64))
     assert max(lengths[part].sum() for part in together) <= 1024
+
+
+@pytest.mark.parametrize("family", UNPADDED)
+@pytest.mark.parametrize("lengths", [[7, 3, 5], [6, 6], [4]])
+def test_layers_that_no_run_changes_are_computed_once_for_all_runs(family, lengths):
+    model, inputs, seen = build(family), batch(lengths), {0: [], 1: []}
+    stack = getattr(model, model.base_model_prefix).encoder.layer
+    for n in (0, 1):
+        stack[n].register_forward_pre_hook(lambda _, args, n=n: seen[n].append(args[0].shape[:2].numel()))
+    with BiasBank(model, ["b_v[1]", "b_q[1]", "head"], [0, 1, 2]) as bank, torch.no_grad():
+        for slot in bank.slots:
+            slot.values.normal_(generator=torch.Generator().manual_seed(slot.values.shape[-1]))
+        every = bank.every_run(**inputs)
+        assert bank.lowest == 1 and seen[0][-1] <= len(lengths) * max(lengths)
+        B = len(lengths)
+        alone = torch.stack([bank(torch.full((B,), run), None, **inputs) for run in range(3)])
+        torch.testing.assert_close(every, alone, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(every[0], every[1])
+    with BiasBank(model, ["b_v[1]", "b_q"], [0, 1]) as bank:
+        assert bank.lowest == 0
+
+
+def test_validation_of_runs_in_high_layers_shares_the_low_ones(monkeypatch):
+    model, inputs, calls = build("bert"), batch([7, 3, 5, 2, 6]), []
+    encoded = Encoded(inputs, inputs["attention_mask"].sum(1).numpy())
+    with BiasBank(model, ["b_v[1]", "b_q[1]"], [0, 1]) as bank:
+        every_run = bank.every_run
+        monkeypatch.setattr(bank, "every_run", lambda **given: calls.append(1) or every_run(**given))
+        rows = np.arange(5)
+        shared = logits(bank, encoded, [rows, rows], CHUNKS["cpu"])
+        assert calls, "the same rows"
+        apart = logits(bank, encoded, [rows, rows[:4]], CHUNKS["cpu"])
+        assert len(calls) == 1 and apart[1].shape == (4, 2), "other rows for each run"
+    torch.testing.assert_close(shared[0], apart[0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(shared[1][:4], apart[1], rtol=1e-4, atol=1e-6)
