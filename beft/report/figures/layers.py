@@ -53,8 +53,9 @@ def by_layer(scores: pd.DataFrame, runs: pd.DataFrame, metric: str, by: Sequence
     terms = methods_of(ones.assign(method=ones["term"]))
     shown = [name for name in by if (scores["score"] == name).any()]
     depth = int(ones["layer"].max()) + 1 if len(ones) else 1
+    width = 2.2 + 0.55 * min(max(depth, 6), 12) + 0.2 * max(depth - 12, 0)
     fig, (top, below) = plt.subplots(
-        2, 1, figsize=(2.2 + 0.55 * max(depth, 6), 5.4), height_ratios=[3, 0.28 + 0.32 * len(terms) * len(shown)]
+        2, 1, figsize=(width, 5.4), height_ratios=[3, 0.28 + 0.32 * len(terms) * len(shown)]
     )
     if not len(ones):
         nothing_to_draw(top)
