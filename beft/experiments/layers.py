@@ -73,10 +73,12 @@ def few(
     counts: Sequence[int],
     store: Store,
     rates: Sequence[Rates] | None = None,
+    tried: Sequence[float] = (),
 ) -> list[list[Record]]:
     """The records of each term in the first `count` layers of each order, for every count; a set of layers once.
 
-    Of the rate of one layer and that of all, each set has the better one on the tuning split, with the first seed.
+    A set of several layers has the best rate on the tuning split, with the first seed, of those `tried`, that of one
+    layer and that of all.
 
     Args:
         orders: of each cell, {term: orders of its layers, from 0, best first}.
@@ -87,17 +89,18 @@ def few(
     for by_term in orders:
         sets = [(t, order[:n]) for t, own in by_term.items() for order in own for n in counts if 0 < n < len(order)]
         named.append(list(dict.fromkeys(layers_of(term, chosen) for term, chosen in sets)))
-    tried: Jobs = []
+    trials: Jobs = []
     for cell, names, own in zip(cells, named, rates or [{}] * len(cells), strict=True):
         runs = []
         for name in names:
             term, chosen, _ = split_method(name)
-            both = sorted({own.get(term, _own_rate(cell, term)), _own_rate(cell, term)})
+            of_one = own.get(term, _own_rate(cell, term))
+            offered = sorted({*tried, of_one, _own_rate(cell, term)})
             if chosen.isdecimal() or not cell.study.tuning:  # one layer, or nothing to choose by
-                both = [own.get(term, _own_rate(cell, term))]
-            runs += [Run(name, cell.seeds[0], rate) for rate in both]
-        tried.append((cell.study, runs))
-    chosen_rates = [_best(records, lambda r: r["settings"]["method"]) for records in sweep.run_all(tried, store)]
+                offered = [of_one]
+            runs += [Run(name, cell.seeds[0], rate) for rate in offered]
+        trials.append((cell.study, runs))
+    chosen_rates = [_best(records, lambda r: r["settings"]["method"]) for records in sweep.run_all(trials, store)]
     jobs: Jobs = [
         (cell.study, [Run(name, seed, best.get(name, _own_rate(cell, name))) for name in names for seed in cell.seeds])
         for cell, names, best in zip(cells, named, chosen_rates, strict=True)

@@ -82,7 +82,10 @@ def test_few_layers_are_the_first_of_each_order_and_a_set_of_layers_is_tuned_onc
     assert {s["rate"] for s in kept} == {0.1} and len(swept[0][0][1]) == 3, "no tuning split, nothing to choose by"
 
 
-def test_a_few_layers_have_the_better_of_two_rates_on_the_tuning_split(swept):
+def test_a_few_layers_have_the_best_rate_on_the_tuning_split(swept):
+    layers.few([HELD_OUT], [{"b_q": [[1, 0, 2]]}], [2], None, [{"b_q": 0.3}], [0.03, 0.3])
+    assert {r.rate for r in swept.pop(0)[0][1]} == {0.01, 0.03, 0.3}
+    assert {r.rate for r in swept.pop()[0][1]} == {0.03}
     (records,) = layers.few([HELD_OUT], [{"b_q": [[1, 0, 2]]}], [1, 2], None, [{"b_q": 0.3}])
     tried, final = swept
     assert [(r.method, r.rate) for r in tried[0][1]] == [("b_q[1]", 0.3), ("b_q[0:2]", 0.01), ("b_q[0:2]", 0.3)]
