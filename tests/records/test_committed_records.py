@@ -33,11 +33,14 @@ def test_a_task_has_one_fingerprint_and_a_model_one_hash():
         if r["settings"].get("method") == "none" and r["kind"] == "patch":  # the untouched model has read no corpus
             continue
         assert r["data"]["fingerprint"] == r["settings"]["data_fingerprint"]
-        if r["kind"] in ("run", "ranking", "untuned"):  # those of debiasing have a link of several strengths
-            prompted = r["kind"] == "untuned" or bool(r["settings"].get("prompted"))
-            prints[r["settings"]["task"], prompted].add(r["data"]["fingerprint"])
+        if r["kind"] in ("run", "ranking"):  # those of debiasing have a link of several strengths
+            # fewer validation rows have a fingerprint of their own
+            rows = (r["settings"]["task"], bool(r["settings"].get("prompted")), r["settings"].get("evaluated"))
+            prints[rows].add(r["data"]["fingerprint"])
     assert all(len(values) == 1 for values in (*prints.values(), *hashes.values()))
     assert len({next(iter(values)) for values in prints.values()}) == len(prints)
+    tuned = {fingerprint for (_, prompted, _), values in prints.items() if prompted for fingerprint in values}
+    assert {r["data"]["fingerprint"] for r in RECORDS if r["kind"] == "untuned"} <= tuned
 
 
 def test_no_record_names_a_folder_or_a_changed_tree():
