@@ -119,7 +119,10 @@ def unpad(layers: Sequence[nn.Module], attentions: Sequence[nn.Module], state: A
     """
 
     def enter(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        return None if state.tokens is None else (state.tokens.pack(args[0]), *args[1:])
+        tokens = state.tokens
+        if tokens is not None and args[0].shape[:2] != (tokens.count, tokens.length):
+            state.tokens = tokens = None  # virtual tokens stand in front of the text's, as those of a frozen prompt
+        return None if tokens is None else (tokens.pack(args[0]), *args[1:])
 
     def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if state.tokens is None:

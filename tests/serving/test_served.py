@@ -188,7 +188,7 @@ def test_labels_values_pairs_and_lengths_are_each_adapters_own(tmp_path):
     assert served.predict(long, "moods") == answers[0] and served.predict(pair, "kinds") == answers[1]
     named = served.by_label([long, long], ["moods", "stars"])
     assert list(named[0]) == ["sad", "glad"] and max(named[0], key=named[0].get) == answers[0]
-    assert sum(named[0].values()) == pytest.approx(1) and named[1] == answers[2]
+    assert sum(named[0].values()) == pytest.approx(1) and named[1] == pytest.approx(answers[2], abs=1e-5)
     assert served.predict([long], "moods") == [answers[0]] and served.predict(long, ["moods"]) == [answers[0]]
     with pytest.raises(BeftError, match=r"text 2 of 2 is a single text, and the model reads pairs"):
         served.predict([pair, long], ["kinds", "kinds"])
