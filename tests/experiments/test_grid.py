@@ -34,6 +34,17 @@ def test_a_cell_may_have_a_precision_and_a_tuning_split_of_its_own():
     assert (usual.study.dtype, usual.study.tuning) == (load()["dtype"], load()["held_out"]) == ("float32", 0.25)
 
 
+def test_a_cell_may_have_rates_by_method_and_fewer_validation_rows():
+    own, usual = cells(load(cells="[{rate: 0.01, rates: {b_q: 0.03}, evaluated: 8}, {rate: 0.01}]"))
+    assert [run.rate for run in own.runs(["b_q", "b_v"]) if run.seed == 0] == [0.03, 0.01]
+    assert [run.rate for run in usual.runs(["b_q", "b_v"]) if run.seed == 0] == [0.01, 0.01]
+    assert own.study.evaluated == 8 and usual.study.evaluated == load().study().evaluated
+    with pytest.raises(BeftError, match="unknown method 'b_w'"):
+        load(cells="[{rates: {b_w: 0.1}}]")
+    with pytest.raises(BeftError, match="evaluated in a cell must be a whole number of at least 1"):
+        load(cells="[{evaluated: 0}]")
+
+
 def test_lists_of_models_tasks_and_regimes_are_every_combination():
     text = "[{task: [rte, cola], regime: [low, 50], model: [a, b], seeds: [3], rate: 1e-2, epochs: 4}]"
     found = cells(load(cells=text))
