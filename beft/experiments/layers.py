@@ -1,11 +1,12 @@
-"""Which layers of a term to tune: runs of one layer each, and of the few that something puts first.
+"""Which layers of a term to tune: runs of one layer each, a forward search, and the few layers that something chose.
 
 Runs of one layer cost less than runs of the whole term: their backward pass ends there, and those of the same layer
-share a bank (`packing`). One layer alone wants a larger rate than all of them: it is chosen on the tuning split.
+share a bank (`packing`). One layer alone may want another rate than all of them: it is chosen on the tuning split.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -45,26 +46,93 @@ def rates_alone(cells: Sequence[Cell], terms: Sequence[str], rates: Sequence[flo
     ]
 
 
-def alone(cells: Sequence[Cell], terms: Sequence[str], rates: Sequence[Rates] | None = None) -> Jobs:
-    """The head, each term in all of its layers, and each term in every one layer alone, in each cell.
+def choosing(cells: Sequence[Cell], seeds: Sequence[int]) -> list[Cell]:
+    """The same cells with the seeds of the runs that choose layers; without any given, each cell's own.
+
+    What chooses are many runs, what compares the chosen layers with all of them few: these can have more seeds.
+    """
+    return [replace(cell, seeds=tuple(seeds) or cell.seeds) for cell in cells]
+
+
+def whole(cells: Sequence[Cell], terms: Sequence[str]) -> Jobs:
+    """What single layers are measured by, in each cell: the head, and each term in all of its layers.
 
     A language model has no head to train: without any run it is `zero_shot.score_untuned`.
+    """
+    methods = list(dict.fromkeys(terms))
+    return [(c.study, _runs(c, methods if c.study.prompted else ["head", *methods], {})) for c in cells]
+
+
+def alone(cells: Sequence[Cell], terms: Sequence[str], rates: Sequence[Rates] | None = None) -> Jobs:
+    """Each term in every one layer alone, in each cell.
 
     Args:
         rates: of each cell, of runs in one layer, as `rates_alone` has them; by default those of the cell.
 
     Raises BeftError for a method that is not a single term, such as all_biases.
     """
+    _check_terms(terms)
+    return [
+        (cell.study, _runs(cell, [layers_of(t, [layer]) for t in terms for layer in range(_depth(cell.study))], own))
+        for cell, own in zip(cells, rates or [{}] * len(cells), strict=True)
+    ]
+
+
+def forward(
+    cells: Sequence[Cell], terms: Sequence[str], steps: int, store: Store, rates: Sequence[Rates] | None = None
+) -> list[dict[str, list[int]]]:
+    """Of each cell the layers of each term in the order of a greedy forward search, from 0: {term: layers}.
+
+    Every step tunes each layer that is left together with those that are chosen, with every seed of the cell, and
+    chooses the one with the best mean score on the tuning split, the lower of two equal ones: a layer that repeats what
+    a chosen one does is passed over, which an order by single layers cannot do. After `steps` layers the others
+    follow by their scores in the last step. n steps of L layers are n * L - n * (n - 1) / 2 runs a term and seed.
+
+    Args:
+        steps: how many layers are chosen; of a model with fewer layers, all of them.
+        rates: of runs in named layers, as of `alone`; a search has one rate, so that its sets differ in layers only.
+
+    Raises BeftError for a cell without a tuning split, and for a method that is not a single term.
+    """
+    _check_terms(terms)
+    if terms and not all(cell.study.tuning for cell in cells):
+        raise BeftError("a forward search chooses layers on a tuning split: give the cell a held_out above 0")
+    found: list[dict[str, list[int]]] = [{term: [] for term in terms} for _ in cells]
+    rest: list[dict[str, list[int]]] = [{term: list(range(_depth(cell.study))) for term in terms} for cell in cells]
+    for _ in range(steps):
+        jobs: Jobs = []
+        for cell, chosen, left, own in zip(cells, found, rest, rates or [{}] * len(cells), strict=True):
+            names = [layers_of(term, [*chosen[term], layer]) for term in terms for layer in sorted(left[term])]
+            jobs.append((cell.study, _runs(cell, names, own)))
+        for chosen, left, records in zip(found, rest, sweep.run_all(jobs, store), strict=True):
+            scores = _tuning_scores(records)
+            for term in terms:
+                mean = {layer: fmean(scores[layers_of(term, [*chosen[term], layer])]) for layer in left[term]}
+                left[term] = sorted(mean, key=lambda layer: (-mean[layer], layer))
+                chosen[term] += left[term][:1]
+                del left[term][:1]
+    return [{term: chosen[term] + left[term] for term in terms} for chosen, left in zip(found, rest, strict=True)]
+
+
+def _check_terms(terms: Sequence[str]) -> None:
     for term in terms:
         method = parse_method(term)
         if not method.term or method.form or method.layers:
             raise BeftError(f"{term} is no single term with layers of its own: give some of b_q, b_k and b_v")
-    jobs = []
-    for cell, own in zip(cells, rates or [{}] * len(cells), strict=True):
-        ones = [layers_of(term, [layer]) for term in terms for layer in range(_depth(cell.study))]
-        head = [] if cell.study.prompted else ["head"]
-        jobs.append((cell.study, _runs(cell, [*head, *terms, *ones], own)))
-    return jobs
+
+
+def _tuning_scores(records: Sequence[Record]) -> dict[str, list[float]]:
+    """Scores on the tuning split by method."""
+    scores: dict[str, list[float]] = {}
+    for r in records:
+        scores.setdefault(r["settings"]["method"], []).append(_tuning_score(r))
+    return scores
+
+
+def _tuning_score(r: Record) -> float:
+    """Minus infinity for a run that failed and where nothing is held out."""
+    tuning = r["final"]["tuning"] if r["outcome"] == "ok" else None
+    return -math.inf if tuning is None else float(tuning)
 
 
 def few(
@@ -112,9 +180,7 @@ def _best(records: Sequence[Record], group: Callable[[Record], str]) -> Rates:
     """Of each group of records the rate with the best mean tuning score; one rate alone needs no score."""
     scores: dict[str, dict[float, list[float]]] = {}
     for r in records:
-        tuning = r["final"]["tuning"] if r["outcome"] == "ok" else None
-        by_rate = scores.setdefault(group(r), {})
-        by_rate.setdefault(r["settings"]["rate"], []).append(-math.inf if tuning is None else tuning)
+        scores.setdefault(group(r), {}).setdefault(r["settings"]["rate"], []).append(_tuning_score(r))
     return {name: max(sorted(own), key=lambda rate: fmean(own[rate])) for name, own in scores.items()}
 
 

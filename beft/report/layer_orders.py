@@ -10,6 +10,7 @@ from . import dataframes
 from .intervals import finished
 
 ALONE = "one layer alone"  # an order by runs of one layer each, on the tuning split
+FORWARD = "forward search"  # by runs of each layer beside those that are chosen, on the tuning split
 Orders = dict[str, dict[str, list[int]]]
 
 
@@ -50,6 +51,14 @@ def orders(scores: pd.DataFrame, runs: pd.DataFrame, by: Sequence[str] = ("mag_a
         if tuned.notna().all():
             found[str(term)][ALONE] = [int(n) for n in _descending(tuned)]
     return found
+
+
+def with_forward(found: Orders, searched: Mapping[str, Sequence[int]] | None = None) -> Orders:
+    """The orders, and those of a forward search (`experiments.layers.forward`) beside them."""
+    orders = {term: {**by} for term, by in found.items()}
+    for term, order in (searched or {}).items():
+        orders.setdefault(term, {})[FORWARD] = [*order]
+    return orders
 
 
 def first_layers(found: Mapping[str, Mapping[str, Sequence[int]]]) -> dict[str, list[list[int]]]:

@@ -12,7 +12,7 @@ from beft.errors import BeftError
 from beft.experiments import layers
 from beft.experiments.grid import Cell
 from beft.models import loading
-from beft.study import Study
+from beft.study import Study, parse_method
 
 CELL = Cell(STUDY, (0, 3), 0.01, {"b_v": 0.02})
 
@@ -20,19 +20,22 @@ CELL = Cell(STUDY, (0, 3), 0.01, {"b_v": 0.02})
 def test_each_layer_of_each_term_is_tuned_alone_beside_the_term_and_the_head():
     ((study, runs),) = layers.alone([CELL], ["b_q", "b_v"])
     assert study == STUDY and {run.seed for run in runs} == {0, 3}
-    assert list(dict.fromkeys(run.method for run in runs)) == [
-        *("head", "b_q", "b_v"),
-        *("b_q[0]", "b_q[1]", "b_v[0]", "b_v[1]"),
-    ]
+    assert list(dict.fromkeys(run.method for run in runs)) == ["b_q[0]", "b_q[1]", "b_v[0]", "b_v[1]"]
     assert {run.rate for run in runs if run.method.startswith("b_v")} == {0.02}, "a term's rate is that of its layers"
     assert {run.rate for run in runs if not run.method.startswith("b_v")} == {0.01}
+    ((study, runs),) = layers.whole([CELL], ["b_q", "b_v", "b_v"])
+    assert study == STUDY and {run.seed for run in runs} == {0, 3}
+    assert [run.method for run in runs if run.seed == 3] == ["head", "b_q", "b_v"]
+    assert [run.rate for run in runs if run.seed == 3] == [0.01, 0.01, 0.02]
 
 
 def test_layers_of_a_language_model_are_tuned_alone_on_prompts():
     study = Study("tiny-llama", "microworld_sentiment", prompted=True, offline=True)
     ((_, runs),) = layers.alone([Cell(study, (0,), 0.01, {})], ["b_v"])
     layers_of_model = describe(loading.load_causal("tiny-llama", offline=True).model).layers
-    assert [run.method for run in runs] == ["b_v", *(f"b_v[{n}]" for n in range(layers_of_model))]
+    assert [run.method for run in runs] == [f"b_v[{n}]" for n in range(layers_of_model)]
+    ((_, runs),) = layers.whole([Cell(study, (0,), 0.01, {})], ["b_v"])
+    assert [run.method for run in runs] == ["b_v"], "no head to train"
 
 
 @pytest.fixture
@@ -71,7 +74,8 @@ def test_without_rates_to_choose_from_single_layers_have_that_of_their_term(swep
 
 def test_single_layers_are_tuned_at_the_chosen_rate_and_all_of_them_at_that_of_the_cell():
     ((_, runs),) = layers.alone([CELL], ["b_v"], [{"b_v": 0.1}])
-    assert {run.rate for run in runs if "[" in run.method} == {0.1}
+    assert {run.rate for run in runs} == {0.1}
+    ((_, runs),) = layers.whole([CELL], ["b_v"])
     assert {run.rate for run in runs if run.method == "b_v"} == {0.02}
 
 
@@ -97,3 +101,57 @@ def test_a_few_layers_have_the_best_rate_on_the_tuning_split(swept):
 def test_what_is_no_single_term_is_refused(term):
     with pytest.raises(BeftError, match="is no single term with layers of its own"):
         layers.alone([CELL], [term])
+    with pytest.raises(BeftError, match="is no single term with layers of its own"):
+        layers.forward([HELD_OUT], [term], 1, None)
+
+
+@pytest.fixture
+def searched(monkeypatch):
+    """A sweep of a four-layer model that trains nothing: layers 1 and 2 do the same, layer 3 adds to what they do."""
+    asked = []
+
+    def score(method):
+        tuned = {n for n in range(4) if n in parse_method(method).layers}
+        return 0.5 + 0.3 * bool(tuned & {1, 2}) + 0.01 * (2 in tuned) + 0.1 * (3 in tuned)
+
+    def run_all(jobs, store):
+        asked.append([r.method for _, runs in jobs for r in runs])
+        return [[record(r) for r in runs] for _, runs in jobs]
+
+    def record(run):
+        final = {"tuning": score(run.method) + (0.2 if run.seed else -0.2), "validation": 0.0}
+        failed = run.method == "b_v[0]" and run.seed
+        settings = {"method": run.method, "rate": run.rate, "seed": run.seed}
+        return {"settings": settings, "outcome": "diverged" if failed else "ok", "final": final}
+
+    monkeypatch.setattr(layers.sweep, "run_all", run_all)
+    monkeypatch.setattr(layers, "_depth", lambda study: 4)
+    return asked
+
+
+def test_a_forward_search_passes_over_a_layer_that_repeats_a_chosen_one(searched):
+    assert layers.forward([HELD_OUT], ["b_v"], 1, None) == [{"b_v": [2, 1, 3, 0]}], "by single layers 1 is the second"
+    searched.clear()
+    assert layers.forward([HELD_OUT], ["b_v"], 3, None) == [{"b_v": [2, 3, 0, 1]}], "equal ones by number"
+    steps = [list(dict.fromkeys(names)) for names in searched]
+    assert steps == [
+        ["b_v[0]", "b_v[1]", "b_v[2]", "b_v[3]"],
+        ["b_v[0,2]", "b_v[1:3]", "b_v[2:4]"],
+        ["b_v[0,2:4]", "b_v[1:4]"],
+    ]
+    assert all(len(names) == 2 * len(set(names)) for names in searched), "every seed of the cell"
+
+
+def test_a_forward_search_has_at_most_as_many_steps_as_layers_and_needs_rows_held_out(searched):
+    (found,) = layers.forward([HELD_OUT], ["b_q", "b_v"], 9, None, [{"b_v": 0.1}])
+    assert {term: sorted(order) for term, order in found.items()} == {"b_q": [0, 1, 2, 3], "b_v": [0, 1, 2, 3]}
+    searched.clear()
+    assert layers.forward([CELL], [], 2, None) == [{}] and layers.forward([], ["b_v"], 2, None) == []
+    assert not any(searched), "nothing is run for no term"
+    with pytest.raises(BeftError, match="a forward search chooses layers on a tuning split: give the cell a held_out"):
+        layers.forward([CELL], ["b_v"], 2, None)
+
+
+def test_layers_may_be_chosen_with_fewer_seeds_than_they_are_compared_with():
+    assert layers.choosing([CELL], [3]) == [replace(CELL, seeds=(3,))]
+    assert layers.choosing([CELL], []) == [CELL]

@@ -57,6 +57,13 @@ def test_picks_name_the_first_layers_of_each_order_and_end_with_all():
     assert list(picked["method"]) == ["b_v[3]", "b_v[2:4]", "b_v"] and list(picked["layers"]) == [1, 2, 4]
 
 
+def test_a_forward_search_is_one_more_order_and_changes_no_other():
+    found = {"b_v": {"fisher": [1, 0]}}
+    both = layer_orders.with_forward(found, {"b_v": [0, 1], "b_q": [1, 0]})
+    assert both == {"b_v": {"fisher": [1, 0], layer_orders.FORWARD: [0, 1]}, "b_q": {layer_orders.FORWARD: [1, 0]}}
+    assert found == {"b_v": {"fisher": [1, 0]}} and layer_orders.with_forward(found) == found
+
+
 def test_the_first_layer_of_an_order_is_compared_with_the_mean_of_all(scores, runs):
     table = tables.layers.agreement(scores, runs, layer_orders.orders(scores, runs)).set_index("layers ordered by")
     assert list(table["first layer"].str[0]) == ["1", "4", "3"]
