@@ -38,7 +38,8 @@ def test_a_target_is_met_by_speed_with_equal_scores_alone():
 
 
 @pytest.mark.parametrize("given", [["--examples", "0"], ["--model", "no-such-model"]])
-def test_bad_options_are_one_sentence(given, capsys, tmp_path):
+def test_bad_options_are_one_sentence(given, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # without a network the hub is asked several times, half a minute
     assert bench_prompting.main([*FEW, *given, "--out", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: ")
     assert not list(tmp_path.iterdir())

@@ -66,7 +66,8 @@ def test_a_target_is_met_by_speed_with_equal_logits_alone():
         ["--dtypes", "int8"],
     ],
 )
-def test_bad_options_are_one_sentence(given, capsys, tmp_path):
+def test_bad_options_are_one_sentence(given, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # without a network the hub is asked several times, half a minute
     assert bench_serving.main(["--small", *given, "--out", str(tmp_path)]) == 2
     assert "error: " in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

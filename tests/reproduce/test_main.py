@@ -132,7 +132,8 @@ def test_an_interrupt_says_that_the_same_command_resumes_and_leaves_no_kernel(tm
     make("a", [f"import os, time\nopen({str(started)!r}, 'w').write(str(os.getpid()))\ntime.sleep(100)"])
     repository = paths.repository()
     code = (
-        "import signal, sys, pathlib; from beft import paths; from beft.reproduce.__main__ import main; "
+        "import signal, sys, pathlib; from beft import paths; from beft.reproduce import kernels; "
+        "from beft.reproduce.__main__ import main; kernels.LIBRARIES = ('ipykernel.kernelapp',); "  # all a kernel needs
         "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a job in the background is born deaf to it
         f"paths.repository = lambda: pathlib.Path({str(repository)!r}); "
         "sys.exit(main(['--profile', 'smoke']))"
