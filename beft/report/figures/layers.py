@@ -40,8 +40,9 @@ LINES = ("-", (0, (5, 2)), (0, (1, 1.5)), "-.")  # one for each way to choose la
 def by_layer(scores: pd.DataFrame, runs: pd.DataFrame, metric: str, by: Sequence[str]) -> Figure:
     """Above, the metric of runs that tune a term in one layer alone; below, the scores of that term by layer.
 
-    The score of the head alone, or zero-shot, is the dotted line, that of the term in all layers stands at the right;
-    an open mark is not learned (`majority`). Each row of the map runs from its own smallest value to its own largest.
+    The score of the head alone, or zero-shot, is the dotted line, that of the term in all layers stands at the right,
+    both over the seeds of the single layers; an open mark is not learned (`majority`). Each row of the map runs from
+    its own smallest value to its own largest.
 
     Args:
         scores: of `dataframes.scores`, layers from 1.
@@ -50,6 +51,7 @@ def by_layer(scores: pd.DataFrame, runs: pd.DataFrame, metric: str, by: Sequence
         by: the scores to show.
     """
     ones = layer_orders.by_layer(runs)
+    runs = runs[runs["seed"].isin(ones["seed"])]  # what has more seeds than single layers is not compared with them
     terms = methods_of(ones.assign(method=ones["term"]))
     shown = [name for name in by if (scores["score"] == name).any()]
     depth = int(ones["layer"].max()) + 1 if len(ones) else 1

@@ -124,6 +124,16 @@ def test_figures_show_every_layer_and_every_order(scores, runs):
     plt.close("all")
 
 
+def test_what_has_more_seeds_is_drawn_over_those_of_the_single_layers(scores, runs):
+    more = runs[runs["method"].isin(["head", "b_v"])].assign(seed=99, final=0.0)
+    drawn = []
+    for frame in (runs, pd.concat([runs, more], ignore_index=True)):
+        top = figures.layers.by_layer(scores, frame, "accuracy", ["fisher"]).axes[0]
+        drawn.append([list(map(float, line.get_ydata())) for line in top.lines])
+    assert drawn[0] == drawn[1], "another seed's head is not compared with these layers"
+    plt.close("all")
+
+
 def test_a_language_models_gain_is_counted_from_zero_shot(scores, runs):
     found = layer_orders.orders(scores, runs)
     picked = layer_orders.picks(found, [1])
