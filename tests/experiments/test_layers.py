@@ -12,6 +12,7 @@ from beft.errors import BeftError
 from beft.experiments import layers
 from beft.experiments.grid import Cell
 from beft.models import loading
+from beft.records.store import Store
 from beft.study import Study, parse_method
 
 CELL = Cell(STUDY, (0, 3), 0.01, {"b_v": 0.02})
@@ -150,6 +151,18 @@ def test_a_forward_search_has_at_most_as_many_steps_as_layers_and_needs_rows_hel
     assert not any(searched), "nothing is run for no term"
     with pytest.raises(BeftError, match="a forward search chooses layers on a tuning split: give the cell a held_out"):
         layers.forward([CELL], ["b_v"], 2, None)
+
+
+def test_a_forward_search_follows_the_records_it_leaves_and_trains_none_of_them_twice(tmp_path, monkeypatch):
+    store, cell = Store(tmp_path), Cell(replace(STUDY, tuning=0.25, epochs=1), (0, 1), 0.01, {})
+    (found,) = layers.forward([cell], ["b_v"], 3, store)  # of two layers
+    scores = {}
+    for record in store.all("run"):
+        scores.setdefault(record["settings"]["method"], []).append(record["final"]["tuning"])
+    assert set(scores) == {"b_v[0]", "b_v[1]", "b_v[0:2]"} and {len(own) for own in scores.values()} == {2}
+    assert found == {"b_v": [0, 1] if sum(scores["b_v[0]"]) >= sum(scores["b_v[1]"]) else [1, 0]}
+    monkeypatch.setattr(layers.sweep, "fit", None)
+    assert layers.forward([cell], ["b_v"], 3, store) == [found]
 
 
 def test_layers_may_be_chosen_with_fewer_seeds_than_they_are_compared_with():
