@@ -19,6 +19,15 @@ GROUPS = {
     "dropout": ("bitwise", "ge", "__r", "__l", "native_dropout", "bernoulli", "remainder"),
 }
 
+# The same of a GPU's kernels, by parts of their names.
+KERNELS = {
+    "matrix products": ("gemm", "nvjet", "cutlass", "cublas", "splitk"),
+    "attention": ("softmax", "fmha", "flash", "_forward", "_backward"),
+    "activations and norms": ("gelu", "silu", "relu", "tanh", "layer_norm", "layernorm", "rsqrt"),
+    "dropout": ("_drop", "philox"),
+    "copies": ("copy", "memcpy", "memset", "cat", "index", "gather", "embedding", "fill", "segment"),
+}
+
 
 def rate_of_products(
     width: int, dtype: torch.dtype, device: torch.device, tokens: int = 1024, repeats: int = 40
@@ -61,7 +70,12 @@ def weights_in_products(model: Any) -> int:
 
 
 def breakdown(call: Callable[[], Any]) -> dict[str, float]:
-    """Seconds of a call by kind of operator, on the CPU's own clock; "other" is what no kind names, Python included."""
+    """Seconds of a call by kind of operator; "other" is what no kind names.
+
+    On the CPU's own clock, Python included; where there is a GPU, on that of its kernels, and "idle" is when none ran.
+    """
+    if torch.cuda.is_available():
+        return _of_kernels(call)
     began = time.perf_counter()
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         call()
@@ -74,4 +88,20 @@ def breakdown(call: Callable[[], Any]) -> dict[str, float]:
         kind = next((k for k, starts in GROUPS.items() if name.startswith(starts)), "other")
         seconds[kind] += event.self_cpu_time_total / 1e6
     seconds["other"] += max(0.0, whole - sum(seconds.values()))
+    return seconds
+
+
+def _of_kernels(call: Callable[[], Any]) -> dict[str, float]:
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    with profile(activities=[ProfilerActivity.CUDA]) as profiled:
+        call()
+        torch.cuda.synchronize()
+        whole = time.perf_counter() - began
+    seconds = dict.fromkeys((*KERNELS, "other", "idle"), 0.0)
+    for event in profiled.key_averages():
+        name = event.key.lower()
+        kind = next((k for k, parts in KERNELS.items() if any(part in name for part in parts)), "other")
+        seconds[kind] += event.self_device_time_total / 1e6
+    seconds["idle"] = max(0.0, whole - sum(seconds.values()))
     return seconds

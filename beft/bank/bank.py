@@ -23,8 +23,9 @@ from ..anatomy.sites import find
 from ..errors import BeftError, unknown
 from ..study import ALL_METHODS, WEIGHT_METHODS, check_seed, parse_method
 from .dropout import ForwardState, drop_weights_of, keep_weights_of, use_keyed_attention
+from .fused import fuse
 from .slots import BiasSlot, Change, Sites, Slot, anatomy_in_bank, bias_slots, head_slots, must_run_alone
-from .unpadded import AROUND, INSIDE, tokens_of, unpad
+from .unpadded import AROUND, INSIDE, Tokens, tokens_of, unpad
 from .virtual_tokens import VIRTUAL
 
 DTYPES = ("float32", "bfloat16")
@@ -191,6 +192,17 @@ class BiasBank(nn.Module):
         """
         return self._logits(run_ids, keys, inputs)
 
+    def in_order(self, each: int, run_ids: Tensor, keys: Tensor, tokens: Tokens, inputs: dict[str, Tensor]) -> Tensor:
+        """`forward` without a look at the numbers, which a GPU would have to wait for.
+
+        Args:
+            each: so many rows of every run, in the order of the runs; the logits of rows behind them are zeros.
+            tokens: those of the rows, where the attention mask has ones.
+        """
+        with self._as(run_ids, keys):
+            self.state.tokens, self.state.each = tokens, each
+            return self._call(inputs).logits.float()  # type: ignore[no-any-return]
+
     def every_run(self, **inputs: Tensor) -> Tensor:
         """Logits (R, B, C) of the same rows under every run, without dropout.
 
@@ -260,19 +272,23 @@ class BiasBank(nn.Module):
         if self._drops_attention():
             use_keyed_attention(self.model)
         place = 0
+        places: dict[nn.Module, int] = {}
         for module in self.model.modules():
             if isinstance(module, nn.Dropout):  # stays in eval mode and passes its input on; the hook drops
-                self._handles.append(module.register_forward_hook(self.state.hook(place := place + 1, module.p)))
+                places[module] = place = place + 1
+                self._handles.append(module.register_forward_hook(self.state.hook(place, module.p)))
         for attention in self._attentions():
             drop_weights_of(attention, self.state, place := place + 1)
             if SHARED in self.anatomy.extras:
                 self._handles.append(attention.register_forward_pre_hook(self.state.deeper))
         for slot in self.slots:
             self._handles += slot.attach(self.model, self.state)
+        if self.device.type == "cuda":
+            self._handles += fuse(self.model, self.state, places)
         mixer = last_mixer(self.model) if self.sites is None else None
         # the padding of rows is not computed, see `unpadded`
         self.padded, self.lowest = 1.0, 0
-        if mixer is not None and self.device.type == "cpu" and not set(self.methods) & set(VIRTUAL):
+        if mixer is not None and not set(self.methods) & set(VIRTUAL):
             _, backbone, family = backbone_of(self.model)
             inside = self._drops_attention()
             self.padded = INSIDE if inside else AROUND

@@ -7,7 +7,7 @@ feature), so a run sees the same masks alone, in a bank, after a restart, and wh
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -32,14 +32,20 @@ def _int32(value: int) -> int:
     return (value + (1 << 31)) % (1 << 32) - (1 << 31)
 
 
+class _Kernels(NamedTuple):
+    dropout: Any
+    attention: Any
+    norm: Any
+
+
 @lru_cache(maxsize=1)
-def _kernel() -> Any:
-    """`KernelDropout`, or None where torch has come without Triton."""
+def kernels() -> _Kernels | None:
+    """The modules of the kernels, or None where torch has come without Triton."""
     try:
-        from .dropout_kernel import KernelDropout
+        from .kernels import attention, dropout, norm
     except ImportError:
         return None
-    return KernelDropout
+    return _Kernels(dropout, attention, norm)
 
 
 @lru_cache(maxsize=4096)
@@ -121,6 +127,8 @@ class ForwardState:
         keys: a dropout key per row (B,); None without dropout.
         tokens: where the real tokens of the chunk are, where only these are computed (see `unpadded`).
         shared: rows of which all runs see the same so far, with the run of each row to come; 0 for none.
+        each: rows of every run where these stand in the order of the runs, with rows behind them that nothing comes
+            of; 0 for any other order.
         depth: layers begun so far, in models that use a layer at several depths: each has masks of its own.
     """
 
@@ -129,12 +137,12 @@ class ForwardState:
         self.run_ids: Tensor | None = None
         self.keys: Tensor | None = None
         self.tokens: Tokens | None = None
-        self.shared = 0
+        self.shared = self.each = 0
         self.depth = 0
 
     def forget(self) -> None:
         """The chunk is over."""
-        self.run_ids, self.keys, self.tokens, self.shared = None, None, None, 0
+        self.run_ids, self.keys, self.tokens, self.shared, self.each = None, None, None, 0, 0
 
     def part_runs(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """A forward pre-hook of a layer from which on each run has rows of its own: every row R times."""
@@ -156,14 +164,18 @@ class ForwardState:
         """A forward pre-hook: another layer begins."""
         self.depth += 1
 
+    def salt(self, place: int) -> int:
+        """What tells a place of a network from the others, at the depth in hand: an int32."""
+        return _int32((place + PLACES * self.depth) * _GOLDEN)
+
     def dropout(self, x: Tensor, place: int, p: float) -> Tensor:
         """x (B, ...), or (1, M, d) of `tokens`, with dropout if it is on; `place` tells a network's dropouts apart."""
         if self.keys is None or p == 0.0:
             return x
-        salt = (place + PLACES * self.depth) * _GOLDEN
-        if x.is_cuda and x.dim() in (2, 3, 4) and (kernel := _kernel()) is not None:
-            return kernel.apply(x, self.keys, _int32(salt), p)  # type: ignore[no-any-return]
-        keys = mix(self.keys + _constant(salt, self.keys.device))
+        if x.is_cuda and x.dim() in (2, 3, 4) and (own := kernels()) is not None:
+            tokens = self.tokens if self.tokens is not None and self.tokens.hold(x) else None
+            return own.dropout.KernelDropout.apply(x, self.keys, self.salt(place), p, tokens)  # type: ignore[no-any-return]
+        keys = mix(self.keys + _constant(self.salt(place), self.keys.device))
         if self.tokens is not None and self.tokens.hold(x):  # the mask that these tokens have in (B, T, d)
             of_places = _index_keys(self.tokens.length, keys.device).index_select(0, self.tokens.places)
             keys = mix(keys.index_select(0, self.tokens.rows) + of_places)
@@ -215,7 +227,12 @@ def keyed_attention(
     """
     state, place, p = _ATTENTION.get(module, (None, 0, 0.0))
     tokens = None if state is None else state.tokens
-    if tokens is not None and tokens.count > 1 and query.shape[0] == 1:
+    if state is not None and tokens is not None and tokens.count > 1 and query.shape[0] == 1:
+        if query.is_cuda and (by := kernels()) is not None and by.attention.fits(query, key, value):
+            scaling = scaling or query.shape[-1] ** -0.5
+            keys = state.keys if p else None
+            out = by.attention.KernelAttention.apply(query, key, value, tokens, scaling, keys, state.salt(place), p)
+            return out, None
         heads = [x.transpose(1, 2).flatten(2) for x in (query, key, value)]  # (1, M, H d)
         query, key, value = (
             tokens.pad(x).unflatten(-1, (own.shape[1], -1)).transpose(1, 2)

@@ -136,8 +136,9 @@ class BiasSlot(Slot):
                 return output + self.delta()[:, None].to(output.dtype)  # (R, B, d)
             run_ids = state.run_ids
             if state.R > 1 and state.tokens is not None and state.tokens.hold(output):
-                own = OfTokens.apply(self.delta(), run_ids, state.tokens)  # (M, d)
-                return output + self.part.put(own, output.shape[-1]).to(output.dtype)
+                own = OfTokens.apply(self.delta(), run_ids, state.tokens, state.each)  # (M, d)
+                # (1, M, d), as the output: the gradient of another shape would be summed over the first dimension
+                return output + self.part.put(own, output.shape[-1]).to(output.dtype)[None]
             own = per_output(run_ids, len(output), state.R == 1)
             return with_bias(output, self.part.put(self.delta().index_select(0, own), output.shape[axis]), axis)
 
@@ -243,6 +244,10 @@ class HeadSlot(Slot):
                 if state.run_ids is None:
                     x = x if x.dim() == 3 else x.expand(state.R, *x.shape)  # (R, B, d)
                     return torch.baddbmm(offset[:, None], x, weight.transpose(1, 2))  # (R, B, C)
+                if state.each and x.dim() == 2:  # rows in the order of their runs, and others that nobody reads
+                    n = state.R * state.each
+                    of_runs = torch.baddbmm(offset[:, None], x[:n].unflatten(0, (state.R, -1)), weight.transpose(1, 2))
+                    return torch.cat([of_runs.flatten(0, 1), x.new_zeros(len(x) - n, offset.shape[1])])
                 own = offset.index_select(0, state.run_ids)
                 if in_bfloat16 and x.dim() == 2 and x.device.type == "cpu" and weight[0].numel() >= WIDE:
                     return cast(Tensor, HeadPerRun.apply(x, weight, state.run_ids)) + own

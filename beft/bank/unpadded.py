@@ -21,19 +21,26 @@ CALL = 128  # what a chunk costs beside its tokens, in tokens: many operators, f
 class Tokens:
     """Where the real tokens of a chunk are.
 
+    Args:
+        length: tokens of a padded row, T.
+        at: the place of each among all B x T, ascending (M,).
+        lengths: tokens of each row, (B,).
+
     Attributes:
         rows: the row of each, (M,).
         places: its place in that row, (M,).
-        length: tokens of the longest row, T.
-        lengths: tokens of each row, (B,).
+        first: that of each row's first token among the M, (B,).
     """
 
-    def __init__(self, mask: Tensor) -> None:
-        self.count, self.length = mask.shape
-        self.at = mask.flatten().nonzero()[:, 0]  # (M,) of B x T
-        self.rows, self.places = self.at // self.length, self.at % self.length
-        self.lengths = mask.sum(1)  # (B,)
-        self.first = self.lengths.cumsum(0) - self.lengths  # (B,) of M
+    def __init__(self, length: int, at: Tensor, lengths: Tensor) -> None:
+        self.count, self.length, self.at, self.lengths = len(lengths), length, at, lengths
+        self.rows, self.places = at // length, at % length
+        self.first = lengths.cumsum(0) - lengths
+
+    @classmethod
+    def of(cls, mask: Tensor) -> "Tokens":
+        """Those that a mask (B, T) names."""
+        return cls(mask.shape[1], mask.flatten().nonzero()[:, 0], mask.sum(1))
 
     def hold(self, x: Tensor) -> bool:
         """Whether x is (1, M, d), and not (B, ...)."""
@@ -43,7 +50,7 @@ class Tokens:
         """Those of the same rows, repeated for each of several runs."""
         mask = torch.zeros(self.count * self.length, dtype=torch.long, device=self.at.device)
         mask[self.at] = 1
-        return Tokens(mask.view(self.count, self.length).repeat(runs, 1))
+        return Tokens.of(mask.view(self.count, self.length).repeat(runs, 1))
 
     def pack(self, x: Tensor) -> Tensor:
         """(B, T, d) as (1, M, d)."""
@@ -62,7 +69,7 @@ def tokens_of(mask: Tensor | None) -> Tokens | None:
     """The tokens of a mask (B, T) that is worth it: several rows, some of them padded, none on the left."""
     if mask is None or mask.dim() != 2 or len(mask) < 2 or bool(mask.all()) or not bool(mask[:, 0].all()):
         return None
-    return Tokens(mask)
+    return Tokens.of(mask)
 
 
 class _Take(torch.autograd.Function):
@@ -95,20 +102,27 @@ class _Put(torch.autograd.Function):
 
 
 class OfTokens(torch.autograd.Function):
-    """What each row has, out of (R, d) by the rows' runs (B,), for each of its tokens: (M, d)."""
+    """What each row has, out of (R, d) by the rows' runs (B,), for each of its tokens: (M, d).
+
+    `each`: so many rows of every run stand in the order of the runs, and behind them rows that nothing comes of; 0
+    where that is not known.
+    """
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, runs: Tensor, tokens: Tokens) -> Tensor:
-        ctx.size, ctx.tokens = len(values), tokens
+    def forward(ctx: Any, values: Tensor, runs: Tensor, tokens: Tokens, each: int = 0) -> Tensor:
+        ctx.size, ctx.tokens, ctx.each = len(values), tokens, each
         ctx.save_for_backward(runs)
         return values.index_select(0, runs.index_select(0, tokens.rows))
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
         (runs,) = ctx.saved_tensors
         # sums and no product with the runs' ones and zeros: 0 x NaN is NaN, and would be in every run
-        of_rows = torch.segment_reduce(gradient.contiguous(), "sum", lengths=ctx.tokens.lengths)  # (B, d)
-        return gradient.new_zeros(ctx.size, gradient.shape[1]).index_add_(0, runs, of_rows), None, None
+        lengths = ctx.tokens.lengths
+        of_rows = torch.segment_reduce(gradient.contiguous(), "sum", lengths=lengths, unsafe=True)  # (B, d)
+        if ctx.each:
+            return of_rows[: ctx.size * ctx.each].unflatten(0, (ctx.size, -1)).sum(1), None, None, None
+        return gradient.new_zeros(ctx.size, gradient.shape[1]).index_add_(0, runs, of_rows), None, None, None
 
 
 def unpad(layers: Sequence[nn.Module], attentions: Sequence[nn.Module], state: Any, inside: bool) -> list[Any]:

@@ -64,6 +64,10 @@ class Classification(Objective):
         logits = bank(run_ids, keys, **self.train.rows(index, bank.device, bank.padded))  # (B, C)
         return losses(logits, self.labels[torch.from_numpy(index)].to(bank.device))
 
+    def table(self) -> tuple[Encoded, Tensor]:
+        """The training rows and their targets (N,)."""
+        return self.train, self.labels
+
     def scores(self, bank: BiasBank, validate: bool, last: bool, cost: ChunkCost) -> Scores:
         """The task's first metric on the tuning rows and the validation split; further splits after the last epoch.
 

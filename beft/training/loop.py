@@ -31,6 +31,7 @@ from ..progress import Bar
 from ..study import Result, Run, Study
 from .classification import Classification
 from .device import default_device, forget_peak, peak_memory, repeatable
+from .graphs import Passes
 from .multiple_choice import Prompted
 from .objective import Objective
 
@@ -133,12 +134,13 @@ def fit(
             bar.update()
             advance(rows)
 
+        passes = _passes(bank, learnt, cost) if not recompute else None
         with bar:
             yield Epoch(done, False, bank, results, learnt)
             for number in range(done + 1, study.epochs + 1):
                 epoch = Epoch(number, number == study.epochs, bank, results, learnt)
                 with repeatable(where):
-                    losses = train_epoch(bank, learnt, optimizer, study, number, cost, recompute, stepped)
+                    losses = train_epoch(bank, learnt, optimizer, study, number, cost, recompute, stepped, passes)
                     _score(epoch, losses, study, cost)
                 spent = Spent(before.seconds + time.perf_counter() - began, max(before.peak, peak_memory(where)))
                 if epoch.last:
@@ -173,30 +175,43 @@ def train_epoch(
     cost: ChunkCost,
     recompute: bool,
     advance: Callable[[int], Any],
+    passes: Passes | None = None,
 ) -> Tensor:
     """One pass of every run over its own rows in its own order; returns the mean training losses (R,)."""
-    draws, size = objective.draws, study.batch_size
+    draws, size, seeds = objective.draws, study.batch_size, bank.seeds.cpu()
     orders = [
-        np.random.default_rng([int(seed), epoch]).permutation(d.train)
-        for seed, d in zip(bank.seeds, draws, strict=True)
+        np.random.default_rng([int(seed), epoch]).permutation(d.train) for seed, d in zip(seeds, draws, strict=True)
     ]
     steps = math.ceil(len(orders[0]) / size)
     losses = torch.zeros(bank.R, dtype=torch.float64, device=bank.device)  # read at the end: a read would wait
     for step in range(steps):
         index = np.concatenate([order[step * size : (step + 1) * size] for order in orders])  # (R * b,)
         b = len(index) // bank.R
-        owner, place = np.repeat(np.arange(bank.R), b), np.tile(np.arange(b), bank.R)
-        for part in chunks(objective.lengths[index], cost):  # rows of all runs, sorted by length
-            run_ids, places = (torch.from_numpy(x[part]).to(bank.device) for x in (owner, place))  # (B,)
-            keys = example_keys(bank.seeds[run_ids], (epoch - 1) * steps + step, places)
+        owner, place = (torch.from_numpy(x) for x in (np.repeat(np.arange(bank.R), b), np.tile(np.arange(b), bank.R)))
+        keys = example_keys(seeds[owner], (epoch - 1) * steps + step, place)  # (R * b,)
+        if passes is not None:
+            passes.step(index, keys)
+        for part in chunks(objective.lengths[index], cost) if passes is None else ():  # rows of all runs, by length
+            run_ids, own = owner[part].to(bank.device), keys[part].to(bank.device)  # (B,)
             with bank.recomputing() if recompute else nullcontext():
-                loss = objective.loss(bank, run_ids, keys, index[part])  # (B,)
+                loss = objective.loss(bank, run_ids, own, index[part])  # (B,)
                 (loss.sum() / b).backward()  # each run's own batch mean: its rows enter no other gradient
             losses.index_add_(0, run_ids, loss.detach().double())
         share = ((epoch - 1) * steps + step) / (study.epochs * steps)
         optimizer.step(1.0 if study.schedule == "constant" else 1.0 - share)
         advance(len(index))
+    if passes is not None:
+        losses += passes.losses
+        passes.losses.zero_()
     return losses.cpu() / torch.tensor([len(d.train) for d in draws])
+
+
+def _passes(bank: BiasBank, objective: Objective, cost: ChunkCost) -> Passes | None:
+    """What plays a GPU's training steps back, where they can be: rows of text, by an encoder that packs tokens."""
+    table = objective.table()
+    if table is None or bank.device.type != "cuda" or bank.padded == 1:
+        return None
+    return Passes(bank, *table, cost.tokens)
 
 
 def _empty_results(runs: Sequence[Run], objective: Objective, bank: BiasBank) -> list[Result]:

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from ..bank.bank import BiasBank
-from ..data.batching import ChunkCost, Padding
+from ..data.batching import ChunkCost, Encoded, Padding
 from ..data.datasets import Draw
 
 # A mean training loss above it is divergence. In nats, where chance is ln C; for values in their mean square.
@@ -36,6 +36,10 @@ class Objective(ABC):
     @abstractmethod
     def loss(self, bank: BiasBank, run_ids: Tensor, keys: Tensor | None, index: np.ndarray) -> Tensor:
         """The loss of training rows `index` (B,) under the runs `run_ids` (B,), each for itself: (B,)."""
+
+    def table(self) -> tuple[Encoded, Tensor] | None:
+        """The training rows and their targets (N,), where `loss` is `classification.losses` of the logits of rows."""
+        return None
 
     @abstractmethod
     def scores(self, bank: BiasBank, validate: bool, last: bool, cost: ChunkCost) -> Scores:

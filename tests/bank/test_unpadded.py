@@ -79,7 +79,7 @@ def test_padding_on_the_left_is_computed_as_it_was():
 
 
 def test_nan_of_a_run_stays_in_its_own_gradient():
-    tokens = unpadded.Tokens(batch([4, 2, 3])["attention_mask"])
+    tokens = unpadded.Tokens.of(batch([4, 2, 3])["attention_mask"])
     values = torch.zeros(2, 5, requires_grad=True)
     out = unpadded.OfTokens.apply(values, torch.tensor([0, 1, 0]), tokens)
     weight = torch.ones_like(out)
@@ -90,7 +90,7 @@ def test_nan_of_a_run_stays_in_its_own_gradient():
 
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=6))
 def test_tokens_are_packed_and_put_back(lengths):
-    tokens = unpadded.Tokens(batch(lengths)["attention_mask"])
+    tokens = unpadded.Tokens.of(batch(lengths)["attention_mask"])
     x = torch.randn(1, sum(lengths), 4, dtype=torch.float64, requires_grad=True)
     padded = tokens.pad(x)
     assert padded.shape == (len(lengths), max(lengths), 4) and torch.equal(tokens.pack(padded), x)

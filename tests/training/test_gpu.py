@@ -11,13 +11,15 @@ from masked_models import STUDY as MASKED
 from masked_models import TEXTS, folder_of, small
 
 import beft
-from beft.bank.dropout import ForwardState
+from beft.bank.dropout import ForwardState, drop_weights_of, kernels, keyed_attention
+from beft.bank.unpadded import Tokens
 from beft.data import sources as data
 from beft.data.datasets import text_dataset
 from beft.debias.patches import patch_of
 from beft.models import loading as models
 from beft.study import METHODS, Run, Study
 from beft.training import device as device_module
+from beft.training import graphs
 from beft.training.language_modelling import MaskedTokens
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
@@ -55,6 +57,110 @@ def test_the_kernel_of_dropout_has_the_masks_and_the_bits_of_a_cpu(shape, dtype)
         dropped.backward(torch.ones_like(dropped))
         results.append((dropped.detach().cpu(), x.grad.cpu()))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_tokens_have_the_masks_of_their_rows(dtype):
+    pytest.importorskip("triton")
+    mask = torch.arange(9) < torch.tensor([7, 3, 9, 1])[:, None]
+    results = []
+    for device in ("cpu", "cuda"):
+        state = ForwardState(1)
+        state.keys = torch.arange(4, dtype=torch.int32, device=device) * 77777777
+        state.tokens = Tokens.of(mask.long().to(device))
+        x = torch.randn(1, 20, 48, generator=torch.Generator().manual_seed(0)).to(device, dtype).requires_grad_()
+        dropped = state.dropout(x, 41, 0.1)
+        dropped.backward(torch.ones_like(dropped))
+        results.append((dropped.detach().cpu(), x.grad.cpu()))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.0, 0.3])
+@pytest.mark.parametrize(("longest", "width"), [(12, 32), (70, 64), (300, 64)])
+def test_the_kernel_of_attention_says_what_attention_says(dtype, p, longest, width):
+    pytest.importorskip("triton")
+    lengths = [longest, 3, longest // 2, 1]
+    mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
+    additive = torch.zeros(mask.shape).masked_fill(mask == 0, -1e30)[:, None, None]
+    results = []
+    for device in ("cpu", "cuda"):
+        state = ForwardState(1)
+        state.keys = torch.arange(4, dtype=torch.int32, device=device) * 77777777
+        state.tokens = Tokens.of(mask.to(device))
+        generator = torch.Generator().manual_seed(0)
+        given = [torch.randn(1, sum(lengths), 3 * width, generator=generator).to(device, dtype) for _ in range(4)]
+        q, k, v = (x.requires_grad_() for x in given[:3])
+        heads = [x.unflatten(-1, (3, width)).transpose(1, 2) for x in (q, k, v)]
+        attention = torch.nn.Module()
+        attention.is_causal, attention.dropout = False, torch.nn.Dropout(p)
+        drop_weights_of(attention, state, 7)
+        out, _ = keyed_attention(attention, *heads, additive.to(device, dtype))
+        out.flatten(2).backward(given[3])
+        results.append([x.detach().float().cpu() for x in (out, q.grad, k.grad, v.grad)])
+    close = {"atol": 1e-4, "rtol": 1e-3} if dtype == torch.float32 else {"atol": 0.1, "rtol": 0.05}
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, **close)
+
+
+@gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.0, 0.3])
+@pytest.mark.parametrize("shape", [(1, 20, 48), (4, 768), (4, 9, 768)])
+def test_the_kernel_of_a_layers_end_says_what_its_parts_say(dtype, p, shape):
+    pytest.importorskip("triton")
+    mask = torch.arange(9) < torch.tensor([7, 3, 9, 1])[:, None]
+    state = ForwardState(1)
+    state.keys = torch.arange(4, dtype=torch.int32, device="cuda") * 77777777
+    state.tokens = Tokens.of(mask.long().cuda()) if shape[0] == 1 else None
+    norm = torch.nn.LayerNorm(shape[-1], device="cuda")
+    norm.weight.data, norm.bias.data = torch.randn(2, shape[-1], device="cuda")
+    norm.requires_grad_(False)
+    x = torch.randn(shape, device="cuda").to(dtype).requires_grad_()
+    residual, weight = torch.randn(shape, device="cuda").requires_grad_(), torch.randn(shape, device="cuda")
+    results = []
+    for fused in (False, True):
+        x.grad = residual.grad = None
+        if fused:
+            keys, frozen = state.keys if p else None, (norm.weight, norm.bias, norm.eps)
+            out = kernels().norm.KernelNorm.apply(x, residual, *frozen, keys, state.salt(7), p, state.tokens)
+        else:
+            out = norm(state.dropout(x, 7, p) + residual)
+        (out * weight).sum().backward()
+        results.append((out.detach(), x.grad.float(), residual.grad))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4 if dtype == torch.float32 else 2e-2, rtol=1e-2)
+
+
+@gpu
+@pytest.mark.parametrize("methods", [["b_v", "b_q", "all_biases", "head"], ["b_v"], ["full"]])
+def test_steps_that_are_played_back_are_those_that_are_computed(methods, monkeypatch):
+    def results():
+        values: list[torch.Tensor] = []
+        epochs = fitted(
+            models.load(models.TINY, labels=2),
+            data.load("microworld_sentiment"),
+            replace(STUDY, epochs=4),
+            [Run(method, seed, 3e-3) for seed, method in enumerate(methods)],
+            at_end=lambda bank, _: values.extend(slot.values.detach().cpu().clone() for slot in bank.slots),
+            device="cuda",
+        )
+        return [result.epochs for result in epochs], values
+
+    recorded: list[graphs.Shape] = []
+    own = graphs.Passes._recorded
+    monkeypatch.setattr(
+        graphs.Passes, "_recorded", lambda self, shape, given: (recorded.append(shape), own(self, shape, given))[1]
+    )
+    played, values = results()
+    assert recorded, "some shape comes again"
+    monkeypatch.setattr(graphs, "MOST_GRAPHS", 0)
+    count = len(recorded)
+    computed, others = results()
+    assert len(recorded) == count
+    assert played == computed and all(torch.equal(a, b) for a, b in zip(values, others, strict=True))
 
 
 @gpu
