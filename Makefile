@@ -99,7 +99,7 @@ bench-efficiency: $(READY)
 
 # The GPU is chosen where there is one; without, this stops.
 bench-gpu: $(READY)
-	@$(PY) -m benchmarks.efficiency --gpu --rows 1000 --validation 800 --epochs 4 $(ARGS)
+	@$(PY) -m benchmarks.efficiency --gpu --rows 600 --validation 400 --epochs 2 $(ARGS)
 
 bench-steps: $(READY)
 	@$(PY) -m benchmarks.steps $(ARGS)

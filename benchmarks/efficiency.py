@@ -42,7 +42,7 @@ from beft.records.provenance import build_record
 from beft.records.store import Store
 from beft.study import Run, Study
 from beft.training.classification import losses, predictions
-from beft.training.device import forget_peak, peak_memory
+from beft.training.device import forget_peak, peak_memory, repeatable
 from beft.training.graphs import Passes
 from beft.training.loop import fit
 from benchmarks import reference, usual, work
@@ -245,6 +245,7 @@ def step_of(config: Any, method: str, R: int, rows: int, length: int, dtype: str
     """The cost of training steps of a model with random weights on random tokens."""
     device = where()
     causal = config.model_type != "bert"
+    before = torch.cuda.memory_allocated() if device.type == "cuda" else 0  # of what was measured earlier
     torch.manual_seed(0)
     model = (
         random_model(config, dtype, device)
@@ -254,12 +255,12 @@ def step_of(config: Any, method: str, R: int, rows: int, length: int, dtype: str
     model = model.eval().requires_grad_(False).to(device)
     ids = torch.randint(1000, 20000, (rows, length), generator=torch.Generator().manual_seed(0))
     forget_peak(device)
-    with open_bank(model, [method] * R, list(range(R)), dtype) as bank:
+    with open_bank(model, [method] * R, list(range(R)), dtype) as bank, repeatable(device):
         taken = steps(bank, ids)
     weights = work.weights_in_products(model)
     about = {"layers": config.num_hidden_layers, "width": config.hidden_size, "length": length, "rows": rows}
     about |= {"method": method, "runs": R, "dtype": dtype, "weights": weights}
-    about |= {"inner": getattr(config, "intermediate_size", None), "peak": peak_memory(device)}
+    about |= {"inner": getattr(config, "intermediate_size", None), "peak": peak_memory(device) - before}
     about |= {"model_bytes": sum(p.numel() * p.element_size() for p in model.parameters())}
     return about | {"seconds": statistics.median(taken), "repeats": taken, "tokens": R * rows * length}
 

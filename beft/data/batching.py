@@ -1,6 +1,7 @@
 """Texts and prompts as tokens, and chunks of (run, example) rows sorted by length, which need almost no padding."""
 
 import copy
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -86,11 +87,18 @@ def encode(tokenizer: Any, texts: Sequence[tuple[str, ...]], max_length: int) ->
     if tokenizer.pad_token is None:  # padding is masked, so any token serves, in a copy of the tokenizer
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
-    settings = {"truncation": True, "max_length": max_length, "padding": "longest", "padding_side": "right"}
     with _cutting_on_the_right(tokenizer), _naming_surrogates(texts):
-        batch = tokenizer(*columns, **settings, return_attention_mask=True, return_tensors="pt")
-    lengths = batch["attention_mask"].sum(1).numpy()
-    return Encoded(dict(batch), lengths)
+        batch = tokenizer(*columns, truncation=True, max_length=max_length, return_attention_mask=True)
+    # padded here: for thousands of rows the tokenizer's own padding and conversion take longer than all the rest of it
+    lengths = np.fromiter(map(len, batch["input_ids"]), dtype=np.int64, count=len(texts))
+    inside = np.arange(lengths.max(initial=0)) < lengths[:, None]
+    fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+    tensors = {}
+    for name, rows in batch.items():
+        column = np.full(inside.shape, fill.get(name, 0), dtype=np.int64)
+        column[inside] = np.fromiter(itertools.chain.from_iterable(rows), dtype=np.int64, count=int(lengths.sum()))
+        tensors[name] = torch.from_numpy(column)
+    return Encoded(tensors, lengths)
 
 
 def encode_each(tokenizer: Any, texts: Sequence[tuple[str, ...]], lengths: Sequence[int]) -> Encoded:

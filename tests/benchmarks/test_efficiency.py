@@ -50,10 +50,31 @@ def test_every_part_that_trains_small_models_has_a_record_table_and_figure(small
         fig.canvas.draw()
 
 
+def test_runs_in_the_shape_of_bert_base_are_measured_with_random_weights(small, monkeypatch, tmp_path):
+    own = efficiency.bert
+    monkeypatch.setattr(efficiency, "bert", lambda layers, width, length: own(1, 64, length))
+    monkeypatch.setattr(efficiency, "ONCE_WITH", {"card": (1, 16, 30)})
+    assert efficiency.main([*FEW, "--parts", "card", "--out", str(tmp_path)]) == 0
+    card = tables.ways(tables.by_part(Store(tmp_path).all("bench"))["card"], 768)
+    banks = card[(card["way"] == "bank") & (card["method"] == "b_v")]
+    assert {16, 30} <= set(banks["runs"]) and "authors' protocol" in set(card["way"])
+    aims = tables.targets_on_a_card(card, None)
+    assert list(aims["measured"])[2:] == ["not run", "not run"] and "not run" not in list(aims["measured"])[:2]
+
+
+def test_what_a_step_of_a_large_shape_keeps_is_reckoned_from_its_sizes():
+    step = {"layers": 2, "tokens": 3, "width": 8, "inner": 20, "model_bytes": 1000, "peak": 1500}
+    assert tables.kept_bytes(step) == 2 * 2 * 3 * (48 + 40)
+    step |= {"shape": "LLaMA2-7B", "runs": 1, "rows": 4, "length": 128}
+    aims = tables.targets_on_a_card(tables.ways(None, 768), {"results": [step]})
+    assert aims["measured"].iloc[-1] == f"{1500 / (1000 + 1056):.2f}" and aims["met"].iloc[-1]
+
+
 def test_without_records_tables_and_figures_say_not_run(quiet_figures):
     nothing = tables.ways(None, 384)
     assert not len(nothing) and not len(tables.of_model(nothing)) and not len(tables.shapes(None))
     assert set(tables.targets(nothing, nothing, [])["measured"]) == {"not run"}
+    assert set(tables.targets_on_a_card(nothing, None)["measured"]) == {"not run"}
     for fig in (
         figures.cost_by_way({"tiny": nothing}),
         figures.growth(tables.growth(None)),

@@ -65,9 +65,9 @@ _SHAPES: tuple[str, ...] = (
     "runs",
     "rows a run x tokens",
     "precision",
-    "seconds a step",
+    "ms a step",
 )
-_SHAPES += ("at the full rate", "share")
+_SHAPES += ("ms at the full rate", "share")
 
 
 def of_model(frame: pd.DataFrame) -> pd.DataFrame:
@@ -81,7 +81,7 @@ def of_model(frame: pd.DataFrame) -> pd.DataFrame:
                 "method": method_name(row["method"]),
                 "runs": int(row["runs"]),
                 "precision": row["dtype"],
-                "seconds a run": f"{row['seconds']:.1f}",
+                "seconds a run": _number(row["seconds"]),
                 "times the Trainer's best": f"{row['times']:.2f}",
                 "share of the matrix rate": f"{row['share']:.0%}" if of_bank else "",
                 "padding": f"{row['padding']:.1%}" if of_bank else "",
@@ -89,6 +89,11 @@ def of_model(frame: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows, columns=[*_OF_MODEL])
+
+
+def _number(x: float) -> str:
+    """A time with one decimal, or two significant digits where it is below one."""
+    return f"{x:,.1f}" if x >= 1 else f"{x:.2g}"
 
 
 def _of(frame: pd.DataFrame, column: str, **wanted: Any) -> float:
@@ -103,11 +108,8 @@ def targets(encoder: pd.DataFrame, prompts: pd.DataFrame, memory: Sequence[Mappi
     bank: dict[str, Any] = {"way": "bank", "method": "b_v"}
     rows = []
 
-    def row(what: str, measured: float, wanted: float, form: str, at_most: bool = False) -> None:
-        met = measured <= wanted if at_most else measured >= wanted
-        text = MISSING if np.isnan(measured) else form.format(measured)
-        sign = "at most " if at_most else "at least "
-        rows.append({"what": what, "target": sign + form.format(wanted), "measured": text, "met": bool(met)})
+    def row(*what: Any, **more: Any) -> None:
+        rows.append(_target(*what, **more))
 
     nine = _of(encoder, "times", runs=9, dtype="bfloat16", **bank)
     row("nine runs in a bank, bfloat16: times the Trainer's best, a run", nine, 2.5, "{:.2f}")
@@ -130,6 +132,48 @@ def targets(encoder: pd.DataFrame, prompts: pd.DataFrame, memory: Sequence[Mappi
     one = _of(prompts, "times", runs=1, dtype="bfloat16", **bank)
     row(f"{short_name('SmolLM2-135M-Instruct-Q4_1')} as prompts, one run: times the Trainer's best", one, 1.5, "{:.2f}")
     return pd.DataFrame(rows)
+
+
+def _target(what: str, measured: float, wanted: float, form: str, at_most: bool = False) -> dict[str, Any]:
+    met = measured <= wanted if at_most else measured >= wanted
+    text = MISSING if np.isnan(measured) else form.format(measured)
+    sign = "at most " if at_most else "at least "
+    return {"what": what, "target": sign + form.format(wanted), "measured": text, "met": bool(met)}
+
+
+def targets_on_a_card(card: pd.DataFrame, record: Record | None) -> pd.DataFrame:
+    """As `targets`, of a GPU: `card` is `ways` of BERT-base's shape, `record` that of the shapes."""
+    bank: dict[str, Any] = {"way": "bank", "method": "b_v", "dtype": "bfloat16"}
+    many = _of(card, "seconds", runs=30, **bank)
+    slow = _of(card, "seconds", way="authors' protocol", method="b_v")
+    steps = {(m["shape"], m["runs"], m["rows"], m["length"]): m for m in (record["results"] if record else ())}
+    share = over = float("nan")
+    if (m := steps.get(("BERT-base", 16, 4, 128))) is not None:
+        share = 4 * m["weights"] * m["tokens"] / matrix_rate(record or {}, m["dtype"], m["width"]) / m["seconds"]
+    if (m := steps.get(("LLaMA2-7B", 1, 4, 128))) is not None:
+        over = m["peak"] / (m["model_bytes"] + kept_bytes(m))
+    return pd.DataFrame(
+        [
+            _target("thirty runs of BERT-base's shape: times the authors' protocol, a run", slow / many, 50, "{:.1f}"),
+            _target(
+                "thirty runs of BERT-base's shape: times the Trainer's best, a run",
+                _of(card, "times", runs=30, **bank),
+                8,
+                "{:.1f}",
+            ),
+            _target("steps of sixteen runs of BERT-base's shape: share of the matrix rate", share, 0.4, "{:.0%}"),
+            _target("LLaMA2-7B's shape: peak memory over what it needs", over, 1.15, "{:.2f}", at_most=True),
+        ]
+    )
+
+
+def kept_bytes(m: Mapping[str, Any]) -> int:
+    """Bytes of what the gradient of b_v in every layer of a LLaMA cannot do without, in 2 bytes a number.
+
+    For each layer and token: the inputs of both norms, query, key, value and output of the attention, and the two
+    halves of the gated feed-forward part.
+    """
+    return int(2 * m["layers"] * m["tokens"] * (6 * m["width"] + 2 * m["inner"]))
 
 
 def growth(record: Record | None) -> pd.DataFrame:
@@ -157,8 +201,8 @@ def shapes(record: Record | None) -> pd.DataFrame:
                 "runs": m["runs"],
                 "rows a run x tokens": f"{m['rows']} x {m['length']}",
                 "precision": m["dtype"],
-                "seconds a step": f"{m['seconds']:.2f}",
-                "at the full rate": f"{floor:.2f}",
+                "ms a step": _number(1000 * m["seconds"]),
+                "ms at the full rate": _number(1000 * floor),
                 "share": f"{floor / m['seconds']:.0%}",
             }
         )
