@@ -40,7 +40,7 @@ help:
 	@echo '                                 ARGS="-m fast" those that take under a minute together'
 	@echo 'make bench                       those below but for the GPU, one after another (over an hour)'
 	@echo 'make bench-efficiency            what a run costs in a bank and in the usual ways: the records of notebook 06'
-	@echo 'make bench-gpu                   the same on a GPU, in under nine minutes'
+	@echo 'make bench-gpu                   the same on a GPU, sized for ten minutes with one'
 	@echo 'make bench-steps                 time and memory against the plain protocol'
 	@echo 'make bench-sweep                 time a grid in banks against one by one, and Dask'
 	@echo 'make bench-prompting             time options that share a prompt against one at a time'

@@ -123,3 +123,24 @@ def test_shapes_of_passes_are_few_and_little_is_filled():
             shapes.add(shape)
             assert len(numbers) == shape.rows * (shape.length + 2) + shape.tokens + 256
         assert len(shapes) < 20 and rows.padding.efficiency > 0.95
+
+
+def test_without_memory_for_a_record_passes_are_computed_as_they_come(monkeypatch):
+    class Graph:
+        ended = 0
+
+        def capture_end(self):
+            Graph.ended += 1
+            raise RuntimeError("the capture was invalidated")
+
+    def full(shape, given):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    ids = torch.ones(4, 8, dtype=torch.long)
+    rows = Encoded({"input_ids": ids, "attention_mask": ids}, np.full(4, 8))
+    with open_bank(build("bert"), ["b_v"], [0]) as bank:
+        passes = graphs.Passes(bank, rows, torch.zeros(4, dtype=torch.long), 100)
+        monkeypatch.setattr(passes, "_compute", full)
+        shape, numbers = passes._numbers(np.arange(4), torch.zeros(4, dtype=torch.int32), 4)
+        assert passes.records and not passes._computed(Graph(), shape, numbers)
+        assert not passes.records and Graph.ended == 1
