@@ -97,6 +97,17 @@ def test_texts_are_encoded_with_their_lengths_and_cut_to_the_longest_allowed(tin
     assert picked["attention_mask"].sum(1).tolist() == [4, 3]
 
 
+@pytest.mark.parametrize("columns", [1, 2])
+def test_texts_are_padded_as_the_tokenizer_pads_them(tiny, columns):
+    texts = [("a bad film",) * columns, ("good",) * columns, ("a film that is good and bad and good again",) * columns]
+    encoded = encode(tiny.tokenizer, texts, 9)
+    settings = {"truncation": True, "max_length": 9, "padding": "longest", "padding_side": "right"}
+    own = tiny.tokenizer(*(list(c) for c in zip(*texts, strict=True)), **settings, return_tensors="pt")
+    assert list(encoded.columns) == list(own) and len(own) > 1
+    for name, column in own.items():
+        assert torch.equal(encoded.columns[name], column) and encoded.columns[name].dtype == column.dtype
+
+
 def test_pairs_are_encoded_as_two_texts_in_order(tiny):
     tiny.tokenizer.model_input_names = [
         "input_ids",
