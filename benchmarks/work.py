@@ -9,6 +9,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from beft.anatomy.projections import classifier
+from beft.training.device import default_device
 
 # Which operators of a profile belong together, by the beginning of their names; what no group names is "other".
 GROUPS = {
@@ -22,8 +23,8 @@ GROUPS = {
 # The same of a GPU's kernels, by parts of their names.
 KERNELS = {
     "matrix products": ("gemm", "nvjet", "cutlass", "cublas", "splitk"),
-    "attention": ("softmax", "fmha", "flash", "_forward", "_backward"),
-    "activations and norms": ("gelu", "silu", "relu", "tanh", "layer_norm", "layernorm", "rsqrt"),
+    "attention": ("softmax", "fmha", "flash", "_attention", "_of_queries", "_of_keys"),
+    "activations and norms": ("gelu", "silu", "relu", "tanh", "layer_norm", "layernorm", "_norm_", "rsqrt"),
     "dropout": ("_drop", "philox"),
     "copies": ("copy", "memcpy", "memset", "cat", "index", "gather", "embedding", "fill", "segment"),
 }
@@ -74,7 +75,7 @@ def breakdown(call: Callable[[], Any]) -> dict[str, float]:
 
     On the CPU's own clock, Python included; where there is a GPU, on that of its kernels, and "idle" is when none ran.
     """
-    if torch.cuda.is_available():
+    if default_device() == "cuda":
         return _of_kernels(call)
     began = time.perf_counter()
     with profile(activities=[ProfilerActivity.CPU]) as profiled:

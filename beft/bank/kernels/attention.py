@@ -43,7 +43,7 @@ def _keep(keys, salt, row, head, queries, others, border):  # type: ignore[no-un
 
 
 @triton.jit(do_not_specialize=["salt", "border"])
-def _forward(  # type: ignore[no-untyped-def]
+def _attention(  # type: ignore[no-untyped-def]
     q,
     k,
     v,
@@ -233,7 +233,7 @@ class KernelAttention(torch.autograd.Function):
         ctx.grid = tokens.count, heads, triton.cdiv(tokens.length, block)
         precision = "ieee" if query.dtype == torch.float32 else "tf32"
         ctx.shape = {"drops": keys is not None, "precision": precision, "block": block, "width": width}
-        _forward[ctx.grid](query, key, value, out, logs, *ctx.numbers, **ctx.shape)
+        _attention[ctx.grid](query, key, value, out, logs, *ctx.numbers, **ctx.shape)
         ctx.save_for_backward(query, key, value, out, logs)
         return out
 

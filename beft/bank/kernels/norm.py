@@ -14,7 +14,7 @@ WIDEST = 4096
 
 
 @triton.jit
-def _forward(  # type: ignore[no-untyped-def]
+def _norm_forward(  # type: ignore[no-untyped-def]
     x,
     residual,
     weight,
@@ -61,7 +61,7 @@ def _forward(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _backward(  # type: ignore[no-untyped-def]
+def _norm_backward(  # type: ignore[no-untyped-def]
     gradient,
     total,
     weight,
@@ -126,7 +126,7 @@ class KernelNorm(torch.autograd.Function):
         out, total = (torch.empty(x.shape, dtype=torch.float32, device=x.device) for _ in range(2))
         means, spreads = (torch.empty(number, dtype=torch.float32, device=x.device) for _ in range(2))
         at, ctx.shape = _shape(x, means, keys, salt, p, tokens)
-        _forward[(number,)](x, residual, weight, bias, out, total, means, spreads, *at, last, eps, **ctx.shape)
+        _norm_forward[(number,)](x, residual, weight, bias, out, total, means, spreads, *at, last, eps, **ctx.shape)
         ctx.save_for_backward(total, weight, means, spreads)
         ctx.at, ctx.types = at, (x.dtype, residual.dtype)
         return out
@@ -136,7 +136,7 @@ class KernelNorm(torch.autograd.Function):
         total, weight, means, spreads = ctx.saved_tensors
         of_x, of_residual = (torch.empty(total.shape, dtype=t, device=total.device) for t in ctx.types)
         given = (gradient.contiguous(), total, weight, means, spreads, of_x, of_residual)
-        _backward[(len(means),)](*given, *ctx.at, total.shape[-1], **ctx.shape)
+        _norm_backward[(len(means),)](*given, *ctx.at, total.shape[-1], **ctx.shape)
         return (of_x, of_residual, *[None] * 7)
 
 
