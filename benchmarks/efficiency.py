@@ -60,6 +60,11 @@ GROWN = {
 }
 PARTS = ("encoder", "base", "prompts", "growth", "shapes", "profile")
 GPU_PARTS = ("card", "encoder", "prompts", "shapes", "growth", "profile")  # nothing that is not fetched anyway
+RANDOM = {  # parts without a model of files: what a record names in its place
+    "card": "BERT-base's shape, random weights",
+    "growth": "encoders of several sizes, random weights",
+    "shapes": "shapes of published models, random weights",
+}
 Measured = dict[str, Any]
 Tick = Callable[[str], None]
 
@@ -85,7 +90,7 @@ def in_the_shape_of_bert_base(loaded: Loaded) -> Loaded:
     config.vocab_size = len(loaded.tokenizer)
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=False)
-    return replace(loaded, name="BERT-base's shape, random weights", model=model.eval().requires_grad_(False))
+    return replace(loaded, name=RANDOM["card"], model=model.eval().requires_grad_(False))
 
 
 def data_of(study: Study, sizes: Sizes, seed: int = 0) -> tuple[Context, Dataset]:
@@ -214,15 +219,15 @@ def steps(bank: BiasBank, ids: torch.Tensor, count: int = 3) -> list[float]:
         keys = example_keys(bank.seeds.cpu()[torch.from_numpy(owner)], step, torch.from_numpy(index))
         if passes is not None:
             passes.step(index, keys)
-        for part in chunks(rows.lengths[index], CHUNKS[device.type]) if passes is None else ():
-            run_ids, mine = torch.from_numpy(owner[part]).to(device), ids[index[part]].to(device)
-            if bank.language_model:
-                loss = step_loss(bank, mine)
-            else:
-                loss = losses(
-                    bank(run_ids, keys[part].to(device), input_ids=mine), labels[index[part]].to(device)
-                ).sum()
-            loss.backward()
+        else:
+            for part in chunks(rows.lengths[index], CHUNKS[device.type]):
+                run_ids, mine = torch.from_numpy(owner[part]).to(device), ids[index[part]].to(device)
+                if bank.language_model:
+                    loss = step_loss(bank, mine)
+                else:
+                    logits = bank(run_ids, keys[part].to(device), input_ids=mine)
+                    loss = losses(logits, labels[index[part]].to(device)).sum()
+                loss.backward()
         optimizer.step(1.0)
         if step % per == per - 1:
             _finished(device)
@@ -366,11 +371,14 @@ def measure(part: str, sizes: Sizes, tick: Tick) -> Measured:
         models.get(part, ENCODER), sizes.task, prompted=part == "prompts", max_length=512 if part == "prompts" else 128
     )
     context = Context(study)
+    subject = context.subject()
+    if part in RANDOM:
+        subject["model"] = {"name": RANDOM[part], "source": "random, seed 0", "revision": "none", "sha256": "none"}
     identity = {name: value for name, value in context.common().items() if name in MODEL_AND_DATA}
     return build_record(
         "bench",
         {"kind": "bench", "bench": "efficiency", "part": part, "device": where().type} | asdict(sizes) | identity,
-        context.subject(),
+        subject,
         where().type,
         rates=[before, rates()],
         results=results,

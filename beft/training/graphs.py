@@ -54,7 +54,7 @@ class Passes:
 
     Attributes:
         losses: sums of the rows' losses so far, (R,).
-        records: whether shapes that come again are recorded; no more after one that could not be, as without memory.
+        captures: whether shapes that come again are recorded; no more after one that could not be, as without memory.
     """
 
     def __init__(self, bank: BiasBank, rows: Encoded, labels: Tensor, most: int) -> None:
@@ -62,7 +62,7 @@ class Passes:
         self.columns = [name for name in rows.columns if name != "attention_mask"]
         self.losses = torch.zeros(bank.R, dtype=torch.float64, device=bank.device)
         self.gradients = [torch.zeros_like(slot.values) for slot in bank.slots]
-        self.records = True
+        self.captures = True
         self._given: dict[Shape, Tensor] = {}
         self._graphs: dict[Shape, torch.cuda.CUDAGraph] = {}
         if bank.device.type == "cuda":
@@ -134,12 +134,12 @@ class Passes:
             self._given[shape] = torch.empty(len(numbers), dtype=torch.int64, device=self.bank.device)
         given = self._given[shape]
         given.copy_(numbers.pin_memory(), non_blocking=True)
-        if shape not in self._graphs and known and self.records and len(self._graphs) < MOST_GRAPHS:
-            self._record(shape, given)
+        if shape not in self._graphs and known and self.captures and len(self._graphs) < MOST_GRAPHS:
+            self._capture(shape, given)
         if shape in self._graphs:
             self._graphs[shape].replay()
             return
-        with self._aside():  # the first of a shape: what is allocated and compiled at first use is no part of a record
+        with self._aside():  # the first of a shape: what is allocated and compiled at first use is no part of a graph
             self._compute(shape, given)
 
     @contextlib.contextmanager
@@ -150,24 +150,24 @@ class Passes:
             yield
         torch.cuda.current_stream().wait_stream(self._stream)
 
-    def _record(self, shape: Shape, given: Tensor) -> None:
+    def _capture(self, shape: Shape, given: Tensor) -> None:
         # not `torch.cuda.graph`, which collects Python's garbage and empties the cache for each of them
         torch.cuda.synchronize()
         if torch.cuda.mem_get_info()[0] < torch.cuda.memory_reserved():
-            torch.cuda.empty_cache()  # a record has memory of its own, as much again as a pass
+            torch.cuda.empty_cache()  # a graph has memory of its own, as much again as a pass
         graph = torch.cuda.CUDAGraph()
         with self._aside():
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
-            if self._computed(graph, shape, given):
+            if self._captured(graph, shape, given):
                 self._graphs[shape] = graph
 
-    def _computed(self, graph: torch.cuda.CUDAGraph, shape: Shape, given: Tensor) -> bool:
-        """Whether a pass was recorded; after one that could not be, for want of memory for one, none is any more."""
+    def _captured(self, graph: torch.cuda.CUDAGraph, shape: Shape, given: Tensor) -> bool:
+        """Whether a pass was captured; after one that could not be, for want of memory for one, none is any more."""
         try:
             self._compute(shape, given)
         except RuntimeError:  # what is wrong with the pass itself shows when it is computed as it comes
-            self.records = False
-            with contextlib.suppress(RuntimeError):  # of a record that ends too early
+            self.captures = False
+            with contextlib.suppress(RuntimeError):  # of a capture that ends too early
                 graph.capture_end()
             return False
         graph.capture_end()

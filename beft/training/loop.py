@@ -191,12 +191,13 @@ def train_epoch(
         keys = example_keys(seeds[owner], (epoch - 1) * steps + step, place)  # (R * b,)
         if passes is not None:
             passes.step(index, keys)
-        for part in chunks(objective.lengths[index], cost) if passes is None else ():  # rows of all runs, by length
-            run_ids, own = owner[part].to(bank.device), keys[part].to(bank.device)  # (B,)
-            with bank.recomputing() if recompute else nullcontext():
-                loss = objective.loss(bank, run_ids, own, index[part])  # (B,)
-                (loss.sum() / b).backward()  # each run's own batch mean: its rows enter no other gradient
-            losses.index_add_(0, run_ids, loss.detach().double())
+        else:
+            for part in chunks(objective.lengths[index], cost):  # rows of all runs, sorted by length
+                run_ids, own = owner[part].to(bank.device), keys[part].to(bank.device)  # (B,)
+                with bank.recomputing() if recompute else nullcontext():
+                    loss = objective.loss(bank, run_ids, own, index[part])  # (B,)
+                    (loss.sum() / b).backward()  # each run's own batch mean: its rows enter no other gradient
+                losses.index_add_(0, run_ids, loss.detach().double())
         share = ((epoch - 1) * steps + step) / (study.epochs * steps)
         optimizer.step(1.0 if study.schedule == "constant" else 1.0 - share)
         advance(len(index))

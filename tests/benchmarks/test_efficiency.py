@@ -55,7 +55,9 @@ def test_runs_in_the_shape_of_bert_base_are_measured_with_random_weights(small, 
     monkeypatch.setattr(efficiency, "bert", lambda layers, width, length: own(1, 64, length))
     monkeypatch.setattr(efficiency, "ONCE_WITH", {"card": (1, 16, 30)})
     assert efficiency.main([*FEW, "--parts", "card", "--out", str(tmp_path)]) == 0
-    card = tables.ways(tables.by_part(Store(tmp_path).all("bench"))["card"], 768)
+    record = tables.by_part(Store(tmp_path).all("bench"))["card"]
+    assert record["model"]["name"] == "BERT-base's shape, random weights", "not the model whose tokenizer it has"
+    card = tables.ways(record, 768)
     banks = card[(card["way"] == "bank") & (card["method"] == "b_v")]
     assert {16, 30} <= set(banks["runs"]) and "authors' protocol" in set(card["way"])
     aims = tables.targets_on_a_card(card, None)

@@ -43,6 +43,14 @@ def trained(method: str, device: str, dtype: str = "float32", **more):
     return [result.epochs for result in results], values
 
 
+def dropped(state, shape, dtype, device):
+    """What dropout makes of numbers of this shape, and of their gradient."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, dtype).requires_grad_()
+    out = state.dropout(x, 41, 0.1)
+    out.backward(torch.ones_like(out))
+    return out.detach().cpu(), x.grad.cpu()
+
+
 @gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(5, 7), (3, 9, 768), (2, 12, 33, 33)])
@@ -52,10 +60,7 @@ def test_the_kernel_of_dropout_has_the_masks_and_the_bits_of_a_cpu(shape, dtype)
     for device in ("cpu", "cuda"):
         state = ForwardState(1)
         state.keys, state.depth = torch.arange(shape[0], dtype=torch.int32, device=device) * 77777777, 3
-        x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device, dtype).requires_grad_()
-        dropped = state.dropout(x, 41, 0.1)
-        dropped.backward(torch.ones_like(dropped))
-        results.append((dropped.detach().cpu(), x.grad.cpu()))
+        results.append(dropped(state, shape, dtype, device))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
@@ -69,10 +74,7 @@ def test_packed_tokens_have_the_masks_of_their_rows(dtype):
         state = ForwardState(1)
         state.keys = torch.arange(4, dtype=torch.int32, device=device) * 77777777
         state.tokens = Tokens.of(mask.long().to(device))
-        x = torch.randn(1, 20, 48, generator=torch.Generator().manual_seed(0)).to(device, dtype).requires_grad_()
-        dropped = state.dropout(x, 41, 0.1)
-        dropped.backward(torch.ones_like(dropped))
-        results.append((dropped.detach().cpu(), x.grad.cpu()))
+        results.append(dropped(state, (1, 20, 48), dtype, device))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
@@ -150,9 +152,9 @@ def test_steps_that_are_played_back_are_those_that_are_computed(methods, monkeyp
         return [result.epochs for result in epochs], values
 
     recorded: list[graphs.Shape] = []
-    own = graphs.Passes._record
+    own = graphs.Passes._capture
     monkeypatch.setattr(
-        graphs.Passes, "_record", lambda self, shape, given: (recorded.append(shape), own(self, shape, given))
+        graphs.Passes, "_capture", lambda self, shape, given: (recorded.append(shape), own(self, shape, given))
     )
     played, values = results()
     assert recorded, "some shape comes again"

@@ -125,7 +125,7 @@ def test_shapes_of_passes_are_few_and_little_is_filled():
         assert len(shapes) < 20 and rows.padding.efficiency > 0.95
 
 
-def test_without_memory_for_a_record_passes_are_computed_as_they_come(monkeypatch):
+def test_without_memory_for_a_graph_passes_are_computed_as_they_come(monkeypatch):
     class Graph:
         ended = 0
 
@@ -142,5 +142,5 @@ def test_without_memory_for_a_record_passes_are_computed_as_they_come(monkeypatc
         passes = graphs.Passes(bank, rows, torch.zeros(4, dtype=torch.long), 100)
         monkeypatch.setattr(passes, "_compute", full)
         shape, numbers = passes._numbers(np.arange(4), torch.zeros(4, dtype=torch.int32), 4)
-        assert passes.records and not passes._computed(Graph(), shape, numbers)
-        assert not passes.records and Graph.ended == 1
+        assert passes.captures and not passes._captured(Graph(), shape, numbers)
+        assert not passes.captures and Graph.ended == 1
