@@ -27,7 +27,8 @@ FILES := $(if $(filter embedded,$(PROFILE)),fetched)
 help:
 	@echo 'make setup                       create .venv, install the exact packages of requirements.lock, and fetch the'
 	@echo '                                 models and texts of PROFILE=embedded into the cache (BEFT_CACHE): offline then'
-	@echo 'make models                      fetch the larger encoder all-mpnet-base-v2 too (1.3 GB while it unpacks)'
+	@echo 'make models                      fetch what PROFILE=laptop needs too: all-mpnet-base-v2 and a language model with'
+	@echo '                                 biases, Qwen2.5-Coder-0.5B-Instruct (1.3 and 3.5 GB while they unpack)'
 	@echo 'make reproduce                   run the notebooks: build/, figures/ and data/results/ of PROFILE=embedded'
 	@echo '     PROFILE=laptop              smoke, embedded, laptop or paper'
 	@echo '     ONLY=00_quickstart          one notebook: this one tunes a bias on a file in minutes'
@@ -56,7 +57,7 @@ fetched: $(READY)
 	@$(PY) -m beft fetch > /dev/null
 
 models: $(READY)
-	@$(PY) -m beft fetch all-mpnet-base-v2
+	@$(PY) -m beft fetch all-mpnet-base-v2 Qwen2.5-Coder-0.5B-Instruct-Q4_K_M
 
 .venv/.installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

