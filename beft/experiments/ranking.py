@@ -1,8 +1,8 @@
 """Scores of the bias terms of a model on a task, a ranking record per seed.
 
-An encoder's come from the gradients before training and from a run that tunes all biases, as in the paper. A language
-model on prompts is scored by its gradients alone: if it has no biases, its terms are given some of zero, and whatever
-a run makes of these has Mag+Angle 1.
+They come from the gradients before training and from a run that tunes all biases, as in the paper. A language model
+on prompts that has no biases of its own is scored by its gradients alone: its terms are given some of zero, and
+whatever a run makes of these has Mag+Angle 1.
 """
 
 import os
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..anatomy.projections import key_bias_is_null
+from ..anatomy.projections import describe, key_bias_is_null
 from ..anatomy.sites import TERMS, Site
 from ..bank.bank import BiasBank
 from ..bank.slots import BiasSlot, Slot, bias_slots
@@ -45,9 +45,10 @@ def score_study(study: Study, seeds: Sequence[int], rate: float, store: Store, p
     """Score the terms of a model on a task, one ranking record per seed; what `store` has is not computed again.
 
     Magnitude and Mag+Angle come from a run that tunes all biases (after every epoch and at the end), Fisher and reach
-    from the pre-trained model, before any training; a prompted study has Fisher alone. `study.dtype` is the precision
-    of training and gradients; rankings belong in float32 (THEORY section 5), other precisions show what goes wrong.
-    `reach` is null for a model where it is not defined. Raises BeftError: as `sweep.run`.
+    from the pre-trained model, before any training; a prompted study of a model without biases has Fisher alone.
+    `study.dtype` is the precision of training and gradients; rankings belong in float32 (THEORY section 5), other
+    precisions show what goes wrong. `reach` is null for prompts, and for a model where it is not defined. Raises
+    BeftError: as `sweep.run`.
     """
     return score_all([(study, seeds, rate)], store, progress)[0]
 
@@ -75,8 +76,8 @@ def score_all(
     if missing:
         store.check_writable()
     address = scheduler or os.environ.get("BEFT_SCHEDULER")
-    # rows whose gradients are taken once, and, but for prompts, that are trained on in every epoch
-    passes = [1 if c.study.prompted else 1 + c.study.epochs for c, _ in missing]
+    # rows whose gradients are taken once, and that are trained on in every epoch; workers look at the models themselves
+    passes = [1 if not address and _untrained(c) else 1 + c.study.epochs for c, _ in missing]
     work = [sum(c.settings(r)["train_size"] for r in own) * n for (c, own), n in zip(missing, passes, strict=True)]
     with Bar(total=sum(work), desc="rankings", unit="row", unit_scale=True, disable=not (progress and missing)) as bar:
         if address and missing:
@@ -110,7 +111,7 @@ def score_missing(
     """Score the terms by each of `runs` and write the records; `advance` is called with the rows that are done with."""
     key_bias = key_bias_is_null(context.loaded.model)
     null = {"null": key_bias.null, "reason": key_bias.reason}
-    if context.study.prompted:
+    if _untrained(context):
         for run, settings in zip(runs, ranking_settings(context, runs), strict=True):
             began = time.perf_counter()
             scores: Any = before_training(context, run, advance=advance)
@@ -134,6 +135,11 @@ def score_missing(
                 scores = last | before[i] | {"norms": norms}
                 more = {"scores": scores, "by_epoch": by_epoch[i], "key_bias_null": null}
                 store.write(context.record(result, wanted, "ranking", **more))
+
+
+def _untrained(context: Context) -> bool:
+    """Whether scores are of gradients alone: of prompts, by a model that has no bias of its own for a run to change."""
+    return context.study.prompted and not any(site.has_bias for site in describe(context.loaded.model).sites)
 
 
 def changes_of(bank: BiasBank, run: int) -> dict[str, dict[str, list[float]]]:

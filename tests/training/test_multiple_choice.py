@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from fitting import fitted
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders
 from tokenizers import models as tokenizer_models
 from transformers import PreTrainedTokenizerFast
@@ -31,6 +32,7 @@ from beft.models.loading import Loaded
 from beft.records.store import Store
 from beft.study import Run, Study
 from beft.theory import null_key_bias as tiny_models
+from beft.theory.scores import mag_angle, magnitude
 from beft.training.multiple_choice import Prompted, choice_score, paths
 from beft.training.prompting import generate, option_scores, token_f1
 
@@ -373,6 +375,31 @@ def test_the_fisher_scores_of_prompts_are_those_of_each_examples_own_gradient(at
     for term, values in record["scores"]["fisher"].items():
         plain = [np.mean(squares[term, layer]) for layer in range(anatomy.layers)]
         np.testing.assert_allclose(values, plain, rtol=1e-3)
+
+
+def test_a_language_model_with_biases_of_its_own_is_scored_by_what_a_run_makes_of_them(at_home):
+    here = loaded("Qwen2")
+    places = {site.module: here.model.get_submodule(site.module) for site in describe(here.model).sites}
+    for place in places.values():
+        torch.nn.init.normal_(place.bias, std=0.1)
+    here.model.save_pretrained(at_home / "qwen")
+    here.tokenizer.save_pretrained(at_home / "qwen")
+    study = Study(
+        str(at_home / "qwen"), "copa", epochs=2, batch_size=4, prompted=True, schedule="linear", offline=True
+    )
+    store, run = Store(at_home / "records"), Run("all_biases", 0, 0.01)
+    (record,) = ranking.score_study(study, [0], run.rate, store, progress=False)
+    assert [row["epoch"] for row in record["by_epoch"]] == [1, 2] and record["scores"]["reach"] is None
+
+    (tuned,) = sweep.run(study, [run], store, progress=False)
+    assert tuned["epochs"][-1]["train_loss"] == record["epochs"][-1]["train_loss"], "it is the run of all biases"
+    sweep.export(study, run, store, at_home / "tuned")
+    after = load_file(at_home / "tuned" / "model.safetensors")
+    for site in describe(here.model).sites:
+        b0, b1 = places[site.module].bias.detach().numpy(), after[f"{site.module}.bias"].numpy()
+        for score in (magnitude, mag_angle):
+            value = record["scores"][score.__name__][site.term][site.layer]
+            assert value == pytest.approx(score(b0, b1), rel=1e-3) and value > 0
 
 
 # --- untuned ----------------------------------------------------------------------------------------------------------
