@@ -103,7 +103,7 @@ def _entries(s: Settings, name: str) -> Sequence[Mapping[str, Any]]:
     entries: Sequence[Mapping[str, Any]] = s[name]
     if {*MAIN, *OWN} & s.overrides.keys() and name not in s.overrides:
         alone = name == "transfer_cells" and "transfer_targets" not in s.overrides
-        entries = [] if alone or name in ("long_cells", "step_cells", "layer_cells") else [{}]
+        entries = [] if alone or name in ("long_cells", "step_cells", "layer_cells", "score_cells") else [{}]
     return entries
 
 

@@ -185,7 +185,11 @@ PARAMETERS = _table(
         Cells,
         "cells size_cells form_cells baseline_cells transfer_cells",
     ),
-    ("a list of cells, perhaps none, e.g. [{task: rte, epochs: 16}]", CellsOrNone, "long_cells step_cells layer_cells"),
+    (
+        "a list of cells, perhaps none, e.g. [{task: rte, epochs: 16}]",
+        CellsOrNone,
+        "long_cells step_cells layer_cells score_cells",
+    ),
     ("a list of distinct whole numbers of at least 1, e.g. [1, 2, 4]", Distinct[AtLeast1], "layer_counts"),
     ("a list, perhaps empty, of distinct positive numbers, e.g. [0.01, 0.1]", DistinctOrEmpty[Positive], "layer_rates"),
     ("a list, perhaps empty, of distinct methods, e.g. [b_v]", DistinctOrEmpty[Method], "layer_search"),
@@ -222,8 +226,8 @@ NOTEBOOKS: dict[str, Parameters] = {
         "transfer_methods method_rates",
         "04_bias_free_injection": "validation template labels methods seeds rate rates rate_grids rate_seeds tuning "
         "method_rates epochs held_out "
-        "dtype cells layer_cells layer_methods layer_seeds layer_rates layer_counts layer_search demonstrations "
-        "explained shapes measured",
+        "dtype cells score_cells layer_cells layer_methods layer_seeds layer_rates layer_counts layer_search "
+        "demonstrations explained shapes measured",
         "05_debiasing": "seeds axis word_list names corpus corpus_rows patches patch_rate patch_rates patch_epochs "
         "tried_rates tried_seeds second_axis second_patches pairs triples strength origin_strength strengths link_rows "
         "link_epochs link_rate rate epochs test_rows transfer nli real_model real_corpus real_rows real_held_out "
