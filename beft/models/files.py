@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -257,16 +258,22 @@ def _check_carried(name: str, folder: Path, digest: str) -> None:
         )
 
 
+@cache
+def _words() -> tuple[str, ...]:
+    """The words of the micro-world's opinions, sorted."""
+    train, _ = sentences.sentiment(seed=0, train=1000, validation=10)
+    splitter = pre_tokenizers.BertPreTokenizer()
+    return tuple(sorted({word for text, _ in train for word, _ in splitter.pre_tokenize_str(text.lower())}))
+
+
 def tiny(labels: int, seed: int) -> tuple[Any, Any, str]:
     """A random two-layer BERT over the micro-world's words, for tests of the machinery.
 
     Returns the model with a head of `labels` classes, its tokenizer, and the sha256 of the encoder's weights.
     """
-    train, _ = sentences.sentiment(seed=0, train=1000, validation=10)
     splitter = pre_tokenizers.BertPreTokenizer()
-    words = sorted({word for text, _ in train for word, _ in splitter.pre_tokenize_str(text.lower())})
     special = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
-    vocabulary = {word: i for i, word in enumerate([*special.values(), *words])}
+    vocabulary = {word: i for i, word in enumerate([*special.values(), *_words()])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=True)
     backend.pre_tokenizer = splitter
