@@ -135,7 +135,8 @@ def test_a_table_under_its_own_names_is_read_in_tuning_and_in_predicting(titled,
         tuned.predict(pd.DataFrame({"text": ["a dull evening"]}))
 
 
-def test_the_readme_of_an_adapter_on_a_gguf_file_names_the_file(titled, tmp_path, capsys):
+def test_the_readme_of_an_adapter_on_a_gguf_file_names_the_file(titled, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("BEFT_CACHE", str(tmp_path / "cache"))
     (tmp_path / "mine").mkdir()
     path = small_gguf.write(tmp_path / "mine" / "small-F32.gguf", small_gguf.small_llama(), "F32")
     options = {"prompted": True, "template": "{title}:{label}", "labels": {"pos": "!", "neg": "?"}}

