@@ -4,7 +4,7 @@ A profile writes `cells: [{task: rte, regime: [low, medium], epochs: 6}, ...]`; 
 notebook's own parameter (of `validation`, `template` and `labels` for its own task alone), `paper` is the paper's value
 for that task and model. `rates: {b_q: 0.03}` are those of some methods, `rate: chosen` gives each method the rate that
 its tuning split chooses: see `at_chosen_rates`. `methods: [b_q, b_v]` leaves out the notebook's other ones,
-`evaluated: 400` scores fewer validation rows. A cell with `not_run: why` is named in tables and not run.
+`evaluated: 400` scores fewer validation rows, `rate_seeds: [0, 1]` lets these seeds choose the rates. A cell with `not_run: why` is named in tables and not run.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Cell:
         rates: method -> its own rate; baselines that train weights need smaller ones than biases.
         chosen: whether each method is to have the rate that its tuning split chooses.
         methods: which of a notebook's methods are run here; None for all.
+        rate_seeds: of the runs that choose the rates; None for the notebook's.
     """
 
     study: Study
@@ -56,6 +57,7 @@ class Cell:
     rates: Mapping[str, float]
     chosen: bool = False
     methods: tuple[str, ...] | None = None
+    rate_seeds: tuple[int, ...] | None = None
 
     def of(self, methods: Sequence[str]) -> list[str]:
         """Those of a notebook's methods that are run here, in its order."""
@@ -130,6 +132,7 @@ def _expand(s: Settings, entry: Mapping[str, Any], prompted: bool) -> Iterator[C
             {**(s.get("method_rates") or {}), **entry.get("rates", {})},
             entry.get("rate") == CHOSEN,
             tuple(entry["methods"]) if "methods" in entry else None,
+            tuple(entry["rate_seeds"]) if "rate_seeds" in entry else None,
         )
 
 
@@ -154,15 +157,15 @@ def jobs(cells: Sequence[Cell], methods: Sequence[str]) -> list[tuple[Study, lis
     return [(cell.study, cell.runs(methods)) for cell in cells]
 
 
-def trial_runs(s: Settings, methods: Sequence[str]) -> list[Run]:
-    """The runs that choose the rates of these methods: each at its rates with every one of `rate_seeds`.
+def trial_runs(s: Settings, methods: Sequence[str], seeds: Sequence[int] | None = None) -> list[Run]:
+    """The runs that choose the rates of these methods: each at its rates with every one of `rate_seeds`, or `seeds`.
 
     The rates of a method are those that `rate_grids` has for it, else `rates`. Methods that the notebook's
     `rate_methods` does not name are not tried.
     """
     tried = [method for method in methods if method in (s.get("rate_methods") or methods)]
     grids = s.get("rate_grids") or {}
-    return [Run(m, seed, rate) for m in tried for rate in grids.get(m, s["rates"]) for seed in s["rate_seeds"]]
+    return [Run(m, seed, rate) for m in tried for rate in grids.get(m, s["rates"]) for seed in seeds or s["rate_seeds"]]
 
 
 def rate_trials(s: Settings, cells: Sequence[Cell], methods: Sequence[str]) -> list[tuple[Study, list[Run]]]:
@@ -172,7 +175,10 @@ def rate_trials(s: Settings, cells: Sequence[Cell], methods: Sequence[str]) -> l
     they are scored.
     """
     return [
-        (replace(cell.study, tuning=s["tuning"]), trial_runs(s, cell.of(methods)) if cell.chosen else [])
+        (
+            replace(cell.study, tuning=s["tuning"]),
+            trial_runs(s, cell.of(methods), cell.rate_seeds) if cell.chosen else [],
+        )
         for cell in cells
     ]
 

@@ -120,7 +120,7 @@ _COUNT = "a whole number of at least 1"
 CELL = _table(
     ("a name or a list of names", Distinct[Text], "model task"),
     ("a regime, a number of rows, or a list of them", Distinct[Size], "regime"),
-    (_SEEDS, Distinct[Natural], "seeds"),
+    (_SEEDS, Distinct[Natural], "seeds rate_seeds"),
     ("a positive number, `paper` or `chosen`", Literal["paper", "chosen"] | Positive, "rate"),
     ("a whole number of at least 1 or `paper`", Literal["paper"] | AtLeast1, "epochs"),
     ("float32 or bfloat16", Precision, "dtype"),

@@ -214,6 +214,14 @@ def test_rates_are_tried_on_a_held_out_share_for_as_many_epochs_as_are_reported(
     assert none == []
 
 
+def test_a_cell_may_let_seeds_of_its_own_choose_its_rates():
+    text = "[{regime: 8, rate: chosen, rate_seeds: [1, 2]}, {regime: 9, rate: chosen}]"
+    s = load(cells=text, rates=[0.1, 0.2], rate_seeds=[5], rate_methods=["b_v"])
+    (_, own), (_, usual) = rate_trials(s, cells(s), ["b_v"])
+    assert own == [Run("b_v", seed, rate) for rate in (0.1, 0.2) for seed in (1, 2)]
+    assert usual == [Run("b_v", 5, rate) for rate in (0.1, 0.2)]
+
+
 def test_each_method_is_reported_at_its_chosen_rate_and_an_untried_key_bias_at_that_of_the_head(monkeypatch):
     asked = []
     monkeypatch.setattr(sweep, "run_all", lambda jobs, store: asked.append(jobs) or [["r0"], []])

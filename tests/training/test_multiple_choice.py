@@ -384,9 +384,7 @@ def test_a_language_model_with_biases_of_its_own_is_scored_by_what_a_run_makes_o
         torch.nn.init.normal_(place.bias, std=0.1)
     here.model.save_pretrained(at_home / "qwen")
     here.tokenizer.save_pretrained(at_home / "qwen")
-    study = Study(
-        str(at_home / "qwen"), "copa", epochs=2, batch_size=4, prompted=True, schedule="linear", offline=True
-    )
+    study = Study(str(at_home / "qwen"), "copa", epochs=2, batch_size=4, prompted=True, schedule="linear", offline=True)
     store, run = Store(at_home / "records"), Run("all_biases", 0, 0.01)
     (record,) = ranking.score_study(study, [0], run.rate, store, progress=False)
     assert [row["epoch"] for row in record["by_epoch"]] == [1, 2] and record["scores"]["reach"] is None
