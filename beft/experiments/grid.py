@@ -3,8 +3,9 @@
 A profile writes `cells: [{task: rte, regime: [low, medium], epochs: 6}, ...]`; what a cell does not say is the
 notebook's own parameter (of `validation`, `template` and `labels` for its own task alone), `paper` is the paper's value
 for that task and model. `rates: {b_q: 0.03}` are those of some methods, `rate: chosen` gives each method the rate that
-its tuning split chooses: see `at_chosen_rates`. `methods: [b_q, b_v]` leaves out the notebook's other ones,
-`evaluated: 400` scores fewer validation rows, `rate_seeds: [0, 1]` lets these seeds choose the rates. A cell with `not_run: why` is named in tables and not run.
+its tuning split chooses (see `at_chosen_rates`), `rate_seeds: [0, 1]` with the runs of these seeds. `methods: [b_q,
+b_v]` leaves out the notebook's other ones, `evaluated: 400` scores fewer validation rows. A cell with `not_run: why` is
+named in tables and not run.
 """
 
 from __future__ import annotations
@@ -174,13 +175,8 @@ def rate_trials(s: Settings, cells: Sequence[Cell], methods: Sequence[str]) -> l
     They have as many epochs as the cell's reported runs, and train without the share `tuning` of the rows, on which
     they are scored.
     """
-    return [
-        (
-            replace(cell.study, tuning=s["tuning"]),
-            trial_runs(s, cell.of(methods), cell.rate_seeds) if cell.chosen else [],
-        )
-        for cell in cells
-    ]
+    tried = [trial_runs(s, cell.of(methods), cell.rate_seeds) if cell.chosen else [] for cell in cells]
+    return [(replace(cell.study, tuning=s["tuning"]), runs) for cell, runs in zip(cells, tried, strict=True)]
 
 
 def at_chosen_rates(
