@@ -171,9 +171,15 @@ class BiasBank(nn.Module):
         for site in self.anatomy.of(term):
             bias = self._frozen(site.module, "bias")
             b0 = torch.zeros(site.size) if bias is None else site.part.take(bias.detach()).float().cpu()
-            here = [slot for slot in slots if (slot.module, slot.part) == (site.module, site.part)]
+            moved = torch.zeros(site.size)
+            for slot in (slot for slot in slots if slot.module == site.module):
+                delta = slot.delta()[run].detach().cpu()
+                if slot.part == site.part:
+                    moved += delta
+                elif slot.part.size > site.part.size:  # the whole bias of a fused projection
+                    moved += site.part.take(delta)
             before.append(b0)
-            after.append(b0 + sum(slot.delta()[run].detach().cpu() for slot in here))
+            after.append(b0 + moved)
         return torch.stack(before), torch.stack(after)
 
     def changes(self, run: int) -> list[Change]:
