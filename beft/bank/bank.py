@@ -19,7 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..anatomy.architectures import FAMILIES, SHARED
 from ..anatomy.projections import backbone_of, classifier, last_mixer
-from ..anatomy.sites import find
+from ..anatomy.sites import find, width_of
 from ..errors import BeftError, unknown
 from ..study import ALL_METHODS, WEIGHT_METHODS, check_seed, parse_method
 from .dropout import ForwardState, drop_weights_of, keep_weights_of, use_keyed_attention
@@ -171,15 +171,11 @@ class BiasBank(nn.Module):
         for site in self.anatomy.of(term):
             bias = self._frozen(site.module, "bias")
             b0 = torch.zeros(site.size) if bias is None else site.part.take(bias.detach()).float().cpu()
-            moved = torch.zeros(site.size)
-            for slot in (slot for slot in slots if slot.module == site.module):
-                delta = slot.delta()[run].detach().cpu()
-                if slot.part == site.part:
-                    moved += delta
-                elif slot.part.size > site.part.size:  # the whole bias of a fused projection
-                    moved += site.part.take(delta)
+            width = width_of(self.model.get_submodule(site.module))  # a slot may have all of a fused projection
+            here = [slot for slot in slots if slot.module == site.module]
+            moved = [site.part.take(slot.part.put(slot.delta()[run].detach().cpu(), width)) for slot in here]
             before.append(b0)
-            after.append(b0 + moved)
+            after.append(b0 + sum(moved))
         return torch.stack(before), torch.stack(after)
 
     def changes(self, run: int) -> list[Change]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..anatomy.projections import describe, key_bias_is_null
-from ..anatomy.sites import TERMS, Site
+from ..anatomy.sites import TERMS, Site, width_of
 from ..bank.bank import BiasBank
 from ..bank.slots import BiasSlot, Slot, bias_slots
 from ..data.batching import encode
@@ -180,7 +180,8 @@ def before_training(
             groups = [slice(at, at + batch) for at in range(0, R, batch)]
             whole += [float(sum(g[at].mean(0).square().sum() for _, g in grads) ** 0.5) for at in groups]
             for site in bank.anatomy.sites:
-                own = next(own for slot, g in grads if (own := _gradient_at(site, slot, g)) is not None)
+                width = width_of(loaded.model.get_submodule(site.module))
+                own = next(own for slot, g in grads if (own := _gradient_at(site, width, slot, g)) is not None)
                 batches = np.stack([own[at].mean(0) for at in groups])
                 gradients.setdefault((site.term, site.layer), []).append(own.numpy())
                 means.setdefault((site.term, site.layer), []).append(batches)
@@ -214,13 +215,16 @@ def _bank_of_examples(model: Any, R: int, seed: int, study: Study) -> BiasBank:
     return BiasBank(model, ["b_v"] * R, [seed] * R, study.dtype, every_term)
 
 
-def _gradient_at(site: Site, slot: Slot, gradient: Tensor) -> Tensor | None:
-    """The part of a slot's gradient (R, p) that is of the bias at a site, (R, d); None for a slot of another place."""
+def _gradient_at(site: Site, width: int, slot: Slot, gradient: Tensor) -> Tensor | None:
+    """The part of a slot's gradient (R, p) that is of the bias at a site, (R, d); None for a slot of another place.
+
+    A slot has the bias of the site, or the whole one of a fused projection, of `width` entries.
+    """
     if not isinstance(slot, BiasSlot) or slot.module != site.module:
         return None
     if slot.part == site.part:
         return gradient
-    return site.part.take(gradient) if slot.part.size > site.part.size else None
+    return site.part.take(gradient) if slot.part.size == width else None
 
 
 def _texts(context: Context, rows: np.ndarray) -> Callable[[BiasBank, np.ndarray], Tensor]:

@@ -347,10 +347,12 @@ def test_a_sweep_records_runs_of_a_language_model_and_finds_them_again(at_home):
     assert json.loads((folder / "adapter_config.json").read_text())["task_type"] == "CAUSAL_LM"
 
 
-def test_the_fisher_scores_of_prompts_are_those_of_each_examples_own_gradient(at_home):
-    study = Study(
-        str(at_home / "llama"), "copa", epochs=1, batch_size=4, prompted=True, schedule="linear", offline=True
-    )
+@pytest.mark.parametrize("name", ["LLaMA", "Phi-3"])  # the second: one matrix for all three terms, grouped heads
+def test_the_fisher_scores_of_prompts_are_those_of_each_examples_own_gradient(at_home, name):
+    here = loaded(name)
+    here.model.save_pretrained(at_home / "bare")
+    here.tokenizer.save_pretrained(at_home / "bare")
+    study = Study(str(at_home / "bare"), "copa", epochs=1, batch_size=4, prompted=True, schedule="linear", offline=True)
     (record,) = ranking.score_study(study, [0], 1e-3, Store(at_home / "records"), progress=False)
     assert record["by_epoch"] == [] and set(record["scores"]) == {"fisher", "fisher_batch", "reach"}
     assert record["scores"]["reach"] is None
@@ -361,7 +363,9 @@ def test_the_fisher_scores_of_prompts_are_those_of_each_examples_own_gradient(at
     for example in context.data.train.rows:  # a plain model with biases of zero, one prompt at a time
         added = {site: torch.zeros(site.part.size, requires_grad=True) for site in anatomy.sites}
         hooks = [
-            model.get_submodule(site.module).register_forward_hook(lambda m, args, out, b=bias: out + b)
+            model.get_submodule(site.module).register_forward_hook(
+                lambda m, args, out, part=site.part, b=bias: out + part.put(b, out.shape[-1])
+            )
             for site, bias in added.items()
         ]
         encoded = encode_options(context.loaded.tokenizer, example, study.max_length)
@@ -377,7 +381,9 @@ def test_the_fisher_scores_of_prompts_are_those_of_each_examples_own_gradient(at
         np.testing.assert_allclose(values, plain, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["Qwen2", "GPT-2", "GPT-NeoX"])  # the last two have one bias for all three terms
+@pytest.mark.parametrize(
+    "name", ["Qwen2", "GPT-2", "GPT-NeoX", "Falcon (grouped)"]
+)  # the last three: one for all terms
 def test_a_language_model_with_biases_of_its_own_is_scored_by_what_a_run_makes_of_them(at_home, name):
     here = loaded(name)
     places = {site.module: here.model.get_submodule(site.module) for site in describe(here.model).sites}
