@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 MAIN = {"model", "task", "regime", "batch_size", "max_length", "seeds", "rate", "epochs", "held_out", "dtype"}
 """Parameters of the main runs of a notebook."""
+MAY_BE_NONE = ("long_cells", "step_cells", "layer_cells", "score_cells", "confirming_cells")
+"""Lists of cells that a notebook can do without."""
 CHOSEN = "chosen"
 NOT_RUN = "not_run"
 Record = dict[str, Any]
@@ -106,7 +108,7 @@ def _entries(s: Settings, name: str) -> Sequence[Mapping[str, Any]]:
     entries: Sequence[Mapping[str, Any]] = s[name]
     if {*MAIN, *OWN} & s.overrides.keys() and name not in s.overrides:
         alone = name == "transfer_cells" and "transfer_targets" not in s.overrides
-        entries = [] if alone or name in ("long_cells", "step_cells", "layer_cells", "score_cells") else [{}]
+        entries = [] if alone or name in MAY_BE_NONE else [{}]
     return entries
 
 

@@ -188,7 +188,7 @@ PARAMETERS = _table(
     (
         "a list of cells, perhaps none, e.g. [{task: rte, epochs: 16}]",
         CellsOrNone,
-        "long_cells step_cells layer_cells score_cells",
+        "long_cells step_cells layer_cells score_cells confirming_cells",
     ),
     ("a list of distinct whole numbers of at least 1, e.g. [1, 2, 4]", Distinct[AtLeast1], "layer_counts"),
     ("a list, perhaps empty, of distinct positive numbers, e.g. [0.01, 0.1]", DistinctOrEmpty[Positive], "layer_rates"),
@@ -221,13 +221,12 @@ NOTEBOOKS: dict[str, Parameters] = {
         "02_ranking": "validation seeds rate rates rate_grids rate_methods rate_seeds epochs tuning held_out dtype "
         "dtypes cells layer_cells layer_methods layer_seeds layer_rates layer_counts layer_search",
         "03_fine_tuning": "validation methods seeds rate rates rate_grids rate_methods rate_seeds form_methods "
-        "form_cells epochs null_rows rate_epochs tuning held_out validate dtype cells cell_methods long_cells "
-        "size_cells step_cells size_methods baseline_cells baseline_methods transfer_cells transfer_targets "
-        "transfer_methods method_rates",
+        "form_cells epochs null_rows rate_epochs tuning held_out validate dtype cells cell_methods confirming_cells "
+        "long_cells size_cells step_cells size_methods baseline_cells baseline_methods transfer_cells "
+        "transfer_targets transfer_methods method_rates",
         "04_bias_free_injection": "validation template labels methods seeds rate rates rate_grids rate_seeds tuning "
-        "method_rates epochs held_out "
-        "dtype cells score_cells layer_cells layer_methods layer_seeds layer_rates layer_counts layer_search "
-        "demonstrations explained shapes measured",
+        "method_rates epochs held_out dtype cells confirming_cells score_cells layer_cells layer_methods layer_seeds "
+        "layer_rates layer_counts layer_search demonstrations explained shapes measured",
         "05_debiasing": "seeds axis word_list names corpus corpus_rows patches patch_rate patch_rates patch_epochs "
         "tried_rates tried_seeds second_axis second_patches pairs triples strength origin_strength strengths link_rows "
         "link_epochs link_rate rate epochs test_rows transfer nli real_model real_corpus real_rows real_held_out "

@@ -165,6 +165,22 @@ def test_every_profile_lists_cells_that_are_studies_of_known_tasks():
             assert found and all(c.study.task in TASKS and c.seeds for c in found)
 
 
+@pytest.mark.parametrize("notebook", [NOTEBOOK, "04_bias_free_injection"])
+def test_confirming_cells_have_rates_of_their_own_and_no_seed_of_a_cell_that_chooses(notebook):
+    prompted = notebook != NOTEBOOK
+    for profile in settings.profile_names():
+        s = settings.load(notebook, {"profile": profile})
+        confirming = cells(s, "confirming_cells", prompted)
+        assert bool(confirming) == (profile in ("smoke", "laptop"))
+        for again in confirming:
+            place = (again.study.model, again.study.task)
+            before = [c for c in cells(s, prompted=prompted) if (c.study.model, c.study.task) == place]
+            chose = {seed for c in before for seed in (*c.seeds, *(c.rate_seeds or s["rate_seeds"]))}
+            assert before and not again.chosen and not chose & {*again.seeds}
+    mine = settings.load(notebook, {"profile": "smoke", "rate": 0.5})
+    assert cells(mine, "confirming_cells", prompted) == []  # those of the profile belong to its own cells
+
+
 @pytest.mark.parametrize(
     "given, says",
     [

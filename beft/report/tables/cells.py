@@ -384,6 +384,12 @@ def within(views: Mapping[str, pd.DataFrame], pairs: comparisons.Pairs) -> pd.Da
     return over_seeds(["runs", "comparison"], compared)
 
 
+def by_place(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The runs of every cell under its name in words, "sst2, low, MPNet-base", as `within` takes them."""
+    cells = comparisons.by_cell(runs)
+    return {f"{task_name(c['task'])}, {c['regime']}, {short_name(c['model'])}": part for c, part in cells}
+
+
 def by_size(runs: pd.DataFrame, methods: Sequence[str] = ("full", "lora"), base: str = "b_v") -> pd.DataFrame:
     """`methods` against `base` at every training size: a row per model, task, size and method, in points."""
     sized = runs.assign(regime=runs["train_size"])
