@@ -85,13 +85,18 @@ def cells(s: Settings, name: str = "cells", prompted: bool = False) -> list[Cell
     Under other settings of the main runs than the profile's, and without cells given, a notebook has the one cell of
     those settings: nobody who asks for another task or rate means a grid of others with it. Of `transfer_cells` it then
     has none, unless targets are given: those of the profile belong to its own source; and none of those that may be
-    none. Raises BeftError: as `Study` and `Run`; an unknown task.
+    none. Raises BeftError: as `Study` and `Run`; an unknown task; one task, regime and model twice.
     """
     every = _entries(s, name)
     entries = [entry for entry in every if NOT_RUN not in entry]
     if every and not entries:
         raise BeftError(f"every cell of {name} says {NOT_RUN}: leave one without it")
-    return [cell for entry in entries for cell in _expand(s, entry, prompted)]
+    found = [cell for entry in entries for cell in _expand(s, entry, prompted)]
+    places = [(c.study.task, c.study.regime, c.study.model) for c in found]
+    if twice := [place for n, place in enumerate(places) if place in places[:n]]:
+        # tables take a cell's runs together, so those of the two would end up in one mean
+        raise BeftError(f"{name} has {', '.join(map(str, twice[0]))} twice: one entry per task, regime and model")
+    return found
 
 
 def not_run(s: Settings, name: str = "cells") -> list[Absent]:

@@ -35,7 +35,7 @@ def test_a_cell_may_have_a_precision_and_a_tuning_split_of_its_own():
 
 
 def test_a_cell_may_have_rates_by_method_and_fewer_validation_rows():
-    own, usual = cells(load(cells="[{rate: 0.01, rates: {b_q: 0.03}, evaluated: 8}, {rate: 0.01}]"))
+    own, usual = cells(load(cells="[{rate: 0.01, rates: {b_q: 0.03}, evaluated: 8}, {rate: 0.01, regime: 9}]"))
     assert [run.rate for run in own.runs(["b_q", "b_v"]) if run.seed == 0] == [0.03, 0.01]
     assert [run.rate for run in usual.runs(["b_q", "b_v"]) if run.seed == 0] == [0.01, 0.01]
     assert own.study.evaluated == 8 and usual.study.evaluated == load().study().evaluated
@@ -65,6 +65,12 @@ def test_a_cell_may_leave_out_methods_of_the_notebook_trials_of_rates_included()
     assert [[r.method for r in runs] for runs in (few, all_of_them)] == [["head", "b_v"], methods]
     with pytest.raises(BeftError, match="unknown method 'b_w'"):
         load(cells="[{methods: [b_w]}]")
+
+
+def test_a_task_regime_and_model_that_are_there_twice_are_refused():
+    text = "[{regime: [8, 9]}, {regime: 9, seeds: [7], evaluated: 5}]"
+    with pytest.raises(BeftError, match="cells has .*, 9, .* twice: one entry per task, regime and model"):
+        cells(load(cells=text))  # seeds scored on other rows would be in the same mean
 
 
 def test_cells_that_are_not_run_have_no_study_and_a_row_with_the_reason():

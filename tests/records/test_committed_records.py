@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from beft.errors import BeftError
+from beft.experiments import grid
 from beft.records.store import Store
+from beft.report import dataframes, intervals
+from beft.settings import profiles
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "data" / "results" / "laptop"
@@ -76,3 +79,30 @@ def test_a_wrong_number_planted_in_a_record_is_refused(tmp_path, where):
     with pytest.raises(BeftError, match="cannot be used, its (checksum does not match|key does not belong)"):
         Store(tmp_path).read(path)
     assert Store(tmp_path).all() == []
+
+
+@pytest.mark.parametrize("notebook", ["03_fine_tuning", "04_bias_free_injection"])
+def test_confirming_runs_have_the_rates_that_were_chosen_by_other_seeds(notebook):
+    s = profiles.load(notebook, {"profile": "laptop"})
+    prompted = notebook.startswith("04")
+    confirming = grid.cells(s, "confirming_cells", prompted)
+    assert confirming
+    for again in confirming:
+        study = again.study
+        (cell,) = [c for c in grid.cells(s, prompted=prompted) if place(c.study) == place(study)]
+        chose = cell.rate_seeds or s["rate_seeds"]
+        trials = [
+            r
+            for r in RECORDS
+            if (r["kind"], r["settings"].get("tuning_size", 0) > 0) == ("run", True)
+            and (r["settings"]["model"], r["settings"]["task"], r["settings"]["regime"]) == place(study)
+            and r["settings"]["epochs"] == study.epochs
+            and r["settings"]["seed"] in chose
+        ]
+        rates = intervals.choose_rate(dataframes.frame(trials))
+        for run in again.runs(["b_q", "b_v"]):
+            assert run.rate == rates[run.method] and run.seed not in chose, (study.task, run)
+
+
+def place(study):
+    return study.model, study.task, study.regime
