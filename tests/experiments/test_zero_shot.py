@@ -80,6 +80,16 @@ def test_zero_shot_and_demonstrations_are_those_of_the_template(study: Study, st
     assert score_untuned(other, [0], store)[0]["key"] != zero["key"]
 
 
+def test_untuned_scores_of_other_validation_rows_and_of_another_precision_are_records_of_their_own(
+    study: Study, store: Store
+) -> None:
+    others = [study, replace(study, evaluated=3), replace(study, dtype="bfloat16")]
+    records = [score_untuned(other, [0], store)[0] for other in others]
+    assert len({record["key"] for record in records}) == 3
+    assert [record["settings"].get("dtype") for record in records] == ["float32", "float32", None]
+    assert [score_untuned(other, [0], store)[0] for other in others] == records
+
+
 def test_a_run_has_a_record_that_says_its_prompt_and_is_found_again(study: Study, store: Store) -> None:
     (record,) = sweep.run(study, [RUN], store, progress=False)
     settings = record["settings"]
