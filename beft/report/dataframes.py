@@ -45,6 +45,16 @@ def finished(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["outcome"] == "ok"]
 
 
+def is_lost(frame: pd.DataFrame, value: str = "final") -> pd.Series:
+    """Which runs (N,) of a frame diverged or failed, or ended well without a score: no mean has them.
+
+    Constant predictions have no correlation, for one. A split that no run of the frame was scored on was not there,
+    which is no loss; `final` always is.
+    """
+    scored = value == "final" or bool(frame[value].notna().any())
+    return (frame["outcome"] != "ok") | (frame[value].isna() & scored)
+
+
 def majorities(records: Records) -> dict[str, dict[str, float]]:
     """The majority by metric of all data, by their fingerprints, of which any of the records knows it."""
     blocks = [r.get("data", {}) for r in records]

@@ -2,7 +2,7 @@
 
 Frames of runs (`dataframes.frame`) in, numbers or frames of numbers out, so that figures and tables read the same
 values. Metrics and their differences are fractions in [0, 1]. A run that did not end well (`outcome` other than "ok")
-never enters a mean and is always counted beside it.
+or has no score (`dataframes.is_lost`) never enters a mean and is always counted beside it.
 """
 
 import math
@@ -78,11 +78,12 @@ def score_interval(runs: pd.DataFrame, value: str = "final") -> Interval:
 
 
 def summary(frame: pd.DataFrame, by: Sequence[str] = ("method",), value: str = "final") -> pd.DataFrame:
-    """One row per group: mean, low, high of its `score_interval`, n (finished runs), lost (diverged or failed)."""
+    """One row per group: mean, low, high of its `score_interval`, n (finished runs), lost (`dataframes.is_lost`)."""
     rows = []
+    frame = frame.assign(lost=dataframes.is_lost(frame, value))  # by the whole frame: a group may have no score at all
     for group, part in frame.groupby(list(by), sort=False, dropna=False):
         row = dict(zip(by, group, strict=True)) | vars(score_interval(part, value))
-        rows.append(row | {"lost": len(part) - len(finished(part))})
+        rows.append(row | {"lost": int(part["lost"].sum())})
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "n", "lost"])
 
 
@@ -121,7 +122,7 @@ def paired_differences(frame: pd.DataFrame, first: str, second: str, value: str 
 def choose_rate(frame: pd.DataFrame, on: str = "tuning") -> dict[str, float]:
     """The rate of each method with the highest mean accuracy over seeds on the split `on`; ties: the smaller rate.
 
-    A rate at which any run was lost is chosen only if every rate of that method lost one, fewest first: a mean over
+    A rate at which any run was lost (`dataframes.is_lost`) is chosen only if every rate of that method lost one, fewest first: a mean over
     the survivors would flatter it. Methods without a usable value are left out.
     """
     if on not in SPLIT:

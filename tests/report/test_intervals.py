@@ -121,6 +121,18 @@ def test_rate_that_lost_a_run_is_not_chosen_for_its_survivors():
     assert intervals.choose_rate(dataframes.frame(rows[3:])) == {}
 
 
+def test_a_run_without_a_score_is_lost_where_the_split_was_scored_for_others():
+    rows = [run(seed=s, rate=1e-3, tuning=0.6) for s in (0, 1)] + [run(seed=s, rate=1e-1, tuning=0.9) for s in (0, 1)]
+    rows[3]["final"]["tuning"] = None  # constant predictions have no correlation
+    frame = dataframes.frame(rows)
+    assert intervals.summary(frame, ("method", "rate"), "final_tuning")["lost"].tolist() == [0, 1]
+    assert intervals.choose_rate(frame) == {"b_v": 1e-3}
+    rows[2]["final"]["validation"] = rows[3]["final"]["validation"] = None
+    assert intervals.summary(dataframes.frame(rows), ("rate",))[["n", "lost"]].to_numpy().tolist() == [[2, 0], [0, 2]]
+    without = dataframes.frame([run(seed=s) for s in (0, 1)])
+    assert intervals.summary(without, value="final_tuning")["lost"].tolist() == [0]
+
+
 def test_coincidence_is_zero_for_equal_curves_and_finds_a_difference():
     made = grid(("head", "b_k"), seeds=(0, 1))
     table = intervals.coincidence(dataframes.curves(made))

@@ -176,10 +176,9 @@ def _sweep(ax: Axes, grid: pd.DataFrame, chosen: Mapping[str, float], equal: flo
 
     A cross at the bottom is a lost run. Returned are the entries of lines in a legend.
     """
-    methods = methods_of(grid)
+    methods, tables = methods_of(grid), summary(grid, ("method", "rate"), value).sort_values("rate")
     for n, method in enumerate(methods):
-        runs = grid[grid["method"] == method]
-        table, look = summary(runs, ("rate",), value).sort_values("rate"), look_of(method)
+        runs, table, look = grid[grid["method"] == method], tables[tables["method"] == method], look_of(method)
         shift = 1.07 ** (n - (len(methods) - 1) / 2)  # so that marks of equal rates stay apart
         x, y = table["rate"] * shift, 100 * table["mean"]
         for rate, part in finished(runs).groupby("rate"):

@@ -9,7 +9,7 @@ import pandas as pd
 from ... import paper
 from ...data.tasks import Task, majority_score
 from ...study import parse_method
-from ..dataframes import Records, finished, frame
+from ..dataframes import Records, finished, frame, is_lost
 from ..intervals import summary
 from ..majority import NOT_LEARNED, at_or_below, majority_of, majority_text, marked, not_learned
 from ..names import MISSING, method_name, number, order, runs_text
@@ -47,9 +47,9 @@ def accuracy_order(runs: pd.DataFrame, methods: Sequence[str] | None = None) -> 
 
 
 def lost(*frames: pd.DataFrame) -> str:
-    """How many of the runs in some frames diverged or failed, each counted once: "1 of 16"."""
-    runs = pd.concat([runs[["key", "outcome"]] for runs in frames]).drop_duplicates("key")
-    return f"{int((runs['outcome'] != 'ok').sum())} of {len(runs)}"
+    """How many of the runs in some frames were lost (`dataframes.is_lost`), each counted once: "1 of 16"."""
+    runs = pd.concat([runs[["key", "outcome", "final"]] for runs in frames]).drop_duplicates("key")
+    return f"{int(is_lost(runs).sum())} of {len(runs)}"
 
 
 def by_method(records: Records, metric: str = "accuracy") -> pd.DataFrame:
