@@ -122,12 +122,13 @@ def paired_differences(frame: pd.DataFrame, first: str, second: str, value: str 
 def choose_rate(frame: pd.DataFrame, on: str = "tuning") -> dict[str, float]:
     """The rate of each method with the highest mean accuracy over seeds on the split `on`; ties: the smaller rate.
 
-    A rate at which any run was lost (`dataframes.is_lost`) is chosen only if every rate of that method lost one, fewest first: a mean over
-    the survivors would flatter it. Methods without a usable value are left out.
+    A rate at which any run was lost (`dataframes.is_lost`) is chosen only if every rate of that method lost one, fewest
+    first: a mean over the survivors would flatter it. Methods without a usable value are left out.
     """
     if on not in SPLIT:
         raise BeftError(f"a rate is chosen on 'tuning' or 'validation', not on {on!r}")
     table = summary(frame, ("method", "rate"), SPLIT[on])
+    table["mean"] = table["mean"].round(9)  # means of equal scores differ by rounding
     table = table[table["n"] > 0].sort_values(["lost", "mean", "rate"], ascending=[True, False, True])
     return by_name(table.drop_duplicates("method").set_index("method")["rate"])
 

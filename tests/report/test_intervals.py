@@ -113,6 +113,13 @@ def test_equal_tuning_accuracy_chooses_the_smaller_rate():
     assert intervals.choose_rate(dataframes.frame(rows)) == {"b_v": 1e-3}
 
 
+def test_means_that_differ_by_rounding_alone_choose_the_smaller_rate():
+    scores = {1e-3: (0.6, 0.61, 0.695), 1e-2: (0.635,) * 3}
+    assert np.mean(scores[1e-2]) > np.mean(scores[1e-3])  # by the last bit
+    rows = [run(seed=s, rate=rate, tuning=x) for rate, own in scores.items() for s, x in enumerate(own)]
+    assert intervals.choose_rate(dataframes.frame(rows)) == {"b_v": 1e-3}
+
+
 def test_rate_that_lost_a_run_is_not_chosen_for_its_survivors():
     rows = [run(seed=s, rate=1e-3, tuning=0.6) for s in (0, 1)]
     rows += [run(seed=0, rate=1e-1, tuning=0.9), run(seed=1, rate=1e-1, outcome="diverged: loss is nan")]

@@ -186,6 +186,7 @@ def best_terms(scores: pd.DataFrame) -> pd.DataFrame:
     terms = scores[scores["method"].isin(PAPER_ORDER)]
     parts = {tuple(place.values()): learned(part) for place, part in comparisons.by_cell(terms)}
     means = summary(pd.concat([terms.head(0), *parts.values()]), [*cell, "method"]).dropna(subset=["mean"])
+    means["mean"] = means["mean"].round(9)  # means of equal scores differ by rounding
     best = means[means["mean"] == means.groupby(cell)["mean"].transform("max")]
     cells = scores.drop_duplicates(cell).groupby("model", sort=False).size()
     counts = pd.crosstab(best["model"], best["method"]).reindex(cells.index, fill_value=0)

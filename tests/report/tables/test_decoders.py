@@ -172,6 +172,9 @@ def test_the_order_of_every_cell_and_the_best_terms_of_every_model():
     assert best.loc["tiny-llama"].tolist() == [3, 0, 0, 3, 0]
     ties = [run(m, final=0.5) for m in TERMS]
     assert decoders.best_terms(decoders.scores(ties))[list(TERMS)].iloc[0].tolist() == [1, 1, 1]
+    by_term = {"b_q": (0.6, 0.61, 0.695), "b_k": (0.5,) * 3, "b_v": (0.635,) * 3}  # means that differ by rounding
+    ties = [run(m, s, final=x) for m, own in by_term.items() for s, x in enumerate(own)]
+    assert decoders.best_terms(decoders.scores(ties))[list(TERMS)].iloc[0].tolist() == [1, 0, 1]
     below = [run(m, final=x, majority=0.6) for m, x in zip(TERMS, (0.7, 0.5, 0.6))]
     none = [run(m, final=0.5, majority=0.6, task="rte") for m in TERMS]
     counts = decoders.best_terms(decoders.scores([*below, *none])).iloc[0]
