@@ -121,13 +121,13 @@ def _runs(records: Records) -> Records:
 
 
 def curves(records: Records) -> pd.DataFrame:
-    """One row per run and epoch. Columns: key, model, task, regime, method, seed, rate, epoch, train_loss, tuning,
-    validation; a score that was not taken is NaN."""
+    """One row per run and epoch. Columns: key, model, task, regime, method, seed, rate, outcome of the run, epoch,
+    train_loss, tuning, validation; a score that was not taken is NaN."""
     rows = []
     for r in _runs(records):
-        start = {"key": r["key"]} | {n: r["settings"].get(n) for n in _RUN}
+        start = {"key": r["key"]} | {n: r["settings"].get(n) for n in _RUN} | {"outcome": r["outcome"]}
         rows += [start | {n: epoch[n] for n in EPOCH_FIELDS} for epoch in r["epochs"]]
-    table = pd.DataFrame(rows, columns=["key", *_RUN, *EPOCH_FIELDS])
+    table = pd.DataFrame(rows, columns=["key", *_RUN, "outcome", *EPOCH_FIELDS])
     return _numeric(table, ["rate", "train_loss", "tuning", "validation"])
 
 
