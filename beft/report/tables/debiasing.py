@@ -52,9 +52,16 @@ def upstream(records: Records) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def downstream(records: Records) -> pd.DataFrame:
-    """One row per fine-tuned model: method (of its patch), seed, size, outcome, and every measure by its name."""
+def downstream(records: Records, patches: Records = ()) -> pd.DataFrame:
+    """One row per fine-tuned model: method (of its patch), seed, size, outcome, and every measure by its name.
+
+    `patches` are the records of the patches that the models were to have: no model was fine-tuned with one that
+    diverged (`debias.setup.patched`), which has a row without measures, so that it is counted.
+    """
     rows = []
+    for r in [r for r in patches if r["outcome"] != "ok"]:
+        row = {"method": r["settings"]["method"], "seed": r["settings"]["seed"]}
+        rows.append(row | {"size": 0, "outcome": r["outcome"]})
     for r in records:
         row = {"method": r["settings"]["method"], "seed": r["settings"]["seed"]}
         rows.append(row | {"size": r["patch"].get("size", 0), "outcome": r["outcome"], **r["measures"]})
@@ -67,8 +74,11 @@ def interval(frame: pd.DataFrame, method: str, measure: str) -> Interval:
 
 
 def _cell(frame: pd.DataFrame, method: str, measure: str, form: str, scale: float = 1) -> str:
-    """A mean with its interval; of how many seeds, where some have no value."""
-    mean, count = interval(frame, method, measure), int((frame["method"] == method).sum())
+    """A mean with its interval; of how many seeds, where some have no value; that all are lost, where they are."""
+    mean, outcomes = interval(frame, method, measure), frame[frame["method"] == method]["outcome"]
+    count = len(outcomes)
+    if count and (outcomes != "ok").all():
+        return f"{count} of {count} seeds lost"
     lost = f" ({mean.n} of {count} seeds)" if 0 < mean.n < count else ""
     return mean_text(mean, form, scale) + lost
 
@@ -114,7 +124,7 @@ def table2(frames: Mapping[str, pd.DataFrame], why: Mapping[str, str]) -> pd.Dat
     """Table 2: patches x measures of every task after fine-tuning, scaled as printed; mean and interval over seeds.
 
     Of a printed set ("biasbios", "ghc", "biasbios_to_mnli"), `frames` has the frame of `downstream` that stands in it,
-    or `why` says why it was not run.
+    or `why` says why it was not run. A patch that lost seeds says of how many its mean is: "(2 of 3 seeds)".
     """
     printed = paper.data()["peftdebias"]["downstream"]
     present = {m for frame in frames.values() for m in frame["method"]} | set(printed["biasbios"])
