@@ -9,7 +9,7 @@ import pandas as pd
 from ... import paper
 from .. import comparisons
 from ..comparisons import CELL
-from ..dataframes import Records, frame, majorities, majority_in
+from ..dataframes import Records, frame, majorities, majority_in, settings_of
 from ..intervals import cut_interval, summary
 from ..majority import at_or_below, learned, majority_of, majority_text, marked
 from ..names import MISSING, NO_ROOM, PAPER_ORDER, mean_text, method_name, model_name, runs_text, task_name
@@ -124,7 +124,8 @@ def table6(records: Records, untuned: Records = (), absent: Sequence[Mapping[str
         if name not in table:
             table[name] = reason
     rows = []
-    ours = {(paper.same_model(str(m)), t) for m, t in zip(table["model"], table["task"])}
+    own = {(paper.same_model(s["model"]), s["task"]) for s in map(settings_of, records) if paper.of_own_rows(s)}
+    ours = {(paper.same_model(str(m)), t) for m, t in zip(table["model"], table["task"])} - own
     for result in [r for r in printed if (r["model"], r["task"]) not in ours]:
         of = {"model": result["model"], "task": result["task"], "metric": result["metric"], "regime": "low"}
         of |= {"rows": str(result["settings"]["train_size"]), "epochs": str(result["settings"]["epochs"])}

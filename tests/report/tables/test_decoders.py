@@ -146,6 +146,10 @@ def test_table6_has_the_papers_models_below_ours_and_its_numbers_never_beside_a_
         "94.9",
         "1000",
     )
+    of_a_file = runs(**LLAMA)
+    for record in of_a_file:
+        record["data"]["source"] = "file sst2.csv; validation: a fixed stratified 20% cut of it"
+    assert len(decoders.table6(of_a_file)) == 4
     own = decoders.table6(runs(**LLAMA)).set_index("model")
     assert len(own) == 3 and own.loc["meta-llama/Llama-2-7b-hf", "b_v: ours - paper"] == "-13.9"
     assert own.loc["EleutherAI/gpt-j-6b", "b_v: ours - paper"] == "not run"
