@@ -181,10 +181,15 @@ def agreement(averages: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     leaves b_q against b_v, so that tau is 1 or -1; where b_k is not null the two views are the same.
     A term that is not learned (`majority`) has no rank among the accuracies and takes no part either.
     `averages` from `term_scores`, `runs` of one cell with one finished run per term and seed. Columns: score, view,
-    seed, tau (nan below two learned terms), learned (how many those are).
+    seed, tau (nan below two learned terms), learned (how many those are). Raises BeftError for several runs of a term
+    with one seed, such as those of two cells.
     """
-    left_out = not_learned(runs)
-    accuracies = finished(runs).set_index(["method", "seed"])["final"].astype(float).to_dict()
+    left_out, ok = not_learned(runs), finished(runs)
+    twice = ok[ok["method"].isin(averages["term"].radd("b_")) & ok.duplicated(["method", "seed"])]
+    if len(twice):
+        r = twice.iloc[0]
+        raise BeftError(f"{r['method']} has several runs for seed {r['seed']} here: give those of one cell at one rate")
+    accuracies = ok.set_index(["method", "seed"])["final"].astype(float).to_dict()
     rows = []
     for (score, seed), part in averages.groupby(["score", "seed"], sort=False):
         without = part[part["term"] != "k"] if part["key_null"].iloc[0] else part

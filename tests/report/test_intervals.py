@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from beft import paper
 from beft.data.tasks import METRICS
 from beft.errors import BeftError
-from beft.report import comparisons, dataframes, intervals, names
+from beft.report import comparisons, dataframes, intervals, names, tables
 
 
 def test_interval_of_three_values_is_student_t():
@@ -157,6 +157,16 @@ def test_agreement_with_and_without_a_null_key_bias():
     assert taus["mag_angle", "all terms", 0] == pytest.approx(-1 / 3)  # k > v > q against v > q > k
     assert taus["mag_angle", "null b_k excluded", 0] == 1
     assert taus["reach", "all terms", 1] == 1
+
+
+def test_runs_of_several_cells_are_refused_and_not_averaged():
+    averages = intervals.term_scores(dataframes.scores([ranking(0)]))
+    both = [*grid(seeds=(0,)), *(run(m, 0, final=0.5, regime="medium") for m in ("b_q", "b_v"))]
+    for read in (intervals.agreement, tables.ranking.orders, tables.ranking.against_accuracies):
+        with pytest.raises(BeftError, match="b_q has several runs for seed 0 here: give those of one cell at one rate"):
+            read(averages, dataframes.frame(both))
+    others = [*grid(seeds=(0,)), run("head", 0, rate=0.1), run("b_v", 0, rate=0.1, outcome="diverged: x")]
+    assert len(intervals.agreement(averages, dataframes.frame(others)))
 
 
 def test_agreement_leaves_out_seeds_without_all_accuracies():

@@ -60,18 +60,23 @@ def _shown(context: Records) -> str:
 
 
 def before_tuning(untuned: Records) -> pd.DataFrame:
-    """The untuned model's scores in percent: a row per model and task, zero-shot and behind demonstrations.
+    """The untuned model's scores in percent: a row per model, task and regime, zero-shot and behind demonstrations.
 
-    Columns: model; task; metric; majority, what the most frequent option as the answer to all reaches; zero-shot;
-    demonstrations, as many as had room; in context. Scores at or below the majority are marked.
+    Columns: model; task; regime, whose rows the demonstrations are of ("-" without any); metric; majority, what the
+    most frequent option as the answer to all reaches; zero-shot, which is the same in every regime; demonstrations, as
+    many as had room; in context. Scores at or below the majority are marked.
     """
-    rows, known = [], majorities(untuned)
-    for model, task in dict.fromkeys((r["settings"]["model"], r["settings"]["task"]) for r in untuned):
-        here = [r for r in untuned if (r["settings"]["model"], r["settings"]["task"]) == (model, task)]
+    rows, known, places = [], majorities(untuned), [_place(r) for r in untuned]
+    with_regime = {place[:2] for place in places if place[2] is not None}
+    for model, task, regime in dict.fromkeys(places):
+        if regime is None and (model, task) in with_regime:
+            continue  # zero-shot stands in the rows of its regimes
+        here = [r for r, place in zip(untuned, places) if place in ((model, task, None), (model, task, regime))]
         metric = here[0]["data"]["metric"]
         majority = float(majority_in(here[0], known).get(metric, np.nan))
         context = [r for r in here if r["settings"]["demonstrations"]]
-        row = {"model": model_name(model), "task": task_name(task), "metric": metric}
+        row = {"model": model_name(model), "task": task_name(task), "regime": "-" if regime is None else str(regime)}
+        row |= {"metric": metric}
         row |= {"majority": majority_text(majority), "zero-shot, %": MISSING, "demonstrations": MISSING}
         row["in context, %"] = MISSING
         for r in [r for r in here if not r["settings"]["demonstrations"]]:
@@ -81,6 +86,11 @@ def before_tuning(untuned: Records) -> pd.DataFrame:
             row |= {"demonstrations": _shown(context), "in context, %": _percent(values, metric, majority, NO_ROOM)}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _place(untuned: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Model, task and regime of an untuned record; zero-shot has no regime."""
+    return tuple(untuned["settings"].get(name) for name in CELL)
 
 
 def _percent(values: Sequence[float], metric: str, majority: float, missing: str = MISSING) -> str:

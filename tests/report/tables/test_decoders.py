@@ -201,11 +201,27 @@ def test_a_null_b_k_differs_from_one_that_rotary_positions_give_an_effect():
     assert table.iloc[0]["b_k"] == "1e-16" and table.iloc[1][["b_k", "b_k / b_v"]].tolist() == ["0.1", "0.25"]
 
 
-def test_scores_before_tuning_name_model_task_and_metric():
-    row = ["tiny-llama", "sst2", "accuracy", "unknown", "55.0", "5", "61.0 [58.5, 63.5]"]
+def test_scores_before_tuning_name_model_task_regime_and_metric():
+    row = ["tiny-llama", "sst2", "low", "accuracy", "unknown", "55.0", "5", "61.0 [58.5, 63.5]"]
     assert decoders.before_tuning(SCORED).to_numpy().tolist() == [row]
-    assert decoders.before_tuning(SCORED[:1]).iloc[0].tolist()[4:] == ["55.0", "not run", "not run"]
+    assert decoders.before_tuning(SCORED[:1]).iloc[0].tolist()[2:] == [
+        "-",
+        "accuracy",
+        "unknown",
+        "55.0",
+        "not run",
+        "not run",
+    ]
     assert decoders.before_tuning(SCORED[1:]).iloc[0]["zero-shot, %"] == "not run"
+
+
+def test_demonstrations_of_several_regimes_are_rows_of_their_own_beside_the_one_zero_shot_score():
+    others = [untuned(demonstrations=8, seed=s, value=0.7) for s in (0, 1)]
+    for r in others:
+        r["settings"]["regime"] = 100
+    table = decoders.before_tuning([*SCORED, *others])
+    assert table["regime"].tolist() == ["low", "100"] and table["zero-shot, %"].tolist() == ["55.0", "55.0"]
+    assert table["in context, %"].tolist() == ["61.0 [58.5, 63.5]", "70.0 [70.0, 70.0]"]
 
 
 def test_figures_are_drawn_for_several_models_and_tasks():
