@@ -21,6 +21,8 @@ ORDER = ("none", "full", "adapter", "prompt", "prefix", "lora", "sparse", "all_b
 PRINTED = "paper (BERT-base)"
 NOT_MEASURED = "not measured"
 RAW = ("fprd", "fprd iptts", "fraction neutral")  # printed as they are, and not x 100
+# What rounding leaves is no change: nats are sums in float32, good to 1e-6; shares of predictions are good to 1e-15.
+NATS_DIGITS, POINTS_DIGITS = 5, 9
 DOWNSTREAM = {  # set -> (its task's name in the micro-world, measures of ours in the order of the printed columns)
     "biasbios": ("BiasBios", ("accuracy", "gap gender")),
     "ghc": ("GHC", ("f1", "fprd", "fprd iptts")),
@@ -225,7 +227,7 @@ def side_effects(frame: pd.DataFrame) -> pd.DataFrame:
             after = part[part["method"] == method].set_index("seed")[f"nats {other}"].dropna().abs()
             row = {"patch": method_name(method), "trained against": trained, "link of": other, "lower": True}
             row |= {"before, nats": f"{before:.2f}", "after, nats": number(after.mean(), ".2f", MISSING)}
-            rows.append(row | difference(after - before))
+            rows.append(row | _rounded(after - before, NATS_DIGITS))
     labels = ["patch", "trained against", "link of", "before, nats", "after, nats"]
     return _judged(labels, rows, "+.2f", MISSING)
 
@@ -311,7 +313,7 @@ def _link(patches: pd.DataFrame, axis: str, method: str) -> dict[str, Any]:
     row["numbers"] = f"{int(own['size'].max()):,}" if len(own) else MISSING
     row["link left, nats"] = mean_text(interval(own, method, f"nats {axis}"), ".2f", 1, missing)
     row["removed"] = mean_text(mean_interval(share), "z.0%", 1, missing)
-    return row | difference(-abs(interval(patches, "none", f"nats {axis}").mean) * share)
+    return row | _rounded(-abs(interval(patches, "none", f"nats {axis}").mean) * share, NATS_DIGITS)
 
 
 def _change(tuned: pd.DataFrame, method: str, measure: str) -> dict[str, Any]:
@@ -319,4 +321,9 @@ def _change(tuned: pd.DataFrame, method: str, measure: str) -> dict[str, Any]:
     lower = measure != "accuracy"
     row = {"patch": method_name(method), "measure": "TPR gap, points" if lower else "accuracy, points"}
     known = paired_differences(tuned, method, "none", measure) if measure in tuned else pd.Series(dtype=float)
-    return row | {"lower": lower} | difference(100 * known)
+    return row | {"lower": lower} | _rounded(100 * known, POINTS_DIGITS)
+
+
+def _rounded(changes: pd.Series, digits: int) -> dict[str, Any]:
+    """`comparisons.difference` of changes by seed; without rounding a patch that changes nothing has the smallest p."""
+    return difference(changes.round(digits) + 0.0)  # no minus zero
