@@ -2,17 +2,21 @@
 
 A printed number is compared with one of ours only where model, task and training size are the paper's; anywhere else
 the cell says why it is not. Beside another real model on the same task and training size it is shown as that of the
-paper's model (`beside`), never beside a stand-in. Nothing is interpolated.
+paper's model (`beside`), never beside a stand-in. Rows of one's own are never the paper's, whatever their file is
+called. Nothing is interpolated.
 """
 
 import json
 import math
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 DECODER_EPOCHS = 5  # PROTOCOL, decoders
 CLASSIFIER = "bert-base-cased"  # whose numbers stand beside those of other encoders
+# How the source of rows of one's own begins (`data.own_file.source_of`); a named task's is a data folder or the hub.
+_OWN = ("file ", "data frame", "train data frame")
 
 
 @cache
@@ -26,12 +30,19 @@ def same_model(name: str) -> str | None:
     return next((model for model, names in data()["models"].items() if name in names), None)
 
 
+def of_own_rows(settings: Mapping[str, Any]) -> bool:
+    """Whether a run is of rows of one's own, by its `data_source` (`dataframes.settings_of`); False where unknown."""
+    return str(settings.get("data_source")).startswith(_OWN)
+
+
 def printed(settings: dict[str, Any]) -> dict[str, Any] | None:
     """The paper's result for a run with these settings: {"percent", "source", "settings"}, or None.
 
-    Model, task (prompted or not), training size and method must be the paper's; epochs and rate may differ (see
-    `column`).
+    Model, task (prompted or not), training size and method must be the paper's, and the rows not one's own; epochs and
+    rate may differ (see `column`).
     """
+    if of_own_rows(settings):
+        return None
     for result in _of_model(settings):
         here = (settings["task"], settings["train_size"])
         there = (result["task"], result["settings"]["train_size"])
@@ -49,8 +60,11 @@ def _of_model(settings: dict[str, Any]) -> list[dict[str, Any]]:
 def column(settings: dict[str, Any]) -> str:
     """The text of the table's paper column for a run: the printed number, or why there is none.
 
-    `settings` needs model, task, method, train_size, rate and epochs, as in a record.
+    `settings` needs model, task, method, train_size, rate and epochs, as in a record, and `data_source` to tell rows
+    of one's own from a task of the same name (`dataframes.settings_of`).
     """
+    if of_own_rows(settings):
+        return "not comparable: own rows"
     if same_model(settings["model"]) is None:
         return "not comparable: other model"
     results = _of_model(settings)
@@ -83,9 +97,10 @@ def beside(settings: dict[str, Any], substitute: bool = False) -> list[dict[str,
     """The printed results of the paper's BERT-base on the task and training size of a run of any model.
 
     The results are those of `data`, with {"percent", "settings", "source"}. Empty for prompted runs, for a stand-in of
-    model or data (`substitute`), and where the paper prints none. `settings` needs model, task and train_size.
+    model or data (`substitute`), for rows of one's own, and where the paper prints none. `settings` needs model, task
+    and train_size, and `data_source` as of `column`.
     """
-    if substitute or settings.get("prompted") or is_stand_in(str(settings["model"])):
+    if substitute or of_own_rows(settings) or settings.get("prompted") or is_stand_in(str(settings["model"])):
         return []
     wanted = (CLASSIFIER, settings["task"], settings["train_size"])
     results = [r for r in data()["results"] if not r.get("prompted") and r.get("printed", True)]

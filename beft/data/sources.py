@@ -96,7 +96,7 @@ def load(
     """
     if own_file.is_own(task):
         own = own_file.load_own(task, kind=kind, drop=drop, validation=validation, columns=columns)
-        return replace(own, validation=_some(own.validation, evaluated))
+        return _scored_on_some(own, evaluated)
     known = get_task(task)
     _refuse_options({"kind": kind, "drop": drop or None, "validation": validation, "columns": columns}, task)
     if task in GENERATORS:
@@ -149,7 +149,7 @@ def load_prompts(
                 "columns of the file, or leave prompted out, so that a head classifies the rows"
             )
         own = own_prompt.load_own_prompts(task, template, labels, **reading)
-        return replace(own, validation=_some(own.validation, evaluated))
+        return _scored_on_some(own, evaluated)
     prompt = get_prompt(task)
     _refuse_options({"template": template, "labels": labels, **reading}, task)
     if task in GENERATORS:
@@ -185,6 +185,18 @@ def _some(split: Split, most: int | None) -> Split:
         return split
     index = _evaluated(len(split), most)
     return Split(tuple(split.rows[i] for i in index), split.labels[index])
+
+
+def _scored_on_some(own: Dataset, most: int | None) -> Dataset:
+    """Rows of one's own with at most so many validation rows, and the fingerprint of those that are left."""
+    if most is None or len(own.validation) <= most:
+        return own
+    split = _some(own.validation, most)
+    if own.prompt is None:
+        made = labelled_dataset(own.task, own.train, split, own.source)
+    else:
+        made = prompt_dataset(own.prompt, own.train.rows, split.rows, own.source, task=own.task)
+    return replace(made, summary=own.summary)
 
 
 def missing(task: str, *, prompted: bool = False, offline: bool = False) -> str:

@@ -157,7 +157,10 @@ def rates_used(s: Settings) -> dict[str, float]:
 
 
 def patched(one: Phase, runs: Sequence[Run], records: Sequence[Mapping[str, Any]], store: Store) -> list[Patched]:
-    """The fine-tunings that these patches are for; those that diverged are left out."""
+    """The fine-tunings that these patches are for; those that diverged are left out.
+
+    Tables count the latter where `report.tables.debiasing.downstream` is given `records` too.
+    """
     return [
         Patched(run.method, run.seed, record["key"], lambda r=run: patch(one, r, store))  # type: ignore[misc]
         for run, record in zip(runs, records, strict=True)

@@ -28,7 +28,7 @@ class Shelf:
 
     data: dict[tuple[Any, ...], Dataset] = field(default_factory=dict)
     files: dict[tuple[str, bool], files.ModelFiles] = field(default_factory=dict)
-    model: dict[tuple[str, int | None], loading.Loaded] = field(default_factory=dict)
+    model: dict[tuple[str, int | None, str], loading.Loaded] = field(default_factory=dict)
 
 
 class Context:
@@ -54,13 +54,15 @@ class Context:
     def loaded(self) -> loading.Loaded:
         """The model, read once."""
         outputs = None if self.study.prompted else self.data.task.outputs
-        wanted, shelf = (self.study.model, outputs), self.shelf.model
+        # a classifier is read in float32 whatever the study's dtype, and is the same one for all of them
+        dtype = self.study.dtype if outputs is None else "float32"
+        wanted, shelf = (self.study.model, outputs, dtype), self.shelf.model
         if wanted not in shelf:
             shelf.clear()  # one at a time: models are large
             name, offline = self.study.model, self.study.offline
             if outputs is None:
                 _ = self.plan  # that a model fits is known before it is read
-                shelf[wanted] = loading.load_causal(name, offline=offline, dtype=self.study.dtype)
+                shelf[wanted] = loading.load_causal(name, offline=offline, dtype=dtype)
             else:
                 shelf[wanted] = loading.load(name, labels=outputs, offline=offline)
             known, read = self.files, shelf[wanted]

@@ -3,9 +3,9 @@
 A profile writes `cells: [{task: rte, regime: [low, medium], epochs: 6}, ...]`; what a cell does not say is the
 notebook's own parameter (of `validation`, `template` and `labels` for its own task alone), `paper` is the paper's value
 for that task and model. `rates: {b_q: 0.03}` are those of some methods, `rate: chosen` gives each method the rate that
-its tuning split chooses (see `at_chosen_rates`), `rate_seeds: [0, 1]` with the runs of these seeds. `methods: [b_q,
-b_v]` leaves out the notebook's other ones, `evaluated: 400` scores fewer validation rows. A cell with `not_run: why` is
-named in tables and not run.
+its tuning split chooses (see `at_chosen_rates`; in the lists of `CHOOSING` alone), `rate_seeds: [0, 1]` with the runs
+of these seeds. `methods: [b_q, b_v]` leaves out the notebook's other ones, `evaluated: 400` scores fewer validation
+rows. A cell with `not_run: why` is named in tables and not run.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ MAIN = {"model", "task", "regime", "batch_size", "max_length", "seeds", "rate", 
 """Parameters of the main runs of a notebook."""
 MAY_BE_NONE = ("long_cells", "step_cells", "layer_cells", "score_cells", "confirming_cells")
 """Lists of cells that a notebook can do without."""
+CHOOSING = ("cells", "transfer_cells", "baseline_cells", "size_cells")
+"""Lists of cells that go through `at_chosen_rates`; elsewhere `rate: chosen` would be the notebook's rate."""
 CHOSEN = "chosen"
 NOT_RUN = "not_run"
 Record = dict[str, Any]
@@ -85,18 +87,36 @@ def cells(s: Settings, name: str = "cells", prompted: bool = False) -> list[Cell
     Under other settings of the main runs than the profile's, and without cells given, a notebook has the one cell of
     those settings: nobody who asks for another task or rate means a grid of others with it. Of `transfer_cells` it then
     has none, unless targets are given: those of the profile belong to its own source; and none of those that may be
-    none. Raises BeftError: as `Study` and `Run`; an unknown task; one task, regime and model twice.
+    none. Raises BeftError: as `Study` and `Run`; an unknown task; one task, regime and model twice; rates to be chosen
+    in a list where none are; `confirming_cells` with a seed that chose something.
     """
     every = _entries(s, name)
     entries = [entry for entry in every if NOT_RUN not in entry]
     if every and not entries:
         raise BeftError(f"every cell of {name} says {NOT_RUN}: leave one without it")
+    if name not in CHOOSING and any(entry.get("rate") == CHOSEN for entry in entries):
+        raise BeftError(f"no rates are chosen for {name}: give rate as a number or `paper`, or rates by method")
     found = [cell for entry in entries for cell in _expand(s, entry, prompted)]
     places = [(c.study.task, c.study.regime, c.study.model) for c in found]
     if twice := [place for n, place in enumerate(places) if place in places[:n]]:
         # tables take a cell's runs together, so those of the two would end up in one mean
         raise BeftError(f"{name} has {', '.join(map(str, twice[0]))} twice: one entry per task, regime and model")
+    if name == "confirming_cells":
+        _check_confirming(s, found, cells(s, prompted=prompted))
     return found
+
+
+def _check_confirming(s: Settings, confirming: Sequence[Cell], before: Sequence[Cell]) -> None:
+    """Raise BeftError for a seed that chose rates, or is one of the cells whose scores chose what is confirmed."""
+    for again in confirming:
+        place = (again.study.model, again.study.task)
+        same = [c for c in before if (c.study.model, c.study.task) == place]
+        chose = {*s["rate_seeds"]}.union(*((*c.seeds, *(c.rate_seeds or ())) for c in same))
+        if seen := sorted(chose & {*again.seeds}):
+            raise BeftError(
+                f"confirming_cells, {again}: seeds {', '.join(map(str, seen))} are in cells or chose rates; give seeds "
+                "that chose nothing"
+            )
 
 
 def not_run(s: Settings, name: str = "cells") -> list[Absent]:

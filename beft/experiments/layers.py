@@ -107,7 +107,7 @@ def forward(
         for chosen, left, records in zip(found, rest, sweep.run_all(jobs, store), strict=True):
             scores = _tuning_scores(records)
             for term in terms:
-                mean = {layer: fmean(scores[layers_of(term, [*chosen[term], layer])]) for layer in left[term]}
+                mean = {layer: _mean(scores[layers_of(term, [*chosen[term], layer])]) for layer in left[term]}
                 left[term] = sorted(mean, key=lambda layer: (-mean[layer], layer))
                 chosen[term] += left[term][:1]
                 del left[term][:1]
@@ -181,7 +181,12 @@ def _best(records: Sequence[Record], group: Callable[[Record], str]) -> Rates:
     scores: dict[str, dict[float, list[float]]] = {}
     for r in records:
         scores.setdefault(group(r), {}).setdefault(r["settings"]["rate"], []).append(_tuning_score(r))
-    return {name: max(sorted(own), key=lambda rate: fmean(own[rate])) for name, own in scores.items()}
+    return {name: max(sorted(own), key=lambda rate: _mean(own[rate])) for name, own in scores.items()}
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean of scores, such that equal ones have equal means whatever the order that they are added in."""
+    return round(fmean(values), 9)
 
 
 def _own_rate(cell: Cell, method: str) -> float:

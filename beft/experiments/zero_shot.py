@@ -27,7 +27,7 @@ def score_untuned(study: Study, seeds: Sequence[int], store: Store, demonstratio
     """The validation score of a model that nothing is tuned of, one record per seed; what `store` has is not repeated.
 
     Args:
-        study: of a prompted task; of its settings the model, task, regime and max_length count.
+        study: of a prompted task; of its settings the model, task, validation rows, regime, max_length and dtype count.
         seeds: each draws its demonstrations, the first of the rows that a run with this seed is trained on; without
             demonstrations there is nothing to draw, and one record.
         demonstrations: how many (PROTOCOL: 32). Where they do not fit beside the longest prompt, as many as do; the
@@ -39,6 +39,8 @@ def score_untuned(study: Study, seeds: Sequence[int], store: Store, demonstratio
         raise BeftError(f"{study.task} is to be classified here: give a study with prompted=True")
     context = Context(study)
     common = {n: v for n, v in context.common().items() if n in IDENTITY}
+    if study.dtype != "bfloat16":  # not named in the first records, all of which are in bfloat16
+        common["dtype"] = study.dtype
     records = []
     for seed in seeds if demonstrations else [0]:
         wanted = common | {"kind": "untuned", "demonstrations": demonstrations, "seed": seed}

@@ -16,21 +16,23 @@ _SCORES = ("final", "final_tuning", "best", "best_tuning")
 _PARAMETERS = ("bias", "head", "pooler")
 _DATA = ("metric", "substitute")
 _NUMBERS = ("majority", *_SCORES)
-_FRAME = ("key", *_SETTINGS, *_DATA, *_NUMBERS, "best_epoch", "chosen_on", *_PARAMETERS, "seconds", "outcome")
+_ENDED = ("best_epoch", "chosen_on", *_PARAMETERS, "seconds", "outcome")
+_FRAME = ("key", *_SETTINGS, "data_source", *_DATA, *_NUMBERS, *_ENDED)
 
 
 def frame(records: Records, also: Records = ()) -> pd.DataFrame:
     """One row per run (records of other kinds are left out); records of `also` add no row, but may know the majority.
 
     Columns: key; model, task, regime, method, seed, rate, train_size, tuning_size, epochs, dtype,
-    prompted (True or None); metric, substitute; majority (what one answer for all validation rows scores; nan where no
-    record of the same rows says it); final, final_tuning (scores of the last epoch); best, best_tuning, best_epoch,
-    chosen_on; bias, head, pooler (numbers of trained parameters); seconds; outcome.
+    prompted (True or None); data_source (where the rows come from, in words); metric, substitute; majority (what one
+    answer for all validation rows scores; nan where no record of the same rows says it); final, final_tuning (scores of
+    the last epoch); best, best_tuning, best_epoch, chosen_on; bias, head, pooler (numbers of trained parameters);
+    seconds; outcome.
     """
     rows, known = [], majorities([*records, *also])
     for r in _runs(records):
         row = {"key": r["key"]} | {n: r["settings"].get(n) for n in _SETTINGS}
-        row |= {n: r["data"].get(n) for n in _DATA}
+        row |= {"data_source": r["data"].get("source")} | {n: r["data"].get(n) for n in _DATA}
         row["majority"] = majority_in(r, known).get(r["data"].get("metric"))
         for name in ("final", "best"):
             row |= {name: r[name].get("validation"), f"{name}_tuning": r[name].get("tuning")}
@@ -43,6 +45,21 @@ def frame(records: Records, also: Records = ()) -> pd.DataFrame:
 def finished(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows whose outcome is "ok"."""
     return frame[frame["outcome"] == "ok"]
+
+
+def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a record, with `data_source`, where its rows come from: what `paper` asks of a run."""
+    return {**record["settings"], "data_source": record["data"].get("source")}
+
+
+def is_lost(frame: pd.DataFrame, value: str = "final") -> pd.Series:
+    """Which runs (N,) of a frame diverged or failed, or ended well without a score: no mean has them.
+
+    Constant predictions have no correlation, for one. A split that no run of the frame was scored on was not there,
+    which is no loss; `final` always is.
+    """
+    scored = value == "final" or bool(frame[value].notna().any())
+    return (frame["outcome"] != "ok") | (frame[value].isna() & scored)
 
 
 def majorities(records: Records) -> dict[str, dict[str, float]]:
@@ -111,13 +128,13 @@ def _runs(records: Records) -> Records:
 
 
 def curves(records: Records) -> pd.DataFrame:
-    """One row per run and epoch. Columns: key, model, task, regime, method, seed, rate, epoch, train_loss, tuning,
-    validation; a score that was not taken is NaN."""
+    """One row per run and epoch. Columns: key, model, task, regime, method, seed, rate, outcome of the run, epoch,
+    train_loss, tuning, validation; a score that was not taken is NaN."""
     rows = []
     for r in _runs(records):
-        start = {"key": r["key"]} | {n: r["settings"].get(n) for n in _RUN}
+        start = {"key": r["key"]} | {n: r["settings"].get(n) for n in _RUN} | {"outcome": r["outcome"]}
         rows += [start | {n: epoch[n] for n in EPOCH_FIELDS} for epoch in r["epochs"]]
-    table = pd.DataFrame(rows, columns=["key", *_RUN, *EPOCH_FIELDS])
+    table = pd.DataFrame(rows, columns=["key", *_RUN, "outcome", *EPOCH_FIELDS])
     return _numeric(table, ["rate", "train_loss", "tuning", "validation"])
 
 

@@ -2,7 +2,7 @@
 
 Frames of runs (`dataframes.frame`) in, numbers or frames of numbers out, so that figures and tables read the same
 values. Metrics and their differences are fractions in [0, 1]. A run that did not end well (`outcome` other than "ok")
-never enters a mean and is always counted beside it.
+or has no score (`dataframes.is_lost`) never enters a mean and is always counted beside it.
 """
 
 import math
@@ -78,11 +78,12 @@ def score_interval(runs: pd.DataFrame, value: str = "final") -> Interval:
 
 
 def summary(frame: pd.DataFrame, by: Sequence[str] = ("method",), value: str = "final") -> pd.DataFrame:
-    """One row per group: mean, low, high of its `score_interval`, n (finished runs), lost (diverged or failed)."""
+    """One row per group: mean, low, high of its `score_interval`, n (finished runs), lost (`dataframes.is_lost`)."""
     rows = []
+    frame = frame.assign(lost=dataframes.is_lost(frame, value))  # by the whole frame: a group may have no score at all
     for group, part in frame.groupby(list(by), sort=False, dropna=False):
         row = dict(zip(by, group, strict=True)) | vars(score_interval(part, value))
-        rows.append(row | {"lost": len(part) - len(finished(part))})
+        rows.append(row | {"lost": int(part["lost"].sum())})
     return pd.DataFrame(rows, columns=[*by, "mean", "low", "high", "n", "lost"])
 
 
@@ -121,12 +122,13 @@ def paired_differences(frame: pd.DataFrame, first: str, second: str, value: str 
 def choose_rate(frame: pd.DataFrame, on: str = "tuning") -> dict[str, float]:
     """The rate of each method with the highest mean accuracy over seeds on the split `on`; ties: the smaller rate.
 
-    A rate at which any run was lost is chosen only if every rate of that method lost one, fewest first: a mean over
-    the survivors would flatter it. Methods without a usable value are left out.
+    A rate at which any run was lost (`dataframes.is_lost`) is chosen only if every rate of that method lost one, fewest
+    first: a mean over the survivors would flatter it. Methods without a usable value are left out.
     """
     if on not in SPLIT:
         raise BeftError(f"a rate is chosen on 'tuning' or 'validation', not on {on!r}")
     table = summary(frame, ("method", "rate"), SPLIT[on])
+    table["mean"] = table["mean"].round(9)  # means of equal scores differ by rounding
     table = table[table["n"] > 0].sort_values(["lost", "mean", "rate"], ascending=[True, False, True])
     return by_name(table.drop_duplicates("method").set_index("method")["rate"])
 
@@ -179,10 +181,15 @@ def agreement(averages: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     leaves b_q against b_v, so that tau is 1 or -1; where b_k is not null the two views are the same.
     A term that is not learned (`majority`) has no rank among the accuracies and takes no part either.
     `averages` from `term_scores`, `runs` of one cell with one finished run per term and seed. Columns: score, view,
-    seed, tau (nan below two learned terms), learned (how many those are).
+    seed, tau (nan below two learned terms), learned (how many those are). Raises BeftError for several runs of a term
+    with one seed, such as those of two cells.
     """
-    left_out = not_learned(runs)
-    accuracies = finished(runs).set_index(["method", "seed"])["final"].astype(float).to_dict()
+    left_out, ok = not_learned(runs), finished(runs)
+    twice = ok[ok["method"].isin(averages["term"].radd("b_")) & ok.duplicated(["method", "seed"])]
+    if len(twice):
+        r = twice.iloc[0]
+        raise BeftError(f"{r['method']} has several runs for seed {r['seed']} here: give those of one cell at one rate")
+    accuracies = ok.set_index(["method", "seed"])["final"].astype(float).to_dict()
     rows = []
     for (score, seed), part in averages.groupby(["score", "seed"], sort=False):
         without = part[part["term"] != "k"] if part["key_null"].iloc[0] else part

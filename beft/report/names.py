@@ -11,7 +11,8 @@ import pandas as pd
 from .. import paper
 from ..study import split_method
 from .comparisons import LEAST
-from .intervals import Interval, cut_interval, finished, score_interval
+from .dataframes import is_lost
+from .intervals import Interval, cut_interval, score_interval
 from .majority import is_learned, marked
 
 MISSING = "not run"
@@ -164,23 +165,26 @@ def percent_text(interval: Interval) -> str:
 def runs_text(runs: pd.DataFrame, value: str = "final") -> str:
     """Mean and interval of one column of some runs in percent, with the lost ones counted, and whether it is learned.
 
-    E.g. "77.2 [75.9, 78.5], 1 of 5 diverged or failed"; "50.9 [50.9, 50.9], not learned"; `not run` without a run;
-    "does not fit" where all of them are demonstrations without room.
+    E.g. "77.2 [75.9, 78.5], 1 of 5 diverged or failed"; "77.2 [75.9, 78.5], 1 of 5 without a score" of a run whose
+    predictions are constant and have no correlation; "50.9 [50.9, 50.9], not learned"; `not run` without a run; "does
+    not fit" where all of them are demonstrations without room.
     """
-    interval, lost = score_interval(runs, value), lost_runs(runs)
+    interval, lost = score_interval(runs, value), lost_runs(runs, value)
+    unscored = int((is_lost(runs, value) & (runs["outcome"] == "ok")).sum())
     no_room = int((runs["outcome"] == NO_ROOM).sum())
     if no_room == len(runs) > 0:
         return NO_ROOM
-    notes = [f"{lost} of {len(runs)} diverged or failed"] if lost else []
+    notes = [f"{lost - unscored} of {len(runs)} diverged or failed"] if lost > unscored else []
+    notes += [f"{unscored} of {len(runs)} without a score"] if unscored else []
     notes += [f"{no_room} of {len(runs)}: {NO_ROOM}"] if no_room else []
     if notes and not interval.n:
         return ", ".join(notes)
     return ", ".join([marked(percent_text(interval), not is_learned(runs, value)), *notes])
 
 
-def lost_runs(runs: pd.DataFrame) -> int:
-    """How many runs diverged or failed."""
-    return len(runs) - len(finished(runs)) - int((runs["outcome"] == NO_ROOM).sum())
+def lost_runs(runs: pd.DataFrame, value: str = "final") -> int:
+    """How many runs diverged or failed, or ended well without a score (`dataframes.is_lost`)."""
+    return int((is_lost(runs, value) & (runs["outcome"] != NO_ROOM)).sum())
 
 
 def tau_text(taus: pd.Series, undefined: str = "undefined, equal accuracies") -> str:

@@ -133,7 +133,9 @@ def test_a_data_frame_and_a_folder_of_splits_are_prompted_too(tmp_path: Path) ->
 
 
 def test_only_so_many_validation_rows_are_scored(reviews: str) -> None:
-    assert len(load_prompts(reviews, template=TEMPLATE, evaluated=2).validation) == 2
+    whole, some = (load_prompts(reviews, template=TEMPLATE, evaluated=n) for n in (None, 2))
+    assert len(some.validation) == 2 and some.fingerprint != whole.fingerprint
+    assert some.task == whole.task and some.prompt.wording == whole.prompt.wording and some.summary == whole.summary
 
 
 # --- one sentence each ------------------------------------------------------------------------------------------------

@@ -60,6 +60,13 @@ def test_user_validation_is_a_fixed_stratified_fifth(tmp_path):
     assert got.validation.rows == again.validation.rows and got.fingerprint == again.fingerprint
 
 
+def test_fewer_validation_rows_of_a_users_file_are_other_rows_by_their_fingerprint(tmp_path):
+    path = _write(tmp_path / "a.csv", _rows(50))
+    whole, some, all_of_them = data.load(path), data.load(path, evaluated=4), data.load(path, evaluated=10)
+    assert len(some.validation) == 4 and some.fingerprint != whole.fingerprint == all_of_them.fingerprint
+    assert some.train.rows == whole.train.rows and some.summary == whole.summary
+
+
 def test_smallest_user_file_has_every_class_in_both_splits(tmp_path):
     got = data.load(_write(tmp_path / "a.csv", _rows(4)))
     assert sorted(got.train.labels) == sorted(got.validation.labels) == [0, 1]

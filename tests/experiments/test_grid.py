@@ -187,6 +187,24 @@ def test_confirming_cells_have_rates_of_their_own_and_no_seed_of_a_cell_that_cho
     assert cells(mine, "confirming_cells", prompted) == []  # those of the profile belong to its own cells
 
 
+@pytest.mark.parametrize("name", ["long_cells", "step_cells", "form_cells", "confirming_cells"])
+def test_rates_to_be_chosen_are_refused_in_lists_where_none_are(name):
+    with pytest.raises(BeftError, match=f"no rates are chosen for {name}: give rate as a number or `paper`"):
+        cells(load(**{name: "[{regime: 8, rate: chosen}]"}), name)
+    for other in ("cells", "transfer_cells", "baseline_cells", "size_cells"):
+        assert cells(load(**{other: "[{regime: 8, rate: chosen}]"}), other)[0].chosen
+
+
+@pytest.mark.parametrize("seed", [3, 5, 7])  # of the cell, of its choice of rates, of the notebook's
+def test_confirming_cells_with_a_seed_that_chose_something_are_refused(seed):
+    before = "[{task: rte, rate: chosen, seeds: [3], rate_seeds: [5]}, {task: cola, seeds: [4, 6]}]"
+    given = {"cells": before, "rate_seeds": [7]}
+    (again,) = cells(load(**given, confirming_cells="[{task: rte, seeds: [4, 6, 8]}]"), "confirming_cells")
+    assert again.seeds == (4, 6, 8)
+    with pytest.raises(BeftError, match=f"confirming_cells, rte, .*: seeds {seed} are in cells or chose rates"):
+        cells(load(**given, confirming_cells=f"[{{task: rte, seeds: [{seed}, 8]}}]"), "confirming_cells")
+
+
 @pytest.mark.parametrize(
     "given, says",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import fmean
 
 import pytest
 from small_sweep import STUDY
@@ -141,6 +142,28 @@ def test_a_forward_search_passes_over_a_layer_that_repeats_a_chosen_one(searched
         ["b_v[0,2:4]", "b_v[1:4]"],
     ]
     assert all(len(names) == 2 * len(set(names)) for names in searched), "every seed of the cell"
+
+
+def without_training(monkeypatch, depth, score):
+    """A sweep of a model of so many layers whose runs have the tuning scores `score(run, layer)`."""
+
+    def record(run):
+        settings = {"method": run.method, "rate": run.rate, "seed": run.seed}
+        final = {"tuning": score(run, *parse_method(run.method).layers)}
+        return {"settings": settings, "outcome": "ok", "final": final}
+
+    monkeypatch.setattr(layers.sweep, "run_all", lambda jobs, store: [[record(r) for r in runs] for _, runs in jobs])
+    monkeypatch.setattr(layers, "_depth", lambda study: depth)
+
+
+def test_means_that_differ_by_rounding_alone_are_ties(monkeypatch):
+    uneven, even = (0.6, 0.61, 0.695), (0.635,) * 3
+    assert fmean(even) > fmean(uneven)  # by the last bit
+    without_training(monkeypatch, 6, lambda run, n: (uneven if run.rate == 0.01 else even)[(1, 3, 4).index(n)])
+    assert layers.rates_alone([HELD_OUT], ["b_v"], [0.1, 0.01], None) == [{"b_v": 0.01}], "the smaller rate"
+    without_training(monkeypatch, 2, lambda run, n: (even if n else uneven)[run.seed])
+    cell = replace(HELD_OUT, seeds=(0, 1, 2))
+    assert layers.forward([cell], ["b_v"], 1, None) == [{"b_v": [0, 1]}], "by number"
 
 
 def test_a_forward_search_has_at_most_as_many_steps_as_layers_and_needs_rows_held_out(searched):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from small_files import write
 
 from beft.api import Tuned
@@ -80,6 +81,16 @@ def test_zero_shot_and_demonstrations_are_those_of_the_template(study: Study, st
     assert score_untuned(other, [0], store)[0]["key"] != zero["key"]
 
 
+def test_untuned_scores_of_other_validation_rows_and_of_another_precision_are_records_of_their_own(
+    study: Study, store: Store
+) -> None:
+    others = [study, replace(study, evaluated=3), replace(study, dtype="bfloat16")]
+    records = [score_untuned(other, [0], store)[0] for other in others]
+    assert len({record["key"] for record in records}) == 3
+    assert [record["settings"].get("dtype") for record in records] == ["float32", "float32", None]
+    assert [score_untuned(other, [0], store)[0] for other in others] == records
+
+
 def test_a_run_has_a_record_that_says_its_prompt_and_is_found_again(study: Study, store: Store) -> None:
     (record,) = sweep.run(study, [RUN], store, progress=False)
     settings = record["settings"]
@@ -103,6 +114,15 @@ def test_studies_of_one_sweep_that_differ_in_their_prompt_or_validation_rows_hav
     ]
     contexts = [Context(one, shelf) for one in others]
     assert len({context.data.fingerprint for context in contexts}) == len({key(c.settings(RUN)) for c in contexts}) == 4
+
+
+def test_a_language_model_is_read_again_for_another_precision_and_a_classifier_is_not(study: Study) -> None:
+    shelf, precisions = Shelf(), ("bfloat16", "float32")
+    read = [Context(replace(study, dtype=dtype), shelf).loaded.model for dtype in precisions]
+    assert [next(model.parameters()).dtype for model in read] == [torch.bfloat16, torch.float32]
+    headed = Study("tiny-bert", study.task, offline=True)
+    first, second = (Context(replace(headed, dtype=dtype), shelf).loaded for dtype in precisions)
+    assert first is second and next(first.model.parameters()).dtype == torch.float32
 
 
 def test_the_content_of_the_validation_file_is_part_of_the_key(study: Study) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from beft import paper
 from beft.data.tasks import METRICS
 from beft.errors import BeftError
-from beft.report import comparisons, dataframes, intervals, names
+from beft.report import comparisons, dataframes, intervals, names, tables
 
 
 def test_interval_of_three_values_is_student_t():
@@ -113,12 +113,31 @@ def test_equal_tuning_accuracy_chooses_the_smaller_rate():
     assert intervals.choose_rate(dataframes.frame(rows)) == {"b_v": 1e-3}
 
 
+def test_means_that_differ_by_rounding_alone_choose_the_smaller_rate():
+    scores = {1e-3: (0.6, 0.61, 0.695), 1e-2: (0.635,) * 3}
+    assert np.mean(scores[1e-2]) > np.mean(scores[1e-3])  # by the last bit
+    rows = [run(seed=s, rate=rate, tuning=x) for rate, own in scores.items() for s, x in enumerate(own)]
+    assert intervals.choose_rate(dataframes.frame(rows)) == {"b_v": 1e-3}
+
+
 def test_rate_that_lost_a_run_is_not_chosen_for_its_survivors():
     rows = [run(seed=s, rate=1e-3, tuning=0.6) for s in (0, 1)]
     rows += [run(seed=0, rate=1e-1, tuning=0.9), run(seed=1, rate=1e-1, outcome="diverged: loss is nan")]
     assert intervals.choose_rate(dataframes.frame(rows)) == {"b_v": 1e-3}
     assert intervals.choose_rate(dataframes.frame(rows[2:])) == {"b_v": 1e-1}  # nothing else to choose
     assert intervals.choose_rate(dataframes.frame(rows[3:])) == {}
+
+
+def test_a_run_without_a_score_is_lost_where_the_split_was_scored_for_others():
+    rows = [run(seed=s, rate=1e-3, tuning=0.6) for s in (0, 1)] + [run(seed=s, rate=1e-1, tuning=0.9) for s in (0, 1)]
+    rows[3]["final"]["tuning"] = None  # constant predictions have no correlation
+    frame = dataframes.frame(rows)
+    assert intervals.summary(frame, ("method", "rate"), "final_tuning")["lost"].tolist() == [0, 1]
+    assert intervals.choose_rate(frame) == {"b_v": 1e-3}
+    rows[2]["final"]["validation"] = rows[3]["final"]["validation"] = None
+    assert intervals.summary(dataframes.frame(rows), ("rate",))[["n", "lost"]].to_numpy().tolist() == [[2, 0], [0, 2]]
+    without = dataframes.frame([run(seed=s) for s in (0, 1)])
+    assert intervals.summary(without, value="final_tuning")["lost"].tolist() == [0]
 
 
 def test_coincidence_is_zero_for_equal_curves_and_finds_a_difference():
@@ -138,6 +157,16 @@ def test_agreement_with_and_without_a_null_key_bias():
     assert taus["mag_angle", "all terms", 0] == pytest.approx(-1 / 3)  # k > v > q against v > q > k
     assert taus["mag_angle", "null b_k excluded", 0] == 1
     assert taus["reach", "all terms", 1] == 1
+
+
+def test_runs_of_several_cells_are_refused_and_not_averaged():
+    averages = intervals.term_scores(dataframes.scores([ranking(0)]))
+    both = [*grid(seeds=(0,)), *(run(m, 0, final=0.5, regime="medium") for m in ("b_q", "b_v"))]
+    for read in (intervals.agreement, tables.ranking.orders, tables.ranking.against_accuracies):
+        with pytest.raises(BeftError, match="b_q has several runs for seed 0 here: give those of one cell at one rate"):
+            read(averages, dataframes.frame(both))
+    others = [*grid(seeds=(0,)), run("head", 0, rate=0.1), run("b_v", 0, rate=0.1, outcome="diverged: x")]
+    assert len(intervals.agreement(averages, dataframes.frame(others)))
 
 
 def test_agreement_leaves_out_seeds_without_all_accuracies():

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from fake_records import run
 
-from beft.report import names, write
+from beft.report import names, style, write
 from beft.report.dataframes import frame
 from beft.report.intervals import mean_interval
 
@@ -47,6 +47,14 @@ def test_runs_that_are_all_lost_are_not_called_not_run():
     assert names.runs_text(frame([run(seed=0), run(seed=1, outcome="diverged: x")])) == (
         "80.0 (one seed), 1 of 2 diverged or failed"
     )
+
+
+def test_runs_that_ended_well_without_a_score_are_counted():
+    made = [run(seed=0), run(seed=1), run(seed=2, outcome="diverged: x")]
+    made[1]["final"]["validation"] = None
+    assert names.runs_text(frame(made)) == "80.0 (one seed), 1 of 3 diverged or failed, 1 of 3 without a score"
+    assert names.runs_text(frame(made[1:2])) == "1 of 1 without a score" and names.lost_runs(frame(made)) == 2
+    assert style.lost_note(frame(made)) == "\n2 lost"
 
 
 def test_tau_says_what_stands_in_the_way_of_an_interval():

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from ..intervals import DRAWN_FROM, cut_interval, finished, summary
-from ..names import described, paper_described, paper_results
+from ..names import described, lost_runs, paper_described, paper_results
 from ..style import (
     GREY,
     SEED_SIZE,
@@ -103,15 +103,19 @@ def _label_curves(axes: Sequence[Axes], metric: str) -> None:
 def learning_curves(curves: pd.DataFrame, metric: str = "accuracy") -> Figure:
     """Training loss and validation metric per epoch: mean over seeds and 95% Student t band, a line per method.
 
-    Over fewer than `DRAWN_FROM` seeds a pale line per seed stands in place of the band.
+    Over fewer than `DRAWN_FROM` seeds a pale line per seed stands in place of the band. Lost runs (`names.lost_runs`)
+    are not drawn, and counted in the legend.
     """
     fig, axes = plt.subplots(1, 2, figsize=(10.0, 3.9))
+    ended = curves.drop_duplicates("key", keep="last")
     for ax, (column, scale) in zip(axes, _COLUMNS, strict=True):
         for method in methods_of(curves):
-            part = curves[curves["method"] == method].dropna(subset=[column])
+            lost, look = lost_runs(ended[ended["method"] == method], "validation"), look_of(method) | {"ms": 5}
+            look["label"] += f" ({lost} lost)" if lost else ""
+            part = finished(curves[curves["method"] == method]).dropna(subset=[column])
             measure, color = metric if column == "validation" else column, color_of(method)
             means = {epoch: cut_interval(g[column], measure) for epoch, g in part.groupby("epoch")}
-            ax.plot(list(means), [scale * i.mean for i in means.values()], **look_of(method) | {"ms": 5})
+            ax.plot(list(means), [scale * i.mean for i in means.values()], **look)
             seeds = part["seed"].nunique()
             if seeds >= DRAWN_FROM:
                 ends = scale * np.array([(i.low, i.high) for i in means.values()]).reshape(-1, 2)
@@ -176,10 +180,9 @@ def _sweep(ax: Axes, grid: pd.DataFrame, chosen: Mapping[str, float], equal: flo
 
     A cross at the bottom is a lost run. Returned are the entries of lines in a legend.
     """
-    methods = methods_of(grid)
+    methods, tables = methods_of(grid), summary(grid, ("method", "rate"), value).sort_values("rate")
     for n, method in enumerate(methods):
-        runs = grid[grid["method"] == method]
-        table, look = summary(runs, ("rate",), value).sort_values("rate"), look_of(method)
+        runs, table, look = grid[grid["method"] == method], tables[tables["method"] == method], look_of(method)
         shift = 1.07 ** (n - (len(methods) - 1) / 2)  # so that marks of equal rates stay apart
         x, y = table["rate"] * shift, 100 * table["mean"]
         for rate, part in finished(runs).groupby("rate"):

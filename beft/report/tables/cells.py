@@ -18,7 +18,7 @@ from ...study import ALL_METHODS, split_method
 from ...theory.scores import agreement
 from .. import comparisons, verdict
 from ..comparisons import CELL
-from ..dataframes import Records, frame, majorities, majority_in
+from ..dataframes import Records, frame, majorities, majority_in, settings_of
 from ..intervals import by_name, finished
 from ..majority import NOT_LEARNED, TOO_FEW, majority_of, majority_text, not_learned
 from ..names import (
@@ -165,9 +165,9 @@ def table2(records: Records, also: Records = ()) -> pd.DataFrame:
         row[f"last epoch, % {metric}"] = runs_text(group)
         row["majority"] = majority_text(majority_of(runs))
         row |= _cost(mine)
-        rows.append(row | _beside_paper(mine[0]["settings"], group))
+        rows.append(row | _beside_paper(settings_of(mine[0]), group))
     table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=["method", f"last epoch, % {metric}"])
-    if any(paper.printed(r["settings"]) for r in by_key.values()):
+    if any(paper.printed(settings_of(r)) for r in by_key.values()):
         return table
     return table.drop(columns="ours - paper", errors="ignore")  # the column beside says why
 
@@ -212,7 +212,7 @@ def table3(records: Records, also: Records = ()) -> pd.DataFrame:
     """
     runs = frame(records, also)
     comparisons.one_run_each(runs)
-    settings = {r["key"]: r["settings"] for r in records if r["kind"] == "run"}
+    settings = {r["key"]: settings_of(r) for r in records if r["kind"] == "run"}
     printed = {s["method"] for s in settings.values() if paper.printed(s)}
     rows = []
     for cell, part in comparisons.by_cell(runs):
@@ -262,6 +262,8 @@ def _epochs(settings: Mapping[str, Any], part: pd.DataFrame) -> str:
 
 def _papers_epochs(settings: Mapping[str, Any]) -> int | None:
     """The paper's epochs for the task of a run, as a classifier or prompted like it; None where it has no such task."""
+    if paper.of_own_rows(settings):
+        return None
     if settings.get("prompted"):
         prompt = PROMPTS.get(settings["task"])
         return paper.DECODER_EPOCHS if prompt and prompt.suite in tasks.HUB else None

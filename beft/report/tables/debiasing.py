@@ -21,6 +21,8 @@ ORDER = ("none", "full", "adapter", "prompt", "prefix", "lora", "sparse", "all_b
 PRINTED = "paper (BERT-base)"
 NOT_MEASURED = "not measured"
 RAW = ("fprd", "fprd iptts", "fraction neutral")  # printed as they are, and not x 100
+# What rounding leaves is no change: nats are sums in float32, good to 1e-6; shares of predictions are good to 1e-15.
+NATS_DIGITS, POINTS_DIGITS = 5, 9
 DOWNSTREAM = {  # set -> (its task's name in the micro-world, measures of ours in the order of the printed columns)
     "biasbios": ("BiasBios", ("accuracy", "gap gender")),
     "ghc": ("GHC", ("f1", "fprd", "fprd iptts")),
@@ -52,9 +54,16 @@ def upstream(records: Records) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def downstream(records: Records) -> pd.DataFrame:
-    """One row per fine-tuned model: method (of its patch), seed, size, outcome, and every measure by its name."""
+def downstream(records: Records, patches: Records = ()) -> pd.DataFrame:
+    """One row per fine-tuned model: method (of its patch), seed, size, outcome, and every measure by its name.
+
+    `patches` are the records of the patches that the models were to have: no model was fine-tuned with one that
+    diverged (`debias.setup.patched`), which has a row without measures, so that it is counted.
+    """
     rows = []
+    for r in [r for r in patches if r["outcome"] != "ok"]:
+        row = {"method": r["settings"]["method"], "seed": r["settings"]["seed"]}
+        rows.append(row | {"size": 0, "outcome": r["outcome"]})
     for r in records:
         row = {"method": r["settings"]["method"], "seed": r["settings"]["seed"]}
         rows.append(row | {"size": r["patch"].get("size", 0), "outcome": r["outcome"], **r["measures"]})
@@ -67,8 +76,11 @@ def interval(frame: pd.DataFrame, method: str, measure: str) -> Interval:
 
 
 def _cell(frame: pd.DataFrame, method: str, measure: str, form: str, scale: float = 1) -> str:
-    """A mean with its interval; of how many seeds, where some have no value."""
-    mean, count = interval(frame, method, measure), int((frame["method"] == method).sum())
+    """A mean with its interval; of how many seeds, where some have no value; that all are lost, where they are."""
+    mean, outcomes = interval(frame, method, measure), frame[frame["method"] == method]["outcome"]
+    count = len(outcomes)
+    if count and (outcomes != "ok").all():
+        return f"{count} of {count} seeds lost"
     lost = f" ({mean.n} of {count} seeds)" if 0 < mean.n < count else ""
     return mean_text(mean, form, scale) + lost
 
@@ -114,7 +126,7 @@ def table2(frames: Mapping[str, pd.DataFrame], why: Mapping[str, str]) -> pd.Dat
     """Table 2: patches x measures of every task after fine-tuning, scaled as printed; mean and interval over seeds.
 
     Of a printed set ("biasbios", "ghc", "biasbios_to_mnli"), `frames` has the frame of `downstream` that stands in it,
-    or `why` says why it was not run.
+    or `why` says why it was not run. A patch that lost seeds says of how many its mean is: "(2 of 3 seeds)".
     """
     printed = paper.data()["peftdebias"]["downstream"]
     present = {m for frame in frames.values() for m in frame["method"]} | set(printed["biasbios"])
@@ -215,7 +227,7 @@ def side_effects(frame: pd.DataFrame) -> pd.DataFrame:
             after = part[part["method"] == method].set_index("seed")[f"nats {other}"].dropna().abs()
             row = {"patch": method_name(method), "trained against": trained, "link of": other, "lower": True}
             row |= {"before, nats": f"{before:.2f}", "after, nats": number(after.mean(), ".2f", MISSING)}
-            rows.append(row | difference(after - before))
+            rows.append(row | _rounded(after - before, NATS_DIGITS))
     labels = ["patch", "trained against", "link of", "before, nats", "after, nats"]
     return _judged(labels, rows, "+.2f", MISSING)
 
@@ -301,7 +313,7 @@ def _link(patches: pd.DataFrame, axis: str, method: str) -> dict[str, Any]:
     row["numbers"] = f"{int(own['size'].max()):,}" if len(own) else MISSING
     row["link left, nats"] = mean_text(interval(own, method, f"nats {axis}"), ".2f", 1, missing)
     row["removed"] = mean_text(mean_interval(share), "z.0%", 1, missing)
-    return row | difference(-abs(interval(patches, "none", f"nats {axis}").mean) * share)
+    return row | _rounded(-abs(interval(patches, "none", f"nats {axis}").mean) * share, NATS_DIGITS)
 
 
 def _change(tuned: pd.DataFrame, method: str, measure: str) -> dict[str, Any]:
@@ -309,4 +321,9 @@ def _change(tuned: pd.DataFrame, method: str, measure: str) -> dict[str, Any]:
     lower = measure != "accuracy"
     row = {"patch": method_name(method), "measure": "TPR gap, points" if lower else "accuracy, points"}
     known = paired_differences(tuned, method, "none", measure) if measure in tuned else pd.Series(dtype=float)
-    return row | {"lower": lower} | difference(100 * known)
+    return row | {"lower": lower} | _rounded(100 * known, POINTS_DIGITS)
+
+
+def _rounded(changes: pd.Series, digits: int) -> dict[str, Any]:
+    """`comparisons.difference` of changes by seed; without rounding a patch that changes nothing has the smallest p."""
+    return difference(changes.round(digits) + 0.0)  # no minus zero

@@ -9,7 +9,7 @@ import pandas as pd
 from ... import paper
 from .. import comparisons
 from ..comparisons import CELL
-from ..dataframes import Records, frame, majorities, majority_in
+from ..dataframes import Records, frame, majorities, majority_in, settings_of
 from ..intervals import cut_interval, summary
 from ..majority import at_or_below, learned, majority_of, majority_text, marked
 from ..names import MISSING, NO_ROOM, PAPER_ORDER, mean_text, method_name, model_name, runs_text, task_name
@@ -60,18 +60,23 @@ def _shown(context: Records) -> str:
 
 
 def before_tuning(untuned: Records) -> pd.DataFrame:
-    """The untuned model's scores in percent: a row per model and task, zero-shot and behind demonstrations.
+    """The untuned model's scores in percent: a row per model, task and regime, zero-shot and behind demonstrations.
 
-    Columns: model; task; metric; majority, what the most frequent option as the answer to all reaches; zero-shot;
-    demonstrations, as many as had room; in context. Scores at or below the majority are marked.
+    Columns: model; task; regime, whose rows the demonstrations are of ("-" without any); metric; majority, what the
+    most frequent option as the answer to all reaches; zero-shot, which is the same in every regime; demonstrations, as
+    many as had room; in context. Scores at or below the majority are marked.
     """
-    rows, known = [], majorities(untuned)
-    for model, task in dict.fromkeys((r["settings"]["model"], r["settings"]["task"]) for r in untuned):
-        here = [r for r in untuned if (r["settings"]["model"], r["settings"]["task"]) == (model, task)]
+    rows, known, places = [], majorities(untuned), [_place(r) for r in untuned]
+    with_regime = {place[:2] for place in places if place[2] is not None}
+    for model, task, regime in dict.fromkeys(places):
+        if regime is None and (model, task) in with_regime:
+            continue  # zero-shot stands in the rows of its regimes
+        here = [r for r, place in zip(untuned, places) if place in ((model, task, None), (model, task, regime))]
         metric = here[0]["data"]["metric"]
         majority = float(majority_in(here[0], known).get(metric, np.nan))
         context = [r for r in here if r["settings"]["demonstrations"]]
-        row = {"model": model_name(model), "task": task_name(task), "metric": metric}
+        row = {"model": model_name(model), "task": task_name(task), "regime": "-" if regime is None else str(regime)}
+        row |= {"metric": metric}
         row |= {"majority": majority_text(majority), "zero-shot, %": MISSING, "demonstrations": MISSING}
         row["in context, %"] = MISSING
         for r in [r for r in here if not r["settings"]["demonstrations"]]:
@@ -81,6 +86,11 @@ def before_tuning(untuned: Records) -> pd.DataFrame:
             row |= {"demonstrations": _shown(context), "in context, %": _percent(values, metric, majority, NO_ROOM)}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _place(untuned: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Model, task and regime of an untuned record; zero-shot has no regime."""
+    return tuple(untuned["settings"].get(name) for name in CELL)
 
 
 def _percent(values: Sequence[float], metric: str, majority: float, missing: str = MISSING) -> str:
@@ -124,7 +134,8 @@ def table6(records: Records, untuned: Records = (), absent: Sequence[Mapping[str
         if name not in table:
             table[name] = reason
     rows = []
-    ours = {(paper.same_model(str(m)), t) for m, t in zip(table["model"], table["task"])}
+    own = {(paper.same_model(s["model"]), s["task"]) for s in map(settings_of, records) if paper.of_own_rows(s)}
+    ours = {(paper.same_model(str(m)), t) for m, t in zip(table["model"], table["task"])} - own
     for result in [r for r in printed if (r["model"], r["task"]) not in ours]:
         of = {"model": result["model"], "task": result["task"], "metric": result["metric"], "regime": "low"}
         of |= {"rows": str(result["settings"]["train_size"]), "epochs": str(result["settings"]["epochs"])}
@@ -186,6 +197,7 @@ def best_terms(scores: pd.DataFrame) -> pd.DataFrame:
     terms = scores[scores["method"].isin(PAPER_ORDER)]
     parts = {tuple(place.values()): learned(part) for place, part in comparisons.by_cell(terms)}
     means = summary(pd.concat([terms.head(0), *parts.values()]), [*cell, "method"]).dropna(subset=["mean"])
+    means["mean"] = means["mean"].round(9)  # means of equal scores differ by rounding
     best = means[means["mean"] == means.groupby(cell)["mean"].transform("max")]
     cells = scores.drop_duplicates(cell).groupby("model", sort=False).size()
     counts = pd.crosstab(best["model"], best["method"]).reindex(cells.index, fill_value=0)

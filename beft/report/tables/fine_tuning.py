@@ -9,7 +9,7 @@ import pandas as pd
 from ... import paper
 from ...data.tasks import Task, majority_score
 from ...study import parse_method
-from ..dataframes import Records, finished, frame
+from ..dataframes import Records, finished, frame, is_lost, settings_of
 from ..intervals import summary
 from ..majority import NOT_LEARNED, at_or_below, majority_of, majority_text, marked, not_learned
 from ..names import MISSING, method_name, number, order, runs_text
@@ -47,9 +47,9 @@ def accuracy_order(runs: pd.DataFrame, methods: Sequence[str] | None = None) -> 
 
 
 def lost(*frames: pd.DataFrame) -> str:
-    """How many of the runs in some frames diverged or failed, each counted once: "1 of 16"."""
-    runs = pd.concat([runs[["key", "outcome"]] for runs in frames]).drop_duplicates("key")
-    return f"{int((runs['outcome'] != 'ok').sum())} of {len(runs)}"
+    """How many of the runs in some frames were lost (`dataframes.is_lost`), each counted once: "1 of 16"."""
+    runs = pd.concat([runs[["key", "outcome", "final"]] for runs in frames]).drop_duplicates("key")
+    return f"{int(is_lost(runs).sum())} of {len(runs)}"
 
 
 def by_method(records: Records, metric: str = "accuracy") -> pd.DataFrame:
@@ -66,7 +66,7 @@ def by_method(records: Records, metric: str = "accuracy") -> pd.DataFrame:
         row[f"best epoch, % {metric}"] = f"{runs_text(group, 'best')} (chosen on {chosen})" if chosen else MISSING
         row["majority"] = majority_text(majority_of(group))
         row |= {f"{name} parameters": first["parameters"].get(name, 0) for name in parameter_names(records)}
-        rows.append(row | {"paper, last epoch, %": paper.column(first["settings"])})
+        rows.append(row | {"paper, last epoch, %": paper.column(settings_of(first))})
     return pd.DataFrame(rows)
 
 
@@ -105,7 +105,7 @@ def forms(records: Records, formed: Records, also: Records = ()) -> pd.DataFrame
     for (method,), group, first in _groups([*beside, *formed], "method", also=also):
         row = {"term": method_name(method), "bias parameters": first["parameters"]["bias"], "seeds": len(group)}
         row |= {"last epoch, %": runs_text(group), "majority": majority_text(majority_of(group))}
-        rows.append(row | {"paper, last epoch, %": paper.column(first["settings"])})
+        rows.append(row | {"paper, last epoch, %": paper.column(settings_of(first))})
     return pd.DataFrame(rows)
 
 

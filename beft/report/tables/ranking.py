@@ -37,6 +37,7 @@ def orders(averages: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Per score: the terms in its order, and in how many seeds that is the order of the same seed's accuracies.
 
     Counted over all learned terms, and without a b_k that is null, whose place at the end is the anatomy's to say.
+    Raises BeftError as `intervals.agreement`.
     """
     rows = []
     for score, _, means, taus in _by_score(averages, runs):
@@ -54,7 +55,7 @@ def against_accuracies(averages: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFra
 
     Columns: score; "order of the mean accuracies" of learned terms (yes, no, undefined where these tie or are missing,
     or that fewer than two are learned); a column per view; "null b_k above another term", which no score can be right
-    about.
+    about. Raises BeftError as `intervals.agreement`.
     """
     unlearned = set(not_learned(runs)) & set(PAPER_ORDER)
     accuracy = intervals.by_name(intervals.summary(learned(runs)).set_index("method")["mean"].dropna())

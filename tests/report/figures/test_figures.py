@@ -3,6 +3,7 @@
 import json
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 from fake_records import fake_settings, grid, ranking, run
 from matplotlib.collections import FillBetweenPolyCollection
@@ -121,6 +122,14 @@ def test_learning_curves_of_a_study_that_validates_last_only():
             e["validation"] = None
     ax = fine_tuning.learning_curves(curves(made)).axes[1]
     assert list(ax.lines[0].get_xdata()) == [3]
+
+
+def test_learning_curves_draw_no_lost_run_and_count_them_in_the_legend():
+    lost = [run("b_v", 1, epochs=1, final=0.1, outcome="diverged: x"), run("b_k", outcome="diverged: x")]
+    fig = fine_tuning.learning_curves(curves([run("b_v"), run("b_q"), *lost]))
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["$b_q$", "$b_k$ (1 lost)", "$b_v$ (1 lost)"]
+    drawn = [np.round(line.get_ydata(), 6).tolist() for line in fig.axes[1].lines]
+    assert drawn == [[76, 78, 80], [], [76, 78, 80]]
 
 
 def test_bars_are_as_long_as_each_bias_moved_and_those_that_did_not_have_none():

@@ -1,11 +1,14 @@
 """The tables over cells: what a row says, and what it says where something is missing."""
 
+import pandas as pd
 import pytest
 from fake_records import grid, ranking, run
+from small_files import write as write_rows
 
 from beft import paper
+from beft.data.sources import load
 from beft.errors import BeftError
-from beft.report import write
+from beft.report import dataframes, names, write
 from beft.report.tables import cells
 
 BERT = {"model": "bert-base-cased", "train_size": 1000, "rate": 4e-4, "epochs": 16}
@@ -278,6 +281,23 @@ def test_correlations_are_shown_times_a_hundred_with_their_sign():
 
 
 # --- the paper's numbers ----------------------------------------------------------------------------------
+
+
+def test_rows_of_ones_own_are_not_the_papers_whatever_their_file_is_called(tmp_path):
+    rows = [{"text": f"sentence {i}", "label": i % 2} for i in range(20)]
+    for name, part in (("sst2.csv", rows), ("cola/train.csv", rows[:16]), ("cola/dev.csv", rows[16:])):
+        write_rows(tmp_path / name, part)
+    frame = pd.DataFrame(rows)
+    given = (tmp_path / "sst2.csv", tmp_path / "cola", frame, {"train": frame[:16], "validation": frame[16:]})
+    own, printed = run("b_v", **BERT), run("b_v", **BERT)
+    for rows_of in given:
+        own["data"]["source"] = load(rows_of).source
+        table = cells.table3([own])
+        assert table["paper"].tolist() == ["not comparable: own rows"] and "(paper" not in table["epochs"].iloc[0]
+        assert names.paper_results(dataframes.frame([own])) == [] and "ours - paper" not in cells.table2([own])
+    printed["data"]["source"] = "data folder, glue/sst2"
+    assert cells.table3([printed]).loc[0, "b_v: paper, %"] == "85.8"
+    assert names.paper_results(dataframes.frame([printed]))
 
 
 def test_difference_needs_a_printed_number_and_one_of_ours():

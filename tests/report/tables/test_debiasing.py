@@ -105,6 +105,18 @@ def test_runs_that_diverged_are_counted_and_give_no_size():
     assert table.loc["b_v", "numbers"] == 64 and table.loc["b_v", "nats: gender"].endswith("(2 of 3 seeds)")
 
 
+def test_patches_that_diverged_before_any_fine_tuning_are_counted_after_it():
+    lost = [patch(m, seed, 1.0) | {"outcome": "diverged"} for m, seed in (("b_v", 2), ("lora", 0), ("lora", 1))]
+    measures = {"accuracy": 0.8, "gap gender": 0.2}
+    done = [tuned_model(m, seed, measures) for m, seed in (("none", 0), ("none", 1), ("b_v", 0), ("b_v", 1))]
+    frame = debiasing.downstream(done, [*lost, patch("b_v", 0, 1.0)])
+    why = dict.fromkeys(("ghc", "biasbios_to_mnli"), "not run")
+    table = debiasing.table2({"biasbios": frame}, why).set_index("patch")["BiasBios-like: accuracy, x 100"]
+    assert table["no patch"] == "80.0 [80.0, 80.0]" and table["b_v"] == "80.0 [80.0, 80.0] (2 of 3 seeds)"
+    assert table["LoRA (q, v)"] == "2 of 2 seeds lost" and table["full"] == "not run"
+    assert debiasing.after(frame, "gender").set_index(["patch", "measure"])["seeds"].tolist() == [0, 0, 2, 2]
+
+
 def test_false_positive_differences_are_scaled_as_printed():
     posts = debiasing.downstream([tuned_model("none", n, {"f1": 0.7, "fprd": 0.3, "fprd iptts": 0.1}) for n in (0, 1)])
     table = debiasing.table2({"ghc": posts}, {"biasbios": "not run", "biasbios_to_mnli": "not run"})

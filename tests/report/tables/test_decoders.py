@@ -146,6 +146,10 @@ def test_table6_has_the_papers_models_below_ours_and_its_numbers_never_beside_a_
         "94.9",
         "1000",
     )
+    of_a_file = runs(**LLAMA)
+    for record in of_a_file:
+        record["data"]["source"] = "file sst2.csv; validation: a fixed stratified 20% cut of it"
+    assert len(decoders.table6(of_a_file)) == 4
     own = decoders.table6(runs(**LLAMA)).set_index("model")
     assert len(own) == 3 and own.loc["meta-llama/Llama-2-7b-hf", "b_v: ours - paper"] == "-13.9"
     assert own.loc["EleutherAI/gpt-j-6b", "b_v: ours - paper"] == "not run"
@@ -172,6 +176,9 @@ def test_the_order_of_every_cell_and_the_best_terms_of_every_model():
     assert best.loc["tiny-llama"].tolist() == [3, 0, 0, 3, 0]
     ties = [run(m, final=0.5) for m in TERMS]
     assert decoders.best_terms(decoders.scores(ties))[list(TERMS)].iloc[0].tolist() == [1, 1, 1]
+    by_term = {"b_q": (0.6, 0.61, 0.695), "b_k": (0.5,) * 3, "b_v": (0.635,) * 3}  # means that differ by rounding
+    ties = [run(m, s, final=x) for m, own in by_term.items() for s, x in enumerate(own)]
+    assert decoders.best_terms(decoders.scores(ties))[list(TERMS)].iloc[0].tolist() == [1, 0, 1]
     below = [run(m, final=x, majority=0.6) for m, x in zip(TERMS, (0.7, 0.5, 0.6))]
     none = [run(m, final=0.5, majority=0.6, task="rte") for m in TERMS]
     counts = decoders.best_terms(decoders.scores([*below, *none])).iloc[0]
@@ -194,11 +201,27 @@ def test_a_null_b_k_differs_from_one_that_rotary_positions_give_an_effect():
     assert table.iloc[0]["b_k"] == "1e-16" and table.iloc[1][["b_k", "b_k / b_v"]].tolist() == ["0.1", "0.25"]
 
 
-def test_scores_before_tuning_name_model_task_and_metric():
-    row = ["tiny-llama", "sst2", "accuracy", "unknown", "55.0", "5", "61.0 [58.5, 63.5]"]
+def test_scores_before_tuning_name_model_task_regime_and_metric():
+    row = ["tiny-llama", "sst2", "low", "accuracy", "unknown", "55.0", "5", "61.0 [58.5, 63.5]"]
     assert decoders.before_tuning(SCORED).to_numpy().tolist() == [row]
-    assert decoders.before_tuning(SCORED[:1]).iloc[0].tolist()[4:] == ["55.0", "not run", "not run"]
+    assert decoders.before_tuning(SCORED[:1]).iloc[0].tolist()[2:] == [
+        "-",
+        "accuracy",
+        "unknown",
+        "55.0",
+        "not run",
+        "not run",
+    ]
     assert decoders.before_tuning(SCORED[1:]).iloc[0]["zero-shot, %"] == "not run"
+
+
+def test_demonstrations_of_several_regimes_are_rows_of_their_own_beside_the_one_zero_shot_score():
+    others = [untuned(demonstrations=8, seed=s, value=0.7) for s in (0, 1)]
+    for r in others:
+        r["settings"]["regime"] = 100
+    table = decoders.before_tuning([*SCORED, *others])
+    assert table["regime"].tolist() == ["low", "100"] and table["zero-shot, %"].tolist() == ["55.0", "55.0"]
+    assert table["in context, %"].tolist() == ["61.0 [58.5, 63.5]", "70.0 [70.0, 70.0]"]
 
 
 def test_figures_are_drawn_for_several_models_and_tasks():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 from fake_records import patch, tuned_model
 
@@ -21,6 +22,15 @@ def test_a_patch_without_effect_removes_zero_and_not_minus_zero(patches):
     before = patches.loc[patches["method"] == "none", "nats gender"].mean()
     patches = patches.assign(**{"nats gender": before * (1 + 1e-7)})
     assert set(debiasing.removed(patches, "gender")["removed"]) == {"0% [0%, 0%]"}
+
+
+def test_a_patch_whose_changes_are_rounding_has_changed_nothing(patches):
+    noise = {"nats gender": [2.0 + n * 3e-8 for n in range(1, 6)], "nats origin": [1.0 - n * 3e-8 for n in range(1, 6)]}
+    null = pd.DataFrame({"axis": "gender", "method": "b_k", "seed": range(5), "size": 64, "outcome": "ok", **noise})
+    frame = pd.concat([patches, null], ignore_index=True)
+    for table in (debiasing.removed(frame, "gender"), debiasing.side_effects(frame)):
+        row = table.set_index("patch").loc["b_k"]
+        assert (row["difference"], row["p"], row["seeds"]) == ("+0.00 [+0.00, +0.00]", "1", 5)
 
 
 def test_differences_are_paired_by_seed(tuned):
