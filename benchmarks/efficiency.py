@@ -120,10 +120,9 @@ def with_the_trainer(loaded: Loaded, data: Dataset, study: Study, run: Run, best
     """Seconds of a run with PEFT and the Trainer, its data made ready included."""
     began = time.perf_counter()
     how = usual.prompt if study.prompted else usual.classify
-    out = torch.from_numpy(how(loaded, data, study, run, best))
+    out, labels = how(loaded, data, study, run, best)
     seconds = time.perf_counter() - began
-    labels = np.array([e.label for e in data.validation.rows]) if study.prompted else data.validation.labels
-    return {"seconds": seconds, "score": score("accuracy", labels, predictions(out).numpy())}
+    return {"seconds": seconds, "score": score("accuracy", labels, predictions(torch.from_numpy(out)).numpy())}
 
 
 def by_the_protocol(loaded: Loaded, data: Dataset, study: Study, run: Run) -> Measured:

@@ -78,14 +78,20 @@ def arguments(study: Study, run: Run, folder: str, bf16: bool, grouped: bool = F
     )
 
 
-def classify(loaded: Loaded, data: Dataset, study: Study, run: Run, best: bool = False) -> np.ndarray:
-    """Train one run on a classifier and predict the validation split: its logits (N, C)."""
+def classify(
+    loaded: Loaded, data: Dataset, study: Study, run: Run, best: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Train one run on a classifier and predict the validation split: logits (N, C) and labels (N,), in one order.
+
+    That is not always the split's: where rows of like length are taken together, they are in predictions too.
+    """
     rows = draw(data, study.regime, run.seed, study.tuning).train
     columns = [list(c) for c in zip(*(data.train.rows[i] for i in rows), strict=True)]
     tokens = loaded.tokenizer(*columns, truncation=True, max_length=study.max_length)
     train = Table.from_dict({**tokens, "labels": data.train.labels[rows].tolist()})
     columns = [list(c) for c in zip(*data.validation.rows, strict=True)]
-    held_out = Table.from_dict(dict(loaded.tokenizer(*columns, truncation=True, max_length=study.max_length)))
+    tokens = loaded.tokenizer(*columns, truncation=True, max_length=study.max_length)
+    held_out = Table.from_dict({**tokens, "labels": data.validation.labels.tolist()})
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             adapted(loaded, run.method),
@@ -95,7 +101,8 @@ def classify(loaded: Loaded, data: Dataset, study: Study, run: Run, best: bool =
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-        return np.asarray(trainer.predict(held_out).predictions)
+        predicted = trainer.predict(held_out)
+        return np.asarray(predicted.predictions), np.asarray(predicted.label_ids)
 
 
 class _Options(Trainer):  # type: ignore[misc]
@@ -128,8 +135,10 @@ def collate(rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     return batch | {"right": torch.tensor([row["label"] for row in rows])}
 
 
-def prompt(loaded: Loaded, data: Dataset, study: Study, run: Run, best: bool = False) -> np.ndarray:
-    """Train one run on a language model behind prompts and score the validation examples' options: (N, K)."""
+def prompt(
+    loaded: Loaded, data: Dataset, study: Study, run: Run, best: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Train one run on a language model behind prompts; scores of the validation examples' options (N, K), labels (N,)."""
     rows = [data.train.rows[i] for i in draw(data, study.regime, run.seed, study.tuning).train]
 
     def table(examples: Sequence[Example]) -> list[dict[str, Any]]:
@@ -152,4 +161,4 @@ def prompt(loaded: Loaded, data: Dataset, study: Study, run: Run, best: bool = F
             batch = {n: x.to(model.device) for n, x in collate(held_out[at : at + study.batch_size]).items()}
             right = batch.pop("right")
             scores.append(mean_log_probabilities(model, batch).unflatten(0, (len(right), -1)).cpu().numpy())
-    return np.concatenate(scores)
+    return np.concatenate(scores), np.array([e.label for e in data.validation.rows])
