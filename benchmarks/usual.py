@@ -135,10 +135,8 @@ def collate(rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
     return batch | {"right": torch.tensor([row["label"] for row in rows])}
 
 
-def prompt(
-    loaded: Loaded, data: Dataset, study: Study, run: Run, best: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Train one run on a language model behind prompts; scores of the validation examples' options (N, K), labels (N,)."""
+def prompt(loaded: Loaded, data: Dataset, study: Study, run: Run, best: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Train one run on a language model behind prompts; scores of the validation options (N, K) and labels (N,)."""
     rows = [data.train.rows[i] for i in draw(data, study.regime, run.seed, study.tuning).train]
 
     def table(examples: Sequence[Example]) -> list[dict[str, Any]]:

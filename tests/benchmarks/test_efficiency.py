@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from beft.data import sources
 from beft.models import loading
@@ -101,18 +102,42 @@ def test_the_trainer_trains_what_the_method_names(tiny, method):
 
 
 @pytest.mark.parametrize("best", [False, True])
-def test_a_run_with_the_trainer_learns_what_a_run_of_the_bank_learns(tiny, best):
+def test_a_run_with_the_trainer_has_a_row_of_logits_and_a_label_for_every_row(tiny, best):
     task = sources.load("microworld_sentiment", evaluated=40)
     study = Study(TINY, "microworld_sentiment", 64, 2, 16)
-    logits = usual.classify(tiny, task, study, Run("b_v", 0, 1e-2), best)
+    logits, labels = usual.classify(tiny, task, study, Run("b_v", 0, 1e-2), best)
     assert logits.shape == (40, 2) and np.isfinite(logits).all()
+    assert sorted(labels) == sorted(task.validation.labels)
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_labels_belong_to_their_logits_in_whatever_order_the_trainer_predicts(tiny, best, monkeypatch):
+    task = sources.load("microworld_sentiment", evaluated=40)
+    rows = [*zip(task.train.rows, task.train.labels), *zip(task.validation.rows, task.validation.labels)]
+    known = {tuple(tiny.tokenizer(text)["input_ids"]): int(label) for (text,), label in rows}
+
+    class Knows(torch.nn.Module):  # the label of every text
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, input_ids, attention_mask, labels):
+            texts = [tuple(ids[mask > 0].tolist()) for ids, mask in zip(input_ids, attention_mask)]
+            logits = self.scale * torch.eye(2)[[known[text] for text in texts]]
+            return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+    monkeypatch.setattr(usual, "adapted", lambda *_: Knows())
+    study = Study(TINY, "microworld_sentiment", 32, 1, 16)
+    logits, labels = usual.classify(tiny, task, study, Run("b_v", 0, 1e-2), best)
+    assert (logits.argmax(1) == labels).all()
 
 
 def test_prompts_with_the_trainer_score_every_option():
     loaded = loading.load_causal("tiny-llama")
     data = sources.load_prompts("microworld_choices", evaluated=6)
     study = Study("tiny-llama", "microworld_choices", 16, 1, 8, 512, prompted=True, schedule="linear")
-    scores = usual.prompt(loaded, data, study, Run("b_v", 0, 1e-2))
+    scores, labels = usual.prompt(loaded, data, study, Run("b_v", 0, 1e-2))
+    assert labels.tolist() == [e.label for e in data.validation.rows]
     assert scores.shape == (6, len(data.validation.rows[0].options)) and (scores < 0).all()
 
 
