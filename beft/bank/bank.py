@@ -22,7 +22,7 @@ from ..anatomy.projections import backbone_of, classifier, last_mixer
 from ..anatomy.sites import find, width_of
 from ..errors import BeftError, unknown
 from ..study import ALL_METHODS, WEIGHT_METHODS, check_seed, parse_method
-from .dropout import ForwardState, drop_weights_of, keep_weights_of, use_keyed_attention
+from .dropout import SHARED_BY_BATCH, ForwardState, drop_weights_of, keep_weights_of, use_keyed_attention
 from .fused import fuse
 from .slots import BiasSlot, Change, Sites, Slot, anatomy_in_bank, bias_slots, head_slots, must_run_alone
 from .unpadded import AROUND, INSIDE, Tokens, tokens_of, unpad
@@ -275,8 +275,9 @@ class BiasBank(nn.Module):
             use_keyed_attention(self.model)
         place = 0
         places: dict[nn.Module, int] = {}
-        for module in self.model.modules():
-            if isinstance(module, nn.Dropout):  # stays in eval mode and passes its input on; the hook drops
+        for name, module in self.model.named_modules():
+            # stays in eval mode and passes its input on; the hook drops
+            if isinstance(module, nn.Dropout) and name.rpartition(".")[2] not in SHARED_BY_BATCH:
                 places[module] = place = place + 1
                 self._handles.append(module.register_forward_hook(self.state.hook(place, module.p)))
         for attention in self._attentions():
