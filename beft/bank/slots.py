@@ -172,7 +172,13 @@ class BiasSlot(Slot):
         vector, whole = f"{self.module}.beft_bias", f"{self.module}.weight" in adapter.tensors
         if vector in adapter.tensors or (adapter.has_vectors and isinstance(module, nn.Linear) and not whole):
             name, value = vector, adapter.take(vector).reshape(-1)
-            value = self.part.take(value) if len(value) == module.out_features else value
+            if len(value) == module.out_features:  # of a fused projection, all terms
+                terms, value = value, self.part.take(value)
+                if terms.count_nonzero() != value.count_nonzero():
+                    raise BeftError(
+                        f"adapter {adapter.where} also has other terms of {vector}, which a {adapter.method} run does "
+                        "not train"
+                    )
         else:
             name, value = self.parameter, adapter.take_changed(self.module)
         adapter.set(name, self.values[run], value)
