@@ -112,7 +112,8 @@ class BiasBank(nn.Module):
                 f"a {self.anatomy.family} model applies these biases to position embeddings that a batch shares, "
                 f"so its runs cannot share a bank: put each of the {self.R} runs in a bank of its own"
             )
-        self.encoder_is_frozen = not any(slot.group in ("bias", "weights") for slot in self.slots)
+        # sites by hand: a head may act on every token, and (R, B, d) and (B, T, d) could not be told apart
+        self.encoder_is_frozen = sites is None and not any(slot.group in ("bias", "weights") for slot in self.slots)
         self._attach()
 
     def _check_head(self) -> None:

@@ -258,7 +258,7 @@ class HeadSlot(Slot):
                 if in_bfloat16 and x.dim() == 2 and x.device.type == "cpu" and weight[0].numel() >= WIDE:
                     return cast(Tensor, HeadPerRun.apply(x, weight, state.run_ids)) + own
                 W = weight.index_select(0, state.run_ids)  # (B, C, d)
-                return torch.einsum("b...d,bcd->b...c", x, W) + own
+                return with_bias(torch.einsum("b...d,bcd->b...c", x, W), own)  # by hand maybe of every token
 
         return [model.get_submodule(self.module).register_forward_hook(replace)]
 

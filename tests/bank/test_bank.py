@@ -169,6 +169,35 @@ def test_heads_alone_share_one_pass_through_the_encoder_and_say_the_same(family)
             torch.testing.assert_close(every[run], alone, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("pooling", ["late", "mean"])
+@pytest.mark.parametrize("methods", [("b_v", "head", "b_v"), ("head",) * 4], ids=["biases", "heads"])
+def test_a_head_that_acts_on_every_token_is_that_of_the_row(methods, pooling):
+    """EuroBERT, whose sites are named by hand, may average the logits of the tokens."""
+    torch.manual_seed(0)
+    config = transformers.EuroBertConfig(**SMALL, num_key_value_heads=2, pad_token_id=0, classifier_pooling=pooling)
+    model = AutoModelForSequenceClassification.from_config(config).eval().requires_grad_(False)
+    inputs, labels = some_inputs(), torch.tensor([0, 1, 1, 0])
+    sites = {"v": "model.layers.{layer}.self_attn.v_proj"}
+    with open_bank(model, methods, range(len(methods)), sites=sites) as bank:
+        with torch.no_grad():
+            for slot in bank.slots:
+                slot.values[slot.trained] = torch.randn(slot.values[slot.trained].shape)
+            every = bank.every_run(**inputs)
+        rows = torch.tensor([2, 0, 1, 2])
+        together = bank(rows, **inputs)
+        torch.nn.functional.cross_entropy(together, labels, reduction="sum").backward()
+        plains = [merge(bank, run) for run in range(len(methods))]
+        heads = {slot.parameter: slot.values.grad for slot in bank.slots if isinstance(slot, HeadSlot)}
+    for run, plain in enumerate(plains):
+        plain.requires_grad_(True)
+        logits = plain(**inputs).logits
+        torch.testing.assert_close(every[run], logits, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(together[rows == run], logits[rows == run], rtol=1e-4, atol=1e-5)
+        torch.nn.functional.cross_entropy(logits[rows == run], labels[rows == run], reduction="sum").backward()
+        for name, gradient in heads.items():
+            torch.testing.assert_close(gradient[run], plain.get_parameter(name).grad, rtol=1e-4, atol=1e-5)
+
+
 def test_image_classifiers_have_banks_too(small_vit):
     model = small_vit()
     pixels = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
