@@ -81,16 +81,16 @@ def read_own(
     drops = _options(kind, drop, columns)
     name, tables = _sources(source, validation)
     tables = [replace(one, table=_renamed(one, columns or {})) for one in tables]
-    if len(tables) == 2 and tables[0].table == tables[1].table:
-        raise BeftError(
-            f"{tables[0].where} and {tables[1].where} hold the same rows: give validation rows that are not trained on"
-        )
     if texts:
         tables = [replace(one, table=_with_texts(one, texts)) for one in tables]
     else:
         texts = ("text_a", "text_b") if {"text_a", "text_b"} & set(tables[0].table) else ("text",)
     told = Told(seen=[f"in {one.where} {remark}" for one in tables for remark in one.remarks])
     parts = [own_rows.usable(one.table, one.where, texts, kind, drops, told) for one in tables]
+    if len({(tuple(part.texts), tuple(part.labels)) for part in parts}) < len(parts):
+        raise BeftError(
+            f"{tables[0].where} and {tables[1].where} hold the same rows: give validation rows that are not trained on"
+        )
     found = labels.kind_of([labels.Column(part.labels, part.numbers, part.where) for part in parts], kind)
     parts = own_rows.named(parts, told) if found == "classes" else own_rows.valued(parts)
     parts = own_rows.without_repeats(parts, "duplicates" in drops, told)
