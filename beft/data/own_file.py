@@ -238,12 +238,7 @@ def _with_texts(source: Source, columns: tuple[str, ...]) -> Table:
     for column in columns:
         if source.table and column not in source.table:
             raise unknown(f"column of {source.where} in the template", column, source.table)
-    return source.table | {name: list(map(_number_as_text, source.table.get(name, ()))) for name in columns}
-
-
-def _number_as_text(cell: Any) -> Any:
-    own = labels.plain(cell) if not isinstance(cell, str) else cell
-    return str(own) if isinstance(own, int | float) and not isinstance(own, bool) else cell
+    return source.table | {name: list(map(labels.number_as_text, source.table.get(name, ()))) for name in columns}
 
 
 def splits_of(own: Own) -> tuple[tuple[Split, Split], tuple[str, ...]]:

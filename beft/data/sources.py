@@ -96,7 +96,7 @@ def load(
     """
     if own_file.is_own(task):
         own = own_file.load_own(task, kind=kind, drop=drop, validation=validation, columns=columns)
-        return replace(own, validation=_some(own.validation, evaluated))
+        return _scored(own, evaluated)
     known = get_task(task)
     _refuse_options({"kind": kind, "drop": drop or None, "validation": validation, "columns": columns}, task)
     if task in GENERATORS:
@@ -149,7 +149,7 @@ def load_prompts(
                 "columns of the file, or leave prompted out, so that a head classifies the rows"
             )
         own = own_prompt.load_own_prompts(task, template, labels, **reading)
-        return replace(own, validation=_some(own.validation, evaluated))
+        return _scored(own, evaluated)
     prompt = get_prompt(task)
     _refuse_options({"template": template, "labels": labels, **reading}, task)
     if task in GENERATORS:
@@ -178,6 +178,13 @@ def _refuse_options(options: Mapping[str, Any], task: str) -> None:
 def _evaluated(rows: int, most: int | None) -> np.ndarray:
     """Which of so many validation rows are scored: all in their order, or `most` of them at random."""
     return np.arange(rows) if most is None or rows <= most else np.random.RandomState(0).permutation(rows)[:most]
+
+
+def _scored(own: Dataset, most: int | None) -> Dataset:
+    """Rows of one's own of which `most` of validation are scored; its summary says so where there are more."""
+    validation = _some(own.validation, most)
+    fewer = f", of which {len(validation):,} are scored" if len(validation) < len(own.validation) else ""
+    return replace(own, validation=validation, summary=own.summary + fewer)
 
 
 def _some(split: Split, most: int | None) -> Split:

@@ -133,7 +133,10 @@ def test_a_data_frame_and_a_folder_of_splits_are_prompted_too(tmp_path: Path) ->
 
 
 def test_only_so_many_validation_rows_are_scored(reviews: str) -> None:
-    assert len(load_prompts(reviews, template=TEMPLATE, evaluated=2).validation) == 2
+    data = load_prompts(reviews, template=TEMPLATE, evaluated=2)
+    assert len(data.validation) == 2 and data.summary.endswith("4 to validate (a fixed fifth), of which 2 are scored")
+    assert load_prompts(reviews, template=TEMPLATE).summary.endswith("4 to validate (a fixed fifth)")
+    assert load(reviews, evaluated=2).summary.endswith("4 to validate (a fixed fifth), of which 2 are scored")
 
 
 # --- one sentence each ------------------------------------------------------------------------------------------------
