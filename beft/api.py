@@ -75,7 +75,7 @@ class Tuned:
         pair, and gives one label; for a model of single texts it is two texts.
 
         Raises BeftError: no texts, single texts for a model of pairs or the other way round, or an item that is no text
-        (missing, empty, a number, ...), with its position counted from 1.
+        (missing, empty, a number unless of a prompt, ...), with its position counted from 1.
         """
         scores = self.probabilities(texts)  # (N, C), or (C,) of one text
         every = scores if scores.ndim == 2 else scores[None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ def write(
     architecture: str = "llama",
     skip: str = "",
     pre: str = "smollm",
+    fields: Mapping[str, str | float] | None = None,
+    more: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """Write a model, its matrices as `kind`; and let it have the values that the file then holds.
 
@@ -67,6 +70,8 @@ def write(
         architecture: as the file has it.
         skip: what the names of tensors that are left out begin with.
         pre: the name of how texts are split.
+        fields: further entries of the header, without the architecture before them.
+        more: further tensors.
     """
     config = model.config
     writer = gguf.GGUFWriter(path, architecture)
@@ -90,9 +95,13 @@ def write(
     writer.add_eos_token_id(2)
     writer.add_pad_token_id(2)
     writer.add_chat_template(TEMPLATE)
+    for name, value in (fields or {}).items():
+        (writer.add_string if isinstance(value, str) else writer.add_float32)(f"{architecture}.{name}", value)
     for name, tensor in _named(model).items():
         if not (skip and name.startswith(skip)):
             _add(writer, name, tensor, kind, model.config)
+    for name, values in (more or {}).items():
+        writer.add_tensor(name, values)
     for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
         step()
     return path

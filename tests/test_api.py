@@ -95,6 +95,19 @@ def titled(tmp_path, sentiment):
     return str(tmp_path / "titled.csv")
 
 
+def test_a_prompts_numbers_are_read_in_prediction_as_in_tuning(tmp_path):
+    rows = [{"stars": i % 5, "text": f"the film was number {i}", "label": ("neg", "pos")[i % 2]} for i in range(20)]
+    pd.DataFrame(rows).to_json(tmp_path / "rated.jsonl", orient="records", lines=True)
+    given = {"model": "tiny-llama", "epochs": 1, "offline": True, "prompted": True, "progress": False}
+    tuned = beft.tune(tmp_path / "rated.jsonl", template="{stars} stars: {text} {label}", **given)
+    table = pd.read_json(tmp_path / "rated.jsonl", lines=True)
+    expected = tuned.probabilities([(str(row["stars"]), row["text"]) for row in rows])
+    for same in (table, table.astype({"stars": float}), [(row["stars"], row["text"]) for row in rows]):
+        np.testing.assert_array_equal(tuned.probabilities(same), expected)
+    with pytest.raises(beft.BeftError, match=r"a part of text 1 of 1 is missing \(nan\)"):
+        tuned.predict([(float("nan"), "the film")])
+
+
 @pytest.mark.parametrize("method", ["b_v", "lora"])
 def test_a_language_model_answers_a_prompt_of_ones_own_with_the_files_labels(titled, tmp_path, method):
     given = {"model": "tiny-llama", "method": method, "rate": 1e-2, "epochs": 2, "offline": True, **PROMPT}

@@ -22,7 +22,7 @@ from ..anatomy.projections import backbone_of, classifier, last_mixer
 from ..anatomy.sites import find, width_of
 from ..errors import BeftError, unknown
 from ..study import ALL_METHODS, WEIGHT_METHODS, check_seed, parse_method
-from .dropout import ForwardState, drop_weights_of, keep_weights_of, use_keyed_attention
+from .dropout import SHARED_BY_BATCH, ForwardState, drop_weights_of, keep_weights_of, use_keyed_attention
 from .fused import fuse
 from .slots import BiasSlot, Change, Sites, Slot, anatomy_in_bank, bias_slots, head_slots, must_run_alone
 from .unpadded import AROUND, INSIDE, Tokens, tokens_of, unpad
@@ -112,7 +112,8 @@ class BiasBank(nn.Module):
                 f"a {self.anatomy.family} model applies these biases to position embeddings that a batch shares, "
                 f"so its runs cannot share a bank: put each of the {self.R} runs in a bank of its own"
             )
-        self.encoder_is_frozen = not any(slot.group in ("bias", "weights") for slot in self.slots)
+        # sites by hand: a head may act on every token, and (R, B, d) and (B, T, d) could not be told apart
+        self.encoder_is_frozen = sites is None and not any(slot.group in ("bias", "weights") for slot in self.slots)
         self._attach()
 
     def _check_head(self) -> None:
@@ -275,8 +276,9 @@ class BiasBank(nn.Module):
             use_keyed_attention(self.model)
         place = 0
         places: dict[nn.Module, int] = {}
-        for module in self.model.modules():
-            if isinstance(module, nn.Dropout):  # stays in eval mode and passes its input on; the hook drops
+        for name, module in self.model.named_modules():
+            # stays in eval mode and passes its input on; the hook drops
+            if isinstance(module, nn.Dropout) and name.rpartition(".")[2] not in SHARED_BY_BATCH:
                 places[module] = place = place + 1
                 self._handles.append(module.register_forward_hook(self.state.hook(place, module.p)))
         for attention in self._attentions():

@@ -20,6 +20,9 @@ from .unpadded import Tokens
 
 PLACES = 4096  # more than the dropouts of a network
 KEYED = "beft"  # the name of `keyed_attention` in transformers
+# Names of dropouts whose input has no row per example, so that no key is one's own: DeBERTa's, of the embeddings of
+# distances (2 span, d).
+SHARED_BY_BATCH = ("pos_dropout",)
 
 
 @lru_cache(maxsize=64)

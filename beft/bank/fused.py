@@ -33,7 +33,8 @@ class Fused:
 
 def _forward(end: Any, state: ForwardState, place: int, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
     x, norm, p = end.dense(hidden_states), end.LayerNorm, end.dropout.p
-    if norm._forward_hooks or norm.weight.requires_grad:  # a run adds to its bias, or trains it
+    # a run adds to its bias, or trains it or its weight
+    if norm._forward_hooks or norm.weight.requires_grad or norm.bias.requires_grad:
         return norm(end.dropout(x) + input_tensor)  # type: ignore[no-any-return]
     by = kernels()
     assert by is not None

@@ -1,7 +1,7 @@
 """Runs of a bank as PEFT adapters, out and in: BEFT's vectors of biases, LoRA, a prompt and a prefix."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,12 +120,15 @@ class Adapter:
 
     def take_changed(self, module: str) -> Tensor:
         """What a module that was saved whole adds to the model's bias. Raises BeftError for another weight."""
-        weight, own = (x.detach().float().cpu() for x in (self.take(f"{module}.weight"), self.frozen(module, "weight")))
-        if weight.shape != own.shape or not torch.allclose(weight, own, rtol=ROUNDED, atol=1e-7):
-            raise BeftError(
-                f"adapter {self.where}: {module}.weight is not that of this model, but of another base model"
-            )
+        self.take_frozen(module, "weight")
         return self.take(f"{module}.bias") - self.frozen(module, "bias").detach().float().cpu()
+
+    def take_frozen(self, module: str, parameter: str) -> None:
+        """Take what the model has itself, and no run trains. Raises BeftError where it has something else."""
+        name = f"{module}.{parameter}"
+        value, own = (x.detach().float().cpu() for x in (self.take(name), self.frozen(module, parameter)))
+        if value.shape != own.shape or not torch.allclose(value, own, rtol=ROUNDED, atol=1e-7):
+            raise BeftError(f"adapter {self.where}: {name} is not that of this model, but of another base model")
 
     def set(self, name: str, own: Tensor, value: Tensor) -> None:
         """Copy a tensor into a run's values. Raises BeftError where it has another shape."""
@@ -146,8 +149,9 @@ def save_adapter(
     """Write one run as a PEFT adapter that `PeftModel.from_pretrained` loads to the same logits.
 
     Biases of linear layers become BEFT vectors (the pooler's too, and a bias in another form, as what it comes to);
-    layer norms, which BEFT cannot hold, and the head go whole into `modules_to_save`, and so does a pooler that the
-    base model's files lack. LoRA, a prompt and a prefix are PEFT's own kinds; beside them the pooler is saved whole.
+    layer norms, which BEFT cannot hold, and the head go whole into `modules_to_save`, and so does what the base model's
+    files lack, such as a pooler. LoRA, a prompt and a prefix are PEFT's own kinds; beside them the pooler is saved
+    whole.
 
     Args:
         base_model: name of the base model, for the adapter's config.
@@ -175,6 +179,8 @@ def adapter_of(bank: BiasBank, run: int, base_model: str = "") -> tuple[PeftConf
     adapter = Adapter(bank.methods[run], bank._frozen, _kind(bank, run))
     for slot in bank.trained(run):
         slot.export(run, bank.model, adapter)
+    for module, parameter in _frozen_draws(bank, run):
+        adapter.add_whole(module, parameter, adapter.frozen(module, parameter).float())
     if adapter.has_vectors and not adapter.targets:  # only a pooler is tuned, and saved whole: PEFT wants a vector
         site = bank.anatomy.sites[-1]
         adapter.add_bias(site.module, torch.zeros(width_of(bank.model.get_submodule(site.module))))
@@ -188,6 +194,17 @@ def adapter_of(bank: BiasBank, run: int, base_model: str = "") -> tuple[PeftConf
     config.base_model_name_or_path, config.inference_mode = base_model, True
     config.modules_to_save = adapter.modules_to_save  # type: ignore[attr-defined]
     return config, adapter.tensors
+
+
+def _frozen_draws(bank: BiasBank, run: int) -> Iterator[tuple[str, str]]:
+    """(module, parameter) of what the base model's files lack and a run does not train; elsewhere it is drawn anew.
+
+    Such is the dense layer before ModernBERT's classifier, which a checkpoint of the bare encoder does not have.
+    """
+    drawn = {name.rpartition(".")[0] for name in getattr(bank.model, "drawn_parameters", ())}
+    for module in sorted(drawn - {slot.module for slot in bank.trained(run)}):
+        for parameter, _ in bank.model.get_submodule(module).named_parameters(recurse=False):
+            yield module, parameter
 
 
 def _config(bank: BiasBank, adapter: Adapter) -> PeftConfig:
@@ -241,6 +258,9 @@ def load_adapter(bank: BiasBank, run: int, folder: str | Path) -> None:
             slot.values[run] = 0  # PEFT's own adapters leave the pooler as it is
         else:
             slot.load(run, bank.model, adapter)
+    for module, parameter in _frozen_draws(bank, run):
+        if f"{module}.{parameter}" in adapter.tensors:  # older adapters leave it out
+            adapter.take_frozen(module, parameter)
     left = sorted(name for name in adapter.tensors.keys() - adapter.used if adapter.tensors[name].any())
     if left:
         raise BeftError(f"adapter {folder} also has {left[0]}, which a {method} run does not train")

@@ -172,7 +172,13 @@ class BiasSlot(Slot):
         vector, whole = f"{self.module}.beft_bias", f"{self.module}.weight" in adapter.tensors
         if vector in adapter.tensors or (adapter.has_vectors and isinstance(module, nn.Linear) and not whole):
             name, value = vector, adapter.take(vector).reshape(-1)
-            value = self.part.take(value) if len(value) == module.out_features else value
+            if len(value) == module.out_features:  # of a fused projection, all terms
+                terms, value = value, self.part.take(value)
+                if terms.count_nonzero() != value.count_nonzero():
+                    raise BeftError(
+                        f"adapter {adapter.where} also has other terms of {vector}, which a {adapter.method} run does "
+                        "not train"
+                    )
         else:
             name, value = self.parameter, adapter.take_changed(self.module)
         adapter.set(name, self.values[run], value)
@@ -252,7 +258,7 @@ class HeadSlot(Slot):
                 if in_bfloat16 and x.dim() == 2 and x.device.type == "cpu" and weight[0].numel() >= WIDE:
                     return cast(Tensor, HeadPerRun.apply(x, weight, state.run_ids)) + own
                 W = weight.index_select(0, state.run_ids)  # (B, C, d)
-                return torch.einsum("b...d,bcd->b...c", x, W) + own
+                return with_bias(torch.einsum("b...d,bcd->b...c", x, W), own)  # by hand maybe of every token
 
         return [model.get_submodule(self.module).register_forward_hook(replace)]
 

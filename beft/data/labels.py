@@ -41,6 +41,12 @@ def plain(value: Any) -> Any:
     return None if is_missing(value) else value
 
 
+def number_as_text(cell: Any) -> Any:
+    """A number as it is written, whole ones without a point; any other cell as it is."""
+    own = plain(cell) if not isinstance(cell, str) else cell
+    return str(own) if isinstance(own, int | float) and not isinstance(own, bool) else cell
+
+
 def faults(labels: Sequence[Any], markers: bool) -> list[tuple[int, str]]:
     """Indices of the plain labels that cannot be used, with what they are.
 

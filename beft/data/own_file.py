@@ -81,16 +81,16 @@ def read_own(
     drops = _options(kind, drop, columns)
     name, tables = _sources(source, validation)
     tables = [replace(one, table=_renamed(one, columns or {})) for one in tables]
-    if len(tables) == 2 and tables[0].table == tables[1].table:
-        raise BeftError(
-            f"{tables[0].where} and {tables[1].where} hold the same rows: give validation rows that are not trained on"
-        )
     if texts:
         tables = [replace(one, table=_with_texts(one, texts)) for one in tables]
     else:
         texts = ("text_a", "text_b") if {"text_a", "text_b"} & set(tables[0].table) else ("text",)
     told = Told(seen=[f"in {one.where} {remark}" for one in tables for remark in one.remarks])
     parts = [own_rows.usable(one.table, one.where, texts, kind, drops, told) for one in tables]
+    if len({(tuple(part.texts), tuple(part.labels)) for part in parts}) < len(parts):
+        raise BeftError(
+            f"{tables[0].where} and {tables[1].where} hold the same rows: give validation rows that are not trained on"
+        )
     found = labels.kind_of([labels.Column(part.labels, part.numbers, part.where) for part in parts], kind)
     parts = own_rows.named(parts, told) if found == "classes" else own_rows.valued(parts)
     parts = own_rows.without_repeats(parts, "duplicates" in drops, told)
@@ -238,12 +238,7 @@ def _with_texts(source: Source, columns: tuple[str, ...]) -> Table:
     for column in columns:
         if source.table and column not in source.table:
             raise unknown(f"column of {source.where} in the template", column, source.table)
-    return source.table | {name: list(map(_number_as_text, source.table.get(name, ()))) for name in columns}
-
-
-def _number_as_text(cell: Any) -> Any:
-    own = labels.plain(cell) if not isinstance(cell, str) else cell
-    return str(own) if isinstance(own, int | float) and not isinstance(own, bool) else cell
+    return source.table | {name: list(map(labels.number_as_text, source.table.get(name, ()))) for name in columns}
 
 
 def splits_of(own: Own) -> tuple[tuple[Split, Split], tuple[str, ...]]:

@@ -96,7 +96,7 @@ def load(
     """
     if own_file.is_own(task):
         own = own_file.load_own(task, kind=kind, drop=drop, validation=validation, columns=columns)
-        return _scored_on_some(own, evaluated)
+        return _scored(own, evaluated)
     known = get_task(task)
     _refuse_options({"kind": kind, "drop": drop or None, "validation": validation, "columns": columns}, task)
     if task in GENERATORS:
@@ -149,7 +149,7 @@ def load_prompts(
                 "columns of the file, or leave prompted out, so that a head classifies the rows"
             )
         own = own_prompt.load_own_prompts(task, template, labels, **reading)
-        return _scored_on_some(own, evaluated)
+        return _scored(own, evaluated)
     prompt = get_prompt(task)
     _refuse_options({"template": template, "labels": labels, **reading}, task)
     if task in GENERATORS:
@@ -180,15 +180,8 @@ def _evaluated(rows: int, most: int | None) -> np.ndarray:
     return np.arange(rows) if most is None or rows <= most else np.random.RandomState(0).permutation(rows)[:most]
 
 
-def _some(split: Split, most: int | None) -> Split:
-    if most is None:
-        return split
-    index = _evaluated(len(split), most)
-    return Split(tuple(split.rows[i] for i in index), split.labels[index])
-
-
-def _scored_on_some(own: Dataset, most: int | None) -> Dataset:
-    """Rows of one's own with at most so many validation rows, and the fingerprint of those that are left."""
+def _scored(own: Dataset, most: int | None) -> Dataset:
+    """Rows of one's own with at most so many validation rows, the fingerprint of those left, and how many in words."""
     if most is None or len(own.validation) <= most:
         return own
     split = _some(own.validation, most)
@@ -196,7 +189,14 @@ def _scored_on_some(own: Dataset, most: int | None) -> Dataset:
         made = labelled_dataset(own.task, own.train, split, own.source)
     else:
         made = prompt_dataset(own.prompt, own.train.rows, split.rows, own.source, task=own.task)
-    return replace(made, summary=own.summary)
+    return replace(made, summary=f"{own.summary}, of which {len(split):,} are scored")
+
+
+def _some(split: Split, most: int | None) -> Split:
+    if most is None:
+        return split
+    index = _evaluated(len(split), most)
+    return Split(tuple(split.rows[i] for i in index), split.labels[index])
 
 
 def missing(task: str, *, prompted: bool = False, offline: bool = False) -> str:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from ..errors import BeftError
 from .files import has_half_a_character
+from .labels import number_as_text
 
 PAIR = ("text_a", "text_b")
 
@@ -28,7 +29,8 @@ def rows_of(given: Any, columns: Sequence[str] | None = None, named: bool = Fals
             single or pairs as those were; of a model of pairs, a tuple of two texts is one pair, and a list of two
             texts in a collection is one too. None: not known, all rows must be alike, and a tuple of two texts is two
             texts.
-        named: whether a table must have these very columns, not `text`, or `text_a` and `text_b`, in their place.
+        named: whether they are put into a prompt, which names its columns: a table must have these very ones, not
+            `text`, or `text_a` and `text_b`, in their place, and numbers are texts, as in tuning.
 
     Raises BeftError: no texts, or an item that cannot be used, with its position counted from 1.
     """
@@ -36,13 +38,13 @@ def rows_of(given: Any, columns: Sequence[str] | None = None, named: bool = Fals
     if getattr(given, "ndim", None) == 0 and hasattr(given, "item"):  # one text in an array
         given = given.item()
     if isinstance(given, str):
-        return Rows([row_of(given, size, "the text")], True)
+        return Rows([row_of(given, size, "the text", named)], True)
     if size not in (None, 1) and isinstance(given, tuple) and len(given) == size and not _nested(given):
-        return Rows([row_of(given, size, "the pair" if size == 2 else "the tuple")], True)
+        return Rows([row_of(given, size, "the pair" if size == 2 else "the tuple", named)], True)
     items = items_of(given, columns, named)
     if isinstance(given, tuple) and any(isinstance(item, list) for item in items):
         raise BeftError("a tuple of lists may be columns or rows: give a list with a text, or a pair of texts, per row")
-    rows = [row_of(item, size, f"text {i} of {len(items)}") for i, item in enumerate(items, 1)]
+    rows = [row_of(item, size, f"text {i} of {len(items)}", named) for i, item in enumerate(items, 1)]
     for i, row in enumerate(rows, 1):
         if len(row) != len(rows[0]):
             kind = ("a single text", "a pair")[len(row) - 1]
@@ -101,11 +103,15 @@ def _wanted(names: list[Any], columns: Sequence[str] | None, named: bool) -> Seq
     return usual
 
 
-def row_of(item: Any, size: int | None, where: str) -> tuple[str, ...]:
-    """A row of `size` texts; of one or two where it is None. Raises BeftError for another."""
+def row_of(item: Any, size: int | None, where: str, named: bool = False) -> tuple[str, ...]:
+    """A row of `size` texts; of one or two where it is None. Raises BeftError for another.
+
+    `named`: of a prompt, where a number is the text that it was in tuning.
+    """
     if isinstance(item, list) and not (size not in (None, 1) and len(item) == size):
         raise BeftError(f"{where} is {_named(item)}: give texts in one flat list, a pair as a tuple (text_a, text_b)")
     parts = tuple(item) if isinstance(item, tuple | list) else (item,)
+    parts = tuple(map(number_as_text, parts)) if named else parts
     if size is not None and size > 2 and len(parts) != size:
         raise BeftError(f"{where} has {len(parts)} of the prompt's {size} texts: give a tuple of them, or a table")
     if len(parts) not in (1, 2, size):

@@ -1,6 +1,7 @@
 """GGUF files, llama.cpp's format of one file for weights, config and tokenizer: dequantised once by transformers."""
 
 import importlib.util
+import os
 import re
 import struct
 from collections.abc import Iterator
@@ -28,6 +29,11 @@ NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "
 """Kinds of values of a header, as `struct` has them."""
 TEXT, LIST = 8, 9
 """The other two."""
+VERSIONS = (2, 3)
+"""Of the format, with lengths of 64 bits; the first has 32."""
+UNSCALED = (None, 0, 1)
+"""Factors by which positions are left as they are."""
+ORIGINAL = "give the folder of the model that it was made from, with its .safetensors files"
 ABOUT = """---
 library_name: transformers
 tags: [beft]
@@ -63,8 +69,9 @@ def dequantised(path: Path, digest: str = "") -> tuple[Path, str]:
     Args:
         digest: the file's sha256 where it is known.
 
-    Raises BeftError: no GGUF file, a truncated one, an architecture that transformers cannot read from GGUF, no package
-        gguf, a model that lacks tensors or reads both ways, no room on the disk.
+    Raises BeftError: no GGUF file, a truncated one, one of version 1 or in big-endian order, an architecture that
+        transformers cannot read from GGUF, scaled rotary positions or biases that it leaves out, no package gguf, a
+        model that lacks tensors or reads both ways, no room on the disk.
     """
     digest = digest or sha256_of(path)
 
@@ -96,15 +103,18 @@ def read(path: Path) -> tuple[Any, Any]:
     Raises BeftError as `dequantised`.
     """
     needs_package(path.name)
-    header = _header(path)
+    header, tensors = _header(path)
+    architecture = str(header.get("general.architecture"))
+    _refuse_scaled(path, header, architecture, tensors)
     options: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True, "trust_remote_code": False}
     packed = getattr(transformers, "GgufConfig", None)  # of versions that could leave the weights in 4 bits
     unpacked = {} if packed is None else {"quantization_config": packed(dequantize=True)}
-    with _explained(path, str(header.get("general.architecture"))), _quiet():
+    with _explained(path, architecture), _quiet():
         model, report = AutoModelForCausalLM.from_pretrained(
             path.parent, dtype=torch.float32, output_loading_info=True, **unpacked, **options
         )
         tokenizer = AutoTokenizer.from_pretrained(path.parent, **options)
+        unread = sorted({name for name in tensors if name.endswith(".bias")} - _biases(model, architecture))
     if header.get("tokenizer.ggml.pre") in SINGLE_DIGITS:
         splitter = tokenizer.backend_tokenizer
         splitter.pre_tokenizer = Sequence([Digits(individual_digits=True), splitter.pre_tokenizer])
@@ -113,7 +123,39 @@ def read(path: Path) -> tuple[Any, Any]:
             f"{path} lacks {len(lost)} tensors of a {model.config.model_type} model or has them in another shape "
             f"({lost[0]}): it is incomplete or of a variant that transformers cannot read, give another file"
         )
+    if unread:
+        raise BeftError(
+            f"{path} has {len(unread)} biases that a {model.config.model_type} model of transformers has no place for "
+            f"({unread[0]}), so that it would compute something else: {ORIGINAL}"
+        )
     return model, tokenizer
+
+
+def _refuse_scaled(path: Path, header: dict[str, Any], architecture: str, tensors: list[str]) -> None:
+    """Raise BeftError for rotary positions that are scaled, which transformers reads of gpt-oss alone."""
+    scaling = header.get(f"{architecture}.rope.scaling.type")
+    factors = [header.get(f"{architecture}.rope.{name}") for name in ("scaling.factor", "scale_linear")]
+    if scaling is None and any(factor not in UNSCALED for factor in factors):
+        scaling = "linear"  # as llama.cpp takes it
+    if scaling in (None, "none") or architecture == "gpt-oss":
+        scaling = next((name for name in tensors if name.startswith(("rope_freqs.", "rope_factors_"))), None)
+    if scaling is not None:
+        raise BeftError(
+            f"{path} scales its rotary positions ({scaling}), which transformers does not read from GGUF, so that it "
+            f"would compute something else: {ORIGINAL}"
+        )
+
+
+def _biases(model: Any, architecture: str) -> set[str]:
+    """llama.cpp's names of a model's biases."""
+    from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
+
+    arch = next(arch for arch, name in MODEL_ARCH_NAMES.items() if name == architecture)
+    names = get_tensor_name_map(arch, model.config.num_hidden_layers)
+    modules = [name.removesuffix(".bias").split(".") for name in model.state_dict() if name.endswith(".bias")]
+    # BLOOM's are also named as in the model without a head
+    found = [names.get_name(".".join(steps[i:])) for steps in modules for i in range(len(steps))]
+    return {f"{name}.bias" for name in found if name is not None}
 
 
 def needs_package(file: str) -> None:
@@ -151,20 +193,35 @@ def _is_exact(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
     return torch.equal(tensor.to(dtype).to(tensor.dtype), tensor)
 
 
-def _header(path: Path) -> dict[str, Any]:
-    """The numbers and texts of a GGUF file's header, without lists. Raises BeftError: there is none, or half of one."""
+def _header(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """The numbers and texts of a GGUF file's header, without lists, and the names of the tensors.
+
+    Raises BeftError: there is none, or half of one; another version or order of bytes.
+    """
     fields: dict[str, Any] = {}
+    tensors = []
     try:
         with open(path, "rb") as file:
             if file.read(4) != b"GGUF":
                 raise BeftError(f"{path} is no GGUF file, or a damaged one: fetch it again")
-            _, _, count = struct.unpack("<IQQ", file.read(20))
-            for _ in range(count):
+            (version,) = struct.unpack("<I", file.read(4))
+            if version not in VERSIONS:
+                kind = f"of version {version} of its format" if version & 0xFFFF else "in big-endian order of bytes"
+                raise BeftError(
+                    f"{path} is {kind}, and GGUF is read in version 2 or 3 and little-endian: fetch such a file, or "
+                    "make one with llama.cpp"
+                )
+            count, entries = struct.unpack("<QQ", file.read(16))
+            for _ in range(entries):
                 name = _text(file)
                 fields[name] = _value(file, *struct.unpack("<I", file.read(4)))
-    except (struct.error, UnicodeDecodeError, KeyError) as error:
+            for _ in range(count):
+                tensors.append(_text(file))
+                (dimensions,) = struct.unpack("<I", file.read(4))
+                file.seek(8 * dimensions + 12, os.SEEK_CUR)  # its extents, its kind and where it is
+    except (struct.error, EOFError, UnicodeDecodeError, KeyError) as error:
         raise BeftError(f"{path} cannot be read as GGUF, it may be truncated: fetch it again") from error
-    return fields
+    return fields, tensors
 
 
 def _value(file: BinaryIO, kind: int) -> Any:
@@ -180,7 +237,11 @@ def _value(file: BinaryIO, kind: int) -> Any:
 
 
 def _text(file: BinaryIO) -> str:
-    return file.read(*struct.unpack("<Q", file.read(8))).decode("utf-8")
+    """The next text. Raises EOFError for a length of more bytes than the file has."""
+    (length,) = struct.unpack("<Q", file.read(8))
+    if length > os.fstat(file.fileno()).st_size:
+        raise EOFError(f"a text of {length} bytes")
+    return file.read(length).decode("utf-8")
 
 
 @contextmanager
@@ -192,7 +253,7 @@ def _explained(path: Path, architecture: str) -> Iterator[None]:
         if re.search("not supported|Unknown gguf|Unrecognized configuration|does not recognize", str(error)):
             raise BeftError(
                 f"{path} is of the architecture {architecture}, which transformers cannot read from GGUF as a causal "
-                "language model: give the folder of the model that it was made from, with its .safetensors files"
+                f"language model: {ORIGINAL}"
             ) from error
         raise BeftError(
             f"{path} cannot be read as GGUF, it may be truncated ({reason_of(error)}): fetch it again"

@@ -126,8 +126,9 @@ class Served(Shelf):
         entries = self._named(which, len(items), "texts")
         sizes = [len(entry.columns) or None for entry in entries]
         count = len(items)
-        each = enumerate(zip(items, sizes, strict=True), 1)
-        return [row_of(item, size, f"text {i} of {count}") for i, (item, size) in each], entries, False
+        each = enumerate(zip(items, sizes, entries, strict=True), 1)
+        rows = [row_of(item, n, f"text {i} of {count}", own.wording is not None) for i, (item, n, own) in each]
+        return rows, entries, False
 
     def _parts(self, lengths: np.ndarray, entries: Sequence[Entry]) -> Iterator[np.ndarray]:
         """Rows to be computed together, as index arrays: of like length, and of one adapter where they must be."""

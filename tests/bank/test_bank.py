@@ -9,10 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import transformers
 from encoders import FAMILIES, SMALL, build
 from fitting import fitted
 from transformers import AlbertConfig, AutoModelForSequenceClassification
 
+from beft.anatomy import architectures
 from beft.anatomy import projections as anatomy
 from beft.bank import slots
 from beft.bank.bank import BiasBank
@@ -25,7 +27,14 @@ from beft.data.batching import encode
 from beft.errors import BeftError
 from beft.models import loading as models
 from beft.study import METHODS, Run, Study
+from beft.theory import null_key_bias as tiny_models
 
+ENCODERS = [
+    name
+    for name, made in tiny_models.ARCHITECTURES.items()
+    if not (family := architectures.FAMILIES[getattr(transformers, made.config).model_type]).causal
+    and not family.further
+]
 STUDY = Study(model=models.TINY, task="microworld_sentiment", regime=160, epochs=5, offline=True, validate="last")
 
 
@@ -118,6 +127,36 @@ def test_albert_drops_other_units_at_every_depth():
     assert all(torch.equal(masks[i], masks[i + 3]) for i in range(3))
 
 
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_run_drops_the_same_units_alone_and_in_a_bank(name):
+    """DeBERTa's embeddings of distances, which all rows of a batch share, are dropped in neither."""
+    auto = "AutoModelForImageClassification" if name == "ViT" else "AutoModelForSequenceClassification"
+    model = tiny_models.build(name, auto=auto).float().requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.3
+    inputs = {name: x.float() if x.is_floating_point() else x for name, x in tiny_models.inputs(model).items()}
+    keys = example_keys(torch.zeros(4), 0, torch.arange(4))
+
+    def of_the_run(methods, run, run_ids, examples):
+        """Logits of the run's rows and the gradients of its values."""
+        with open_bank(model, methods, [3] * len(methods)) as bank:
+            logits = bank(run_ids, keys[examples], **{n: x[examples] for n, x in inputs.items()})[run_ids == run]
+            logits.square().sum().backward()
+            return logits.detach(), {(s.parameter, s.group): s.values.grad[run] for s in bank.slots if s.trained[run]}
+
+    together, theirs = of_the_run(["b_q", "b_v"], 1, torch.tensor([1, 0, 1, 0]), torch.arange(4))
+    alone, own = of_the_run(["b_v"], 0, torch.tensor([0, 0]), torch.tensor([0, 2]))
+    torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-4)
+    assert own.keys() == theirs.keys()
+    for place, value in own.items():
+        torch.testing.assert_close(value, theirs[place], rtol=1e-3, atol=1e-3 * float(value.abs().max()))
+    other = example_keys(torch.ones(4), 0, torch.arange(4))
+    with open_bank(model, ["b_v"], [3]) as bank, torch.no_grad():
+        rows = torch.zeros(4, dtype=torch.long)
+        assert (bank(rows, keys, **inputs) - bank(rows, other, **inputs)).abs().max() > 1e-2
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_heads_alone_share_one_pass_through_the_encoder_and_say_the_same(family):
     model, inputs = build(family), some_inputs()
@@ -128,6 +167,35 @@ def test_heads_alone_share_one_pass_through_the_encoder_and_say_the_same(family)
         for run in range(3):
             alone = bank(torch.full((4,), run), **inputs)
             torch.testing.assert_close(every[run], alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["late", "mean"])
+@pytest.mark.parametrize("methods", [("b_v", "head", "b_v"), ("head",) * 4], ids=["biases", "heads"])
+def test_a_head_that_acts_on_every_token_is_that_of_the_row(methods, pooling):
+    """EuroBERT, whose sites are named by hand, may average the logits of the tokens."""
+    torch.manual_seed(0)
+    config = transformers.EuroBertConfig(**SMALL, num_key_value_heads=2, pad_token_id=0, classifier_pooling=pooling)
+    model = AutoModelForSequenceClassification.from_config(config).eval().requires_grad_(False)
+    inputs, labels = some_inputs(), torch.tensor([0, 1, 1, 0])
+    sites = {"v": "model.layers.{layer}.self_attn.v_proj"}
+    with open_bank(model, methods, range(len(methods)), sites=sites) as bank:
+        with torch.no_grad():
+            for slot in bank.slots:
+                slot.values[slot.trained] = torch.randn(slot.values[slot.trained].shape)
+            every = bank.every_run(**inputs)
+        rows = torch.tensor([2, 0, 1, 2])
+        together = bank(rows, **inputs)
+        torch.nn.functional.cross_entropy(together, labels, reduction="sum").backward()
+        plains = [merge(bank, run) for run in range(len(methods))]
+        heads = {slot.parameter: slot.values.grad for slot in bank.slots if isinstance(slot, HeadSlot)}
+    for run, plain in enumerate(plains):
+        plain.requires_grad_(True)
+        logits = plain(**inputs).logits
+        torch.testing.assert_close(every[run], logits, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(together[rows == run], logits[rows == run], rtol=1e-4, atol=1e-5)
+        torch.nn.functional.cross_entropy(logits[rows == run], labels[rows == run], reduction="sum").backward()
+        for name, gradient in heads.items():
+            torch.testing.assert_close(gradient[run], plain.get_parameter(name).grad, rtol=1e-4, atol=1e-5)
 
 
 def test_image_classifiers_have_banks_too(small_vit):

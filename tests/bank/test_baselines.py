@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
 from beft.bank import baselines as weights
+from beft.bank import fused
 from beft.bank import peft_adapter as adapters
 from beft.bank.baselines import open_bank
+from beft.bank.dropout import ForwardState
 from beft.bank.export import merge
 from beft.data import load
 from beft.data.batching import encode
@@ -137,6 +140,21 @@ def test_mask_sizes_are_the_papers_for_its_models_and_a_like_share_elsewhere():
     assert weights.mask_size("roberta-base", 85_054_464) == 105_000
     assert weights.mask_size("some-other", 85_054_464) == 100_000
     assert weights.mask_size("some-other", 10_646_784) == round(100_000 * 10_646_784 / 85_054_464)
+
+
+@pytest.mark.parametrize("trained", ["weight", "bias"])
+def test_a_layer_norm_of_which_anything_is_trained_is_left_to_torch(still, monkeypatch, trained):
+    """As entries of a mask may be: a GPU's kernel has no gradient for either."""
+    kernels = SimpleNamespace(norm=SimpleNamespace(WIDEST=1024))  # none to call
+    monkeypatch.setattr(fused, "kernels", lambda: kernels)
+    places = {module: 1 for module in still.model.modules() if isinstance(module, torch.nn.Dropout)}
+    ends = fused.fuse(still.model, ForwardState(1), places)
+    assert ends
+    for handle in ends:
+        own = getattr(handle.end.LayerNorm, trained).requires_grad_(True)
+        x = torch.randn(2, 3, handle.end.dense.in_features)
+        handle.end(x, torch.randn(2, 3, len(own))).square().sum().backward()
+        assert own.grad.abs().max() > 0
 
 
 def test_a_bank_takes_the_size_of_its_mask_from_the_models_name(still, monkeypatch):

@@ -18,6 +18,7 @@ from beft.bank.slots import BiasSlot
 from beft.errors import BeftError
 from beft.models import loading as models
 from beft.study import METHODS
+from beft.theory import null_key_bias as tiny_models
 
 ELSEWHERE = """
 import sys, torch
@@ -125,6 +126,21 @@ def test_an_adapter_of_another_method_is_refused(value_adapter, tiny, method):
     with open_bank(tiny.model, [method], [0]) as bank:
         with pytest.raises(BeftError, match=f"a {method} run .*(another model or method|does not train)"):
             adapters.load_adapter(bank, 0, value_adapter)
+
+
+@pytest.mark.parametrize("name", ["Phi-3", "GPT-NeoX", "BLOOM", "Falcon (grouped)"])
+def test_another_term_of_a_fused_projection_is_refused(name, tmp_path):
+    model = tiny_models.build(name, auto="AutoModelForCausalLM").float().requires_grad_(False)
+    with open_bank(model, ["b_q", "b_v"], [0, 0]) as bank, torch.no_grad():
+        fill(bank)
+        adapters.save_adapter(bank, 0, tmp_path)
+        with pytest.raises(BeftError, match="also has other terms of .*beft_bias, which a b_v run does not train"):
+            adapters.load_adapter(bank, 1, tmp_path)
+        wanted = [slot.values[0].clone() for slot in bank.trained(0)]
+        for slot in bank.trained(0):
+            slot.values.zero_()
+        adapters.load_adapter(bank, 0, tmp_path)
+        assert all(torch.equal(slot.values[0], one) for slot, one in zip(bank.trained(0), wanted, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,9 @@ def test_a_data_frame_and_a_folder_of_splits_are_prompted_too(tmp_path: Path) ->
 def test_only_so_many_validation_rows_are_scored(reviews: str) -> None:
     whole, some = (load_prompts(reviews, template=TEMPLATE, evaluated=n) for n in (None, 2))
     assert len(some.validation) == 2 and some.fingerprint != whole.fingerprint
-    assert some.task == whole.task and some.prompt.wording == whole.prompt.wording and some.summary == whole.summary
+    assert some.task == whole.task and some.prompt.wording == whole.prompt.wording
+    assert some.summary == whole.summary + ", of which 2 are scored" and whole.summary.endswith("(a fixed fifth)")
+    assert load(reviews, evaluated=2).summary.endswith("4 to validate (a fixed fifth), of which 2 are scored")
 
 
 # --- one sentence each ------------------------------------------------------------------------------------------------

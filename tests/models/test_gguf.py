@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import struct
 
+import numpy as np
 import pytest
 import small_gguf
 import torch
@@ -178,6 +180,50 @@ def test_a_truncated_file_is_a_sentence(written, cache):
         path.write_bytes(content)
         assert f"{path} is no GGUF file, or a damaged one: fetch it again" in refused(path)
     assert not any(place.is_dir() for place in cache.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("start", "content", "says"),
+    [
+        (4, struct.pack("<I", 1), "is of version 1 of its format, and GGUF is read in version 2 or 3"),
+        (4, struct.pack(">I", 3), "is in big-endian order of bytes, and GGUF is read in version 2 or 3"),
+        (24, struct.pack("<Q", 2**40), "cannot be read as GGUF, it may be truncated: fetch it again"),
+        (24, struct.pack("<Q", 2**64 - 1), "cannot be read as GGUF, it may be truncated: fetch it again"),
+    ],
+)
+def test_a_header_of_another_version_or_with_a_damaged_length_is_a_sentence(written, start, content, says):
+    _, path = written()
+    damaged = bytearray(path.read_bytes())
+    damaged[start : start + len(content)] = content
+    path.write_bytes(damaged)
+    assert says in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "scaling"),
+    [
+        ({"more": {"rope_freqs.weight": np.ones(8, np.float32)}}, "rope_freqs.weight"),
+        ({"fields": {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0}}, "yarn"),
+        ({"fields": {"rope.scaling.factor": 2.0}}, "linear"),
+    ],
+)
+def test_a_file_whose_rotary_positions_are_scaled_is_refused(written, settings, scaling):
+    """transformers reads them unscaled, without a word."""
+    _, path = written(**settings)
+    assert f"scales its rotary positions ({scaling}), which transformers does not read from GGUF" in refused(path)
+
+
+def test_a_file_that_says_that_nothing_is_scaled_is_read(written):
+    model, path = written(fields={"rope.scaling.type": "none", "rope.scaling.factor": 4.0})
+    assert torch.equal(logits(loading.load_causal(str(path)).model), logits(model))
+
+
+def test_a_file_with_biases_that_transformers_leaves_out_is_refused(written):
+    _, path = written(more={f"blk.{i}.attn_v.bias": np.ones(32, np.float32) for i in range(2)})
+    assert (
+        "has 2 biases that a llama model of transformers has no place for (blk.0.attn_v.bias), so that it would "
+        "compute something else: give the folder of the model that it was made from"
+    ) in refused(path)
 
 
 @pytest.mark.parametrize("architecture", ["clip", "bert", "something-new"])

@@ -46,8 +46,11 @@ class Shared:
         return len(self.labels) or 1
 
 
-def pretrained(name: str, folder: Path, **settings: Any) -> Path:
-    """A folder as it is on the hub: a masked language model of this architecture, which has no pooler and no head."""
+def pretrained(name: str, folder: Path, bare: bool = False, **settings: Any) -> Path:
+    """A folder as it is on the hub: a masked language model of this architecture, which has no pooler and no head.
+
+    `bare`: the encoder alone, without what stands before the masked language model's output.
+    """
     specimen = tiny_models.ARCHITECTURES[name]
     tokenizer = TOKENIZERS["WordPiece"]
     settings = specimen.settings | {"vocab_size": len(tokenizer)} | settings
@@ -57,7 +60,7 @@ def pretrained(name: str, folder: Path, **settings: Any) -> Path:
         model = transformers.AutoModelForMaskedLM.from_config(config)
         for parameter in (p for n, p in model.named_parameters() if n.endswith("bias")):
             torch.nn.init.normal_(parameter, std=0.2)
-    model.save_pretrained(folder)
+    (model.base_model if bare else model).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -148,6 +151,25 @@ def test_a_modernbert_as_it_is_published_gets_the_biases_that_it_lacks(tmp_path)
     same(beft.Tuned.load(shared.folder, offline=True).model, shared)  # PEFT merges nothing into such a layer
     with pytest.raises(beft.BeftError, match="all_biases trains nothing of ModernBertForSequenceClassification"):
         open_bank(model, ["all_biases"], [0])
+
+
+@pytest.mark.parametrize("method", ["b_v", "all_biases", "lora", "prompt"])
+def test_an_adapter_has_the_layers_of_a_head_that_the_base_model_lacks_and_no_run_trains(method, tmp_path):
+    """A checkpoint of the bare ModernBERT has no dense layer before the classifier: beft draws one, PEFT another."""
+    shared = share("ModernBERT with biases", method, ("bad", "good", "mixed"), tmp_path, bare=True)
+    found: dict[str, Any] = {}
+    torch.manual_seed(7)
+    exec(shared.code, found)
+    same(found["model"], shared)
+    same(beft.Tuned.load(shared.folder, offline=True).model, shared)
+    again = models.load(str(shared.base), labels=3)
+    with open_bank(again.model, [method], [7]) as bank, torch.no_grad():
+        adapters.load_adapter(bank, 0, shared.folder)
+        back = bank(torch.zeros(4, dtype=torch.long), None, **shared.inputs)
+    torch.testing.assert_close(back, shared.logits, rtol=1e-4, atol=1e-4)
+    other = models.load(str(shared.base), labels=3, seed=1).model
+    with open_bank(other, [method], [7]) as bank, pytest.raises(beft.BeftError, match=r"head.dense.weight is not that"):
+        adapters.load_adapter(bank, 0, shared.folder)
 
 
 @pytest.mark.parametrize("method", ["b_v", "all_biases"])

@@ -286,6 +286,15 @@ def test_training_rows_that_are_validation_rows_are_left_out_of_training(tmp_pat
     assert "2 training rows that the validation rows have too left out of training" in data.summary
 
 
+def test_columns_that_are_not_read_may_hold_anything_in_training_and_validation_rows():
+    train, test = (pd.DataFrame(rows) for rows in _splits())
+    for frame in (train, test):
+        frame["tokens"] = [np.arange(3) for _ in frame["text"]]
+    assert len(load(train, validation=test).validation) == 4
+    with pytest.raises(BeftError, match="hold the same rows: give validation rows that are not trained on"):
+        load(train, validation=train.assign(tokens=[np.arange(2) for _ in train["text"]]))
+
+
 def test_unusable_validation_rows_are_refused(tmp_path):
     train, test = _splits()
     file = write(tmp_path / "a.csv", train)

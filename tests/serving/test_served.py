@@ -320,6 +320,7 @@ def test_adapters_of_a_language_model_put_rows_into_the_prompt_that_they_were_tu
         labels = [served.labels(name)[int(one.mean.argmax())] for name, one in zip(which, scored, strict=True)]
         assert served.predict(rows, which) == labels and served.predict("very slow", "films") == labels[0]
         assert served.predict(pd.DataFrame({"text": ["not bad"], "title": ["the film"]}), "plots") == [labels[1]]
+        assert served.predict([7], ["films"]) == served.predict([7], "films") == [served.predict("7", "films")]
         assert served.by_label("very slow", "films").keys() == {"no", "yes"}
         with pytest.raises(BeftError, match="'bare' comes with no prompt of its own: use choose"):
             served.predict(["very slow"], ["bare"])
