@@ -64,7 +64,8 @@ def test_fewer_validation_rows_of_a_users_file_are_other_rows_by_their_fingerpri
     path = _write(tmp_path / "a.csv", _rows(50))
     whole, some, all_of_them = data.load(path), data.load(path, evaluated=4), data.load(path, evaluated=10)
     assert len(some.validation) == 4 and some.fingerprint != whole.fingerprint == all_of_them.fingerprint
-    assert some.train.rows == whole.train.rows and some.summary == whole.summary
+    assert some.train.rows == whole.train.rows and some.summary == whole.summary + ", of which 4 are scored"
+    assert whole.summary == all_of_them.summary
 
 
 def test_smallest_user_file_has_every_class_in_both_splits(tmp_path):
