@@ -27,7 +27,7 @@ from .sentence_tokens import LISTS, Sentence
 OWN_LISTS = "beft/data/word_lists.json"
 _OWN = files(__package__).joinpath("word_lists.json")
 _PRONOUNS = {"her": ("his", "him"), "his": ("her", "hers"), "him": ("her", "her"), "hers": ("his", "his")}
-_MALE = {"his", "him"}
+_PAIR, _MALE = {"he", "she"}, {"his", "him"}
 _RANKS = {"sir": "dame", "dame": "sir", "lord": "lady", "lady": "lord"}  # before a name
 _VOWEL = re.compile(r"(?!eu|ew|uni|us[aeiu]|one\b|once)[aeiouáéíóú]|hon(?:est|or|our)|heir|hour", re.IGNORECASE)
 
@@ -41,7 +41,7 @@ class Axis:
         groups: their names.
         sets: words in the order of the groups, with a capital where they always have one; of several sets with the
             same word the first counts, except for nouns among adjectives ("a Christian": "a Jew", not "a Jewish").
-        pronouns: whether her, his, him and hers are exchanged by the rule above.
+        pronouns: whether her, his, him and hers are exchanged by the rule above; he and she are then among the words.
         names: those words that are first names, in lower case.
     """
 
@@ -87,7 +87,7 @@ class Axis:
         """The group of a word of the axis, as an index."""
         low = self.key(word)
         if self.pronouns and low in _PRONOUNS:
-            return 0 if low in _MALE else 1
+            return self.places["he" if low in _MALE else "she"][0][1]
         return self.places[low][0][1]
 
     def key(self, word: str) -> str:
@@ -123,6 +123,9 @@ def axis(name: str, names: bool = False, path: str | Path | None = None) -> Axis
         names: whether first names are exchanged too.
         path: JSON as in `word_lists.json`: {"axes": {name: {"groups": [...], "words": [[...], ...], "names": []}}}.
 
+    The rules of English pronouns and titles hold for an axis "gender" of two groups with "he" and "she" as a pair. In a
+    list of another language or of three groups these words are as any others.
+
     Raises BeftError for an unknown axis, a file that is not such JSON, a set without a word for each group, or a word
     of two groups.
     """
@@ -151,7 +154,9 @@ def axis(name: str, names: bool = False, path: str | Path | None = None) -> Axis
                     f"{word!r} is a word of {groups[sides[word]]} and of {groups[g]} in {where}: keep it on one side"
                 )
     called = frozenset(str(word).lower() for words in first_names for word in words)
-    return Axis(name, groups, sets, name == "gender", called)
+    # "her" is a word of other languages too, and among three groups it has more than one counterpart
+    pronouns = name == "gender" and any(len(words) == 2 and {*map(str.lower, words)} == _PAIR for words in sets)
+    return Axis(name, groups, sets, pronouns, called)
 
 
 @dataclass(frozen=True)
@@ -259,7 +264,7 @@ def _counterpart(s: Sentence, axis: Axis, found: _Found, group: int | None) -> s
         n, _ = s.tokens(found.start, found.end)
         other = (low == "her" and contexts.her_is_object(s, n)) or (low == "his" and contexts.his_is_pronoun(s, n))
         return _cased(s, _PRONOUNS[low][other], low, found)
-    if axis.name == "gender" and low in _RANKS and contexts.is_ranked(s, s.tokens(found.start, found.end)[0]):
+    if axis.pronouns and low in _RANKS and contexts.is_ranked(s, s.tokens(found.start, found.end)[0]):
         return _cased(s, _RANKS[low], low, found)
     places = axis.places[low]
     adjective = len(places) < 2 or low not in LISTS["adjectives_and_nouns"]

@@ -131,9 +131,9 @@ def test_a_corpus_that_speaks_of_no_group_is_refused():
         augment(["It rained.", "The sun came."], GENDER)
 
 
-def own(tmp_path, words, groups=("a", "b")):
+def own(tmp_path, words, groups=("a", "b"), name="mine"):
     path = tmp_path / "lists.json"
-    path.write_text(json.dumps({"axes": {"mine": {"groups": groups, "words": words}}}))
+    path.write_text(json.dumps({"axes": {name: {"groups": groups, "words": words}}}))
     return path
 
 
@@ -155,6 +155,19 @@ def test_a_list_of_ones_own_is_read_and_checked(tmp_path):
     (tmp_path / "lists.json").write_text("[]")
     with pytest.raises(BeftError, match="is no list of words by axis"):
         axis("mine", path=tmp_path / "lists.json")
+
+
+def test_rules_of_english_pronouns_hold_for_a_list_of_ones_own_with_he_and_she_alone(tmp_path):
+    turned = axis("gender", path=own(tmp_path, [["she", "he"], ["woman", "man"]], ["female", "male"], "gender"))
+    assert swapped("She saw him and lost her bag.", turned) == "He saw her and lost his bag."
+    assert swapped("He lost his bag.", turned, group=1) == "He lost his bag.", "the words of its own group stay"
+    assert swapped("He lost his bag.", turned, group=0) == "She lost her bag."
+    german = axis("gender", path=own(tmp_path, [["Frau", "Mann"]], ["weiblich", "männlich"], "gender"))
+    assert swapped("Komm her, sagte die Frau.", german) == "Komm her, sagte die Mann."
+    sets = [["he", "she", "they"], ["his", "her", "their"], ["him", "her", "them"]]
+    three = axis("gender", path=own(tmp_path, sets, ["male", "female", "neutral"], "gender"))
+    texts = ("He lost his bag.", "She lost her bag.", "They lost their bag.")
+    assert augment(texts[:1], three).texts == texts
 
 
 def test_every_list_that_comes_along_has_a_word_for_each_group_and_none_on_two_sides():
