@@ -1,13 +1,13 @@
 """Whether a notebook has to run again: not where all that it is made from, and all that it made, is as it was.
 
-Asked of a profile that reads nothing but what the repository and checked packages hold (`offline`), without parameters.
+Asked of a profile that reads nothing but what this machine and checked packages hold (`offline`), without parameters.
 The stamp of a run lies beside the executed notebook. A notebook on the records of benchmarks always runs.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,37 @@ from .notebooks import read
 
 
 def made_from(source: Path, profile: str) -> str:
-    """SHA-256 (hex) over the notebook's cells, the profile, the package, the versions and the processors."""
+    """SHA-256 (hex) of what a notebook is made from.
+
+    Over its cells; the profile, with size and time of the files that it names; the package and the models of the
+    repository; where data sets are looked for (BEFT_DATA, not what is in there); the versions and the processors.
+    """
     parts: list[Any] = [[cell.cell_type, cell.source] for cell in read(source).cells]
-    parts += [read_profile(profile), versions()]
+    parts += [read_profile(profile), versions(), os.environ.get("BEFT_DATA")]
+    parts += [[str(file), *_state(file)] for file in _named(read_profile(profile))]
     parts.append(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     whole = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
-    for file in sorted(p for kind in ("*.py", "*.json") for p in (paths.ROOT / "beft").rglob(kind)):
+    kinds = {"beft": ("*.py", "*.json"), "data/models": ("*.json", "*.safetensors")}
+    for file in sorted(p for place, own in kinds.items() for kind in own for p in (paths.ROOT / place).rglob(kind)):
         whole.update(file.relative_to(paths.ROOT).as_posix().encode() + b"\0" + file.read_bytes())
     return whole.hexdigest()
+
+
+def _named(value: Any) -> Iterator[Path]:
+    """The files that texts in a profile name, and those in the folders that they name, such as rows of one's own."""
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _named(part)
+    elif isinstance(value, str):
+        with suppress(OSError, RuntimeError, ValueError):  # too long for a name, no such user
+            path = Path(value).expanduser()
+            yield from filter(Path.is_file, sorted(path.rglob("*")) if path.is_dir() else [path])
+
+
+def _state(file: Path) -> tuple[int, int]:
+    """Size in bytes and time of the last change in ns."""
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def write_stamp(source: Path, profile: str, figures: Path, runs: int, origin: str) -> None:

@@ -80,6 +80,23 @@ def test_a_change_of_anything_that_it_is_made_from_runs_it(
     assert len(read(source).cells) == 4
 
 
+def test_a_change_of_a_model_of_the_repository_or_of_a_file_that_the_profile_names_is_a_change(
+    tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, rows, model = make("a", ["1"]), tmp_path / "rows.csv", tmp_path / "data" / "models" / "tiny" / "config.json"
+    model.parent.mkdir(parents=True)
+    monkeypatch.setattr(unchanged.paths, "ROOT", tmp_path)
+    monkeypatch.setattr(unchanged, "read_profile", lambda name: {"common": {"cells": [{"task": str(rows)}]}})
+    seen = [unchanged.made_from(source, "smoke")]
+    for path in (rows, model):
+        for text in ("1", "12"):
+            path.write_text(text)
+            seen.append(unchanged.made_from(source, "smoke"))
+    monkeypatch.setenv("BEFT_DATA", str(tmp_path))
+    seen.append(unchanged.made_from(source, "smoke"))
+    assert len(set(seen)) == 6 and unchanged.made_from(source, "smoke") == seen[-1]
+
+
 def test_what_was_edited_while_it_ran_is_not_what_it_was_made_from(tmp_path: Path, make: Make, again) -> None:
     path = tmp_path / "repository" / "notebooks" / "a.ipynb"
     edit = f"p = pathlib.Path({str(path)!r})\np.write_text(p.read_text().replace('left' + ' as it is', 'edited'))"
