@@ -89,7 +89,7 @@ class Served(Shelf):
         with self._lock:
             self._check_open()
             rows, entries, single = self._rows(texts, which)
-            tokenizer = self._tokenizer()
+            tokenizer = self._tokenizer(len(rows))
             if self._writes:
                 examples = [self._worded(row, entry) for row, entry in zip(rows, entries, strict=True)]
                 scored = self._of_options(examples, [entry.max_length for entry in entries], entries)
@@ -260,15 +260,20 @@ class Served(Shelf):
             )
         return [self._entry(name, f"of row {i}") for i, name in enumerate(names, 1)]
 
-    def _tokenizer(self) -> Any:
-        """The tokenizer. Raises BeftError where there is none, or its padding hides from a decoder that classifies."""
+    def _tokenizer(self, rows: int = 1) -> Any:
+        """The tokenizer. Raises BeftError where there is none, or its padding hides from a decoder that classifies.
+
+        `rows` are computed together, for which such a decoder needs a padding token.
+        """
         if self.tokenizer is None:
             raise BeftError("there is no tokenizer beside the adapters: give one, beft.serve(..., tokenizer=...)")
-        if self._anatomy.causal and not self._writes and self.tokenizer.pad_token_id != self.model.config.pad_token_id:
+        pad, kind = self.model.config.pad_token_id, type(self.model).__name__
+        hidden = self.tokenizer.pad_token_id != pad or (pad is None and rows > 1)
+        if self._anatomy.causal and not self._writes and hidden:
             raise BeftError(
-                f"{type(self.model).__name__} finds the last token of a text by the pad_token_id of its config "
-                f"({self.model.config.pad_token_id}), and the tokenizer pads with {self.tokenizer.pad_token_id}: set "
-                "tokenizer.pad_token and model.config.pad_token_id to the same token"
+                f"{kind} finds the last token of a text by the pad_token_id of its config ({pad}), and the tokenizer "
+                f"pads with {self.tokenizer.pad_token_id}: set tokenizer.pad_token and model.config.pad_token_id to "
+                "the same token"
             )
         return self.tokenizer
 

@@ -334,3 +334,14 @@ def test_a_tokenizer_that_pads_otherwise_than_a_decoder_reads_is_refused(tmp_pat
     model.config.pad_token_id = None
     with pytest.raises(BeftError, match=r"finds the last token of a text by the pad_token_id .*None.*pads with 0: set"):
         beft.serve(model, tokenizer=tokenizer).predict("a film", None)
+
+
+def test_a_decoder_that_classifies_without_a_padding_token_takes_one_text_and_refuses_several():
+    model = classifier("GPT-2")
+    model.config.pad_token_id = None
+    tokenizer = tokenizer_of(model)
+    tokenizer.pad_token = None
+    served = beft.serve(model, tokenizer=tokenizer)
+    assert served.predict("a film", None) in served.labels(None)
+    with pytest.raises(BeftError, match=r"config \(None\), and the tokenizer pads with None: set tokenizer.pad_token"):
+        served.predict(["a film", "a good film"], None)
