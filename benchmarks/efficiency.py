@@ -122,7 +122,8 @@ def with_the_trainer(loaded: Loaded, data: Dataset, study: Study, run: Run, best
     how = usual.prompt if study.prompted else usual.classify
     out, labels = how(loaded, data, study, run, best)
     seconds = time.perf_counter() - began
-    return {"seconds": seconds, "score": score("accuracy", labels, predictions(torch.from_numpy(out)).numpy())}
+    # by the task's own metric, as a bank scores
+    return {"seconds": seconds, "score": score(data.task.metric, labels, predictions(torch.from_numpy(out)).numpy())}
 
 
 def by_the_protocol(loaded: Loaded, data: Dataset, study: Study, run: Run) -> Measured:

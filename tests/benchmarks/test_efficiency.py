@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -130,6 +132,16 @@ def test_labels_belong_to_their_logits_in_whatever_order_the_trainer_predicts(ti
     study = Study(TINY, "microworld_sentiment", 32, 1, 16)
     logits, labels = usual.classify(tiny, task, study, Run("b_v", 0, 1e-2), best)
     assert (logits.argmax(1) == labels).all()
+
+
+def test_a_run_with_the_trainer_is_scored_by_the_metric_of_the_task_as_a_bank_is(tiny, monkeypatch):
+    data = sources.load("microworld_sentiment", evaluated=40)
+    data = replace(data, task=replace(data.task, metrics=("f1", "accuracy")))
+    answers = np.eye(2)[[1, 1, 1, 0]], np.array([1, 0, 1, 1])  # three of class 1 predicted and three there, two in both
+    monkeypatch.setattr(usual, "classify", lambda *_: answers)
+    study = Study(TINY, "microworld_sentiment", 64, 1, 16)
+    score = efficiency.with_the_trainer(tiny, data, study, Run("b_v", 0, 1e-2), False)["score"]
+    assert score == pytest.approx(2 / 3)
 
 
 def test_prompts_with_the_trainer_score_every_option():
