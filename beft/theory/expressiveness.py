@@ -216,7 +216,8 @@ def _spectral(matrices: Tensor) -> Tensor:
 def visible(real: Tensor, causal: bool) -> Tensor:
     """The mask of keys per query, (B, 1, 1 or T, T), from that of the tokens that are not padding, `real` (B, T)."""
     keys = real[:, None, None, :]
-    return keys & torch.ones(2 * real.shape[-1:], dtype=torch.bool).tril() if causal else keys
+    before = torch.ones(2 * real.shape[-1:], dtype=torch.bool, device=real.device).tril()
+    return keys & before if causal else keys
 
 
 def _real(batch: Batch, states: Tensor) -> Tensor:

@@ -90,6 +90,11 @@ def test_reach_ignores_padding():
     np.testing.assert_allclose(padded["q"], unpadded["q"], rtol=1e-10)
 
 
+def test_the_mask_of_a_decoder_is_where_its_tokens_are():
+    mask = visible(torch.ones(2, 3, dtype=torch.bool, device="meta"), causal=True)
+    assert mask.device.type == "meta" and mask.shape == (2, 1, 3, 3)
+
+
 def test_reach_over_several_batches_weighs_every_token_alike():
     model, batch = small()
     batches = [{key: x[rows] for key, x in batch.items()} for rows in ([0], [1, 2, 3])]
