@@ -46,8 +46,13 @@ def tasks(s: Settings) -> dict[str, Tuning]:
     """What models are fine-tuned on: "biographies", and "posts" and "nli" unless they are `none`.
 
     Rows are drawn once, so that a wrong task or regime is refused before anything is trained. Raises BeftError: rows
-    that cannot be had, a regime larger than they are, or two equal axes.
+    that cannot be had, a regime larger than they are, two equal axes, or one that no sentence of the corpus measures.
     """
+    if s["corpus"] == MICRO and s["axis"] not in world.AXES:
+        raise BeftError(
+            f"axis is {s['axis']}, and the sentences of {MICRO} measure {' and '.join(world.AXES)}: give one of these, "
+            "or another corpus"
+        )
     if s["second_axis"] == s["axis"]:
         raise BeftError(f"second_axis is {s['axis']}, as axis is: give another one, or none")
     tunings = {"biographies": biographies(s)}

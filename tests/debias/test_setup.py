@@ -161,6 +161,11 @@ def test_everything_is_looked_for_before_anything_is_trained(tmp_path):
     assert set(debiasing.tasks(load(second_axis="none"))) == {"biographies"}
     with pytest.raises(BeftError, match="second_axis is gender, as axis is: give another one, or none"):
         debiasing.tasks(load(second_axis="gender"))
+    with pytest.raises(
+        BeftError, match="axis is pets, and the sentences of microworld_people measure gender and origin"
+    ):
+        debiasing.tasks(load(axis="pets", word_list="words.json"))
+    assert debiasing.tasks(load(axis="pets", word_list="words.json", corpus="mine.csv"))
     with pytest.raises(BeftError, match="is no folder, and no file that ends in"):
         debiasing.tasks(load(nli=str(tmp_path / "nowhere")))
 
