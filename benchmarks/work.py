@@ -17,7 +17,7 @@ GROUPS = {
     "attention": ("bmm", "baddbmm", "_softmax", "softmax", "_scaled_dot_product", "scaled_dot_product"),
     "activations and norms": ("gelu", "silu", "relu", "tanh", "native_layer_norm", "layer_norm", "rsqrt", "pow"),
     "copies": ("copy_", "_to_copy", "cat", "clone", "contiguous", "index", "gather", "embedding"),
-    "dropout": ("bitwise", "ge", "__r", "__l", "native_dropout", "bernoulli", "remainder"),
+    "dropout": ("bitwise", "ge", "sub", "__r", "__l", "native_dropout", "bernoulli", "remainder"),
 }
 
 # The same of a GPU's kernels, by parts of their names.

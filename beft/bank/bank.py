@@ -19,13 +19,14 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..anatomy.architectures import FAMILIES, SHARED
 from ..anatomy.projections import backbone_of, classifier, last_mixer
-from ..anatomy.sites import find, width_of
+from ..anatomy.sites import TERMS, find, width_of
 from ..errors import BeftError, unknown
 from ..study import ALL_METHODS, WEIGHT_METHODS, check_seed, parse_method
-from .dropout import SHARED_BY_BATCH, ForwardState, drop_weights_of, keep_weights_of, use_keyed_attention
-from .fused import fuse
+from .attention import drop_weights_of, keep_weights_of, use_keyed_attention
+from .dropout import SHARED_BY_BATCH, ForwardState
+from .fused import fuse, put_together, rewrite
 from .slots import BiasSlot, Change, Sites, Slot, anatomy_in_bank, bias_slots, head_slots, must_run_alone
-from .unpadded import AROUND, INSIDE, Tokens, tokens_of, unpad
+from .unpadded import AROUND, INSIDE, Tokens, filled_up, tokens_of, unpad
 from .virtual_tokens import VIRTUAL
 
 DTYPES = ("float32", "bfloat16")
@@ -214,20 +215,28 @@ class BiasBank(nn.Module):
         if self.encoder_is_frozen:
             return self._logits(None, None, inputs)
         if self.lowest and self.R > 1:
+            B = len(inputs["input_ids"])
+            inputs = filled_up(inputs) if self.fills else inputs
             with self._as(None, None):
                 self.state.shared = len(inputs["input_ids"])
-                self.state.tokens = tokens_of(inputs.get("attention_mask"))
-                return self._call(inputs).logits.float().unflatten(0, (self.R, self.state.shared))  # type: ignore[no-any-return]
+                self.state.tokens = tokens_of(inputs.get("attention_mask"), self._packs_all)
+                return self._call(inputs).logits.float().unflatten(0, (self.R, self.state.shared))[:, :B]  # type: ignore[no-any-return]
         B = len(next(iter(inputs.values())))
         run_ids = torch.arange(self.R, device=self.device).repeat_interleave(B)
         repeated = {name: x.repeat(self.R, *[1] * (x.dim() - 1)) for name, x in inputs.items()}
         return self._logits(run_ids, None, repeated).unflatten(0, (self.R, B))
 
     def _logits(self, run_ids: Tensor | None, keys: Tensor | None, inputs: dict[str, Any]) -> Tensor:
+        packs, B = self.padded < 1 and run_ids is not None, 0 if run_ids is None else len(run_ids)
+        if packs and self.fills and B > 1:
+            inputs = filled_up(inputs)
+            more = len(inputs["attention_mask"]) - B
+            run_ids, keys = (None if x is None else torch.cat([x, x[:1].expand(more)]) for x in (run_ids, keys))
         with self._as(run_ids, keys):
-            if self.padded < 1 and run_ids is not None:
-                self.state.tokens = tokens_of(inputs.get("attention_mask"))
-            return self._call(inputs).logits.float()
+            if packs:
+                self.state.tokens = tokens_of(inputs.get("attention_mask"), self._packs_all)
+            logits = self._call(inputs).logits.float()
+            return logits[:B] if packs and len(logits) > B else logits
 
     def _call(self, inputs: dict[str, Any]) -> Any:
         return self.model(**inputs)
@@ -281,21 +290,27 @@ class BiasBank(nn.Module):
             if isinstance(module, nn.Dropout) and name.rpartition(".")[2] not in SHARED_BY_BATCH:
                 places[module] = place = place + 1
                 self._handles.append(module.register_forward_hook(self.state.hook(place, module.p)))
+        self.state.modules = place
+        rewritten = rewrite(self._attentions(), self.state) if self.device.type == "cpu" and self._is_frozen() else []
+        self._handles += rewritten
         for attention in self._attentions():
-            drop_weights_of(attention, self.state, place := place + 1)
+            own = places[attention.dropout] if rewritten else (place := place + 1)  # type: ignore[index]
+            drop_weights_of(attention, self.state, own)
+            self.state.attentions += (own,)
             if SHARED in self.anatomy.extras:
                 self._handles.append(attention.register_forward_pre_hook(self.state.deeper))
         for slot in self.slots:
             self._handles += slot.attach(self.model, self.state)
-        if self.device.type == "cuda":
-            self._handles += fuse(self.model, self.state, places)
+        self._handles += fuse(self.model, self.state, places)
         mixer = last_mixer(self.model) if self.sites is None else None
         # the padding of rows is not computed, see `unpadded`
-        self.padded, self.lowest = 1.0, 0
+        self.padded, self.lowest, self.fills, self._packs_all = 1.0, 0, False, False
         if mixer is not None and not set(self.methods) & set(VIRTUAL):
             _, backbone, family = backbone_of(self.model)
-            inside = self._drops_attention()
+            inside = self._drops_attention() or bool(rewritten)
             self.padded = INSIDE if inside else AROUND
+            self._packs_all = inside and self.device.type == "cpu"
+            self.fills = self._packs_all and self.dtype == "bfloat16"
             layers = find(backbone, family.stack)
             self._handles += unpad(layers, self._attentions(), self.state, inside)
             self.lowest = min(map(_lowest, self.methods)) if not self.encoder_is_frozen else 0
@@ -305,7 +320,11 @@ class BiasBank(nn.Module):
             # the rest of the last layer is computed for the token that the head reads, no other
             module = self.model.get_submodule(mixer)
             self._handles.append(module.register_forward_pre_hook(lambda _, args: tuple(map(self._firsts, args))))
+            self.state.reads_first = self._attentions()[-1]
         self._cast = self._cast_frozen() if self.dtype == "bfloat16" else []
+        if self.padded == INSIDE and self.device.type == "cpu" and self._is_frozen():
+            names = zip(*([site.module for site in self.anatomy.of(term)] for term in TERMS), strict=True)
+            self._handles += put_together(self.model, self._attentions(), list(names), self.state)
 
     def _firsts(self, x: Tensor) -> Tensor:
         """The first token of each row, (B, 1, d)."""
@@ -322,6 +341,10 @@ class BiasBank(nn.Module):
         Not where it is more than that: with soft-capped logits or sinks, or written out by the family itself.
         """
         return bool(self.model._can_set_attn_implementation() and self.model._supports_sdpa)
+
+    def _is_frozen(self) -> bool:
+        """Whether all weights stay as they are."""
+        return not self.trains_weights
 
     def _cast_frozen(self) -> list[tuple[str, nn.Linear, dict[str, Tensor]]]:
         """Cast frozen linear layers to bfloat16 once, as autocast would at every call; returns the originals."""

@@ -5,21 +5,16 @@ stream would then depend on the chunk; here it is a hash of (key of the example,
 feature), so a run sees the same masks alone, in a bank, after a restart, and whatever the padding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import eager_mask
 
 from .unpadded import Tokens
 
 PLACES = 4096  # more than the dropouts of a network
-KEYED = "beft"  # the name of `keyed_attention` in transformers
 # Names of dropouts whose input has no row per example, so that no key is one's own: DeBERTa's, of the embeddings of
 # distances (2 span, d).
 SHARED_BY_BATCH = ("pos_dropout",)
@@ -29,6 +24,16 @@ SHARED_BY_BATCH = ("pos_dropout",)
 def _constant(value: int, device: torch.device) -> Tensor:
     """The low 32 bits of a number as an int32 tensor: with a Python number every operation would convert it anew."""
     return torch.tensor(_int32(value), dtype=torch.int32, device=device)
+
+
+@lru_cache(maxsize=256)
+def _column(values: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.int32, device=device)[:, None]
+
+
+@lru_cache(maxsize=64)
+def _constant16(value: int, device: torch.device) -> Tensor:
+    return torch.tensor(value, dtype=torch.int16, device=device)
 
 
 def _int32(value: int) -> int:
@@ -96,29 +101,65 @@ def keep_mask(keys: Tensor, shape: Sequence[int], p: float) -> Tensor:
         shape: the other dimensions of the activation, e.g. (T, d) or (H, T, T).
         p: drop probability in [0, 1).
     """
-    *outer, last = shape
-    # (B, ...) grows by one dimension a time; an entry depends on its indices, not on the extents
+    return keep_bits(_keys_of(keys, shape[:-1]), shape[-1], p) != 0
+
+
+def _keys_of(keys: Tensor, outer: Sequence[int]) -> Tensor:
+    """Keys (B, *outer) of keys (B,): an entry depends on its indices, not on the extents."""
     for n in outer:
         keys = mix(keys[..., None] + _index_keys(n, keys.device))
-    return _kept(keys, last, p)
+    return keys
 
 
-def _kept(keys: Tensor, last: int, p: float) -> Tensor:
-    """Bool (..., last) of keys (...)."""
+def keep_bits(keys: Tensor, last: int, p: float) -> Tensor:
+    """int16 (..., last) of keys (...): all bits of a unit that is kept, none of one that is dropped.
+
+    As numbers and not as truth values, because a CPU has wide instructions for those: with `>=` and a product by its
+    outcome, dropout took six times as long.
+    """
     half = (last + 1) // 2  # one 32-bit hash decides two units
-    x = keys[..., None] ^ _feature_keys(half, keys.device)  # (B, *outer, half)
+    x = keys[..., None] ^ _feature_keys(half, keys.device)  # (..., half)
     x.mul_(_constant(_MUL_A, x.device))
     _fold(x, 15, 0x1FFFF).mul_(_constant(_MUL_B, x.device))
-    return x.view(torch.int16)[..., :last] >= round(p * 65536) - 32768
+    x = x.view(torch.int16)
+    x = x if 2 * half == last else x[..., :last]
+    border = round(p * 65536) - 32768  # a unit is kept if x >= border: halved, so that the difference has its sign
+    halves = x >> _constant16(1, x.device)
+    if border % 2:
+        halves += x & _constant16(1, x.device)
+    return torch.sub(_constant16((border + 1) // 2 - 1, x.device), halves).bitwise_right_shift_(
+        _constant16(15, x.device)
+    )
+
+
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
+
+
+def with_bits(x: Tensor, bits: Tensor) -> Tensor:
+    """x, floating, where `bits` of `keep_bits` has ones, and zero elsewhere."""
+    kind = INTEGERS[x.element_size()]
+    return (x.contiguous().view(kind) & bits.to(kind)).view(x.dtype)
+
+
+class _Thinned(torch.autograd.Function):
+    """x where `bits` has ones, times `scale`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bits: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(bits)
+        ctx.scale = scale
+        return with_bits(x, bits).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        (bits,) = ctx.saved_tensors
+        return with_bits(gradient, bits).mul_(ctx.scale), None, None
 
 
 def dropout(x: Tensor, keys: Tensor, p: float) -> Tensor:
     """Inverted dropout of x (B, ...) with masks from keys (B,)."""
-    return _thinned(x, keep_mask(keys, x.shape[1:], p), p)
-
-
-def _thinned(x: Tensor, keep: Tensor, p: float) -> Tensor:
-    return x * keep.to(x.dtype).mul_(1.0 / (1.0 - p))
+    bits = keep_bits(_keys_of(keys, x.shape[1:-1]), x.shape[-1], p)
+    return _Thinned.apply(x, bits, 1.0 / (1.0 - p))  # type: ignore[no-any-return]
 
 
 class ForwardState:
@@ -132,6 +173,9 @@ class ForwardState:
         shared: rows of which all runs see the same so far, with the run of each row to come; 0 for none.
         each: rows of every run where these stand in the order of the runs, with rows behind them that nothing comes
             of; 0 for any other order.
+        modules: number of dropouts that are modules; these have the places from 1 on.
+        attentions: the places of the dropout of attention weights, by layer.
+        reads_first: the attention of which only first tokens are read, the last one's; None where all are.
         depth: layers begun so far, in models that use a layer at several depths: each has masks of its own.
     """
 
@@ -141,11 +185,16 @@ class ForwardState:
         self.keys: Tensor | None = None
         self.tokens: Tokens | None = None
         self.shared = self.each = 0
+        self.modules = 0
+        self.attentions: tuple[int, ...] = ()
+        self.reads_first: nn.Module | None = None
         self.depth = 0
+        self._tables: dict[tuple[str, int], Tensor] = {}
 
     def forget(self) -> None:
         """The chunk is over."""
         self.run_ids, self.keys, self.tokens, self.shared, self.each = None, None, None, 0, 0
+        self._tables.clear()
 
     def part_runs(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """A forward pre-hook of a layer from which on each run has rows of its own: every row R times."""
@@ -178,101 +227,41 @@ class ForwardState:
         if x.is_cuda and x.dim() in (2, 3, 4) and (own := kernels()) is not None:
             tokens = self.tokens if self.tokens is not None and self.tokens.hold(x) else None
             return own.dropout.KernelDropout.apply(x, self.keys, self.salt(place), p, tokens)  # type: ignore[no-any-return]
-        keys = mix(self.keys + _constant(self.salt(place), self.keys.device))
         if self.tokens is not None and self.tokens.hold(x):  # the mask that these tokens have in (B, T, d)
-            of_places = _index_keys(self.tokens.length, keys.device).index_select(0, self.tokens.places)
-            keys = mix(keys.index_select(0, self.tokens.rows) + of_places)
-            return _thinned(x, _kept(keys, x.shape[-1], p)[None], p)
-        return dropout(x, keys, p)
+            bits = keep_bits(self.token_keys(place), x.shape[-1], p)[None]
+            return _Thinned.apply(x, bits, 1.0 / (1.0 - p))  # type: ignore[no-any-return]
+        return dropout(x, mix(self.keys + _constant(self.salt(place), self.keys.device)), p)
+
+    def token_keys(self, place: int) -> Tensor:
+        """Keys (M,) of the packed tokens at a place."""
+        assert self.keys is not None and self.tokens is not None
+        if ("tokens", self.depth) not in self._tables:
+            of_rows = mix(self.keys + self._salts(range(1, self.modules + 1)))  # (places, B)
+            of_places = _index_keys(self.tokens.length, self.keys.device).index_select(0, self.tokens.places)
+            self._tables["tokens", self.depth] = mix(of_rows.index_select(1, self.tokens.rows) + of_places)
+        return self._tables["tokens", self.depth][place - 1]
+
+    def query_keys(self, place: int, heads: int, groups: Any) -> Tensor:
+        """Keys of the queries of `attention.Groups` at a place: of row and head, then of the place in the row."""
+        assert self.keys is not None and self.tokens is not None
+        if groups.first:  # of one attention, the last
+            return self._mixed_queries((place,), heads, groups)[0]
+        if ("queries", self.depth) not in self._tables:
+            self._tables["queries", self.depth] = self._mixed_queries(self.attentions, heads, groups)
+        return self._tables["queries", self.depth][self.attentions.index(place)]
+
+    def _mixed_queries(self, places: tuple[int, ...], heads: int, groups: Any) -> Tensor:
+        assert self.keys is not None and self.tokens is not None
+        of_rows = mix(self.keys + self._salts(places))  # (places, B)
+        each = mix(of_rows[..., None] + _index_keys(heads, self.keys.device)).flatten(1)  # (places, B H)
+        here = _index_keys(self.tokens.length, self.keys.device).index_select(0, groups.places)
+        return mix(each.index_select(1, groups.row_heads) + here)
+
+    def _salts(self, places: Iterable[int]) -> Tensor:
+        """Of several places, int32 (places, 1)."""
+        assert self.keys is not None
+        return _column(tuple(map(self.salt, places)), self.keys.device)
 
     def hook(self, place: int, p: float) -> Any:
         """A forward hook: dropout of a module's output."""
         return lambda module, args, output: self.dropout(output, place, p)
-
-
-# The attention modules that a bank is on: its state, the number of the place, the drop probability.
-_ATTENTION: WeakKeyDictionary[nn.Module, tuple[ForwardState, int, float]] = WeakKeyDictionary()
-
-
-def drop_weights_of(attention: nn.Module, state: ForwardState, place: int) -> None:
-    """From now on `keyed_attention` drops weights of this module by `state`, until `keep_weights_of`."""
-    _ATTENTION[attention] = (state, place, _drop_probability(attention))
-
-
-def keep_weights_of(attention: nn.Module) -> None:
-    """No dropout of the weights of this module any more."""
-    _ATTENTION.pop(attention, None)
-
-
-def _drop_probability(attention: nn.Module) -> float:
-    """Of attention weights, under the names that the families give it."""
-    for name in ("dropout", "attention_dropout", "dropout_prob", "attn_dropout"):
-        value = getattr(attention, name, None)
-        if isinstance(value, nn.Dropout):
-            return value.p
-        if isinstance(value, float):
-            return value
-    return 0.0
-
-
-def keyed_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor | None]:
-    """transformers' attention interface, (B, H, T, d) each: SDPA, or written out where its weights are dropped.
-
-    Where the tokens of a chunk stand one after another, (1, H, M, d), they are put into rows and back.
-    """
-    state, place, p = _ATTENTION.get(module, (None, 0, 0.0))
-    tokens = None if state is None else state.tokens
-    if state is not None and tokens is not None and tokens.count > 1 and query.shape[0] == 1:
-        if query.is_cuda and (by := kernels()) is not None and by.attention.fits(query, key, value):
-            scaling = scaling or query.shape[-1] ** -0.5
-            keys = state.keys if p else None
-            out = by.attention.KernelAttention.apply(query, key, value, tokens, scaling, keys, state.salt(place), p)
-            return out, None
-        heads = [x.transpose(1, 2).flatten(2) for x in (query, key, value)]  # (1, M, H d)
-        query, key, value = (
-            tokens.pad(x).unflatten(-1, (own.shape[1], -1)).transpose(1, 2)
-            for x, own in zip(heads, (query, key, value), strict=True)
-        )
-        out, _ = _attention(module, query, key, value, attention_mask, scaling, state, place, p, **kwargs)
-        return tokens.pack(out.flatten(2)).unflatten(-1, out.shape[2:]), None
-    return _attention(module, query, key, value, attention_mask, scaling, state, place, p, **kwargs)
-
-
-def _attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None,
-    state: ForwardState | None,
-    place: int,
-    p: float,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor | None]:
-    if state is None or state.keys is None or p == 0.0:
-        kwargs.pop("dropout", None)
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=0.0, scaling=scaling, **kwargs)
-    if key.shape[1] not in (1, query.shape[1]):  # heads of the query that share a key and a value
-        groups = query.shape[1] // key.shape[1]
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    scores = torch.matmul(query * (scaling or query.shape[-1] ** -0.5), key.transpose(2, 3))  # (B, H, T, T)
-    if attention_mask is not None:
-        scores = scores + attention_mask.to(scores.dtype)
-    weights = state.dropout(torch.softmax(scores, dim=-1), place, p)
-    return torch.matmul(weights.to(value.dtype), value).transpose(1, 2).contiguous(), None
-
-
-def use_keyed_attention(model: Any) -> None:
-    """Let a model compute its attention by `keyed_attention`."""
-    AttentionInterface.register(KEYED, keyed_attention)
-    AttentionMaskInterface.register(KEYED, eager_mask)  # additive, which both branches of it take
-    model.set_attn_implementation(KEYED)

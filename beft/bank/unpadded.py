@@ -5,11 +5,13 @@ a matrix of its M real tokens, (1, M, d); the scores get (B, T, d) with zeros fo
 packed again. So rows of unlike lengths share a chunk, and there are few chunks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from ..data.batching import whole
 
 # Share of the matrix products that is done for padding too: none, or those of attentions that put rows together no
 # other way than by their inputs (query, key, value and output of 12 parts).
@@ -30,12 +32,14 @@ class Tokens:
         rows: the row of each, (M,).
         places: its place in that row, (M,).
         first: that of each row's first token among the M, (B,).
+        groups: the same rows as `attention` takes them, by what it asks for.
     """
 
     def __init__(self, length: int, at: Tensor, lengths: Tensor) -> None:
         self.count, self.length, self.at, self.lengths = len(lengths), length, at, lengths
         self.rows, self.places = at // length, at % length
         self.first = lengths.cumsum(0) - lengths
+        self.groups: dict[Any, Any] = {}
 
     @classmethod
     def of(cls, mask: Tensor) -> "Tokens":
@@ -60,16 +64,36 @@ class Tokens:
         """(1, M, d) as (B, T, d), zeros for padding."""
         return _Put.apply(x[0], self.at, self.count * self.length).unflatten(0, (self.count, self.length))  # type: ignore[no-any-return]
 
+    def spread(self, x: Tensor) -> Tensor:
+        """What the first token of each row has, (B, d), as (1, M, d), zeros for the others."""
+        return _Put.apply(x, self.first, len(self.at))[None]  # type: ignore[no-any-return]
+
     def firsts(self, x: Tensor) -> Tensor:
         """The first token of each row, (B, 1, d), of (1, M, d)."""
         return x[0].index_select(0, self.first)[:, None]
 
 
-def tokens_of(mask: Tensor | None) -> Tokens | None:
-    """The tokens of a mask (B, T) that is worth it: several rows, some of them padded, none on the left."""
-    if mask is None or mask.dim() != 2 or len(mask) < 2 or bool(mask.all()) or not bool(mask[:, 0].all()):
+def tokens_of(mask: Tensor | None, full: bool = False) -> Tokens | None:
+    """The tokens of a mask (B, T) that is worth it: several rows, none padded on the left, some padded or `full`."""
+    if mask is None or mask.dim() != 2 or len(mask) < 2 or not bool(mask[:, 0].all()):
         return None
-    return Tokens.of(mask)
+    return Tokens.of(mask) if full or not bool(mask.all()) else None
+
+
+def filled_up(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Inputs (B, T) with rows behind them that nothing comes of, so that the tokens of all are `batching.whole`.
+
+    They are of the first row's first token. The same inputs where some are of another shape.
+    """
+    mask = inputs.get("attention_mask")
+    if mask is None or any(x.shape != mask.shape for x in inputs.values()):
+        return dict(inputs)
+    count, T = int(mask.sum()), mask.shape[1]
+    more = whole(count) - count
+    rows = -(-more // T)
+    filled = {name: torch.cat([x, x[:1, :1].expand(rows, T)]) for name, x in inputs.items()}
+    filled["attention_mask"][len(mask) :] = torch.arange(rows * T, device=mask.device).view(rows, T) < more
+    return filled
 
 
 class _Take(torch.autograd.Function):

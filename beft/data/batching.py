@@ -38,6 +38,17 @@ class ChunkCost:
 CHUNKS = {"cpu": ChunkCost(1024, 32), "cuda": ChunkCost(16384, 4096)}
 
 
+def whole(tokens: int) -> int:
+    """The number of tokens that a chunk of so many is filled up to where few different sizes are wanted.
+
+    A CPU's products in bfloat16 are prepared for each size, which takes as long as a product of 400 tokens does.
+    """
+    step = 16
+    while 16 * step < tokens:
+        step *= 2
+    return -(-tokens // step) * step
+
+
 @dataclass
 class Padding:
     """Tokens of text, and tokens whose matrix products are computed, padding included."""
@@ -59,14 +70,17 @@ class Encoded:
     lengths: np.ndarray
     padding: Padding = field(default_factory=Padding)
 
-    def rows(self, index: np.ndarray, device: torch.device, padded: float = 1.0) -> dict[str, Tensor]:
+    def rows(
+        self, index: np.ndarray, device: torch.device, padded: float = 1.0, fills: bool = False
+    ) -> dict[str, Tensor]:
         """Model inputs (B, T) of the examples `index` (B,), no longer than the longest of them.
 
-        `padded` is the share of the matrix products that is computed for padding too (`bank.padded`).
+        `padded` is the share of the matrix products that is computed for padding too (`bank.padded`), and `fills` says
+        whether the tokens are filled up to `whole` (`bank.fills`).
         """
         longest, real = int(self.lengths[index].max()), int(self.lengths[index].sum())
         self.padding.real += real
-        self.padding.computed += real + round(padded * (longest * len(index) - real))
+        self.padding.computed += (whole(real) if fills else real) + round(padded * (longest * len(index) - real))
         picked = torch.from_numpy(index)
         return {name: column[picked, :longest].to(device) for name, column in self.columns.items()}
 

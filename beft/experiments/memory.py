@@ -55,6 +55,7 @@ class Kept:
         scores: of the attention's scores, where they are written out, in the precision of the weights; `scores32` in
             float32, the same numbers where that is the precision of the weights.
         rotary: of a head's size for each position, cosines and sines.
+        masks: of the width, two bytes each: which units dropout keeps; `score_masks` the same of the scores.
         parallel: the feed-forward part stands beside the attention, so that the lowest layer keeps none of it.
     """
 
@@ -65,10 +66,13 @@ class Kept:
     scores: int = 0
     scores32: int = 0
     rotary: int = 0
+    masks: int = 0
+    score_masks: int = 0
     parallel: bool = False
 
 
-_LLAMA, _BERT = Kept(4, 3, hidden32=2, rotary=2), Kept(5, 1, hidden32=2, scores=3)
+_LLAMA = Kept(4, 3, hidden32=2, rotary=2)
+_BERT = Kept(3, 1, hidden32=2, scores=1, scores32=1, masks=2, score_masks=1)  # see `bank.attention` and `bank.fused`
 # By `config.model_type`, as counted with torch.autograd.graph.saved_tensors_hooks (tests/experiments/test_memory.py).
 KEPT = {
     "bert": _BERT,
@@ -78,7 +82,7 @@ KEPT = {
     "camembert": _BERT,
     "mpnet": _BERT,
     "albert": Kept(4, 4, hidden32=2, scores=3),
-    "modernbert": _BERT,
+    "modernbert": Kept(5, 1, hidden32=2, scores=3),
     "distilbert": Kept(2, 1, hidden32=2, scores=3),
     "opt": Kept(3, 1, 3),
     "gpt2": Kept(3, 4, 3),
@@ -173,9 +177,9 @@ def kept_by_layers(config: Any, tokens: int, rows: int, element: int) -> tuple[i
     values = size * (getattr(config, "num_key_value_heads", None) or heads)
     names = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
     inner = next((x for name in names if (x := getattr(config, name, None))), 4 * config.hidden_size)
-    copies = 0 if element == 4 and kept.scores32 else kept.scores
-    scores = tokens * heads * (tokens // rows) * (4 * kept.scores32 + element * copies)
-    hidden = tokens * config.hidden_size * (element * kept.hidden + 4 * kept.hidden32)
+    copies = 0 if element == 4 and kept.scores32 and not kept.score_masks else kept.scores
+    scores = tokens * heads * (tokens // rows) * (4 * kept.scores32 + element * copies + 2 * kept.score_masks)
+    hidden = tokens * config.hidden_size * (element * kept.hidden + 4 * kept.hidden32 + 2 * kept.masks)
     attention = scores + tokens * (element * kept.values * values + 4 * heads)
     attention += hidden + element * kept.rotary * size * (tokens // rows)
     layer = attention + tokens * (element * kept.inner * inner + 8)  # and the scale of two norms

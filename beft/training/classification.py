@@ -61,7 +61,8 @@ class Classification(Objective):
 
     def loss(self, bank: BiasBank, run_ids: Tensor, keys: Tensor | None, index: np.ndarray) -> Tensor:
         """Cross-entropy or squared error, see `losses`."""
-        logits = bank(run_ids, keys, **self.train.rows(index, bank.device, bank.padded))  # (B, C)
+        inputs = self.train.rows(index, bank.device, bank.padded, bank.fills)
+        logits = bank(run_ids, keys, **inputs)  # (B, C)
         return losses(logits, self.labels[torch.from_numpy(index)].to(bank.device))
 
     def table(self) -> tuple[Encoded, Tensor]:

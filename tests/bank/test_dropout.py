@@ -8,14 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from beft.bank.attention import drop_weights_of, keyed_attention
 from beft.bank.dropout import (
     ForwardState,
-    drop_weights_of,
     dropout,
     example_keys,
+    keep_bits,
     keep_mask,
-    keyed_attention,
     mix,
+    with_bits,
 )
 
 int32s = st.integers(-(2**31), 2**31 - 1)
@@ -74,6 +75,36 @@ def test_a_mask_has_its_shape_and_is_the_corner_of_any_larger_one(keys, small, e
     assert mask.shape == (len(keys), *small) and mask.dtype == torch.bool
     larger = keep_mask(k, [n + e for n, e in zip(small, extra)], p)
     assert torch.equal(larger[(slice(None), *(slice(n) for n in small))], mask)
+
+
+@settings(max_examples=100, deadline=None)
+@given(keys=st.lists(int32s, min_size=1, max_size=5), last=st.integers(1, 9), p=st.floats(0, 0.9999))
+def test_units_are_decided_by_the_two_halves_of_a_hash(keys, last, p):
+    """As the kernels of a GPU decide, and banks always did: a signed half is at least the border."""
+    k = torch.tensor(keys, dtype=torch.int32)
+    mixed = mix_wide(torch.tensor(keys)[:, None] ^ mix_wide(torch.arange(1, last + 1) * 0x9E3779B9), last=True)
+    halves = torch.stack([mixed & 0xFFFF, mixed >> 16], -1).flatten(1)[:, :last]
+    signed = torch.where(halves >= 2**15, halves - 2**16, halves)
+    bits = keep_bits(k, last, p)
+    assert torch.equal(bits != 0, signed >= round(p * 65536) - 32768)
+    assert set(bits.unique().tolist()) <= {0, -1}
+
+
+def mix_wide(x, last=False):
+    """The finaliser in 64 bits; without its first and last step for a key that is mixed already."""
+    x = x & 0xFFFFFFFF
+    x = x if last else x ^ x >> 16
+    x = x * 0x7FEB352D & 0xFFFFFFFF
+    x = (x ^ x >> 15) * 0x846CA68B & 0xFFFFFFFF
+    return x if last else x ^ x >> 16
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_a_unit_is_its_own_bits_or_zero(dtype):
+    x = torch.tensor([[1.5, -2.0, float("nan"), 3.0], [float("inf"), 0.0, -7.25, float("nan")]], dtype=dtype)
+    bits = torch.tensor([[-1, 0, 0, -1], [0, -1, -1, 0]], dtype=torch.int16)
+    assert torch.equal(with_bits(x, bits), torch.tensor([[1.5, 0, 0, 3], [0, 0, -7.25, 0]], dtype=dtype))
+    assert torch.equal(with_bits(x.T, bits.T), with_bits(x, bits).T), "whatever the strides"
 
 
 @settings(max_examples=40, deadline=None)

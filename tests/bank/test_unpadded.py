@@ -13,7 +13,7 @@ from beft.bank import unpadded
 from beft.bank.bank import BiasBank
 from beft.bank.baselines import open_bank
 from beft.bank.dropout import example_keys
-from beft.data.batching import CHUNKS, ChunkCost, Encoded, chunks
+from beft.data.batching import CHUNKS, ChunkCost, Encoded, chunks, whole
 from beft.training.classification import logits
 
 UNPADDED = ("bert", "roberta", "electra", "mpnet")
@@ -57,7 +57,9 @@ def test_which_encoders_are_computed_without_padding():
     for family in FAMILIES:
         with BiasBank(build(family), ["b_v"], [0]) as bank:
             assert (bank.padded < 1) == (family in UNPADDED)
-            assert bank.padded == {"mpnet": unpadded.AROUND}.get(family, 0.0 if family in UNPADDED else 1.0)
+            assert bank.padded == (0.0 if family in UNPADDED else 1.0)
+    with open_bank(build("mpnet"), ["full"], [0]) as bank:  # trains the bias of positions, too
+        assert bank.padded == unpadded.AROUND
 
 
 def test_layers_see_the_real_tokens_alone():
@@ -67,7 +69,7 @@ def test_layers_see_the_real_tokens_alone():
         bank(torch.tensor([0, 1, 0]), None, **batch([7, 3, 5]))
         bank(torch.tensor([0, 1]), None, **batch([7, 7]))
         bank(torch.tensor([0]), None, **batch([7]))
-    assert seen == [(1, 15, 16), (2, 7, 16), (1, 7, 16)], "rows without padding, and a row alone, stay as they are"
+    assert seen == [(1, 15, 16), (1, 14, 16), (1, 7, 16)]
 
 
 def test_padding_on_the_left_is_computed_as_it_was():
@@ -143,3 +145,68 @@ def test_validation_of_runs_in_high_layers_shares_the_low_ones(monkeypatch):
         assert len(calls) == 1 and apart[1].shape == (4, 2), "other rows for each run"
     torch.testing.assert_close(shared[0], apart[0], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(shared[1][:4], apart[1], rtol=1e-4, atol=1e-6)
+
+
+@given(st.lists(st.integers(1, 30), min_size=2, max_size=12))
+def test_tokens_are_filled_up_behind_the_rows(lengths):
+    inputs = batch(lengths)
+    filled = unpadded.filled_up(inputs)
+    count, B = sum(lengths), len(lengths)
+    assert int(filled["attention_mask"].sum()) == whole(count) >= count
+    assert filled["input_ids"].shape == filled["attention_mask"].shape
+    assert all(torch.equal(filled[name][:B], x) for name, x in inputs.items())
+    assert bool(filled["attention_mask"][:, 0].all()), "tokens stand at the beginning of a row"
+
+
+def test_few_sizes_of_chunks_and_little_that_fills_them_up():
+    sizes = [whole(n) for n in range(100, 1025)]
+    assert len(set(sizes)) < 35 and sizes == sorted(sizes)
+    assert all(own % 16 == 0 and n <= own < n + max(16, n / 8) for n, own in zip(range(100, 1025), sizes))
+
+
+@pytest.mark.parametrize("family", UNPADDED)
+def test_what_fills_a_chunk_up_changes_no_run(family):
+    """In bfloat16 on a CPU: logits and gradients but for rounding, and only of rows that were asked for."""
+    model, inputs, run_ids = build(family), batch([7, 3, 5, 1]), torch.tensor([0, 1, 2, 1])
+    found = []
+    for fills in (True, False):
+        with BiasBank(model, ["b_v", "b_q", "all_biases"], [0, 1, 2], "bfloat16") as bank:
+            assert bank.fills
+            bank.fills = fills
+            keys = example_keys(bank.seeds[run_ids], 3, torch.arange(4))
+            logits = bank(run_ids, keys, **inputs)
+            logits.square().sum().backward()
+            found.append((logits.detach(), *(slot.values.grad for slot in bank.slots)))
+            seen = [bank.every_run(**inputs)]
+            assert seen[0].shape == (3, 4, logits.shape[1])
+    for own, other in zip(*found, strict=True):
+        assert own.shape == other.shape
+        torch.testing.assert_close(own, other, rtol=0.1, atol=0.02)
+
+
+def test_a_run_that_is_no_number_fills_up_no_other():
+    model, inputs, run_ids = build("bert"), batch([7, 3, 5, 1]), torch.tensor([1, 0, 1, 0])
+    found = []
+    for broken in (False, True):
+        with BiasBank(model, ["b_v"] * 2, [0, 1], "bfloat16") as bank:
+            for slot in bank.slots if broken else ():
+                slot.values.data[1] = float("nan")
+            logits = bank(run_ids, None, **inputs)
+            logits[torch.tensor([1, 3])].sum().backward()
+            found.append((logits[run_ids == 0].detach(), *(slot.values.grad[0] for slot in bank.slots)))
+    for own, other in zip(*found, strict=True):
+        assert torch.equal(own, other)
+
+
+def test_query_key_and_value_are_one_product_until_the_bank_is_gone():
+    model, inputs = build("bert"), batch([7, 3, 5])
+    before, first = {n: p.clone() for n, p in model.named_parameters()}, model.bert.encoder.layer[0].attention.self
+    with BiasBank(model, ["b_k", "b_q"], [0, 1]) as bank:
+        assert len({p.weight.untyped_storage().data_ptr() for p in (first.query, first.key, first.value)}) == 1
+        bank(torch.tensor([0, 1, 0]), None, **inputs)
+        x = torch.randn(1, 15, 16)
+        for own in (first.key, first.key, first.value, first.query):  # in any order, and again
+            torch.testing.assert_close(own.forward(x), torch.nn.functional.linear(x, own.weight, own.bias))
+    assert len({p.weight.untyped_storage().data_ptr() for p in (first.query, first.key, first.value)}) == 3
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+    assert "forward" not in vars(first.query)

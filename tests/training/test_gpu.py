@@ -11,7 +11,8 @@ from masked_models import STUDY as MASKED
 from masked_models import TEXTS, folder_of, small
 
 import beft
-from beft.bank.dropout import ForwardState, drop_weights_of, kernels, keyed_attention
+from beft.bank.attention import drop_weights_of, keyed_attention
+from beft.bank.dropout import ForwardState, kernels
 from beft.bank.unpadded import Tokens
 from beft.data import sources as data
 from beft.data.datasets import text_dataset
