@@ -41,7 +41,7 @@ CHUNKS = {"cpu": ChunkCost(1024, 32), "cuda": ChunkCost(16384, 4096)}
 def whole(tokens: int) -> int:
     """The number of tokens that a chunk of so many is filled up to where few different sizes are wanted.
 
-    A CPU's products in bfloat16 are prepared for each size, which takes as long as a product of 400 tokens does.
+    A CPU's products in bfloat16 are prepared for each size, which takes longer than most of them do.
     """
     step = 16
     while 16 * step < tokens:
