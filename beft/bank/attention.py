@@ -264,7 +264,7 @@ class GroupedAttention(torch.autograd.Function):
     """Attention (1, M, H, d) of packed tokens, (1, H, M, d) each, group by group, with keyed dropout of its weights.
 
     `keys` are those of `ForwardState.query_keys`; None for no dropout. In the precision of products under autocast; the
-    softmax is float32.
+    softmax is float32, of double precision double.
     """
 
     @staticmethod
@@ -284,7 +284,7 @@ class GroupedAttention(torch.autograd.Function):
         q = _flat(query, dtype).index_select(0, groups.queries)  # (N, d)
         k, v = (_flat(x, dtype).index_select(0, groups.keys) for x in (key, value))
         out = torch.empty_like(q)
-        of_weights = any(ctx.needs_input_grad[:2])
+        of_weights, exact = any(ctx.needs_input_grad[:2]), torch.promote_types(dtype, torch.float32)
         kept: list[Tensor | None] = []
         own = [None] * len(groups.sizes) if keys is None else [x.flatten() for x in groups.of_queries(keys)]
         with torch.autocast(kind, enabled=False):
@@ -295,7 +295,7 @@ class GroupedAttention(torch.autograd.Function):
                     answer.copy_(_without_scores(a, b, c, added, scaling))
                     continue
                 scores = _product(a, b.transpose(1, 2), scaling, None if added is None else added.to(dtype))
-                soft = torch.softmax(scores, -1, dtype=torch.float32)
+                soft = torch.softmax(scores, -1, dtype=exact)
                 weights, bits = soft.to(dtype), None
                 if those is not None:
                     bits = keep_bits(those, b.shape[1], p).view(weights.shape)
@@ -326,7 +326,7 @@ class GroupedAttention(torch.autograd.Function):
             of_weights = _product(g, c.transpose(1, 2), ctx.scale)
             if bits is not None:
                 of_weights = with_bits(of_weights, bits)
-            of_scores = torch._softmax_backward_data(of_weights.float(), soft, -1, torch.float32).to(v.dtype)
+            of_scores = torch._softmax_backward_data(of_weights.to(soft.dtype), soft, -1, soft.dtype).to(v.dtype)
             if of_q[i] is not None:
                 _product(of_scores, b, ctx.scaling, out=of_q[i])
             if of_k[i] is not None:

@@ -47,9 +47,9 @@ def _around(end: Any, state: ForwardState, place: int, hidden_states: Tensor, *a
 
 def _ended(end: Any, state: ForwardState, place: int, x: Tensor, residual: Tensor) -> Tensor:
     norm, p = end.LayerNorm, end.dropout.p
-    # a run adds to its bias, or trains it or its weight, or what comes is more than is read
-    hooked = norm._forward_hooks or norm._forward_pre_hooks
-    if hooked or norm.weight.requires_grad or norm.bias.requires_grad:
+    # a run adds to its bias, or trains it or its weight, or what comes is more than is read, or is not to be float32
+    own = norm._forward_hooks or norm._forward_pre_hooks or norm.weight.dtype != torch.float32
+    if own or norm.weight.requires_grad or norm.bias.requires_grad:
         return norm(end.dropout(x) + residual)  # type: ignore[no-any-return]
     keys = state.keys if p else None
     tokens = state.tokens if state.tokens is not None and state.tokens.hold(x) else None

@@ -166,12 +166,11 @@ def test_few_sizes_of_chunks_and_little_that_fills_them_up():
 
 @pytest.mark.parametrize("family", UNPADDED)
 def test_what_fills_a_chunk_up_changes_no_run(family):
-    """In bfloat16 on a CPU: logits and gradients but for rounding, and only of rows that were asked for."""
+    """Logits and gradients but for rounding, and only of rows that were asked for; in float32, which shows more."""
     model, inputs, run_ids = build(family), batch([7, 3, 5, 1]), torch.tensor([0, 1, 2, 1])
     found = []
     for fills in (True, False):
-        with BiasBank(model, ["b_v", "b_q", "all_biases"], [0, 1, 2], "bfloat16") as bank:
-            assert bank.fills
+        with BiasBank(model, ["b_v", "b_q", "all_biases"], [0, 1, 2]) as bank:
             bank.fills = fills
             keys = example_keys(bank.seeds[run_ids], 3, torch.arange(4))
             logits = bank(run_ids, keys, **inputs)
@@ -181,7 +180,22 @@ def test_what_fills_a_chunk_up_changes_no_run(family):
             assert seen[0].shape == (3, 4, logits.shape[1])
     for own, other in zip(*found, strict=True):
         assert own.shape == other.shape
-        torch.testing.assert_close(own, other, rtol=0.1, atol=0.02)
+        torch.testing.assert_close(own, other, rtol=1e-3, atol=1e-5)
+    with BiasBank(model, ["b_v"], [0], "bfloat16") as bank:
+        assert bank.fills
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float64])
+def test_a_model_in_another_precision_stays_in_it(precision):
+    """What stands for a layer's parts computes in float32, and a layer behind it would not take that."""
+    model, inputs, run_ids = build("bert").to(precision), batch([7, 3, 5, 1]), torch.tensor([0, 1, 1, 0])
+    found = []
+    for padded in (False, True):
+        logits, still, gradients = outcome(model, ["b_v", "b_q"], run_ids, inputs, padded)
+        found.append((logits, still, *gradients.values()))
+    exact = {torch.float64: {"rtol": 1e-5, "atol": 1e-6}, torch.bfloat16: {"rtol": 0.1, "atol": 0.1}}[precision]
+    for own, other in zip(*found, strict=True):
+        torch.testing.assert_close(own, other, **exact)
 
 
 def test_a_run_that_is_no_number_fills_up_no_other():
