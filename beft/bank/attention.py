@@ -5,6 +5,7 @@ so that few of the scores are those of padding, and what comes of them is packed
 without putting anything together.
 """
 
+import copy
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,7 +21,7 @@ from .unpadded import Tokens
 
 KEYED = "beft"  # the name of `keyed_attention` in transformers
 # What a group of rows costs beside its scores, in scores of one head: some thirty small operators.
-GROUP = 3000
+GROUP = 8000
 LONG = 128  # places of a group, beyond which torch's own attention is faster where it can be had
 
 # The attention modules that a bank is on: its state, the number of the place, the drop probability.
@@ -151,10 +152,10 @@ class Groups:
         real: 1 for a query that something comes of, else 0, (queries, 1); None where all are real.
     """
 
-    def __init__(self, tokens: Tokens, heads: int, first: bool, bias: Tensor | None) -> None:
+    def __init__(self, tokens: Tokens, heads: int, bias: Tensor | None) -> None:
         lengths, device = tokens.lengths.cpu().numpy(), tokens.at.device
         begins, order = np.cumsum(lengths) - lengths, np.argsort(-lengths, kind="stable")
-        self.first, self.sizes, self.added = first, [], []  # type: ignore[var-annotated]
+        self.first, self.sizes, self.added = False, [], []  # type: ignore[var-annotated]
         head, packed = np.arange(heads), np.empty((int(lengths.sum()), heads), dtype=np.int64)
         parts: list[tuple[np.ndarray, ...]] = []
         at = 0
@@ -172,26 +173,39 @@ class Groups:
             at += size
             of_keys = token[:, None] * heads + head[:, None]
             row_heads = np.broadcast_to((rows[:, None] * heads + head)[..., None], shape)
-            here = np.minimum(place, tokens.length - 1)
-            every = of_keys, row_heads, np.broadcast_to(here, shape), np.broadcast_to(real[:, None], shape)
-            asking = (x[..., :1] for x in every) if first else every
-            parts.append(tuple(x.ravel() for x in (of_keys, *asking)))
+            here = np.broadcast_to(np.minimum(place, tokens.length - 1), shape)
+            parts.append(tuple(x.ravel() for x in (of_keys, row_heads, here, np.broadcast_to(real[:, None], shape))))
             self.sizes.append((len(rows) * heads, longest))
-            self.added.append(_added(within, heads, first, bias, device))
-        of_keys, of_queries, row_heads, places, is_real = map(np.concatenate, zip(*parts, strict=True))
-        self.keys = torch.from_numpy(of_keys).to(device)
-        self.queries = torch.from_numpy(of_queries).to(device) if first else self.keys
-        self.packed, self.row_heads, self.places = (
-            torch.from_numpy(x).to(device) for x in (packed.ravel(), row_heads, places)
+            self.added.append(_added(within, heads, bias, device))
+        keys, row_heads, places, is_real = (np.concatenate(x) for x in zip(*parts, strict=True))
+        self.keys, self.packed, self.row_heads, self.places = (
+            torch.from_numpy(x).to(device) for x in (keys, packed.ravel(), row_heads, places)
         )
+        self.queries = self.keys
         self.real = None if is_real.all() else torch.from_numpy(is_real.astype(np.float32))[:, None].to(device)
 
     @classmethod
     def of(cls, tokens: Tokens, heads: int, first: bool = False, bias: Tensor | None = None) -> "Groups":
         """Those of a chunk, made once; a chunk has one bias for all its layers."""
         if (heads, first) not in tokens.groups:
-            tokens.groups[heads, first] = cls(tokens, heads, first, bias)
+            made = cls.of(tokens, heads, False, bias)._asked_by_first() if first else cls(tokens, heads, bias)
+            tokens.groups[heads, first] = made
         return tokens.groups[heads, first]  # type: ignore[no-any-return]
+
+    def _asked_by_first(self) -> "Groups":
+        """The same groups, where only first tokens ask."""
+        made, at = copy.copy(self), 0
+        firsts = []
+        for n, longest in self.sizes:
+            firsts.append(torch.arange(at, at + n * longest, longest, device=self.keys.device))
+            at += n * longest
+        index = torch.cat(firsts)
+        made.first, made.added = True, [None if x is None else x[:, :1] for x in self.added]
+        made.queries, made.row_heads, made.places = (
+            x.index_select(0, index) for x in (self.keys, self.row_heads, self.places)
+        )
+        made.real = None if self.real is None else self.real.index_select(0, index)
+        return made
 
     def of_keys(self, x: Tensor) -> list[Tensor]:
         """(N, ...) as the heads' matrices of each group, (rows H, longest, ...)."""
@@ -215,7 +229,7 @@ class Groups:
         return x.new_zeros(len(self.packed), x.shape[1]).index_add_(0, self.queries, x)
 
 
-def _added(within: np.ndarray, heads: int, first: bool, bias: Tensor | None, device: torch.device) -> Tensor | None:
+def _added(within: np.ndarray, heads: int, bias: Tensor | None, device: torch.device) -> Tensor | None:
     if within.all() and bias is None:
         return None
     longest = within.shape[1]
@@ -223,7 +237,7 @@ def _added(within: np.ndarray, heads: int, first: bool, bias: Tensor | None, dev
     if bias is None:
         return ends.repeat_interleave(heads, 0)[:, None]
     more = max(0, longest - bias.shape[2])
-    own = nn.functional.pad(bias.float(), (0, more, 0, more))[:, : 1 if first else longest, :longest]
+    own = nn.functional.pad(bias.float(), (0, more, 0, more))[:, :longest, :longest]
     return (own + ends[:, None, None]).flatten(0, 1)
 
 

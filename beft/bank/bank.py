@@ -23,8 +23,8 @@ from ..anatomy.sites import TERMS, find, width_of
 from ..errors import BeftError, unknown
 from ..study import ALL_METHODS, WEIGHT_METHODS, check_seed, parse_method
 from .attention import drop_weights_of, keep_weights_of, use_keyed_attention
-from .dropout import SHARED_BY_BATCH, ForwardState
-from .fused import fuse, put_together, rewrite
+from .dropout import SHARED_BY_BATCH, ForwardState, Parting
+from .fused import Fused, end_of_attention, fuse, put_together, rewrite
 from .slots import BiasSlot, Change, Sites, Slot, anatomy_in_bank, bias_slots, head_slots, must_run_alone
 from .unpadded import AROUND, INSIDE, Tokens, filled_up, tokens_of, unpad
 from .virtual_tokens import VIRTUAL
@@ -210,11 +210,12 @@ class BiasBank(nn.Module):
     def every_run(self, **inputs: Tensor) -> Tensor:
         """Logits (R, B, C) of the same rows under every run, without dropout.
 
-        What no run changes is computed once for all of them: the whole encoder, or its layers below `lowest`.
+        What no run changes is computed once for all of them: the whole encoder, or its layers below `lowest`, and of
+        that one the attention where runs change its values alone.
         """
         if self.encoder_is_frozen:
             return self._logits(None, None, inputs)
-        if self.lowest and self.R > 1:
+        if self.shares:
             B = len(inputs["input_ids"])
             inputs = filled_up(inputs) if self.fills else inputs
             with self._as(None, None):
@@ -301,10 +302,11 @@ class BiasBank(nn.Module):
                 self._handles.append(attention.register_forward_pre_hook(self.state.deeper))
         for slot in self.slots:
             self._handles += slot.attach(self.model, self.state)
-        self._handles += fuse(self.model, self.state, places)
+        fused = fuse(self.model, self.state, places)
+        self._handles += fused
         mixer = last_mixer(self.model) if self.sites is None else None
         # the padding of rows is not computed, see `unpadded`
-        self.padded, self.lowest, self.fills, self._packs_all = 1.0, 0, False, False
+        self.padded, self.lowest, self.shares, self.fills, self._packs_all = 1.0, 0, False, False, False
         if mixer is not None and not set(self.methods) & set(VIRTUAL):
             _, backbone, family = backbone_of(self.model)
             inside = self._drops_attention() or bool(rewritten)
@@ -313,9 +315,8 @@ class BiasBank(nn.Module):
             self.fills = self._packs_all and self.dtype == "bfloat16"
             layers = find(backbone, family.stack)
             self._handles += unpad(layers, self._attentions(), self.state, inside)
-            self.lowest = min(map(_lowest, self.methods)) if not self.encoder_is_frozen else 0
-            for layer in layers[self.lowest :] if self.lowest else ():
-                self._handles.append(layer.register_forward_pre_hook(self.state.part_runs))
+            if not self.encoder_is_frozen and self.R > 1:
+                self._share(layers, fused)
         if mixer is not None:
             # the rest of the last layer is computed for the token that the head reads, no other
             module = self.model.get_submodule(mixer)
@@ -325,6 +326,21 @@ class BiasBank(nn.Module):
         if self.padded == INSIDE and self.device.type == "cpu" and self._is_frozen():
             names = zip(*([site.module for site in self.anatomy.of(term)] for term in TERMS), strict=True)
             self._handles += put_together(self.model, self._attentions(), list(names), self.state)
+
+    def _share(self, layers: Sequence[nn.Module], fused: Sequence[Fused]) -> None:
+        """Let runs that see the same rows part at the lowest layer that one of them changes."""
+        self.lowest = min(map(_lowest, self.methods))
+        first = self.lowest
+        end = end_of_attention(layers[first], fused)
+        methods = [parse_method(name) for name in self.methods]
+        if end is not None and all(method.term == "v" or method.base == "head" for method in methods):
+            module = self.anatomy.of("v")[first].module
+            slots = [slot for slot in self.slots if isinstance(slot, BiasSlot) and slot.module == module]
+            self.state.parting = Parting(*end, lambda: torch.stack([slot.delta() for slot in slots]).sum(0))
+            first += 1
+        self.shares = first > 0
+        for layer in layers[first:] if self.shares else ():
+            self._handles.append(layer.register_forward_pre_hook(self.state.part_runs))
 
     def _firsts(self, x: Tensor) -> Tensor:
         """The first token of each row, (B, 1, d)."""

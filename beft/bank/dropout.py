@@ -5,7 +5,7 @@ stream would then depend on the chunk; here it is a hash of (key of the example,
 feature), so a run sees the same masks alone, in a bank, after a restart, and whatever the padding.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -162,6 +162,14 @@ def dropout(x: Tensor, keys: Tensor, p: float) -> Tensor:
     return _Thinned.apply(x, bits, 1.0 / (1.0 - p))  # type: ignore[no-any-return]
 
 
+class Parting(NamedTuple):
+    """Where in a layer rows that all runs share become rows of each, see `ForwardState.parting`."""
+
+    end: nn.Module
+    projection: nn.Linear
+    values: Callable[[], Tensor]
+
+
 class ForwardState:
     """What the hooks of one bank need to know of the chunk in hand; the bank sets it around each call.
 
@@ -170,12 +178,14 @@ class ForwardState:
         run_ids: the run of each row of the chunk (B,); None where all runs see the same rows, and between calls.
         keys: a dropout key per row (B,); None without dropout.
         tokens: where the real tokens of the chunk are, where only these are computed (see `unpadded`).
-        shared: rows of which all runs see the same so far, with the run of each row to come; 0 for none.
+        shared: rows of which all runs see the same until they part; 0 for none.
         each: rows of every run where these stand in the order of the runs, with rows behind them that nothing comes
             of; 0 for any other order.
         modules: number of dropouts that are modules; these have the places from 1 on.
         attentions: the places of the dropout of attention weights, by layer.
         reads_first: the attention of which only first tokens are read, the last one's; None where all are.
+        parting: of the attention behind which runs that share rows part: its end, the linear layer of its output, and
+            the biases (R, d) of its values; None where they part in front of a layer.
         depth: layers begun so far, in models that use a layer at several depths: each has masks of its own.
     """
 
@@ -188,6 +198,7 @@ class ForwardState:
         self.modules = 0
         self.attentions: tuple[int, ...] = ()
         self.reads_first: nn.Module | None = None
+        self.parting: Parting | None = None
         self.depth = 0
         self._tables: dict[tuple[str, int], Tensor] = {}
 
@@ -203,14 +214,24 @@ class ForwardState:
             return None
         x, *others = args
         if self.run_ids is None:  # the lowest such layer
-            self.run_ids = torch.arange(self.R, device=x.device).repeat_interleave(B)
-            packed = self.tokens is not None
-            x = x.repeat(1, self.R, 1) if packed else x.repeat(self.R, 1, 1)
-            self.tokens = self.tokens.times(self.R) if self.tokens is not None else None
+            x = self.of_each_run(x)
+            self.part(x.device)
         repeated = (
             y.repeat(self.R, *[1] * (y.dim() - 1)) if isinstance(y, Tensor) and len(y) == B else y for y in others
         )
         return (x, *repeated)
+
+    def of_each_run(self, x: Tensor, own: Tensor | None = None) -> Tensor:
+        """The rows that all runs share, (B, T, d) or (1, M, d), of every run; `own` (R, d) is added to the run's."""
+        shape = (self.R, *x.shape)
+        rows = x.expand(shape) if own is None else x + own[:, None, None].to(x.dtype)
+        packed = self.tokens is not None and self.tokens.hold(x)
+        return rows.reshape(1, -1, x.shape[-1]) if packed else rows.flatten(0, 1)
+
+    def part(self, device: torch.device) -> None:
+        """From now on each run has rows of its own."""
+        self.run_ids = torch.arange(self.R, device=device).repeat_interleave(self.shared)
+        self.tokens = self.tokens.times(self.R) if self.tokens is not None else None
 
     def deeper(self, *_: Any) -> None:
         """A forward pre-hook: another layer begins."""

@@ -37,12 +37,38 @@ class Fused:
 
 
 def _end(end: Any, state: ForwardState, place: int, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
-    return _ended(end, state, place, end.dense(hidden_states), input_tensor)
+    return _ended(end, state, place, *_parted(end, state, end.dense(hidden_states), input_tensor))
 
 
 def _around(end: Any, state: ForwardState, place: int, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
     out, *others = end.attn(hidden_states, *args, **kwargs)
-    return _ended(end, state, place, out, hidden_states), *others
+    return _ended(end, state, place, *_parted(end, state, out, hidden_states)), *others
+
+
+def _parted(end: Any, state: ForwardState, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    """The output of an attention and its residual, of every run where they part here.
+
+    The weights of an attention sum to one, so what a run adds to all values passes it as it is.
+    """
+    parting = state.parting
+    if parting is None or parting.end is not end or not state.shared or state.run_ids is not None:
+        return x, residual
+    weight = parting.projection.weight
+    own = nn.functional.linear(parting.values().to(weight.dtype), weight)  # (R, d)
+    x, residual = state.of_each_run(x, own), state.of_each_run(residual)
+    state.part(x.device)
+    return x, residual
+
+
+def end_of_attention(layer: nn.Module, fused: Sequence["Fused"]) -> tuple[nn.Module, nn.Linear] | None:
+    """Of the fused parts, the one that ends a layer's attention, and the linear layer of the attention's output."""
+    ends = {own.module for own in fused}
+    for module in layer.modules():
+        if module in ends and type(module).__name__ in AROUND:
+            return module, module.attn.o  # type: ignore[union-attr,return-value]
+        if module in ends and type(module).__name__.endswith("SelfOutput"):
+            return module, module.dense  # type: ignore[return-value]
+    return None
 
 
 def _ended(end: Any, state: ForwardState, place: int, x: Tensor, residual: Tensor) -> Tensor:

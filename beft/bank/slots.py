@@ -132,13 +132,15 @@ class BiasSlot(Slot):
         axis = 1 if isinstance(module, CONVOLUTIONS) else -1
 
         def add(_: nn.Module, args: Any, output: Tensor) -> Tensor:
+            if state.run_ids is None and state.shared:  # of values, added where the runs part
+                return output
             if state.run_ids is None:  # every run at once, behind an encoder that no run changes
                 return output + self.delta()[:, None].to(output.dtype)  # (R, B, d)
             run_ids = state.run_ids
             if state.R > 1 and state.tokens is not None and state.tokens.hold(output):
-                own = OfTokens.apply(self.delta(), run_ids, state.tokens, state.each)  # (M, d)
+                own = OfTokens.apply(self.delta(), run_ids, state.tokens, state.each, output.dtype)  # (M, d)
                 # (1, M, d), as the output: the gradient of another shape would be summed over the first dimension
-                return output + self.part.put(own, output.shape[-1]).to(output.dtype)[None]
+                return output + self.part.put(own, output.shape[-1])[None]
             own = per_output(run_ids, len(output), state.R == 1)
             return with_bias(output, self.part.put(self.delta().index_select(0, own), output.shape[axis]), axis)
 

@@ -126,27 +126,35 @@ class _Put(torch.autograd.Function):
 
 
 class OfTokens(torch.autograd.Function):
-    """What each row has, out of (R, d) by the rows' runs (B,), for each of its tokens: (M, d).
+    """What each row has, out of (R, d) by the rows' runs (B,), for each of its tokens: (M, d), in precision `dtype`.
 
     `each`: so many rows of every run stand in the order of the runs, and behind them rows that nothing comes of; 0
     where that is not known.
     """
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, runs: Tensor, tokens: Tokens, each: int = 0) -> Tensor:
-        ctx.size, ctx.tokens, ctx.each = len(values), tokens, each
-        ctx.save_for_backward(runs)
-        return values.index_select(0, runs.index_select(0, tokens.rows))
+    def forward(
+        ctx: Any, values: Tensor, runs: Tensor, tokens: Tokens, each: int = 0, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        own = runs.index_select(0, tokens.rows)
+        ctx.size, ctx.dtype, ctx.tokens, ctx.each = len(values), values.dtype, tokens, each
+        ctx.save_for_backward(runs, own)
+        return values.to(dtype or values.dtype).index_select(0, own)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
-        (runs,) = ctx.saved_tensors
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        runs, own = ctx.saved_tensors
         # sums and no product with the runs' ones and zeros: 0 x NaN is NaN, and would be in every run
+        gradient = gradient.to(ctx.dtype)
+        if not gradient.is_cuda:
+            return gradient.new_zeros(ctx.size, gradient.shape[1]).index_add_(0, own, gradient), None, None, None, None
+        # an order of additions that is the same each time, which a GPU's `index_add_` of many rows has not
         lengths = ctx.tokens.lengths
         of_rows = torch.segment_reduce(gradient.contiguous(), "sum", lengths=lengths, unsafe=True)  # (B, d)
         if ctx.each:
-            return of_rows[: ctx.size * ctx.each].unflatten(0, (ctx.size, -1)).sum(1), None, None, None
-        return gradient.new_zeros(ctx.size, gradient.shape[1]).index_add_(0, runs, of_rows), None, None, None
+            return of_rows[: ctx.size * ctx.each].unflatten(0, (ctx.size, -1)).sum(1), None, None, None, None
+        found = gradient.new_zeros(ctx.size, gradient.shape[1]).index_add_(0, runs, of_rows)
+        return found, None, None, None, None
 
 
 def unpad(layers: Sequence[nn.Module], attentions: Sequence[nn.Module], state: Any, inside: bool) -> list[Any]:

@@ -18,7 +18,9 @@ from ..models.tokens import check_ids, check_length, check_texts
 from ..study import Study
 from .objective import LIMIT, Objective, Scores, no_scores
 
-SHARED_TOKENS = 256  # of a chunk that all runs have in common up to the lowest layer that one of them changes
+UNTRAINED = 2  # where nothing is kept for gradients a CPU's chunks are so many times as large as in training
+# Tokens of a chunk that runs share until they part, and how many such chunks the rows of all runs may be together.
+SHARED_TOKENS, PARTED = 400, 4
 Array = TypeVar("Array", Tensor, np.ndarray)
 
 
@@ -115,10 +117,13 @@ def score_of(metric: str, labels: np.ndarray, x: Tensor) -> float | None:
 @torch.inference_mode()
 def logits(bank: BiasBank, encoded: Encoded, wanted: Sequence[np.ndarray], cost: ChunkCost) -> list[Tensor]:
     """Logits (n_r, C) of each run on its own rows, `wanted[r]` (n_r,), without dropout."""
-    alike = bank.lowest > 0 and bank.R > 1 and all(np.array_equal(own, wanted[0]) for own in wanted)
+    if bank.device.type == "cpu":
+        cost = replace(cost, tokens=UNTRAINED * cost.tokens)
+    alike = bank.shares and all(np.array_equal(own, wanted[0]) for own in wanted)
     if bank.encoder_is_frozen or alike:  # what no run changes is the same for all: compute it once for each row
         if alike:
-            cost = replace(cost, tokens=max(cost.tokens // bank.R, SHARED_TOKENS))
+            share = cost.tokens // bank.R
+            cost = replace(cost, tokens=max(share, min(SHARED_TOKENS, PARTED * share)))
         index = np.unique(np.concatenate(wanted))
         by_row: dict[int, Tensor] = {}
         for part in chunks(encoded.lengths[index], cost):

@@ -129,7 +129,7 @@ def test_there_are_few_sizes_of_matrices():
     for _ in range(300):
         lengths = torch.from_numpy(rng.geometric(1 / 12, size=rng.integers(8, 60)).clip(1, 60))
         mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
-        sizes |= set(Groups(Tokens.of(mask), 12, False, None).sizes)
+        sizes |= set(Groups(Tokens.of(mask), 12, None).sizes)
     assert len(sizes) < 70
     assert [whole_length(n) for n in (1, 16, 17, 25, 64)] == [16, 16, 24, 32, 64]
     assert [whole_rows(n, 32) for n in (1, 4, 31, 33, 65)] == [4, 4, 32, 40, 80]

@@ -132,6 +132,51 @@ def test_layers_that_no_run_changes_are_computed_once_for_all_runs(family, lengt
         assert bank.lowest == 0
 
 
+@pytest.mark.parametrize("family", UNPADDED)
+@pytest.mark.parametrize("methods", ["b_v b_v head", "b_v:lora b_v[1] b_v", "b_v[1] head b_v[1]"])
+@pytest.mark.parametrize("lengths", [[7, 3, 5], [6, 6], [4]])
+def test_attention_below_the_lowest_changed_values_is_computed_once_for_all_runs(family, methods, lengths):
+    """Weights of attention sum to one, so biases of values are added behind it, exactly."""
+    model, inputs, B = build(family), batch(lengths), len(lengths)
+    with BiasBank(model, methods.split(), [0, 1, 2]) as bank, torch.no_grad():
+        lowest = bank.lowest
+        value = model.get_submodule(bank.anatomy.of("v")[lowest].module)
+        layer = getattr(model, model.base_model_prefix).encoder.layer[lowest]
+        seen, there = [], []
+        value.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[:2].numel()))
+        layer.intermediate.register_forward_pre_hook(lambda _, args: there.append(args[0].shape[:2].numel()))
+        for slot in bank.slots:
+            drawn = torch.randn(slot.values.shape, generator=torch.Generator().manual_seed(1))
+            slot.values.copy_(drawn * slot.trained.view(-1, *[1] * (drawn.dim() - 1)))
+        every = bank.every_run(**inputs)
+        assert lowest == (0 if "b_v" in methods.split() else 1) and seen == [sum(lengths)]
+        assert there == [3 * (B if lowest == 1 else sum(lengths))], "the last layer is computed for first tokens alone"
+        alone = torch.stack([bank(torch.full((B,), run), None, **inputs) for run in range(3)])
+        torch.testing.assert_close(every, alone, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(every[0], every[1])
+        for slot in bank.slots:
+            slot.values[1] = float("nan")
+        broken = bank.every_run(**inputs)
+        assert broken[1].isnan().all()
+        torch.testing.assert_close(broken[::2], alone[::2], rtol=1e-4, atol=1e-5)
+
+
+def test_runs_that_change_more_than_values_part_in_front_of_the_layer():
+    for names, shares in (("b_v b_q", False), ("b_v b_v", True), ("b_v", False), ("b_v[1] b_q[1]", True)):
+        methods = names.split()
+        with BiasBank(build("bert"), methods, list(range(len(methods)))) as bank:
+            assert bank.shares == shares and (bank.state.parting is not None) == (names == "b_v b_v")
+
+
+def test_gradients_of_few_digits_are_summed_in_many():
+    tokens = unpadded.Tokens.of(batch([400, 300])["attention_mask"])
+    values = torch.zeros(2, 3, requires_grad=True)
+    out = unpadded.OfTokens.apply(values, torch.tensor([1, 0]), tokens, 0, torch.bfloat16)
+    assert out.dtype == torch.bfloat16
+    out.backward(torch.ones_like(out))
+    assert values.grad[:, 0].tolist() == [300, 400], "in bfloat16 a sum of ones ends at 256"
+
+
 def test_validation_of_runs_in_high_layers_shares_the_low_ones(monkeypatch):
     model, inputs, calls = build("bert"), batch([7, 3, 5, 2, 6]), []
     encoded = Encoded(inputs, inputs["attention_mask"].sum(1).numpy())
