@@ -95,7 +95,7 @@ def attend(
         key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
     groups = Groups.of(tokens, query.shape[1], module is state.reads_first, bias)
     own = None if state.keys is None or not p else state.query_keys(place, query.shape[1], groups)
-    return GroupedAttention.apply(query, key, value, groups, scaling, own, p)  # type: ignore[no-any-return]
+    return GroupedAttention.apply(query, key, value, groups, scaling, own, p, bias)  # type: ignore[no-any-return]
 
 
 def _attention(
@@ -237,7 +237,7 @@ def _added(within: np.ndarray, heads: int, bias: Tensor | None, device: torch.de
     if bias is None:
         return ends.repeat_interleave(heads, 0)[:, None]
     more = max(0, longest - bias.shape[2])
-    own = nn.functional.pad(bias.float(), (0, more, 0, more))[:, :longest, :longest]
+    own = nn.functional.pad(bias.detach().float(), (0, more, 0, more))[:, :longest, :longest]
     return (own + ends[:, None, None]).flatten(0, 1)
 
 
@@ -277,8 +277,9 @@ def cut(lengths: np.ndarray) -> list[tuple[int, int]]:
 class GroupedAttention(torch.autograd.Function):
     """Attention (1, M, H, d) of packed tokens, (1, H, M, d) each, group by group, with keyed dropout of its weights.
 
-    `keys` are those of `ForwardState.query_keys`; None for no dropout. In the precision of products under autocast; the
-    softmax is float32, of double precision double.
+    `keys` are those of `ForwardState.query_keys`; None for no dropout. `bias` (H, T, T) is part of what the groups add
+    to scores, and is given for its gradient. In the precision of products under autocast; the softmax is float32, of
+    double precision double.
     """
 
     @staticmethod
@@ -291,6 +292,7 @@ class GroupedAttention(torch.autograd.Function):
         scaling: float,
         keys: Tensor | None,
         p: float,
+        bias: Tensor | None = None,
     ) -> Tensor:
         kind = query.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else query.dtype
@@ -298,7 +300,9 @@ class GroupedAttention(torch.autograd.Function):
         q = _flat(query, dtype).index_select(0, groups.queries)  # (N, d)
         k, v = (_flat(x, dtype).index_select(0, groups.keys) for x in (key, value))
         out = torch.empty_like(q)
-        of_weights, exact = any(ctx.needs_input_grad[:2]), torch.promote_types(dtype, torch.float32)
+        ctx.bias = (bias.shape, bias.dtype) if bias is not None and ctx.needs_input_grad[7] else None
+        of_weights = any(ctx.needs_input_grad[:2]) or ctx.bias is not None
+        exact = torch.promote_types(dtype, torch.float32)
         kept: list[Tensor | None] = []
         own = [None] * len(groups.sizes) if keys is None else [x.flatten() for x in groups.of_queries(keys)]
         with torch.autocast(kind, enabled=False):
@@ -331,6 +335,8 @@ class GroupedAttention(torch.autograd.Function):
         of_q = nothing if found[0] is None else groups.of_queries(found[0])
         of_k, of_v = (nothing if x is None else groups.of_keys(x) for x in found[1:])
         asked, given = groups.of_queries(q), groups.of_queries(given)  # type: ignore[assignment]
+        H = gradient.shape[2]
+        of_bias = None if ctx.bias is None else gradient.new_zeros(ctx.bias[0], dtype=ctx.bias[1])
         parts = zip(asked, groups.of_keys(k), groups.of_keys(v), given, kept[::3], kept[1::3], kept[2::3], strict=True)
         for i, (a, b, c, g, weights, soft, bits) in enumerate(parts):
             if of_v[i] is not None:
@@ -340,16 +346,20 @@ class GroupedAttention(torch.autograd.Function):
             of_weights = _product(g, c.transpose(1, 2), ctx.scale)
             if bits is not None:
                 of_weights = with_bits(of_weights, bits)
-            of_scores = torch._softmax_backward_data(of_weights.to(soft.dtype), soft, -1, soft.dtype).to(v.dtype)
+            of_scores = torch._softmax_backward_data(of_weights.to(soft.dtype), soft, -1, soft.dtype)
+            if of_bias is not None:
+                length = of_bias.shape[-1]
+                of_rows = of_scores.unflatten(0, (-1, H)).sum(0)[:, :length, :length]  # (H, queries, keys)
+                of_bias[:, : of_rows.shape[1], : of_rows.shape[2]] += of_rows
+            of_scores = of_scores.to(v.dtype)
             if of_q[i] is not None:
                 _product(of_scores, b, ctx.scaling, out=of_q[i])
             if of_k[i] is not None:
                 _product(of_scores.transpose(1, 2), a, ctx.scaling, out=of_k[i])
         packed = [None if x is None else x.index_select(0, groups.packed) for x in found[1:]]
         packed.insert(0, None if found[0] is None else groups.pack(found[0]))
-        H = gradient.shape[2]
         of_inputs = (None if x is None else x.view(1, -1, H, x.shape[1]).transpose(1, 2) for x in packed)
-        return (*of_inputs, None, None, None, None)
+        return (*of_inputs, None, None, None, None, of_bias)
 
 
 def _without_scores(q: Tensor, k: Tensor, v: Tensor, added: Tensor | None, scaling: float) -> Tensor:

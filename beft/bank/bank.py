@@ -292,7 +292,8 @@ class BiasBank(nn.Module):
                 places[module] = place = place + 1
                 self._handles.append(module.register_forward_hook(self.state.hook(place, module.p)))
         self.state.modules = place
-        rewritten = rewrite(self._attentions(), self.state) if self.device.type == "cpu" and self._is_frozen() else []
+        packs = self.device.type == "cpu" and not set(self.methods) & set(VIRTUAL)
+        rewritten = rewrite(self._attentions(), self.state) if packs else []
         self._handles += rewritten
         for attention in self._attentions():
             own = places[attention.dropout] if rewritten else (place := place + 1)  # type: ignore[index]
