@@ -236,8 +236,8 @@ def _added(within: np.ndarray, heads: int, bias: Tensor | None, device: torch.de
     ends = torch.from_numpy(np.where(within, np.float32(0), np.float32("-inf"))).to(device)
     if bias is None:
         return ends.repeat_interleave(heads, 0)[:, None]
-    more = max(0, longest - bias.shape[2])
-    own = nn.functional.pad(bias.detach().float(), (0, more, 0, more))[:, :longest, :longest]
+    more, exact = max(0, longest - bias.shape[2]), torch.promote_types(bias.dtype, torch.float32)
+    own = nn.functional.pad(bias.detach().to(exact), (0, more, 0, more))[:, :longest, :longest]
     return (own + ends[:, None, None]).flatten(0, 1)
 
 

@@ -24,7 +24,7 @@ from ..errors import BeftError, unknown
 from ..study import ALL_METHODS, WEIGHT_METHODS, check_seed, parse_method
 from .attention import drop_weights_of, keep_weights_of, use_keyed_attention
 from .dropout import SHARED_BY_BATCH, ForwardState, Parting
-from .fused import Fused, end_of_attention, fuse, put_together, rewrite
+from .fused import Fused, end_of_attention, fuse, is_hooked, put_together, rewrite
 from .slots import BiasSlot, Change, Sites, Slot, anatomy_in_bank, bias_slots, head_slots, must_run_alone
 from .unpadded import AROUND, INSIDE, Tokens, filled_up, tokens_of, unpad
 from .virtual_tokens import VIRTUAL
@@ -211,33 +211,38 @@ class BiasBank(nn.Module):
         """Logits (R, B, C) of the same rows under every run, without dropout.
 
         What no run changes is computed once for all of them: the whole encoder, or its layers below `lowest`, and of
-        that one the attention where runs change its values alone.
+        that one the attention where runs change its values alone (and the end of its layer is fused).
         """
         if self.encoder_is_frozen:
             return self._logits(None, None, inputs)
-        if self.shares:
-            B = len(inputs["input_ids"])
-            inputs = filled_up(inputs) if self.fills else inputs
+        B = len(next(iter(inputs.values())))
+        if self._share_now():
+            inputs = filled_up(inputs) if self.fills and B > 1 else inputs
             with self._as(None, None):
-                self.state.shared = len(inputs["input_ids"])
+                self.state.shared = len(next(iter(inputs.values())))
                 self.state.tokens = tokens_of(inputs.get("attention_mask"), self._packs_all)
                 return self._call(inputs).logits.float().unflatten(0, (self.R, self.state.shared))[:, :B]  # type: ignore[no-any-return]
-        B = len(next(iter(inputs.values())))
         run_ids = torch.arange(self.R, device=self.device).repeat_interleave(B)
         repeated = {name: x.repeat(self.R, *[1] * (x.dim() - 1)) for name, x in inputs.items()}
         return self._logits(run_ids, None, repeated).unflatten(0, (self.R, B))
 
+    def _share_now(self) -> bool:
+        """Whether runs that see the same rows share some of the work, in a model as it is now."""
+        if not self.shares or self._recomputes:  # a layer that is computed again cannot part the runs again
+            return False
+        return self.state.parting is None or not is_hooked(self.state.parting.projection)
+
     def _logits(self, run_ids: Tensor | None, keys: Tensor | None, inputs: dict[str, Any]) -> Tensor:
-        packs, B = self.padded < 1 and run_ids is not None, 0 if run_ids is None else len(run_ids)
+        packs, B = self.padded < 1, len(next(iter(inputs.values())))
         if packs and self.fills and B > 1:
             inputs = filled_up(inputs)
-            more = len(inputs["attention_mask"]) - B
+            more = len(next(iter(inputs.values()))) - B
             run_ids, keys = (None if x is None else torch.cat([x, x[:1].expand(more)]) for x in (run_ids, keys))
         with self._as(run_ids, keys):
             if packs:
                 self.state.tokens = tokens_of(inputs.get("attention_mask"), self._packs_all)
             logits = self._call(inputs).logits.float()
-            return logits[:B] if packs and len(logits) > B else logits
+            return logits if not packs else logits[:, :B] if run_ids is None else logits[:B]
 
     def _call(self, inputs: dict[str, Any]) -> Any:
         return self.model(**inputs)
@@ -312,7 +317,7 @@ class BiasBank(nn.Module):
             _, backbone, family = backbone_of(self.model)
             inside = self._drops_attention() or bool(rewritten)
             self.padded = INSIDE if inside else AROUND
-            self._packs_all = inside and self.device.type == "cpu"
+            self.state.packs_all = self._packs_all = inside and self.device.type == "cpu"
             self.fills = self._packs_all and self.dtype == "bfloat16"
             layers = find(backbone, family.stack)
             self._handles += unpad(layers, self._attentions(), self.state, inside)

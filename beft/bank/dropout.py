@@ -186,6 +186,7 @@ class ForwardState:
         reads_first: the attention of which only first tokens are read, the last one's; None where all are.
         parting: of the attention behind which runs that share rows part: its end, the linear layer of its output, and
             the biases (R, d) of its values; None where they part in front of a layer.
+        packs_all: whether packed tokens are all that layers look at, attentions too.
         depth: layers begun so far, in models that use a layer at several depths: each has masks of its own.
     """
 
@@ -199,6 +200,7 @@ class ForwardState:
         self.attentions: tuple[int, ...] = ()
         self.reads_first: nn.Module | None = None
         self.parting: Parting | None = None
+        self.packs_all = False
         self.depth = 0
         self._tables: dict[tuple[str, int], Tensor] = {}
 
@@ -216,6 +218,8 @@ class ForwardState:
         if self.run_ids is None:  # the lowest such layer
             x = self.of_each_run(x)
             self.part(x.device)
+        if self.packs_all and self.tokens is not None:  # masks and positions of rows that nobody looks at
+            return (x, *others)
         repeated = (
             y.repeat(self.R, *[1] * (y.dim() - 1)) if isinstance(y, Tensor) and len(y) == B else y for y in others
         )

@@ -61,14 +61,22 @@ def _parted(end: Any, state: ForwardState, x: Tensor, residual: Tensor) -> tuple
 
 
 def end_of_attention(layer: nn.Module, fused: Sequence["Fused"]) -> tuple[nn.Module, nn.Linear] | None:
-    """Of the fused parts, the one that ends a layer's attention, and the linear layer of the attention's output."""
+    """Of the fused parts, the one that ends a layer's attention, and the linear layer of the attention's output.
+
+    None where that layer is more than its weight and bias.
+    """
     ends = {own.module for own in fused}
     for module in layer.modules():
-        if module in ends and type(module).__name__ in AROUND:
-            return module, module.attn.o  # type: ignore[union-attr,return-value]
-        if module in ends and type(module).__name__.endswith("SelfOutput"):
-            return module, module.dense  # type: ignore[return-value]
+        kind = type(module).__name__
+        if module in ends and (kind in AROUND or kind.endswith("SelfOutput")):
+            projection = module.attn.o if kind in AROUND else module.dense  # type: ignore[union-attr]
+            return (module, projection) if type(projection) is nn.Linear else None
     return None
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether a module computes something else than its class does."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
 def _ended(end: Any, state: ForwardState, place: int, x: Tensor, residual: Tensor) -> Tensor:

@@ -262,7 +262,11 @@ class HeadSlot(Slot):
                 W = weight.index_select(0, state.run_ids)  # (B, C, d)
                 return with_bias(torch.einsum("b...d,bcd->b...c", x, W), own)  # by hand maybe of every token
 
-        return [model.get_submodule(self.module).register_forward_hook(replace)]
+        module = model.get_submodule(self.module)
+        handles = [module.register_forward_hook(replace)]
+        if module.weight.dtype != torch.float32:  # behind another layer of the head, which is float32
+            handles.append(module.register_forward_pre_hook(lambda own, args: (args[0].to(own.weight.dtype),)))
+        return handles
 
     def export(self, run: int, model: Any, adapter: Adapter) -> None:
         adapter.add_whole(self.module, self.parameter.rpartition(".")[2], self.values[run].detach())

@@ -1,8 +1,9 @@
 """The real tokens of a chunk one after another: what treats tokens separately is not computed for padding.
 
 But for the attention's scores an encoder treats every token by itself. There a chunk of B rows of at most T tokens is
-a matrix of its M real tokens, (1, M, d); the scores get (B, T, d) with zeros for padding, and what comes of them is
-packed again. So rows of unlike lengths share a chunk, and there are few chunks.
+a matrix of its M real tokens, (1, M, d). Attention takes its rows from that, see `attention`, or gets (B, T, d) with
+zeros for padding, and what comes of it is packed again. So rows of unlike lengths share a chunk, and there are few
+chunks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -74,8 +75,10 @@ class Tokens:
 
 
 def tokens_of(mask: Tensor | None, full: bool = False) -> Tokens | None:
-    """The tokens of a mask (B, T) that is worth it: several rows, none padded on the left, some padded or `full`."""
-    if mask is None or mask.dim() != 2 or len(mask) < 2 or not bool(mask[:, 0].all()):
+    """The tokens of a mask (B, T) that is worth it: several rows, padded on the right alone, some padded or `full`."""
+    if mask is None or mask.dim() != 2 or len(mask) < 2:
+        return None
+    if not bool(mask[:, 0].all() & (mask[:, 1:] <= mask[:, :-1]).all()):
         return None
     return Tokens.of(mask) if full or not bool(mask.all()) else None
 
@@ -160,7 +163,7 @@ class OfTokens(torch.autograd.Function):
 def unpad(layers: Sequence[nn.Module], attentions: Sequence[nn.Module], state: Any, inside: bool) -> list[Any]:
     """Hooks by which layers see (1, M, d), where `state.tokens` is set.
 
-    Their attentions get the same where they put it into rows and back themselves (`inside`, see `dropout`), then in
+    Their attentions get the same where they put it into rows and back themselves (`inside`, see `attention`), then in
     the precision of their products, cast once for all of them; else (B, T, d).
     """
 

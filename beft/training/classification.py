@@ -119,15 +119,19 @@ def logits(bank: BiasBank, encoded: Encoded, wanted: Sequence[np.ndarray], cost:
     """Logits (n_r, C) of each run on its own rows, `wanted[r]` (n_r,), without dropout."""
     if bank.device.type == "cpu":
         cost = replace(cost, tokens=UNTRAINED * cost.tokens)
-    alike = bank.shares and all(np.array_equal(own, wanted[0]) for own in wanted)
+    longest = int(encoded.lengths[np.concatenate(wanted)].max())
+    fits = bank.R * longest <= PARTED * cost.tokens
+    alike = bank.shares and fits and all(np.array_equal(own, wanted[0]) for own in wanted)
     if bank.encoder_is_frozen or alike:  # what no run changes is the same for all: compute it once for each row
         if alike:
             share = cost.tokens // bank.R
-            cost = replace(cost, tokens=max(share, min(SHARED_TOKENS, PARTED * share)))
+            tokens = max(share, min(SHARED_TOKENS, PARTED * share))
+            cost = replace(cost, tokens=tokens, rows=max(1, min(cost.rows, tokens // longest)))
         index = np.unique(np.concatenate(wanted))
         by_row: dict[int, Tensor] = {}
         for part in chunks(encoded.lengths[index], cost):
-            every = bank.every_run(**encoded.rows(index[part], bank.device)).cpu()  # (R, B, C)
+            inputs = encoded.rows(index[part], bank.device, bank.padded, bank.fills)
+            every = bank.every_run(**inputs).cpu()  # (R, B, C)
             by_row.update(zip(index[part].tolist(), every.unbind(1), strict=True))
         return [torch.stack([by_row[i][r] for i in own.tolist()]) for r, own in enumerate(wanted)]
     owner = np.repeat(np.arange(bank.R), [len(w) for w in wanted])
@@ -135,7 +139,7 @@ def logits(bank: BiasBank, encoded: Encoded, wanted: Sequence[np.ndarray], cost:
     flat: list[Tensor] = [torch.empty(0)] * len(index)
     for part in chunks(encoded.lengths[index], cost):
         run_ids = torch.from_numpy(owner[part]).to(bank.device)
-        chunk = bank(run_ids, None, **encoded.rows(index[part], bank.device)).cpu()  # (B, C)
+        chunk = bank(run_ids, None, **encoded.rows(index[part], bank.device, bank.padded, bank.fills)).cpu()  # (B, C)
         for at, value in zip(part.tolist(), chunk, strict=True):
             flat[at] = value
     ends = np.cumsum([len(w) for w in wanted])

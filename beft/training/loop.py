@@ -94,8 +94,9 @@ def fit(
         progress: show a bar; a text is its label.
         advance: is called after each step with the training rows that it visited, all runs together, and first with
             those of the epochs that a checkpoint has.
-        cost: of a chunk, the padded tokens that are computed at a time (memory against speed; results differ by
-            rounding). By default that of the device.
+        cost: of a chunk, the tokens that are computed at a time in training (memory against speed; results differ by
+            rounding); scoring keeps nothing for gradients and takes up to eight times as many. By default that of the
+            device.
         recompute: compute layers again in the backward pass rather than keep what they computed.
 
     Raises BeftError: not enough rows for the regime; OutOfMemory, a kind of it. A run that diverges is no error: its

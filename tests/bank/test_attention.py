@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from beft.bank import attention
 from beft.bank.attention import GROUP, LONG, Groups, attend, cut, drop_weights_of, whole_length, whole_rows
 from beft.bank.dropout import ForwardState, example_keys, keep_mask, mix
 from beft.bank.unpadded import Tokens
@@ -51,7 +52,7 @@ def row_by_row(q, k, v, state, p, bias):
 )
 def test_outputs_and_gradients_are_those_of_rows_alone(lengths, heads, p, first, biased):
     (q, k, v), module, state = packed(lengths, heads, p, first)
-    bias = torch.randn(heads, max(lengths), max(lengths)) if biased else None
+    bias = torch.randn(heads, max(lengths), max(lengths)).requires_grad_() if biased else None
     expected = row_by_row(q, k, v, state, p, bias)
     if first:  # the others are not computed
         read = torch.zeros(sum(lengths)).index_fill(0, state.tokens.first, 1.0)
@@ -59,7 +60,8 @@ def test_outputs_and_gradients_are_those_of_rows_alone(lengths, heads, p, first,
     got = attend(module, q, k, v, 0.7, bias)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
     given_back = torch.randn(got.shape)
-    for own, other in zip(*(torch.autograd.grad(x, (q, k, v), given_back) for x in (got, expected)), strict=True):
+    needed = (q, k, v) if bias is None else (q, k, v, bias)
+    for own, other in zip(*(torch.autograd.grad(x, needed, given_back) for x in (got, expected)), strict=True):
         torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-5)
 
 
@@ -74,11 +76,13 @@ def test_a_gradient_alone_is_the_one_among_all(needed):
 
 
 @pytest.mark.parametrize("biased", [False, True])
-def test_long_rows_without_gradients_keep_no_scores_and_say_the_same(biased):
+def test_long_rows_without_gradients_keep_no_scores_and_say_the_same(biased, monkeypatch):
     (q, k, v), module, _ = packed([LONG + 40, 3, LONG + 9], 2, 0.0, False)
-    bias = torch.randn(2, LONG + 40, LONG + 40) if biased else None
-    with torch.no_grad():
-        own = attend(module, q, k, v, 0.7, bias)
+    bias, calls = torch.randn(2, LONG + 40, LONG + 40) if biased else None, []
+    without = attention._without_scores
+    monkeypatch.setattr(attention, "_without_scores", lambda *given: calls.append(1) or without(*given))
+    own = attend(module, *(x.detach() for x in (q, k, v)), 0.7, bias)
+    assert calls
     torch.testing.assert_close(own, attend(module, q, k, v, 0.7, bias), rtol=1e-4, atol=1e-5)
 
 

@@ -8,12 +8,14 @@ import torch
 from encoders import FAMILIES, build
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoModelForSequenceClassification
 
 from beft.bank import unpadded
 from beft.bank.bank import BiasBank
 from beft.bank.baselines import open_bank
 from beft.bank.dropout import example_keys
 from beft.data.batching import CHUNKS, ChunkCost, Encoded, chunks, whole
+from beft.training import classification
 from beft.training.classification import logits
 
 UNPADDED = ("bert", "roberta", "electra", "mpnet")
@@ -162,6 +164,80 @@ def test_attention_below_the_lowest_changed_values_is_computed_once_for_all_runs
         torch.testing.assert_close(broken[::2], alone[::2], rtol=1e-4, atol=1e-5)
 
 
+def test_a_hook_on_the_output_of_attention_is_part_of_every_run():
+    """What a run adds behind it must have passed it, and such a layer is not its weight alone."""
+    model, inputs = build("bert"), batch([7, 3, 5])
+    with BiasBank(model, ["b_v"] * 2, [0, 1]) as bank, torch.no_grad():
+        bank.slots[0].values.normal_()
+        dense = model.bert.encoder.layer[0].attention.output.dense
+        handle = dense.register_forward_hook(lambda _, args, output: 3 * output)
+        every = bank.every_run(**inputs)
+        alone = torch.stack([bank(torch.full((3,), run), None, **inputs) for run in range(2)])
+        torch.testing.assert_close(every, alone, rtol=1e-4, atol=1e-5)
+        handle.remove()
+        assert not torch.allclose(bank.every_run(**inputs), every)
+
+
+def test_runs_that_share_rows_take_any_inputs_and_layers_that_are_computed_again():
+    model, inputs, runs = build("bert"), batch([7, 3, 5]), torch.tensor([0, 0, 0, 1, 1, 1])
+    twice = {name: x.repeat(2, 1) for name, x in inputs.items()}
+    embedded = model.bert.embeddings.word_embeddings(inputs["input_ids"])
+    with BiasBank(model, ["b_v"] * 2, [0, 1]) as bank:
+        expected = bank(runs, None, **twice).unflatten(0, (2, 3))
+        expected.square().sum().backward()
+        gradient = bank.slots[0].values.grad.clone()
+        of_embeddings = bank.every_run(inputs_embeds=embedded, attention_mask=inputs["attention_mask"])
+        torch.testing.assert_close(of_embeddings, expected, rtol=1e-4, atol=1e-5)
+        bank.slots[0].values.grad = None
+        with bank.recomputing():
+            bank.every_run(**inputs).square().sum().backward()
+        torch.testing.assert_close(bank.slots[0].values.grad, gradient, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("methods", ["b_v b_v", "head head"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_every_run_is_each_run_whatever_its_precision_and_depth(dtype, methods, layers):
+    config = FAMILIES["bert"].__class__(**FAMILIES["bert"].to_dict() | {"num_hidden_layers": layers})
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(config).eval().requires_grad_(False)
+    inputs = batch([7, 3, 5])
+    with BiasBank(model, methods.split(), [0, 1], dtype) as bank, torch.no_grad():
+        for slot in bank.slots:
+            slot.values.normal_(generator=torch.Generator().manual_seed(slot.values.shape[-1]))
+        every = bank.every_run(**inputs)
+        alone = torch.stack([bank(torch.full((3,), run), None, **inputs) for run in range(2)])
+        exact = {"rtol": 0.05, "atol": 0.05} if dtype == "bfloat16" else {"rtol": 1e-4, "atol": 1e-5}
+        torch.testing.assert_close(every, alone, **exact)
+
+
+def test_a_bank_in_bfloat16_needs_no_mask():
+    model, inputs = build("bert"), batch([6, 6])
+    with BiasBank(model, ["b_v"], [0], "bfloat16") as bank, torch.no_grad():
+        runs = torch.zeros(2, dtype=torch.long)
+        without = bank(runs, None, input_ids=inputs["input_ids"])
+        torch.testing.assert_close(without, bank(runs, None, **inputs), rtol=0.05, atol=0.05)
+
+
+def test_rows_with_holes_are_computed_as_they_were():
+    """A token's place in its row is not its place among the row's tokens then, and distances are of the former."""
+    mask = torch.tensor([[1, 1, 0, 1], [1, 1, 1, 1]])
+    assert unpadded.tokens_of(mask, full=True) is None
+    assert unpadded.tokens_of(torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])) is not None
+
+
+@pytest.mark.parametrize(("R", "shares"), [(24, True), (30, False)])  # 480 and 600 tokens of a row and all runs, of 512
+def test_rows_that_runs_share_become_no_more_than_a_few_chunks(R, shares, monkeypatch):
+    model, inputs, seen = build("bert"), batch([20] * 8), []
+    encoded, cost = Encoded(inputs, np.full(8, 20)), ChunkCost(64, 32)
+    with BiasBank(model, ["b_v"] * R, list(range(R))) as bank:
+        every_run = bank.every_run
+        monkeypatch.setattr(bank, "every_run", lambda **x: seen.append(x["input_ids"].numel()) or every_run(**x))
+        logits(bank, encoded, [np.arange(8)] * R, cost)
+    most = classification.PARTED * classification.UNTRAINED * cost.tokens
+    assert bool(seen) == shares and all(R * tokens <= most for tokens in seen)
+
+
 def test_runs_that_change_more_than_values_part_in_front_of_the_layer():
     for names, shares in (("b_v b_q", False), ("b_v b_v", True), ("b_v", False), ("b_v[1] b_q[1]", True)):
         methods = names.split()
@@ -231,10 +307,11 @@ def test_what_fills_a_chunk_up_changes_no_run(family):
         assert bank.fills
 
 
+@pytest.mark.parametrize("family", UNPADDED)
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float64])
-def test_a_model_in_another_precision_stays_in_it(precision):
+def test_a_model_in_another_precision_stays_in_it(family, precision):
     """What stands for a layer's parts computes in float32, and a layer behind it would not take that."""
-    model, inputs, run_ids = build("bert").to(precision), batch([7, 3, 5, 1]), torch.tensor([0, 1, 1, 0])
+    model, inputs, run_ids = build(family).to(precision), batch([7, 3, 5, 1]), torch.tensor([0, 1, 1, 0])
     found = []
     for padded in (False, True):
         logits, still, gradients = outcome(model, ["b_v", "b_q"], run_ids, inputs, padded)

@@ -182,7 +182,8 @@ RUNS = [Run("b_v", 0, 1e-2), Run("b_v", 1, 1e-2), Run("b_v", 1, 1e9)]
 
 
 def test_an_interrupted_bank_goes_on_to_the_same_result(tmp_path, tiny, sentiment):
-    study, path, seen = replace(STUDY, epochs=4, tuning=0.2), tmp_path / "deep" / "bank.safetensors", []
+    study = replace(STUDY, epochs=4, tuning=0.2, dtype="bfloat16")  # in which chunks are filled up
+    path, seen = tmp_path / "deep" / "bank.safetensors", []
     whole = trained(tiny, sentiment, study, RUNS)
     interrupted(tiny, sentiment, study, RUNS, path, after=2)  # epoch 2 is lost, epoch 1 is kept
     again = trained(tiny, sentiment, study, RUNS, checkpoint=path, at_epoch=lambda b, epoch: seen.append(epoch))
