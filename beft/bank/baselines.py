@@ -64,7 +64,8 @@ class WeightSlot(Slot):
 
     def stand_in(self, model: Any) -> Tensor:
         """What takes the place of the parameter, by which gradients reach the values."""
-        own, value = model.get_parameter(self.parameter), self.values[0]
+        # a view: the gradient of an index would be written to zeros of this size first
+        own, value = model.get_parameter(self.parameter), self.values.view(self.values.shape[1:])
         if self.entries is not None:
             return own.float().flatten().index_add(0, self.entries, value).view_as(own)  # type: ignore[no-any-return]
         if self.frozen is not None:
