@@ -20,7 +20,7 @@ from .objective import LIMIT, Objective, Scores, no_scores
 
 UNTRAINED = 2  # where nothing is kept for gradients a CPU's chunks are so many times as large as in training
 # Tokens of a chunk that runs share until they part, and how many such chunks the rows of all runs may be together.
-SHARED_TOKENS, PARTED = 400, 4
+SHARED_TOKENS, PARTED = 400, 2
 Array = TypeVar("Array", Tensor, np.ndarray)
 
 

@@ -95,7 +95,7 @@ def fit(
         advance: is called after each step with the training rows that it visited, all runs together, and first with
             those of the epochs that a checkpoint has.
         cost: of a chunk, the tokens that are computed at a time in training (memory against speed; results differ by
-            rounding); scoring keeps nothing for gradients and takes up to eight times as many. By default that of the
+            rounding); scoring keeps nothing for gradients and takes up to four times as many. By default that of the
             device.
         recompute: compute layers again in the backward pass rather than keep what they computed.
 
