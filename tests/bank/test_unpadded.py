@@ -194,6 +194,14 @@ def test_runs_that_share_rows_take_any_inputs_and_layers_that_are_computed_again
         torch.testing.assert_close(bank.slots[0].values.grad, gradient, rtol=1e-4, atol=1e-5)
 
 
+def test_an_encoder_that_no_run_changes_computes_no_padding():
+    model, seen = build("bert"), []
+    model.bert.encoder.layer[0].intermediate.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
+    with BiasBank(model, ["head"] * 2, [0, 1]) as bank, torch.no_grad():
+        assert bank.every_run(**batch([7, 3, 5])).shape == (2, 3, 2)
+    assert seen == [(1, 15, 16)]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("methods", ["b_v b_v", "head head"])
 @pytest.mark.parametrize("layers", [1, 2])

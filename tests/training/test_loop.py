@@ -181,6 +181,11 @@ def interrupted(tiny, sentiment, study, runs, path, after):
 RUNS = [Run("b_v", 0, 1e-2), Run("b_v", 1, 1e-2), Run("b_v", 1, 1e9)]
 
 
+def test_scoring_of_tuning_rows_counts_no_padding_that_is_not_computed(tiny, sentiment):
+    results, _ = trained(tiny, sentiment, replace(STUDY, tuning=0.2), RUNS[:1])
+    assert results[0].bank["padding_efficiency"] == 1.0, "in float32 an encoder computes its real tokens alone"
+
+
 def test_an_interrupted_bank_goes_on_to_the_same_result(tmp_path, tiny, sentiment):
     study = replace(STUDY, epochs=4, tuning=0.2, dtype="bfloat16")  # in which chunks are filled up
     path, seen = tmp_path / "deep" / "bank.safetensors", []
